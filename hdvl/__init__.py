@@ -1,0 +1,21 @@
+"""hdvl: compose, train and run high-resolution vision-language models."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["build", "compose", "load"]
+
+if TYPE_CHECKING:
+    from hdvl.config import build, compose
+    from hdvl.inference.load import load
+
+_HOMES = {"compose": "hdvl.config", "build": "hdvl.config", "load": "hdvl.inference.load"}
+
+
+def __getattr__(name: str) -> Any:
+    # PEP 562: importing hdvl stays instant, torch comes with the first use of something that needs it.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hdvl' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

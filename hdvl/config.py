@@ -1,0 +1,51 @@
+"""Where the configuration lies, how it is composed, and the only ``instantiate`` of the project.
+
+Knows Hydra and nothing of hdvl.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parent
+# In a wheel ``conf/`` lies inside the package, in a checkout (editable or bare) beside it.
+CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
+
+
+def compose(*overrides: str, config_name: str = "train", return_hydra: bool = False) -> Any:
+    """Compose ``conf/{config_name}.yaml`` with command-line style ``overrides``.
+
+    ``compose("model=xverse_v_13b", "llm=tiny")`` gives the same config as the command line would.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    if GlobalHydra.instance().is_initialized():  # inside a running verb: reuse its search path
+        return hydra_compose(config_name, list(overrides), return_hydra_config=return_hydra)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra_compose(config_name, list(overrides), return_hydra_config=return_hydra)
+
+
+def build(node: Any, **kwargs: Any) -> Any:
+    """Build the object that a config ``node`` (with ``_target_``) describes.
+
+    Nested nodes are built first; lists and dicts arrive as plain Python values.
+    """
+    from hydra.utils import instantiate
+
+    return instantiate(node, _convert_="all", **kwargs)
+
+
+def to_plain(node: Any) -> Any:
+    """The config as plain dicts and lists, interpolations resolved: what a checkpoint stores."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def from_plain(node: dict[str, Any] | Sequence[Any]) -> Any:
+    """The inverse of :func:`to_plain`."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create(node)

@@ -1,0 +1,296 @@
+"""The parts of a model as protocols, and the values they hand each other. Imports nothing of hdvl.
+
+Axis letters, the same in every file::
+
+    b  samples in a batch          t  tiles (of all pictures, flat)     c h w  pixels of a tile
+    n  tokens per tile             m  tokens after the bridge           d      encoder width
+    e  LLM width                   s  text length                       v      vocabulary
+
+A picture flows through the parts like this::
+
+    picture --Tiler--> Tiles --Encoder--> t n d --Merger.stitch--> maps --Bridge--> maps --Merger.arrange--> m e
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from torch import Tensor
+
+Grid = tuple[int, int]
+"""(rows, cols) of patches or tokens, in raster order."""
+
+Box = tuple[float, float, float, float]
+"""(x0, y0, x1, y1) in pixels of the source picture; x1 and y1 are exclusive."""
+
+Thumbnail = Literal["first", "last"] | None
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How one picture is cut: pure arithmetic, known before a pixel is touched.
+
+    The picture (``width`` x ``height``) is resized to fill the rectangle ``content`` of the canvas; the
+    rest of the canvas, if any, is padding. ``windows`` are the top-left corners of the local windows
+    on the canvas, row by row, each ``tile_size`` square. A thumbnail is the whole picture squashed to
+    one tile; ``thumbnail`` says whether it stands before or after the windows.
+    """
+
+    width: int
+    height: int
+    rows: int
+    cols: int
+    tile_size: int
+    stride: int
+    canvas: tuple[int, int]
+    windows: tuple[tuple[int, int], ...]
+    thumbnail: Thumbnail = None
+    content: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))
+
+    def __post_init__(self) -> None:
+        if self.content == (0, 0, 0, 0):
+            object.__setattr__(self, "content", (0, 0, *self.canvas))
+        if len(self.windows) != self.rows * self.cols:
+            raise ValueError(
+                f"windows must number rows*cols={self.rows * self.cols}, got {len(self.windows)}"
+            )
+
+    @property
+    def count(self) -> int:
+        """Tiles that reach the encoder, the thumbnail included."""
+        return len(self.windows) + (self.thumbnail is not None)
+
+    @property
+    def thumbnail_index(self) -> int | None:
+        """Position of the thumbnail among the tiles."""
+        if self.thumbnail is None:
+            return None
+        return 0 if self.thumbnail == "first" else len(self.windows)
+
+    @property
+    def window_slice(self) -> slice:
+        """Positions of the local windows among the tiles."""
+        start = 1 if self.thumbnail == "first" else 0
+        return slice(start, start + len(self.windows))
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The source rectangle that each tile shows, in tile order (parts in padding lie outside)."""
+        size = self.tile_size
+        local = [
+            (*self.to_source(x, y), *self.to_source(x + size, y + size)) for x, y in self.windows
+        ]
+        whole = (0.0, 0.0, float(self.width), float(self.height))
+        if self.thumbnail == "first":
+            return (whole, *local)
+        return (*local, whole) if self.thumbnail == "last" else tuple(local)
+
+    def to_source(self, x: float, y: float) -> tuple[float, float]:
+        """Canvas point to source point."""
+        x0, y0, x1, y1 = self.content
+        return (x - x0) * self.width / (x1 - x0), (y - y0) * self.height / (y1 - y0)
+
+    def to_canvas(self, x: float, y: float) -> tuple[float, float]:
+        """Source point to canvas point."""
+        x0, y0, x1, y1 = self.content
+        return x0 + x * (x1 - x0) / self.width, y0 + y * (y1 - y0) / self.height
+
+    def token_box(self, tile: int, row: int, col: int, grid: Grid) -> Box:
+        """The source rectangle under token (``row``, ``col``) of ``tile`` when a tile has ``grid`` tokens."""
+        x0, y0, x1, y1 = self.boxes[tile]
+        step_x, step_y = (x1 - x0) / grid[1], (y1 - y0) / grid[0]
+        left, top = x0 + col * step_x, y0 + row * step_y
+        return left, top, left + step_x, top + step_y
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The pixels of one picture's tiles and the plan they were cut by."""
+
+    pixels: UInt8[Tensor, "t c h w"]
+    plan: TilePlan
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Features of ``t`` equal maps of ``grid`` = (rows, cols) positions, in raster order."""
+
+    values: Float[Tensor, "t n d"]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.values.shape[1] != self.grid[0] * self.grid[1]:
+            raise ValueError(
+                f"feature map must hold rows*cols={self.grid[0] * self.grid[1]} positions, "
+                f"got {self.values.shape[1]}"
+            )
+
+
+@dataclass(frozen=True)
+class VLMOutput:
+    """What ``VLM.forward`` gives: logits, the loss when labels were given, and what the LLM saw."""
+
+    logits: Float[Tensor, "b s v"]
+    loss: Float[Tensor, ""] | None
+    visual_tokens: list[Float[Tensor, "_m e"]]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. Pictures stand where ``<image>`` stands in ``text``, or in front if it does not."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    images: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as one string, and the character spans that the model is trained to say."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class GroundedBox:
+    """A labelled box found in an answer, in pixels of picture number ``image``."""
+
+    label: str
+    box: Box
+    image: int = 0
+
+
+@runtime_checkable
+class Tiler(Protocol):
+    """Cuts a picture into tiles. A frozen value: safe to share and to send to workers."""
+
+    @property
+    def tile_size(self) -> int: ...
+    @property
+    def max_tiles(self) -> int: ...
+    def plan(self, width: int, height: int) -> TilePlan: ...
+    def __call__(self, image: Any) -> Tiles: ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns tiles into patch features, raster order, no prefix tokens mixed in.
+
+    uint8 pixels are normalised inside (/255, ``mean``, ``std``); float pixels are taken as normalised.
+    """
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def tile_size(self) -> int: ...
+    @property
+    def grid(self) -> Grid: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]: ...
+    def __call__(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]: ...
+
+
+@runtime_checkable
+class Bridge(Protocol):
+    """Maps encoder features to LLM embeddings, and a grid of patches to a grid of tokens."""
+
+    @property
+    def out_grid(self) -> Grid: ...
+    def grid_for(self, grid: Grid) -> Grid: ...
+    def forward(
+        self, features: Float[Tensor, "t n d"], grid: Grid | None = None
+    ) -> Float[Tensor, "t m e"]: ...
+    def __call__(
+        self, features: Float[Tensor, "t n d"], grid: Grid | None = None
+    ) -> Float[Tensor, "t m e"]: ...
+
+
+@runtime_checkable
+class BridgeFactory(Protocol):
+    """A bridge but for the numbers that only the neighbours know."""
+
+    def __call__(self, *, in_width: int, out_width: int, grid: Grid) -> Bridge: ...
+
+
+@runtime_checkable
+class Merger(Protocol):
+    """Puts the tiles of one picture in order: ``stitch`` before the bridge, ``arrange`` after it.
+
+    ``token_count`` is the only formula for how many tokens a picture takes.
+    """
+
+    def stitch(self, features: Float[Tensor, "t n d"], plan: TilePlan) -> list[FeatureMap]: ...
+    def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]: ...
+    def token_count(self, plan: TilePlan) -> int: ...
+
+
+@runtime_checkable
+class MergerFactory(Protocol):
+    """A merger but for what the neighbours know.
+
+    ``grid`` is the encoder's grid of one tile, ``out_grid`` the bridge's map of grids, ``width`` the
+    LLM's width.
+    """
+
+    def __call__(self, *, grid: Grid, out_grid: Callable[[Grid], Grid], width: int) -> Merger: ...
+
+
+@runtime_checkable
+class LLM(Protocol):
+    """Any causal language model, with its tokenizer."""
+
+    tokenizer: Any
+
+    @property
+    def width(self) -> int: ...
+    def add_tokens(self, tokens: Sequence[str]) -> int: ...
+    def embed(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s e"]: ...
+    def forward(
+        self,
+        embeddings: Float[Tensor, "b s e"],
+        attention_mask: Int[Tensor, "b s"] | Bool[Tensor, "b s"] | None = None,
+        position_ids: Int[Tensor, "b s"] | None = None,
+    ) -> Float[Tensor, "b s v"]: ...
+    def generate(
+        self,
+        embeddings: Float[Tensor, "b s e"],
+        attention_mask: Int[Tensor, "b s"] | None = None,
+        **options: Any,
+    ) -> Int[Tensor, "b new"]: ...
+
+
+@runtime_checkable
+class BoxCodec(Protocol):
+    """Writes boxes into text and finds them again. Coordinates pass through pixels of the source."""
+
+    def encode(self, box: Box, width: int, height: int) -> str: ...
+    def decode(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[GroundedBox]: ...
+
+
+@runtime_checkable
+class Template(Protocol):
+    """How a conversation is written for the LLM. Knows text only: ids are made by ``templates.encode``."""
+
+    @property
+    def image_token(self) -> str: ...
+    @property
+    def special_tokens(self) -> tuple[str, ...]: ...
+    @property
+    def stop(self) -> tuple[str, ...]: ...
+    @property
+    def boxes(self) -> BoxCodec: ...
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False
+    ) -> Rendered: ...
+
+
+@runtime_checkable
+class TokenStream(Protocol):
+    """Text pieces as they are generated."""
+
+    def __iter__(self) -> Iterator[str]: ...
