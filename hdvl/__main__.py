@@ -1,0 +1,5 @@
+"""``python -m hdvl`` is ``hdvl``."""
+
+from hdvl.cli import main
+
+main()
