@@ -1,0 +1,26 @@
+"""The perceptron that every bridge ends in."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from torch import nn
+
+
+def perceptron(
+    *,
+    in_width: int,
+    hidden: int,
+    out_width: int,
+    depth: int,
+    activation: Callable[[], nn.Module] = nn.GELU,
+) -> list[nn.Module]:
+    """``depth`` linear layers with an activation between each two."""
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, got {depth}; depth=1 is one linear layer")
+    widths = [in_width, *[hidden] * (depth - 1), out_width]
+    if min(widths) < 1:
+        raise ValueError(f"widths of a bridge must be positive, got {widths}")
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), activation()]
+    return layers[:-1]

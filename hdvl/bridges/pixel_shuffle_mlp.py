@@ -1,0 +1,90 @@
+"""Space-to-depth, then a perceptron: fewer, wider tokens."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hdvl.bridges.layers import perceptron
+from hdvl.protocols import Grid
+
+
+class PixelShuffleMLP(nn.Module):
+    """Each ``factor`` x ``factor`` block of patches becomes one token (InternVL, arXiv 2404.16821).
+
+    A token is the block's feature vectors one after another, row by row (for factor 2: top left,
+    top right, bottom left, bottom right), through LayerNorm, Linear, GELU, Linear. ``mlp`` holds
+    these in order, so its keys are those of InternVL's ``mlp1``: 0 LayerNorm, 1 and 3 Linear.
+
+    ``order`` is the order of the tokens: ``v2`` in raster order; ``v1`` column by column, the
+    transposed picture, as in InternVL 1.2, whose weights were trained so. ``v1`` takes square grids
+    only and belongs with ``merger=concat``: a merger that lays tokens out as a picture would
+    transpose each tile.
+
+    Raises:
+        ValueError: a grid that ``factor`` does not divide, or that is not square in order ``v1``.
+    """
+
+    mlp: nn.Sequential
+    out_grid: Grid
+
+    def __init__(
+        self,
+        *,
+        in_width: int,
+        out_width: int,
+        grid: Grid,
+        factor: int = 2,
+        order: Literal["v1", "v2"] = "v2",
+        depth: int = 2,
+        hidden: int | None = None,
+        activation: Callable[[], nn.Module] = nn.GELU,
+    ) -> None:
+        super().__init__()
+        if factor < 1:
+            raise ValueError(f"factor must be at least 1, got {factor}")
+        if order not in ("v1", "v2"):
+            raise ValueError(f"order must be v1 or v2, got {order!r}")
+        self.grid, self.factor, self.order = (grid[0], grid[1]), factor, order
+        width = in_width * factor**2
+        layers = perceptron(
+            in_width=width,
+            hidden=out_width if hidden is None else hidden,
+            out_width=out_width,
+            depth=depth,
+            activation=activation,
+        )
+        self.mlp = nn.Sequential(nn.LayerNorm(width, eps=1e-5), *layers)
+        self.out_grid = self.grid_for(grid)
+
+    def grid_for(self, grid: Grid) -> Grid:
+        """The grid of tokens that a grid of patches becomes."""
+        rows, cols = grid
+        if rows % self.factor or cols % self.factor:
+            raise ValueError(
+                f"grid must be divisible by factor={self.factor}, got {rows}x{cols} (rows x cols); "
+                "choose a tile size or tiler stride that makes it so, or another bridge.factor"
+            )
+        if self.order == "v1" and rows != cols:
+            raise ValueError(
+                f"order v1 is defined on square grids only, got {rows}x{cols} (rows x cols); use v2"
+            )
+        return rows // self.factor, cols // self.factor
+
+    def forward(
+        self, features: Float[Tensor, "t n d"], grid: Grid | None = None
+    ) -> Float[Tensor, "t m e"]:
+        rows, cols = self.grid_for(self.grid if grid is None else grid)
+        tokens = "(cols rows)" if self.order == "v1" else "(rows cols)"
+        blocks = rearrange(
+            features,
+            f"t (rows y cols x) d -> t {tokens} (y x d)",
+            rows=rows,
+            cols=cols,
+            y=self.factor,
+            x=self.factor,
+        )
+        output: Tensor = self.mlp(blocks)
+        return output

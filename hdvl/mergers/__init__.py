@@ -1,0 +1,7 @@
+"""Mergers: the tiles of one picture become one sequence of tokens."""
+
+from hdvl.mergers.concat import Concat
+from hdvl.mergers.overlap_blend import OverlapBlend
+from hdvl.mergers.spatial import Spatial
+
+__all__ = ["Concat", "OverlapBlend", "Spatial"]

@@ -1,0 +1,119 @@
+"""Overlapping windows blended back to one grid before the bridge."""
+
+from functools import lru_cache
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hdvl.mergers.picture import PictureMerger, check_tiles
+from hdvl.protocols import FeatureMap, Grid, TilePlan
+
+
+class OverlapBlend(PictureMerger):
+    """Blends the windows' features to one grid of the whole canvas, which then passes the bridge.
+
+    Where windows overlap, features are averaged with weights that sum to one and fall linearly
+    towards a window's inner edges, where the encoder saw least context; at the picture's own edges
+    weights stay full. If features depend on their own patch only, the blend equals what the encoder
+    would give for the whole canvas at once. Window offsets must be multiples of a patch.
+
+    Raises:
+        ValueError: windows that do not start on patch borders, are no regular grid, or leave gaps.
+    """
+
+    def picture_grid(self, plan: TilePlan) -> Grid:
+        """(rows, cols) of tokens that the whole canvas becomes, padding included."""
+        return self.out_grid(_layout(plan, self.grid)[2])
+
+    def stitch(self, features: Float[Tensor, "t n d"], plan: TilePlan) -> list[FeatureMap]:
+        """The blended picture and the thumbnail, if any, in the order of the plan."""
+        check_tiles(features, plan)
+        down, across, canvas = _layout(plan, self.grid)
+        index, weights = _table(down, across, self.grid, features.device)
+        # Products are summed in float32 at least: the table is float32 and promotes half precision.
+        windows = rearrange(features[plan.window_slice], "t n d -> (t n) d") * weights
+        blended = windows.new_zeros(canvas[0] * canvas[1], windows.shape[1])
+        blended = blended.index_add(0, index, windows).to(features.dtype)
+        picture = FeatureMap(blended[None], canvas)
+        if plan.thumbnail_index is None:
+            return [picture]
+        thumbnail = FeatureMap(features[plan.thumbnail_index][None], self.grid)
+        return self.in_order(plan, picture, thumbnail)
+
+    def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]:
+        """Rows of the picture, the thumbnail before or after them."""
+        picture_map = maps[plan.thumbnail == "first"]
+        rows, cols = picture_map.grid
+        picture = rearrange(picture_map.values, "1 (y x) e -> y x e", y=rows, x=cols)
+        printed = [self.print_picture(picture, plan)]
+        if plan.thumbnail is not None:
+            thumbnail = maps[plan.thumbnail != "first"]
+            tokens = self.print_thumbnail(thumbnail.values[0], thumbnail.grid)
+            printed.insert(plan.thumbnail != "first", tokens)
+        return torch.cat(printed)
+
+
+def _cells(pixels: int, size: int, count: int, name: str) -> int:
+    cells, rest = divmod(pixels * count, size)
+    if rest:
+        raise ValueError(
+            f"{name} must be a multiple of the patch, {size}/{count} pixels, got {pixels}; "
+            "choose tiler.stride and the canvas so"
+        )
+    return cells
+
+
+def _layout(plan: TilePlan, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...], Grid]:
+    """Offsets of the rows and columns of windows, and the canvas, in patches."""
+    size, (rows, cols) = plan.tile_size, grid
+    xs = tuple(x for x, _ in plan.windows[: plan.cols])
+    ys = tuple(y for _, y in plan.windows[:: plan.cols])
+    if plan.windows != tuple((x, y) for y in ys for x in xs):
+        raise ValueError(f"windows must form rows and columns, got {plan.windows}")
+    width, height = plan.canvas
+    for offsets, side, name in ((xs, width, "width"), (ys, height, "height")):
+        ends = [0, *(offset + size for offset in offsets)]
+        starts = [*offsets, side]
+        if any(a > b for a, b in zip(starts, ends, strict=True)) or ends[-1] != side:
+            raise ValueError(
+                f"windows must cover the canvas {name}={side} without gaps, got offsets {offsets} "
+                f"of tile_size={size}"
+            )
+    down = tuple(_cells(y, size, rows, "window offset") for y in ys)
+    across = tuple(_cells(x, size, cols, "window offset") for x in xs)
+    canvas = _cells(height, size, rows, "canvas height"), _cells(width, size, cols, "canvas width")
+    return down, across, canvas
+
+
+def _ramps(offsets: tuple[int, ...], size: int) -> Float[Tensor, "w size"]:
+    """Weight of each window's positions along one axis, summing to one over the windows."""
+    start = torch.tensor(offsets, dtype=torch.float64)
+    centre = torch.arange(size, dtype=torch.float64) + 0.5
+    overlap = start[:-1, None] + size - start[1:, None]
+    raw = torch.ones(len(offsets), size, dtype=torch.float64)
+    raw[1:] *= (centre / overlap).clamp(max=1)  # no overlap divides by zero: inf, clamped to 1
+    raw[:-1] *= ((size - centre) / overlap).clamp(max=1)
+    index = torch.tensor(offsets)[:, None] + torch.arange(size)
+    total = torch.zeros(offsets[-1] + size, dtype=torch.float64)
+    total.index_add_(0, index.flatten(), raw.flatten())
+    return raw / total[index]
+
+
+@lru_cache(maxsize=256)
+def _table(
+    down: tuple[int, ...], across: tuple[int, ...], grid: Grid, device: torch.device
+) -> tuple[Int[Tensor, " k"], Float[Tensor, "k 1"]]:
+    """For every patch of every window, its place on the canvas and its weight there.
+
+    Keyed by geometry, not by plan: pictures of different sizes share tables.
+    """
+    rows, cols = grid
+    # Tables outlive the call: made in inference mode they could not be used in training later.
+    with torch.inference_mode(False), torch.device("cpu"):
+        ys = torch.tensor(down)[:, None] + torch.arange(rows)
+        xs = torch.tensor(across)[:, None] + torch.arange(cols)
+        index = ys[:, None, :, None] * (across[-1] + cols) + xs[None, :, None, :]
+        weights = _ramps(down, rows)[:, None, :, None] * _ramps(across, cols)[None, :, None, :]
+        return index.flatten().to(device), weights.flatten()[:, None].float().to(device)
