@@ -1,0 +1,109 @@
+"""Tokenizers: a small byte-level one built in memory, and those that lie in folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hdvl.llms.texts import TEXTS
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+def build_tokenizer(
+    *,
+    texts: Sequence[str] | None = None,
+    vocab_size: int = 512,
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    pad_token: str = "<|endoftext|>",
+    eos_token: str = "<|im_end|>",
+    max_token_length: int | None = None,
+) -> Any:
+    """A byte-level BPE tokenizer (Radford et al., 2019, "Language models are unsupervised multitask
+    learners") trained on ``texts``, the same for the same arguments.
+
+    Every text survives encoding and decoding exactly: what has no merge is spelled in bytes. A digit
+    is always a token of its own, and offsets are characters of the text.
+
+    Args:
+        texts: what the merges are learnt from; ``None`` takes the sentences of ``hdvl.llms.texts``.
+        vocab_size: ids in all, special tokens and the 256 bytes included; fewer when the texts end.
+        special_tokens: tokens that no text can spell by accident, first in the vocabulary.
+        pad_token: one of ``special_tokens``.
+        eos_token: one of ``special_tokens``.
+        max_token_length: longest token in bytes, to keep the tokens of a reader of letters short.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    least = 256 + len(special_tokens)
+    if vocab_size < least:
+        raise ValueError(
+            f"vocab_size must hold 256 bytes and {len(special_tokens)} special tokens, at least "
+            f"{least}, got {vocab_size}"
+        )
+    for name, token in (("pad_token", pad_token), ("eos_token", eos_token)):
+        if token not in special_tokens:
+            raise ValueError(
+                f"{name} must be one of special_tokens {list(special_tokens)}, got {token!r}"
+            )
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    bpe.post_processor = processors.ByteLevel(trim_offsets=False)
+    bpe.train_from_iterator(
+        list(TEXTS if texts is None else texts),
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(special_tokens),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            max_token_length=max_token_length,
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=pad_token,
+        eos_token=eos_token,
+        additional_special_tokens=[t for t in special_tokens if t not in (pad_token, eos_token)],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def read_texts(path: str) -> list[str]:
+    """The lines of a UTF-8 text file, for ``build_tokenizer(texts=...)`` in a configuration."""
+    return Path(path).read_text(encoding="utf-8").splitlines()
+
+
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether a local folder holds tokenizer files."""
+    return any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The fast tokenizer in a local folder, or of a hub name. Runs no code from there.
+
+    Raises:
+        ValueError: the tokenizer is not a fast one, so it knows no character offsets.
+    """
+    from transformers import AutoTokenizer
+
+    if not Path(path).is_dir() and str(path).startswith((".", "/", "~")):
+        raise ValueError(f"tokenizer folder must exist, got {str(path)!r}; check the path")
+    tokenizer = AutoTokenizer.from_pretrained(str(path), use_fast=True)
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"tokenizer must be a fast one, for its character offsets, got "
+            f"{type(tokenizer).__name__} in {str(path)!r}; convert it to tokenizer.json"
+        )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Any, folder: str | Path) -> None:
+    """Write a tokenizer's files to ``folder``, where :func:`load_tokenizer` finds them."""
+    tokenizer.save_pretrained(str(folder))

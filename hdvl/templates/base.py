@@ -1,0 +1,71 @@
+"""What all templates share: where pictures stand in the text, and which tokens they need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hdvl.protocols import BoxCodec, Message
+from hdvl.templates.boxes import Norm1000
+
+IMAGE = "<image>"
+"""What stands for a picture in the text of a message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSlots:
+    """How pictures are written.
+
+    Each picture becomes ``numbering`` (with ``{k}`` counting from 1 over the conversation),
+    ``image_prefix``, ``image_token``, ``image_suffix``. Pictures that no ``<image>`` places stand in front of the
+    text, each followed by ``image_separator``.
+
+    ``image_prefix`` and ``image_suffix`` are one token each (``<img>``, ``</img>``) or empty.
+    """
+
+    image_token: str = "<|image_pad|>"
+    image_prefix: str = ""
+    image_suffix: str = ""
+    image_separator: str = "\n"
+    numbering: str = ""
+    boxes: BoxCodec = field(default_factory=Norm1000)
+
+    def __post_init__(self) -> None:
+        if not self.image_token or self.image_token.strip() != self.image_token:
+            raise ValueError(
+                f"image_token must be text without outer spaces, got {self.image_token!r}"
+            )
+        if self.numbering and "{k}" not in self.numbering:
+            raise ValueError(
+                f"numbering must hold {{k}}, such as 'Picture {{k}}: ', got {self.numbering!r}"
+            )
+
+    @property
+    def image_tokens(self) -> tuple[str, ...]:
+        """The tokens that pictures and boxes need."""
+        around = (self.image_prefix, self.image_token, self.image_suffix)
+        return (*(token for token in around if token), *getattr(self.boxes, "tokens", ()))
+
+    def place_images(self, messages: Sequence[Message]) -> list[str]:
+        """The text of each message with its pictures written out.
+
+        Raises:
+            ValueError: a message has not as many ``<image>`` as pictures (and not none at all).
+        """
+        texts, k = [], 0
+        for number, message in enumerate(messages):
+            pieces = message.text.split(IMAGE)
+            count = len(message.images)
+            if len(pieces) == 1:
+                pieces = [""] + [self.image_separator] * count
+                pieces[-1] += message.text
+            if len(pieces) != count + 1:
+                raise ValueError(
+                    f"message {number} ({message.role}) must have as many {IMAGE} as pictures, got "
+                    f"{len(pieces) - 1} in its text and {count} pictures: {message.text[:200]!r}"
+                )
+            text = pieces[0]
+            for piece in pieces[1:]:
+                k += 1
+                text += self.numbering.replace("{k}", str(k))
+                text += self.image_prefix + self.image_token + self.image_suffix + piece
+            texts.append(text)
+        return texts

@@ -1,0 +1,179 @@
+"""A conversation as ids and labels: one rendering, one tokenisation, labels by character offsets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from hdvl.protocols import Message, Rendered, Template
+from hdvl.templates.base import IMAGE
+
+IGNORED = -100
+"""The label of a position that is not trained."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Ids with each picture's slots written out, their labels, and where they come from.
+
+    Attributes:
+        ids: ids; each picture is ``token_counts[i]`` times the image id.
+        labels: the id where the model is trained to say it, else -100. Not shifted.
+        slots: (start, stop) of each picture in ``ids``.
+        truncated: ids that were cut off the end.
+        rendered: the text and the spans that were tokenised.
+    """
+
+    ids: Int[Tensor, " s"]
+    labels: Int[Tensor, " s"]
+    slots: tuple[tuple[int, int], ...]
+    truncated: int
+    rendered: Rendered
+
+
+def encode(
+    template: Template,
+    tokenizer: Any,
+    messages: Sequence[Message],
+    token_counts: Sequence[int] = (),
+    *,
+    add_generation_prompt: bool = False,
+    max_length: int | None = None,
+) -> Encoded:
+    """Render ``messages``, tokenise the text once, and label what the model is to say.
+
+    ``tokenizer.decode(ids[labels != -100])`` is the answers' text, each with its end marker.
+
+    Control tokens (the template's and the tokenizer's, but for box tags) in the text of a message are
+    refused: text must not be able to end a turn or to open a picture.
+
+    A conversation longer than ``max_length`` loses ids at its end, and ``truncated`` says how many; where the
+    cut would touch a picture, or leave nothing to train on, it is an error.
+
+    Args:
+        template: how the conversation is written.
+        tokenizer: a fast tokenizer of transformers that knows the template's tokens.
+        messages: the turns.
+        token_counts: tokens of each picture, in the order of appearance.
+        add_generation_prompt: open the assistant's turn at the end; then labels may be empty.
+        max_length: most ids.
+
+    Raises:
+        ValueError: pictures and placeholders differ in number, nothing is supervised, a text holds a
+            control token, the sample does not fit; the message shows the sample.
+    """
+    _refuse_control_tokens(template, tokenizer, messages)
+    rendered = template.render(messages, add_generation_prompt=add_generation_prompt)
+    ids, labels = _tokenise(tokenizer, rendered)
+    image_id = _image_id(template, tokenizer)
+    ids, labels, slots = _open_slots(ids, labels, image_id, token_counts, rendered)
+    truncated = 0
+    if max_length is not None and len(ids) > max_length:
+        truncated = _check_cut(len(ids), max_length, slots, add_generation_prompt, rendered)
+        ids, labels = ids[:max_length], labels[:max_length]
+    if not add_generation_prompt and all(label == IGNORED for label in labels):
+        raise ValueError(
+            f"a sample must have at least one supervised token, got none in: {_show(rendered)}"
+        )
+    return Encoded(torch.tensor(ids), torch.tensor(labels), tuple(slots), truncated, rendered)
+
+
+def _show(rendered: Rendered) -> str:
+    return repr(rendered.text if len(rendered.text) <= 2000 else rendered.text[:2000] + "...")
+
+
+def _refuse_control_tokens(template: Template, tokenizer: Any, messages: Sequence[Message]) -> None:
+    tags = set(getattr(template.boxes, "tokens", ()))
+    control = {*template.special_tokens, *tokenizer.all_special_tokens} - tags - {""}
+    for number, message in enumerate(messages):
+        text = message.text.replace(IMAGE, "")
+        found = sorted(token for token in control if token in text)
+        if found:
+            raise ValueError(
+                f"text of message {number} ({message.role}) must not hold control tokens, got {found}; "
+                f"take them out or spell them otherwise: {message.text[:200]!r}"
+            )
+
+
+def _tokenise(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]]:
+    """Ids and labels of the text. A token over the edge of a span is split there."""
+    text, spans = rendered.text, rendered.spans
+    edges = sorted({edge for span in spans for edge in span if 0 < edge < len(text)})
+    tokens = _tokens(tokenizer, text, [])
+    crossed = [e for e in edges if any(start < e < stop for _, start, stop in tokens)]
+    if crossed:
+        tokens = _tokens(tokenizer, text, crossed)
+    ids, labels = [], []
+    for token, start, stop in tokens:
+        said = any(a <= start and stop <= b and start < stop for a, b in spans)
+        ids.append(token)
+        labels.append(token if said else IGNORED)
+    return ids, labels
+
+
+def _tokens(tokenizer: Any, text: str, cuts: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(id, start, stop) of the tokens of ``text``, tokenised in pieces between ``cuts``."""
+    bounds = [0, *cuts, len(text)]
+    pieces = [text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    encoding = tokenizer(pieces, add_special_tokens=False, return_offsets_mapping=True)
+    tokens = []
+    for base, ids, offsets in zip(
+        bounds, encoding["input_ids"], encoding["offset_mapping"], strict=False
+    ):
+        tokens += [(i, base + a, base + b) for i, (a, b) in zip(ids, offsets, strict=True)]
+    return tokens
+
+
+def _image_id(template: Template, tokenizer: Any) -> int:
+    ids = tokenizer(template.image_token, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ValueError(
+            f"image token {template.image_token!r} must be one id of the tokenizer, got {len(ids)}; "
+            f"call llm.add_tokens(template.special_tokens) first"
+        )
+    return int(ids[0])
+
+
+def _open_slots(
+    ids: list[int],
+    labels: list[int],
+    image_id: int,
+    counts: Sequence[int],
+    rendered: Rendered,
+) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    places = [position for position, token in enumerate(ids) if token == image_id]
+    if len(places) != len(counts):
+        raise ValueError(
+            f"pictures must be as many as image placeholders, got {len(counts)} pictures and "
+            f"{len(places)} placeholders in: {_show(rendered)}"
+        )
+    if any(count < 1 for count in counts):
+        raise ValueError(f"every picture must have at least one token, got {list(counts)}")
+    out_ids, out_labels, slots, done = list[int](), list[int](), list[tuple[int, int]](), 0
+    for position, count in zip(places, counts, strict=True):
+        out_ids += ids[done:position]
+        out_labels += labels[done:position]
+        slots.append((len(out_ids), len(out_ids) + count))
+        out_ids += [image_id] * count
+        out_labels += [IGNORED] * count
+        done = position + 1
+    return out_ids + ids[done:], out_labels + labels[done:], slots
+
+
+def _check_cut(
+    length: int, limit: int, slots: list[tuple[int, int]], prompt: bool, rendered: Rendered
+) -> int:
+    if prompt:
+        raise ValueError(
+            f"a prompt must not be longer than max_length={limit}, got {length} ids; fewer or smaller "
+            f"pictures, or a shorter history, fit: {_show(rendered)}"
+        )
+    if slots and slots[-1][1] > limit:
+        raise ValueError(
+            f"pictures must fit into max_length={limit}, got one that ends at {slots[-1][1]}; use fewer "
+            f"tiles or a larger max_length: {_show(rendered)}"
+        )
+    return length - limit
