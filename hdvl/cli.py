@@ -1,4 +1,4 @@
-"""``hdvl VERB ...`` is ``python -m hdvl.VERB ...``. Imports nothing heavy: ``hdvl --help`` is instant."""
+"""``hdvl VERB ...`` is ``python -m hdvl.VERB ...``. Imports nothing heavy: help is instant."""
 
 import runpy
 import sys
@@ -23,8 +23,8 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "hdvl VERB --help lists the groups and keys of a verb, --cfg job prints what it would run",
-            "with, --multirun runs every combination of comma-separated values.",
+            "hdvl VERB --help lists the groups and keys of a verb, --cfg job prints what it would",
+            "run with, --multirun runs every combination of comma-separated values.",
         ]
     )
 

@@ -1,0 +1,55 @@
+"""``hdvl doctor``: what is installed, whether it fits together, and what this machine can do."""
+
+import itertools
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import hydra
+
+from hdvl.config import CONF_DIR
+
+
+def report(sections: dict[str, Iterable[Any]]) -> int:
+    """Print the findings of each section; the number of bad ones."""
+    marks = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+    bad = 0
+    for title, findings in sections.items():
+        print(f"\n{title}")
+        for finding in findings:
+            bad += finding.level == "bad"
+            advice = f"  -> {finding.advice}" if finding.advice else ""
+            print(f"  {marks[finding.level]}  {finding.name:<20} {finding.value}{advice}")
+    return bad
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="doctor")
+def main(cfg: Any) -> None:
+    """Look at everything and end with exit code 1 when something needed is wrong."""
+    from hdvl import health
+
+    ranges = health.read_ranges()
+    core = list(health.check_packages(ranges))
+    sections: dict[str, Iterable[Any]] = {f"Packages (ranges of {ranges.source})": core}
+    bad = report(sections)
+    if bad:
+        print(f"\n{bad} wrong; the other checks need these packages first")
+        sys.exit(1)
+    bad = report(
+        {
+            "Builds": [health.check_torchvision()],
+            "Machine": itertools.chain(
+                health.check_processor(), health.check_room(Path(cfg.folder))
+            ),
+            "Accelerator": health.check_accelerator(),
+            "Extras": itertools.chain(health.check_extras(ranges), [health.check_fonts()]),
+        }
+    )
+    print(f"\n{bad} wrong" if bad else "\nall that hdvl needs is there")
+    if bad:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""Imports point one way, heavy libraries stay where they belong, and files stay readable.
+
+Everything is read from the syntax trees of the files that exist, so a new file is covered at once.
+"""
+
+import ast
+import statistics
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "hdvl"
+
+# A file may import from layers with a lower number only, and from its own folder. One line, one layer.
+LAYERS = [
+    {"protocols", "config"},
+    {"images", "probe"},  # helpers of the parts and of the model
+    {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
+    {"model"},
+    {"processor"},
+    {"checkpoints"},
+    {"data", "training", "inference"},
+    {"evaluation", "serving", "health"},
+    {"verbs"},
+    {"cli"},
+    {"__main__"},
+]
+PARTS = LAYERS[2]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+HEAVY = {"timm", "open_clip", "transformers", "lightning", "peft", "torchvision"}
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+PRIMARY = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
+
+
+def name_of(path: Path) -> str:
+    """Dotted module name of a file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def unit_of(module: str) -> str:
+    """The name under hdvl that a module belongs to; every verb counts as ``verbs``."""
+    parts = module.split(".")
+    unit = parts[1] if len(parts) > 1 else ""
+    return "verbs" if unit in PRIMARY else unit
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported(nodes: list[ast.AST], path: Path) -> list[tuple[str, int]]:
+    """(dotted name, line) of each import among ``nodes``; ``from a import b`` gives ``a.b``."""
+    found: list[tuple[str, int]] = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def all_imports(path: Path) -> list[tuple[str, int]]:
+    """Imports anywhere in a file, those inside functions too."""
+    return imported(list(ast.walk(tree_of(path))), path)
+
+
+def top_imports(path: Path) -> list[tuple[str, int]]:
+    """Imports that run when the file is imported."""
+    waiting: list[ast.AST] = [tree_of(path)]
+    nodes: list[ast.AST] = []
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            waiting += node.orelse
+            continue
+        nodes.append(node)
+        waiting += ast.iter_child_nodes(node)
+    return imported(nodes, path)
+
+
+def file_of(name: str) -> Path | None:
+    """The file that importing ``hdvl.a.b`` runs: a module, a package, or where a name comes from."""
+    parts = name.split(".")
+    while parts[0] == "hdvl":
+        base = ROOT.joinpath(*parts)
+        if base.with_suffix(".py").is_file():
+            return base.with_suffix(".py")
+        if (base / "__init__.py").is_file():
+            return base / "__init__.py"
+        parts = parts[:-1]
+        if not parts:
+            break
+    return None
+
+
+def loaded_by(path: Path) -> set[Path]:
+    """The files of hdvl that importing ``path`` imports."""
+    seen: set[Path] = set()
+    waiting = [path, PACKAGE / "__init__.py"]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for package in current.relative_to(ROOT).parents:
+            if (ROOT / package / "__init__.py").is_file():
+                waiting.append(ROOT / package / "__init__.py")
+        waiting += [file for name, _ in top_imports(current) if (file := file_of(name))]
+    return seen
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+each_file = pytest.mark.parametrize("path", FILES, ids=relative)
+
+
+@each_file
+def test_every_file_has_a_layer(path: Path) -> None:
+    unit = unit_of(name_of(path))
+    assert unit == "" or unit in RANK, (
+        f"{relative(path)} belongs to no layer; name {unit!r} in LAYERS or give it a conf/{unit}.yaml"
+    )
+
+
+@each_file
+def test_imports_point_one_way(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":  # the public names, imported on first use
+        return
+    here = unit_of(name_of(path))
+    wrong = []
+    for name, line in all_imports(path):
+        if not name.startswith("hdvl.") or file_of(name) == PACKAGE / "__init__.py":
+            continue
+        there = unit_of(name)
+        same_folder = here == there and here != "verbs"
+        if not same_folder and RANK.get(there, -1) >= RANK.get(here, -1):
+            wrong.append(f"line {line}: {here} imports {name}")
+    assert not wrong, f"{relative(path)}: " + "; ".join(wrong)
+
+
+def test_protocols_and_config_know_nothing_of_hdvl() -> None:
+    for name in ("protocols", "config"):
+        names = [imp for imp, _ in all_imports(PACKAGE / f"{name}.py")]
+        assert not [imp for imp in names if imp.split(".")[0] == "hdvl"]
+
+
+@each_file
+def test_hydra_only_in_config_and_verbs(path: Path) -> None:
+    if unit_of(name_of(path)) in {"config", "verbs"}:
+        return
+    found = [
+        (n, line) for n, line in all_imports(path) if n.split(".")[0] in {"hydra", "omegaconf"}
+    ]
+    assert not found, f"{relative(path)} knows Hydra: {found}"
+
+
+@each_file
+def test_lightning_only_in_training_data_and_verbs(path: Path) -> None:
+    if unit_of(name_of(path)) in {"training", "data", "verbs"}:
+        return
+    found = [
+        (n, line)
+        for n, line in all_imports(path)
+        if n.split(".")[0] in {"lightning", "pytorch_lightning"}
+    ]
+    assert not found, f"{relative(path)} knows Lightning: {found}"
+
+
+@each_file
+def test_parts_import_heavy_libraries_late(path: Path) -> None:
+    if unit_of(name_of(path)) not in PARTS:
+        return
+    found = [(n, line) for n, line in top_imports(path) if n.split(".")[0] in HEAVY]
+    assert not found, f"{relative(path)}: import these inside the method that needs them: {found}"
+
+
+@pytest.mark.parametrize("verb", ["cli", *sorted(PRIMARY)])
+def test_help_loads_no_torch(verb: str) -> None:
+    path = PACKAGE / f"{verb}.py"
+    if not path.is_file():
+        pytest.fail(f"conf/{verb}.yaml is a primary file, but hdvl/{verb}.py does not exist")
+    for file in loaded_by(path):
+        found = [n for n, _ in top_imports(file) if n.split(".")[0] in HEAVY | {"torch"}]
+        assert not found, f"`hdvl {verb} --help` loads {relative(file)}, which imports {found}"
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    nodes = ast.walk(tree_of(path))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+@each_file
+def test_no_file_is_long(path: Path) -> None:
+    count = len(path.read_text(encoding="utf-8").splitlines())
+    assert count <= 400, f"{relative(path)} has {count} lines, at most 400"
+
+
+@each_file
+def test_no_function_is_long(path: Path) -> None:
+    long = [f"{node.name}: {lines_of(node)}" for node in functions_of(path) if lines_of(node) > 60]
+    assert not long, f"{relative(path)}: functions over 60 lines: {long}"
+
+
+@each_file
+def test_every_function_is_annotated(path: Path) -> None:
+    bare: list[str] = []
+    for node in functions_of(path):
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        arguments += [arg for arg in (node.args.vararg, node.args.kwarg) if arg]
+        named = [arg for arg in arguments if arg.arg not in {"self", "cls"}]
+        if node.returns is None or any(arg.annotation is None for arg in named):
+            bare.append(f"{node.name} (line {node.lineno})")
+    assert not bare, f"{relative(path)}: not annotated: {bare}"
+
+
+@each_file
+def test_every_file_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(tree_of(path)), f"{relative(path)} has no docstring"
+
+
+def test_files_and_functions_are_short_in_the_middle() -> None:
+    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in FILES]
+    assert statistics.median(lengths) <= 130
+    assert statistics.median(lines_of(node) for path in FILES for node in functions_of(path)) <= 12
+
+
+def habits_of(path: Path) -> list[str]:
+    """What no file may do, with the lines where it does."""
+    found = []
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else "everything"
+            if caught in {"everything", "Exception", "BaseException"}:
+                found.append(f"line {node.lineno}: catches {caught}; name the errors")
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            for keyword in node.keywords:
+                said = ast.unparse(keyword)
+                if said == "trust_remote_code=True" or (said == "strict=False" and called != "zip"):
+                    found.append(f"line {node.lineno}: {called}(... {said})")
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if "TODO" in line or "FIXME" in line:
+            found.append(f"line {number}: do it, or write an issue")
+    return found
+
+
+@each_file
+def test_forbidden_habits(path: Path) -> None:
+    assert not (found := habits_of(path)), f"{relative(path)}: {found}"
+
+
+@each_file
+def test_one_instantiate(path: Path) -> None:
+    if path == PACKAGE / "config.py":
+        return
+    names = [name for name, _ in all_imports(path)]
+    assert "hydra.utils.instantiate" not in names, f"{relative(path)}: use hdvl.config.build"
+
+
+def test_tests_mirror_the_tree() -> None:
+    """tests/a/test_b.py is about hdvl/a/b.py (or about the whole folder: tests/a/test_a.py)."""
+    lost = []
+    for test in sorted((ROOT / "tests").glob("*/**/test_*.py")):
+        folder = test.parent.relative_to(ROOT / "tests")
+        if not (PACKAGE / folder).is_dir():
+            lost.append(f"{relative(test)}: no folder hdvl/{folder}")
+    assert not lost, lost
