@@ -1,0 +1,1 @@
+"""Data for training: readers, synthetic documents, batches."""

@@ -1,0 +1,88 @@
+"""A page that remembers where every glyph was drawn."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from hdvl.data.synthetic.fonts import load_font
+from hdvl.protocols import Box
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Glyph:
+    """One drawn character and its cell: advance wide, ascent to descent high, in pixels."""
+
+    char: str
+    box: Box
+
+
+@dataclass(frozen=True)
+class Field:
+    """Something a document says: ``name`` has ``value``, printed inside ``box`` (exact ink box)."""
+
+    name: str
+    value: str
+    box: Box
+    question: str
+
+
+@dataclass
+class Page:
+    """A picture under construction. ``rng`` makes all choices, so a page follows from its seed."""
+
+    width: int
+    height: int
+    rng: random.Random
+    language: str
+    font_file: Path
+    font_size: int
+    paper: Color = (255, 255, 255)
+    ink: Color = (20, 20, 20)
+    glyphs: list[Glyph] = field(default_factory=list)
+    fields: list[Field] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.image = Image.new("RGB", (self.width, self.height), self.paper)
+        self.draw = ImageDraw.Draw(self.image)
+
+    @property
+    def pitch(self) -> int:
+        """A comfortable distance between base lines."""
+        return int(self.font_size * (1.45 if self.language == "zh" else 1.25))
+
+    def measure(self, text: str, size: int | None = None) -> int:
+        """Advance width of ``text`` in pixels, rounded up."""
+        return int(load_font(self.font_file, size or self.font_size).getlength(text)) + 1
+
+    def text(
+        self, x: int, y: int, text: str, *, ink: Color | None = None, size: int | None = None
+    ) -> Box:
+        """Write ``text`` with its cell's top-left corner at (x, y); returns the exact ink box."""
+        font = load_font(self.font_file, size or self.font_size)
+        self.draw.text((x, y), text, font=font, fill=ink or self.ink)
+        ascent, descent = font.getmetrics()
+        ends = [font.getlength(text[: index + 1]) for index in range(len(text))]
+        for char, start, end in zip(text, [0.0, *ends], ends, strict=False):
+            if not char.isspace():
+                cell = (x + start, float(y), x + end, float(y + ascent + descent))
+                self.glyphs.append(Glyph(char, cell))
+        left, top, right, bottom = font.getbbox(text)
+        return float(x + left), float(y + top), float(x + right), float(y + bottom)
+
+    def text_right(self, x: int, y: int, text: str, *, ink: Color | None = None) -> Box:
+        """Write ``text`` so that it ends at ``x``."""
+        return self.text(x - self.measure(text), y, text, ink=ink)
+
+    def say(self, name: str, value: str, box: Box, question: str) -> None:
+        """Record a field that can be asked for."""
+        self.fields.append(Field(name, value, box, question))
+
+    def fits(self, x: int, y: int, width: int) -> bool:
+        """Whether a line of ``width`` px at (x, y) stays on the page."""
+        return (
+            x >= 0 and x + width <= self.width - 4 and y + self.font_size * 1.5 <= self.height - 2
+        )

@@ -1,0 +1,70 @@
+"""Questions about synthetic documents: read, locate, count, compare two pictures."""
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from hdvl.data.synthetic.documents import Document
+from hdvl.data.synthetic.page import Field
+from hdvl.protocols import Box, BoxCodec
+
+Task = Literal["read", "locate", "count", "compare"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its answer as text, and for ``locate`` the box in source pixels."""
+
+    task: Task
+    text: str
+    answer: str
+    box: Box | None = None
+
+
+def read(field: Field) -> Question:
+    """Ask for what a field says."""
+    return Question("read", field.question, field.value)
+
+
+def locate(field: Field, document: Document, codec: BoxCodec) -> Question:
+    """Ask where a field's value stands; the answer names the value and gives its box."""
+    text = f"{field.name}在哪里?" if document.language == "zh" else f"Where is the {field.name}?"
+    place = codec.encode(field.box, *document.image.size)
+    return Question("locate", text, f"<ref>{field.value}</ref>{place}", field.box)
+
+
+def count(document: Document) -> Question:
+    """Ask for the number of values on the page."""
+    text = "图中有多少个数值?" if document.language == "zh" else "How many values are shown?"
+    return Question("count", text, str(len(document.fields)))
+
+
+def compare(first: Document, second: Document) -> Question:
+    """Ask which of two pictures shows more values (same count: "same")."""
+    sizes = len(first.fields), len(second.fields)
+    zh = first.language == "zh"
+    text = "哪张图的数值更多?" if zh else "Which picture shows more values?"
+    if sizes[0] == sizes[1]:
+        return Question("compare", text, "一样" if zh else "same")
+    winner = 1 if sizes[0] > sizes[1] else 2
+    return Question("compare", text, f"图{winner}" if zh else f"Picture {winner}")
+
+
+def ask(
+    document: Document,
+    rng: random.Random,
+    codec: BoxCodec,
+    *,
+    turns: int,
+    locate_share: float = 0.0,
+    count_share: float = 0.0,
+) -> list[Question]:
+    """Up to ``turns`` different questions about one document, in random order."""
+    fields = rng.sample(document.fields, min(turns, len(document.fields)))
+    questions = [
+        locate(field, document, codec) if rng.random() < locate_share else read(field)
+        for field in fields
+    ]
+    if rng.random() < count_share:
+        questions[rng.randrange(len(questions))] = count(document)
+    return questions

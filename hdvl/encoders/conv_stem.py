@@ -1,0 +1,78 @@
+"""A small convolutional encoder with one feature per 8 x 8 pixels, for reading small text on a CPU."""
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from hdvl.encoders.pixels import normalise
+from hdvl.protocols import Grid
+
+STRIDE = 8
+
+
+class _Residual(nn.Module):
+    """Two 3 x 3 convolutions around a skip (He et al., arXiv 1512.03385)."""
+
+    layers: nn.Sequential
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, maps: Float[Tensor, "t d h w"]) -> Float[Tensor, "t d h w"]:
+        return nn.functional.relu(maps + self.layers(maps))
+
+
+class ConvStem(nn.Module):
+    """Patchify by 4, residual blocks, down to 8, residual blocks: ``grid`` = tile_size / 8 a side.
+
+    A feature sees about 90 px around it, so windows that overlap by 32 px read text at their seams.
+    """
+
+    width: int
+    tile_size: int
+    grid: Grid
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layers: nn.Sequential
+
+    def __init__(
+        self,
+        *,
+        tile_size: int = 224,
+        stem_width: int = 48,
+        width: int = 96,
+        stem_depth: int = 1,
+        depth: int = 2,
+        mean: tuple[float, ...] | list[float] = (0.5, 0.5, 0.5),
+        std: tuple[float, ...] | list[float] = (0.25, 0.25, 0.25),
+    ) -> None:
+        super().__init__()
+        if tile_size < STRIDE or tile_size % STRIDE:
+            raise ValueError(f"tile_size must be a multiple of {STRIDE}, got {tile_size}")
+        self.width, self.tile_size = width, tile_size
+        self.grid = (tile_size // STRIDE, tile_size // STRIDE)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, stem_width, 4, stride=4, bias=False),
+            nn.BatchNorm2d(stem_width),
+            nn.ReLU(),
+            *(_Residual(stem_width) for _ in range(stem_depth)),
+            nn.Conv2d(stem_width, width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            *(_Residual(width) for _ in range(depth)),
+        ).to(memory_format=torch.channels_last)
+
+    def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
+        weight = next(self.parameters())
+        ready = normalise(pixels, self.mean, self.std, weight.dtype)
+        # Channels-last halves the time of these convolutions on a CPU.
+        maps = self.layers(ready.contiguous(memory_format=torch.channels_last))
+        return maps.flatten(2).transpose(1, 2)

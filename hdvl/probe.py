@@ -1,0 +1,32 @@
+"""Does an encoder do what it says? Asked on ``meta``, before any weight is used."""
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from hdvl.protocols import Encoder
+
+
+def probe_encoder(encoder: Encoder) -> None:
+    """Run one tile through ``encoder`` on ``meta`` and compare with its ``grid`` and ``width``.
+
+    Raises:
+        ValueError: it gives another number of patches or another width than it says.
+    """
+    if not isinstance(encoder, nn.Module):
+        raise TypeError(f"encoder must be an nn.Module, got {type(encoder).__name__}")
+    size, (rows, cols) = encoder.tile_size, encoder.grid
+    state = {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
+    on_meta = {name: value.to("meta") for name, value in state.items()}
+    pixels = torch.empty(1, len(encoder.mean), size, size, dtype=torch.uint8, device="meta")
+    was_training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        shape = tuple(functional_call(encoder, on_meta, (pixels,)).shape)
+    encoder.train(was_training)
+    if shape != (1, rows * cols, encoder.width):
+        raise ValueError(
+            f"{type(encoder).__name__} says grid={rows}x{cols} and width={encoder.width}, but gives "
+            f"{shape[1]} tokens of width {shape[2]} for a {size}-px tile; check its grid, prefix tokens "
+            "and select_layer"
+        )
