@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hdvl"
 
-# A file may import from layers with a lower number only, and from its own folder. One line, one layer.
+# A file may import from the lines above its own, and from its own folder.
 LAYERS = [
     {"protocols", "config"},
     {"images", "probe"},  # helpers of the parts and of the model
@@ -86,7 +86,7 @@ def top_imports(path: Path) -> list[tuple[str, int]]:
 
 
 def file_of(name: str) -> Path | None:
-    """The file that importing ``hdvl.a.b`` runs: a module, a package, or where a name comes from."""
+    """The file that importing ``hdvl.a.b`` runs: a module, or the package a name comes from."""
     parts = name.split(".")
     while parts[0] == "hdvl":
         base = ROOT.joinpath(*parts)
@@ -127,7 +127,7 @@ each_file = pytest.mark.parametrize("path", FILES, ids=relative)
 def test_every_file_has_a_layer(path: Path) -> None:
     unit = unit_of(name_of(path))
     assert unit == "" or unit in RANK, (
-        f"{relative(path)} belongs to no layer; name {unit!r} in LAYERS or give it a conf/{unit}.yaml"
+        f"{relative(path)} has no layer; name {unit!r} in LAYERS or give it a conf/{unit}.yaml"
     )
 
 

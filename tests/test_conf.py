@@ -1,0 +1,191 @@
+"""Every file of conf/ means something: targets exist and accept the keys, and everything composes.
+
+The lists of files are globs: a new YAML is tested because it is there.
+"""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from hdvl.config import CONF_DIR, compose
+
+FILES = sorted(CONF_DIR.rglob("*.yaml"))
+PRIMARY = sorted(CONF_DIR.glob("*.yaml"))
+PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
+HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(CONF_DIR).with_suffix("").as_posix()
+
+
+def read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def targets(node: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, node) of each node with a ``_target_`` under ``node``."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield where, node
+        for key, value in node.items():
+            yield from targets(value, f"{where}.{key}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from targets(value, f"{where}[{index}]")
+
+
+def check_binding(where: str, node: dict[str, Any]) -> None:
+    """The target exists, and its signature accepts the keys beside it."""
+    target = get_object(node["_target_"])
+    signature = inspect.signature(target)
+    bind = signature.bind_partial if node.get("_partial_") else signature.bind
+    keys = {key: value for key, value in node.items() if key not in HYDRA_KEYS}
+    try:
+        bind(*node.get("_args_", []), **keys)
+    except TypeError as error:
+        pytest.fail(f"{where}: {node['_target_']}{signature}: {error}")
+
+
+def choices(defaults: list[Any]) -> Iterator[tuple[str, str]]:
+    """(group, choice) of each entry of a defaults list that names a file of conf/."""
+    for entry in defaults:
+        if not isinstance(entry, dict):
+            continue
+        for group, chosen in entry.items():
+            group = group.removeprefix("override ").removeprefix("optional ").strip()
+            group = group.split("@")[0].removeprefix("/")
+            if chosen is None or group.startswith("hydra"):
+                continue
+            for name in chosen if isinstance(chosen, list) else [chosen]:
+                yield group, name
+
+
+def default_groups(path: Path) -> set[str]:
+    """Groups that a primary file's defaults list has, with or without a choice."""
+    entries = [entry for entry in read(path).get("defaults", []) if isinstance(entry, dict)]
+    return {group.removeprefix("/").split("@")[0] for entry in entries for group in entry}
+
+
+each_file = pytest.mark.parametrize("path", FILES, ids=name_of)
+each_primary = pytest.mark.parametrize("path", PRIMARY, ids=name_of)
+
+
+@each_file
+def test_targets_accept_the_keys(path: Path) -> None:
+    for where, node in targets(read(path), name_of(path)):
+        check_binding(where, node)
+
+
+@each_file
+def test_defaults_name_files_that_exist(path: Path) -> None:
+    missing = [
+        f"{group}={choice}"
+        for group, choice in choices(read(path).get("defaults", []))
+        if not (CONF_DIR / group / f"{choice}.yaml").is_file()
+    ]
+    assert not missing, f"{name_of(path)} names {missing}"
+
+
+@pytest.mark.parametrize("group", PART_GROUPS)
+def test_parts_are_one_class_each(group: str) -> None:
+    files = sorted((CONF_DIR / group).glob("*.yaml"))
+    assert files, f"conf/{group} is empty"
+    for path in files:
+        content = read(path)
+        assert "_target_" in content or "defaults" in content, f"{name_of(path)} has no _target_"
+        if group in ("bridge", "merger") and "_target_" in content:
+            assert content.get("_partial_") is True, f"{name_of(path)} needs _partial_: true"
+
+
+def check_composed(overrides: list[str], primary: str) -> None:
+    """It composes, resolves, and every target in the result accepts its keys."""
+    config = OmegaConf.to_container(compose(*overrides, config_name=primary), resolve=True)
+    for where, node in targets(config, f"{primary} {' '.join(overrides)}"):
+        check_binding(where, node)
+
+
+@each_primary
+def test_primary_files_compose(path: Path) -> None:
+    check_composed([], path.stem)
+
+
+def all_choices() -> Iterator[tuple[str, str]]:
+    """(primary, group=choice) of each file: presets under every verb, the rest under the first."""
+    order = sorted(PRIMARY, key=lambda path: path.stem != "train")
+    for folder in sorted(path for path in CONF_DIR.iterdir() if path.is_dir()):
+        verbs = [path.stem for path in order if folder.name in default_groups(path)]
+        for file in sorted(folder.glob("*.yaml")):
+            for verb in verbs if folder.name == "model" else verbs[:1]:
+                yield verb, f"{folder.name}={file.stem}"
+
+
+@pytest.mark.parametrize(("primary", "choice"), list(all_choices()))
+def test_every_choice_composes(primary: str, choice: str) -> None:
+    check_composed([choice], primary)
+
+
+def test_every_folder_belongs_to_a_verb() -> None:
+    used = set().union(*map(default_groups, PRIMARY))
+    folders = {path.name for path in CONF_DIR.iterdir() if path.is_dir() and any(path.iterdir())}
+    assert folders <= used, f"no primary file names {sorted(folders - used)}"
+
+
+@each_primary
+def test_an_unknown_key_is_refused(path: Path) -> None:
+    nodes = [g for g in PART_GROUPS if g in default_groups(path)]
+    for prefix in ("", *(f"{group}." for group in nodes)):
+        with pytest.raises(ConfigCompositionException, match="no_such_key"):
+            compose(f"{prefix}no_such_key=1", config_name=path.stem)
+
+
+@each_primary
+def test_an_unknown_choice_is_refused(path: Path) -> None:
+    for group in sorted(default_groups(path) & set(PART_GROUPS)):
+        with pytest.raises(MissingConfigException, match="no_such_choice"):
+            compose(f"{group}=no_such_choice", config_name=path.stem)
+
+
+@each_primary
+def test_verbs_write_no_logs_and_no_folders(path: Path) -> None:
+    hydra = compose(config_name=path.stem, return_hydra=True).hydra
+    assert hydra.run.dir == "." and hydra.output_subdir is None
+    assert hydra.job_logging.root is None, "add `- override hydra/job_logging: none` to defaults"
+
+
+@each_primary
+def test_primary_files_open_with_their_command(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith(f"# hdvl {path.stem}"), f"{path.name} opens with {first!r}"
+
+
+@pytest.mark.parametrize("path", sorted((CONF_DIR / "experiment").glob("*.yaml")), ids=name_of)
+def test_experiments_open_with_their_command(path: Path) -> None:
+    head = path.read_text(encoding="utf-8").splitlines()[:2]
+    said = next((line for line in head if line.startswith("# hdvl ")), "")
+    assert f"experiment={path.stem}" in said, f"{name_of(path)}: no `# hdvl train experiment=...`"
+
+
+@pytest.mark.parametrize("group", ["model", "experiment"])
+def test_presets_are_global(group: str) -> None:
+    for path in sorted((CONF_DIR / group).glob("*.yaml")):
+        assert "# @package _global_" in path.read_text(encoding="utf-8"), name_of(path)
+
+
+def test_a_wrong_key_is_caught() -> None:
+    """The check itself: a surplus key, a missing key and a missing class all fail."""
+    message = {"_target_": "hdvl.protocols.Message", "role": "user"}
+    check_binding("x", {**message, "text": "a"})
+    with pytest.raises(pytest.fail.Exception, match="unexpected keyword argument 'txt'"):
+        check_binding("x", {**message, "text": "a", "txt": "a"})
+    with pytest.raises(pytest.fail.Exception, match="missing a required argument: 'text'"):
+        check_binding("x", message)
+    with pytest.raises(ImportError, match="Massage"):
+        check_binding("x", {"_target_": "hdvl.protocols.Massage"})
