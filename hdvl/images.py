@@ -1,0 +1,202 @@
+"""Reading pictures: whatever Pillow opens becomes one upright RGB picture, or one clear error.
+
+Knows Pillow and numpy, not torch.
+"""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+Colour = tuple[int, int, int]
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
+"""What counts as a picture: a path, the bytes of a file, a Pillow picture, an array h w [c]."""
+
+MAX_PIXELS = 178_956_970
+"""Larger pictures are refused. Pillow itself stops here, and warns from half of it on."""
+
+# What Pillow's readers raise on damaged files, found by cutting and flipping bytes of such files.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(
+    source: Source,
+    *,
+    exif: bool = True,
+    background: Colour | None = (255, 255, 255),
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """The picture as 8-bit RGB, upright.
+
+    ``exif`` turns it by its EXIF orientation (Pillow turns TIFF files in any case). ``background``
+    is the colour under transparent pixels; ``None`` drops alpha as ``convert("RGB")`` does, which is
+    what the published systems do. 16-bit grey is scaled to 8 bits, an animation gives its first
+    frame with a warning. A picture that needs no change is returned as it is, not copied.
+
+    Raises:
+        ValueError: empty, truncated or no picture, more than ``max_pixels``, or values whose range
+            is unknown; the message names the file.
+        OSError: the file is not there or may not be read.
+    """
+    image = open_image(source, max_pixels=max_pixels)
+    return upright_rgb(image, name=name_of(source), exif=exif, background=background)
+
+
+def upright_rgb(
+    image: Image.Image, *, name: str, exif: bool, background: Colour | None
+) -> Image.Image:
+    """The second half of :func:`read_image`: decode, turn, convert."""
+    try:
+        image.load()
+    except _BROKEN as error:
+        raise ValueError(f"picture {name} is damaged or cut short: {error}") from error
+    turn = _TURNS.get(orientation(image, name=name)) if exif else None
+    image = to_rgb(image, background=background, name=name)
+    return image if turn is None else image.transpose(turn)
+
+
+def open_image(
+    source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> Image.Image:
+    """``source`` as a Pillow picture of known and checked size, its pixels not yet decoded."""
+    name = name_of(source) if name is None else name
+    if isinstance(source, Image.Image):
+        image = source
+    elif isinstance(source, np.ndarray):
+        image = _from_array(source, name)
+    else:
+        data = read_bytes(source)
+        if not data:
+            raise ValueError(f"picture {name} is empty (0 bytes)")
+        try:
+            image = Image.open(io.BytesIO(data))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ValueError(f"picture {name} is too large: {error}") from error
+        except _BROKEN as error:
+            raise ValueError(f"picture {name} is not a picture Pillow can read: {error}") from error
+    _check(image, name, max_pixels)
+    return image
+
+
+def read_bytes(source: Any) -> bytes:
+    """The bytes of a file given as path or as bytes."""
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return Path(source).read_bytes()
+    raise TypeError(
+        "a picture must be a path, bytes, a Pillow picture or a numpy array, "
+        f"got {type(source).__name__}"
+    )
+
+
+def name_of(source: Any) -> str:
+    """How errors call ``source``."""
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "(Pillow picture)")
+    if isinstance(source, np.ndarray):
+        return f"(array of shape {source.shape})"
+    return f"({len(source)} bytes)" if isinstance(source, bytes) else f"({type(source).__name__})"
+
+
+def orientation(image: Image.Image, *, name: str) -> int:
+    """EXIF orientation 1..8. Unreadable EXIF data counts as upright, with a warning."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _BROKEN as error:
+        warnings.warn(f"picture {name}: EXIF data unreadable, not turned: {error}", stacklevel=3)
+        return 1
+    return value if value in _TURNS else 1
+
+
+def to_rgb(image: Image.Image, *, background: Colour | None, name: str) -> Image.Image:
+    """Any mode to RGB, alpha composited on ``background`` (or dropped)."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
+        return _grey_to_8_bit(image, name).convert("RGB")
+    try:
+        if background is None or not image.has_transparency_data:
+            return image.convert("RGB")
+        picture = image.convert("RGBA")
+    except ValueError as error:
+        raise ValueError(
+            f"picture {name} has mode {image.mode}, which has no RGB: {error}"
+        ) from error
+    ground = Image.new("RGBA", picture.size, (*background, 255))
+    return Image.alpha_composite(ground, picture).convert("RGB")
+
+
+def resize_bicubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Antialiased bicubic resize to ``size`` (width, height), the same under Pillow 12 and 13.
+
+    Pillow 13 resizes tall pictures height first, earlier versions always width first, and the
+    clipping between the passes makes that visible. One axis at a time leaves no choice.
+    """
+    return image.resize((size[0], image.height), Image.Resampling.BICUBIC).resize(
+        size, Image.Resampling.BICUBIC
+    )
+
+
+def _check(image: Image.Image, name: str, max_pixels: int) -> None:
+    if image.width < 1 or image.height < 1:
+        raise ValueError(f"picture {name} has no pixels: {image.width}x{image.height}")
+    if image.width * image.height > max_pixels:
+        raise ValueError(
+            f"picture {name} is too large: {image.width}x{image.height} pixels are more than "
+            f"max_pixels={max_pixels}; scale it down, or raise max_pixels if you trust it"
+        )
+    # A phone's MPO file holds a depth or gain map behind the picture: no animation.
+    if getattr(image, "is_animated", False) and image.format != "MPO" and image.tell() == 0:
+        warnings.warn(f"picture {name} is animated: only its first frame is used", stacklevel=4)
+
+
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    flat = array.squeeze(-1) if array.ndim == 3 and array.shape[-1] == 1 else array
+    grey16 = flat.dtype == np.uint16 and flat.ndim == 2
+    colour = flat.dtype == np.uint8 and (
+        flat.ndim == 2 or (flat.ndim == 3 and flat.shape[-1] in (2, 3, 4))
+    )
+    if not (grey16 or colour):
+        raise ValueError(
+            f"picture {name} must be uint8 h w or h w c with 1..4 channels, or uint16 h w, "
+            f"got {array.dtype}; convert it first"
+        )
+    if flat.size == 0:
+        raise ValueError(f"picture {name} has no pixels")
+    return Image.fromarray(flat)
+
+
+def _grey_to_8_bit(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    top = 1 if image.mode == "F" else 65535
+    if not 0 <= low <= high <= top:
+        raise ValueError(
+            f"picture {name} has mode {image.mode} with values {low}..{high}, which must lie in "
+            f"0..{top} to be shown; scale it to 8 or 16 bits"
+        )
+    return Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
+
+
+__all__ = ["MAX_PIXELS", "Colour", "Source", "read_image", "resize_bicubic"]

@@ -1,0 +1,93 @@
+"""LLaVA-NeXT's AnyRes: the best of a few canvases, the picture kept in proportion and padded."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from hdvl.protocols import Grid, Thumbnail, TilePlan
+from hdvl.tilers.base import Cutter, check_picture, check_thumbnail, grid_windows
+
+LLAVA_NEXT_GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyRes(Cutter):
+    """The picture resized in proportion into one of the canvases ``grids`` and centred on black.
+
+    ``grids`` are (rows, cols) of tiles, the published "grid pinpoints" over the tile size. The
+    canvas is taken that keeps most of the picture's pixels, then the one that wastes least, then
+    the first. Grids of more than ``max_tiles`` tiles are left out; the thumbnail is not counted.
+
+    Published as LLaVA-NeXT, https://llava-vl.github.io/blog/2024-01-30-llava-next. ::
+
+        1000 x 400, 1 x 2 tiles of 336           0            336          672
+                                               0 ┌─────────────┬────────────┐
+        the picture fills 672 x 269          33 ├─────────────┼────────────┤
+        (plan.content), the bands above and     │   tile 0    │   tile 1   │
+        below it are black                  302 ├─────────────┼────────────┤
+                                            336 └─────────────┴────────────┘
+    """
+
+    tile_size: int = 336
+    grids: tuple[Grid, ...] = LLAVA_NEXT_GRIDS
+    max_tiles: int = 4
+    thumbnail: Thumbnail = "first"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_thumbnail(self.thumbnail)
+        object.__setattr__(self, "grids", tuple((rows, cols) for rows, cols in self.grids))
+        if any(rows < 1 or cols < 1 for rows, cols in self.grids):
+            raise ValueError(f"grids must hold pairs of rows and cols >= 1, got {self.grids}")
+        if not self._allowed():
+            raise ValueError(
+                f"grids must hold one of at most max_tiles={self.max_tiles} tiles, "
+                f"got {self.grids}; raise max_tiles or add a smaller grid"
+            )
+
+    def _allowed(self) -> list[Grid]:
+        return [(rows, cols) for rows, cols in self.grids if rows * cols <= self.max_tiles]
+
+    def plan(self, width: int, height: int) -> TilePlan:
+        """The canvas for a picture of ``width`` x ``height`` pixels, and the picture's place on it.
+
+        >>> plan = AnyRes().plan(1000, 400)
+        >>> plan.rows, plan.cols, plan.canvas, plan.content, plan.count
+        (1, 2, (672, 336), (0, 33, 672, 302), 3)
+
+        >>> plan = AnyRes().plan(800, 800)
+        >>> plan.boxes[1:3]  # behind the thumbnail
+        ((0.0, 0.0, 400.0, 400.0), (400.0, 0.0, 800.0, 400.0))
+        """
+        check_picture(width, height)
+        rows, cols = max(self._allowed(), key=lambda grid: self._worth(grid, width, height))
+        canvas = (cols * self.tile_size, rows * self.tile_size)
+        new_width, new_height = _fit(width, height, canvas)
+        left, top = (canvas[0] - new_width) // 2, (canvas[1] - new_height) // 2
+        return TilePlan(
+            width=width,
+            height=height,
+            rows=rows,
+            cols=cols,
+            tile_size=self.tile_size,
+            stride=self.tile_size,
+            canvas=canvas,
+            windows=grid_windows(rows, cols, self.tile_size),
+            thumbnail=self.thumbnail,
+            content=(left, top, left + new_width, top + new_height),
+        )
+
+    def _worth(self, grid: Grid, width: int, height: int) -> tuple[int, int]:
+        """(source pixels kept, minus canvas pixels wasted): the larger the better."""
+        rows, cols = grid
+        canvas_width, canvas_height = cols * self.tile_size, rows * self.tile_size
+        scale = min(canvas_width / width, canvas_height / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        return kept, kept - canvas_width * canvas_height
+
+
+def _fit(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
+    """The size of the picture on the canvas: one side fills it, the other is rounded up."""
+    scale_x, scale_y = canvas[0] / width, canvas[1] / height
+    if scale_x < scale_y:
+        return canvas[0], min(ceil(height * scale_x), canvas[1])
+    return min(ceil(width * scale_y), canvas[0]), canvas[1]

@@ -1,0 +1,104 @@
+"""Decoding for the torch path: a JPEG into a reused buffer, anything else through Pillow."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from hdvl.images import Colour, name_of, open_image, orientation, read_bytes, upright_rgb
+from hdvl.protocols import TilePlan
+
+KEEP_BYTES = 48 * 2**20
+"""Larger buffers are given back after use: a single huge picture must not stay in memory."""
+
+
+class Buffers:
+    """Named byte buffers that grow and are used again. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
+        """The buffer ``name`` as a tensor of ``shape``, with whatever it holds."""
+        need = math.prod(shape)
+        held = self._held.get(name)
+        if held is None or held.numel() < need:
+            held = torch.empty(need, dtype=torch.uint8)
+            if need <= KEEP_BYTES:
+                self._held[name] = held
+        return held[:need].view(shape)
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Decoded pixels as stored, how they are to be turned, and the plan of the upright picture."""
+
+    pixels: UInt8[Tensor, "h w 3"]
+    plan: TilePlan
+    orientation: int
+
+
+def decode(
+    source: Any,
+    *,
+    plan: Callable[[int, int], TilePlan],
+    exif: bool,
+    background: Colour | None,
+    buffers: Buffers,
+    scaled: bool = False,
+) -> Raster:
+    """Pixels of ``source``; a JPEG stays unturned, which is cheaper to undo on the canvas.
+
+    ``scaled`` decodes a JPEG at 1/2, 1/4 or 1/8 where that still covers the canvas.
+    """
+    name = name_of(source)
+    data = None if isinstance(source, Image.Image | np.ndarray) else read_bytes(source)
+    picture = open_image(source if data is None else data, name=name)
+    if data is None or picture.format not in ("JPEG", "MPO") or picture.mode not in ("RGB", "L"):
+        upright = upright_rgb(picture, name=name, exif=exif, background=background)
+        return Raster(_copy(upright, buffers), plan(*upright.size), 1)
+    turn = orientation(picture, name=name) if exif else 1
+    cut = plan(*(reversed(picture.size) if turn >= 5 else picture.size))
+    factor = _factor(picture.size, cut, lying=turn >= 5) if scaled else 1
+    return Raster(_decode_jpeg(data, picture, name, factor, buffers), cut, turn)
+
+
+def _factor(size: tuple[int, int], plan: TilePlan, *, lying: bool) -> int:
+    """The largest of 8, 4, 2, 1 by which the picture still covers its place on the canvas."""
+    x0, y0, x1, y1 = plan.content
+    need = (y1 - y0, x1 - x0) if lying else (x1 - x0, y1 - y0)
+    ratio = min(side / wanted for side, wanted in zip(size, need, strict=True))
+    return next((factor for factor in (8, 4, 2) if ratio >= factor), 1)
+
+
+def _decode_jpeg(
+    data: bytes, picture: Image.Image, name: str, factor: int, buffers: Buffers
+) -> UInt8[Tensor, "h w 3"]:
+    width, height = (math.ceil(side / factor) for side in picture.size)
+    try:
+        import simplejpeg
+    except ImportError:
+        simplejpeg = None
+    if simplejpeg is not None:
+        buffer = buffers.take("decoded", (height, width, 3))
+        try:
+            simplejpeg.decode_jpeg(data, buffer=buffer.numpy(), min_height=height, min_width=width)
+            return buffer
+        except ValueError:
+            # Strict about flaws that Pillow reads over: Pillow decides what is damaged.
+            pass
+    if factor > 1:
+        picture.draft("RGB", (width, height))
+    return _copy(upright_rgb(picture, name=name, exif=False, background=None), buffers)
+
+
+def _copy(picture: Image.Image, buffers: Buffers) -> UInt8[Tensor, "h w 3"]:
+    out = buffers.take("decoded", (picture.height, picture.width, 3))
+    np.copyto(out.numpy(), np.asarray(picture))
+    return out

@@ -1,0 +1,85 @@
+"""InternVL 1.5's dynamic tiling: the grid of tiles nearest to the picture's proportions."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from hdvl.protocols import Grid, Thumbnail, TilePlan
+from hdvl.tilers.base import Cutter, check_picture, check_thumbnail, grid_windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicRatio(Cutter):
+    """The picture squashed to ``rows`` x ``cols`` tiles, ``min_tiles`` to ``max_tiles`` of them.
+
+    Of all such grids the one is taken whose width / height is nearest to the picture's. Of grids
+    equally near the larger one is taken only if the picture has more than half the pixels of its
+    canvas. A picture cut into one tile gets no thumbnail; ``max_tiles`` does not count it.
+
+    Published in Chen et al., "How Far Are We to GPT-4V?", https://arxiv.org/abs/2404.16821. ::
+
+        640 x 480, max_tiles 12: 4 x 3 tiles of 448     ┌──┬──┬──┬──┐   ┌──┐
+                                                        │ 0│ 1│ 2│ 3│   │  │ 12, the thumbnail
+                                                        ├──┼──┼──┼──┤   └──┘
+                                                        │ 4│ 5│ 6│ 7│
+                                                        ├──┼──┼──┼──┤
+                                                        │ 8│ 9│10│11│
+                                                        └──┴──┴──┴──┘
+    """
+
+    tile_size: int = 448
+    min_tiles: int = 1
+    max_tiles: int = 12
+    thumbnail: Thumbnail = "last"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_thumbnail(self.thumbnail)
+        if not 1 <= self.min_tiles <= self.max_tiles:
+            raise ValueError(
+                f"min_tiles must be in 1..max_tiles={self.max_tiles}, got {self.min_tiles}"
+            )
+
+    def plan(self, width: int, height: int) -> TilePlan:
+        """The grid for a picture of ``width`` x ``height`` pixels.
+
+        >>> plan = DynamicRatio(max_tiles=12).plan(1920, 1080)
+        >>> plan.rows, plan.cols, plan.canvas, plan.count
+        (2, 4, (1792, 896), 9)
+
+        >>> DynamicRatio(max_tiles=12).plan(5, 5).count  # one tile, and then no thumbnail
+        1
+        """
+        check_picture(width, height)
+        rows, cols = self._grid(width, height)
+        return TilePlan(
+            width=width,
+            height=height,
+            rows=rows,
+            cols=cols,
+            tile_size=self.tile_size,
+            stride=self.tile_size,
+            canvas=(cols * self.tile_size, rows * self.tile_size),
+            windows=grid_windows(rows, cols, self.tile_size),
+            thumbnail=self.thumbnail if rows * cols > 1 else None,
+        )
+
+    def _grid(self, width: int, height: int) -> Grid:
+        ratio, best, nearest = width / height, (1, 1), float("inf")
+        for rows, cols in _grids(self.min_tiles, self.max_tiles):
+            distance = abs(ratio - cols / rows)
+            large = 2 * width * height > self.tile_size**2 * rows * cols
+            if distance < nearest or (distance == nearest and large):
+                best, nearest = (rows, cols), distance
+        return best
+
+
+@lru_cache
+def _grids(least: int, most: int) -> tuple[Grid, ...]:
+    """All (rows, cols) of ``least`` to ``most`` tiles, smallest first, narrow before wide."""
+    grids = [
+        (rows, cols)
+        for cols in range(1, most + 1)
+        for rows in range(1, most // cols + 1)
+        if rows * cols >= least
+    ]
+    return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))

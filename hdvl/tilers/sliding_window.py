@@ -1,0 +1,173 @@
+"""Windows sliding over the picture: overlapping at its own resolution, or XVERSE-V's fixed grid."""
+
+from dataclasses import dataclass
+from math import ceil, isqrt
+from typing import Literal, get_args
+
+from hdvl.protocols import Thumbnail, TilePlan
+from hdvl.tilers.base import Cutter, check_picture, check_thumbnail, grid_windows
+
+GridRule = Literal["native", "xverse"]
+Axes = Literal["published", "natural"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlidingWindow(Cutter):
+    """Windows every ``stride`` pixels over a canvas that ``grid`` chooses.
+
+    ``native`` keeps the picture's own resolution: the canvas is the picture with both sides rounded
+    up to ``multiple_of`` (at least one tile), shrunk only if more than ``max_tiles`` windows would
+    be needed. The last window of a row or column is moved back to the edge of the canvas::
+
+        tile_size 224, stride 192, picture 512 x 320, canvas 512 x 320: 2 rows, 3 cols
+
+        x  0       192  224       288   416      512
+           ├────────────┤          ╎     ╎        │
+           ╎        ├────────────────────┤        │      window 1 starts at 192, 32 px into window 0
+           ╎        ╎   ╎          ├──────────────┤      window 2 would start at 384 and is moved
+                                                         back to 288 = 512 - 224
+
+    ``xverse`` is the rule of XVERSE-V (https://github.com/xverse-ai/XVERSE-V-13B): the picture is
+    squashed to whole tiles without overlap, as many as its sides hold when rounded, at most
+    ``max_tiles`` (9 as published). Its published code swaps the axes, so that the rows follow the
+    width: ``axes="published"``; ``"natural"`` does not swap them.
+
+    ``max_tiles`` does not count the thumbnail. A picture that fits one window gets no thumbnail.
+    """
+
+    tile_size: int = 224
+    stride: int = 192
+    multiple_of: int = 32
+    max_tiles: int = 64
+    thumbnail: Thumbnail = "first"
+    grid: GridRule = "native"
+    axes: Axes = "natural"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_thumbnail(self.thumbnail)
+        if self.max_tiles < 1:
+            raise ValueError(f"max_tiles must be at least 1, got {self.max_tiles}")
+        if not 1 <= self.stride <= self.tile_size:
+            raise ValueError(
+                f"stride must be in 1..tile_size={self.tile_size}, got {self.stride}; "
+                f"use stride={self.tile_size} for tiles that do not overlap"
+            )
+        if self.grid not in get_args(GridRule):
+            raise ValueError(f"grid must be one of {get_args(GridRule)}, got {self.grid!r}")
+        if self.axes not in get_args(Axes):
+            raise ValueError(f"axes must be one of {get_args(Axes)}, got {self.axes!r}")
+        if self.grid == "xverse" and self.stride != self.tile_size:
+            raise ValueError(
+                f"grid=xverse cuts tiles that do not overlap, got stride={self.stride}; "
+                f"use stride={self.tile_size}"
+            )
+        if self.grid == "native":
+            self._check_multiple()
+
+    def _check_multiple(self) -> None:
+        if self.multiple_of < 1:
+            raise ValueError(f"multiple_of must be at least 1, got {self.multiple_of}")
+        for name, value in (("tile_size", self.tile_size), ("stride", self.stride)):
+            if value % self.multiple_of:
+                raise ValueError(
+                    f"{name} must be a multiple of multiple_of={self.multiple_of} so that the "
+                    f"features of overlapping windows line up, got {value}; use "
+                    f"{value // self.multiple_of * self.multiple_of or self.multiple_of}, or the "
+                    "patch size of the encoder as multiple_of"
+                )
+
+    def plan(self, width: int, height: int) -> TilePlan:
+        """The windows over a picture of ``width`` x ``height`` pixels.
+
+        >>> tiler = SlidingWindow(tile_size=224, stride=192, multiple_of=32)
+        >>> plan = tiler.plan(512, 320)
+        >>> plan.rows, plan.cols, plan.canvas, plan.count
+        (2, 3, (512, 320), 7)
+        >>> plan.windows
+        ((0, 0), (192, 0), (288, 0), (0, 96), (192, 96), (288, 96))
+
+        >>> xverse = SlidingWindow(grid="xverse", stride=224, axes="published", max_tiles=9)
+        >>> plan = xverse.plan(640, 480)  # landscape, and yet more rows than columns
+        >>> plan.rows, plan.cols, plan.canvas
+        (3, 2, (448, 672))
+        >>> plan.boxes[1]  # the first tile shows this part of the picture
+        (0.0, 0.0, 320.0, 160.0)
+        """
+        check_picture(width, height)
+        return (self._native if self.grid == "native" else self._xverse)(width, height)
+
+    def _native(self, width: int, height: int) -> TilePlan:
+        canvas = self._canvas(width, height)
+        xs, ys = (self._offsets(side) for side in canvas)
+        return TilePlan(
+            width=width,
+            height=height,
+            rows=len(ys),
+            cols=len(xs),
+            tile_size=self.tile_size,
+            stride=self.stride,
+            canvas=canvas,
+            windows=tuple((x, y) for y in ys for x in xs),
+            thumbnail=self.thumbnail if len(xs) * len(ys) > 1 else None,
+        )
+
+    def _canvas(self, width: int, height: int) -> tuple[int, int]:
+        """The largest canvas that ``max_tiles`` windows cover, in the picture's proportions."""
+        step = self.multiple_of
+        whole = tuple(max(self.tile_size, ceil(side / step) * step) for side in (width, height))
+        if self._count(whole[0]) * self._count(whole[1]) <= self.max_tiles:
+            return whole[0], whole[1]
+        longer, shorter = max(width, height), min(width, height)
+
+        def sides(steps: int) -> tuple[int, int]:
+            # nearest multiple, in integers: 2 * steps * shorter / longer, halved and rounded
+            other = (2 * steps * shorter + longer) // (2 * longer) * step
+            return steps * step, max(self.tile_size, other)
+
+        low, high = self.tile_size // step, max(whole) // step
+        while high - low > 1:  # low always fits, high never does
+            middle = (low + high) // 2
+            long_side, short_side = sides(middle)
+            fits = self._count(long_side) * self._count(short_side) <= self.max_tiles
+            low, high = (middle, high) if fits else (low, middle)
+        long_side, short_side = sides(low)
+        return (long_side, short_side) if width >= height else (short_side, long_side)
+
+    def _count(self, side: int) -> int:
+        return -(-(side - self.tile_size) // self.stride) + 1
+
+    def _offsets(self, side: int) -> list[int]:
+        last = side - self.tile_size
+        return [min(index * self.stride, last) for index in range(self._count(side))]
+
+    def _xverse(self, width: int, height: int) -> TilePlan:
+        down, across = (width, height) if self.axes == "published" else (height, width)
+        rows, cols = self._fit(self._rounded(down), self._rounded(across))
+        return TilePlan(
+            width=width,
+            height=height,
+            rows=rows,
+            cols=cols,
+            tile_size=self.tile_size,
+            stride=self.stride,
+            canvas=(cols * self.tile_size, rows * self.tile_size),
+            windows=grid_windows(rows, cols, self.tile_size),
+            thumbnail=self.thumbnail if rows * cols > 1 else None,
+        )
+
+    def _rounded(self, side: int) -> int:
+        """Tiles along a side, exactly half a tile rounded down, at least one."""
+        whole, rest = divmod(side, self.tile_size)
+        return max(1, whole + (2 * rest > self.tile_size))
+
+    def _fit(self, rows: int, cols: int) -> tuple[int, int]:
+        """The published fallbacks, for 9 tiles as for its older 6, with any ``max_tiles``."""
+        most = self.max_tiles
+        if rows * cols <= most:
+            return rows, cols
+        if rows == 1 or cols == 1:
+            return (1, most) if rows == 1 else (most, 1)
+        if most >= 2 and (rows == 2 or cols == 2):
+            return (most // 2, 2) if cols == 2 else (2, most // 2)
+        return isqrt(most), isqrt(most)
