@@ -1,9 +1,11 @@
-"""The perceptron that every bridge ends in."""
+"""What several bridges are made of."""
 
 from collections.abc import Callable
 from itertools import pairwise
 
 from torch import nn
+
+from hdvl.protocols import Grid
 
 
 def perceptron(
@@ -24,3 +26,14 @@ def perceptron(
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), activation()]
     return layers[:-1]
+
+
+def divided(grid: Grid, factor: int) -> Grid:
+    """``grid`` in blocks of ``factor`` x ``factor``."""
+    rows, cols = grid
+    if rows % factor or cols % factor:
+        raise ValueError(
+            f"grid must be divisible by factor={factor}, got {rows}x{cols} (rows x cols); "
+            "choose a tile size or tiler stride that makes it so, or another bridge.factor"
+        )
+    return rows // factor, cols // factor

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hdvl.bridges.layers import perceptron
+from hdvl.bridges.layers import divided, perceptron
 from hdvl.protocols import Grid
 
 
@@ -57,21 +57,16 @@ class PixelShuffleMLP(nn.Module):
             activation=activation,
         )
         self.mlp = nn.Sequential(nn.LayerNorm(width, eps=1e-5), *layers)
-        self.out_grid = self.grid_for(grid)
+        self.out_grid = self.grid_for(self.grid)
 
     def grid_for(self, grid: Grid) -> Grid:
         """The grid of tokens that a grid of patches becomes."""
-        rows, cols = grid
-        if rows % self.factor or cols % self.factor:
+        out_grid = divided(grid, self.factor)
+        if self.order == "v1" and grid[0] != grid[1]:
             raise ValueError(
-                f"grid must be divisible by factor={self.factor}, got {rows}x{cols} (rows x cols); "
-                "choose a tile size or tiler stride that makes it so, or another bridge.factor"
+                f"order v1 is for square grids only, got {grid[0]}x{grid[1]} (rows x cols); use v2"
             )
-        if self.order == "v1" and rows != cols:
-            raise ValueError(
-                f"order v1 is defined on square grids only, got {rows}x{cols} (rows x cols); use v2"
-            )
-        return rows // self.factor, cols // self.factor
+        return out_grid
 
     def forward(
         self, features: Float[Tensor, "t n d"], grid: Grid | None = None

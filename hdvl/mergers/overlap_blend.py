@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from hdvl.mergers.picture import PictureMerger, check_tiles
 from hdvl.protocols import FeatureMap, Grid, TilePlan
@@ -31,28 +32,29 @@ class OverlapBlend(PictureMerger):
         """The blended picture and the thumbnail, if any, in the order of the plan."""
         check_tiles(features, plan)
         down, across, canvas = _layout(plan, self.grid)
-        index, weights = _table(down, across, self.grid, features.device)
-        # Products are summed in float32 at least: the table is float32 and promotes half precision.
-        windows = rearrange(features[plan.window_slice], "t n d -> (t n) d") * weights
-        blended = windows.new_zeros(canvas[0] * canvas[1], windows.shape[1])
-        blended = blended.index_add(0, index, windows).to(features.dtype)
-        picture = FeatureMap(blended[None], canvas)
+        order, starts, weights = _table(down, across, self.grid, features.device)
+        # Half precision is summed in float32: its rounded weights would no longer sum to one.
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        blended = embedding_bag(
+            order,
+            rearrange(features[plan.window_slice], "t n d -> (t n) d").to(dtype),
+            starts,
+            mode="sum",
+            per_sample_weights=weights.to(dtype),
+        )
+        picture = FeatureMap(blended.to(features.dtype)[None], canvas)
         if plan.thumbnail_index is None:
             return [picture]
         thumbnail = FeatureMap(features[plan.thumbnail_index][None], self.grid)
-        return self.in_order(plan, picture, thumbnail)
+        return [thumbnail, picture] if plan.thumbnail == "first" else [picture, thumbnail]
 
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]:
         """Rows of the picture, the thumbnail before or after them."""
-        picture_map = maps[plan.thumbnail == "first"]
-        rows, cols = picture_map.grid
-        picture = rearrange(picture_map.values, "1 (y x) e -> y x e", y=rows, x=cols)
-        printed = [self.print_picture(picture, plan)]
-        if plan.thumbnail is not None:
-            thumbnail = maps[plan.thumbnail != "first"]
-            tokens = self.print_thumbnail(thumbnail.values[0], thumbnail.grid)
-            printed.insert(plan.thumbnail != "first", tokens)
-        return torch.cat(printed)
+        first = plan.thumbnail == "first"
+        picture, thumbnail = maps[first], maps[not first] if plan.thumbnail else None
+        rows, cols = picture.grid
+        tokens = rearrange(picture.values, "1 (y x) e -> y x e", y=rows, x=cols)
+        return self.sequence(tokens, thumbnail, plan)
 
 
 def _cells(pixels: int, size: int, count: int, name: str) -> int:
@@ -104,16 +106,21 @@ def _ramps(offsets: tuple[int, ...], size: int) -> Float[Tensor, "w size"]:
 @lru_cache(maxsize=256)
 def _table(
     down: tuple[int, ...], across: tuple[int, ...], grid: Grid, device: torch.device
-) -> tuple[Int[Tensor, " k"], Float[Tensor, "k 1"]]:
-    """For every patch of every window, its place on the canvas and its weight there.
+) -> tuple[Int[Tensor, " k"], Int[Tensor, " cells"], Float[Tensor, " k"]]:
+    """The patches of all windows in the order of the canvas' cells that they show.
 
-    Keyed by geometry, not by plan: pictures of different sizes share tables.
+    Gives the order, where each cell starts in it, and each patch's weight. Keyed by geometry, not
+    by plan: pictures of different sizes share tables.
     """
     rows, cols = grid
     # Tables outlive the call: made in inference mode they could not be used in training later.
     with torch.inference_mode(False), torch.device("cpu"):
         ys = torch.tensor(down)[:, None] + torch.arange(rows)
         xs = torch.tensor(across)[:, None] + torch.arange(cols)
-        index = ys[:, None, :, None] * (across[-1] + cols) + xs[None, :, None, :]
+        width, height = across[-1] + cols, down[-1] + rows
+        cell = (ys[:, None, :, None] * width + xs[None, :, None, :]).flatten()
         weights = _ramps(down, rows)[:, None, :, None] * _ramps(across, cols)[None, :, None, :]
-        return index.flatten().to(device), weights.flatten()[:, None].float().to(device)
+        order = cell.argsort(stable=True)
+        starts = torch.searchsorted(cell[order], torch.arange(width * height))
+        ordered = weights.flatten()[order].float()
+    return order.to(device), starts.to(device), ordered.to(device)

@@ -1,5 +1,6 @@
 """What the mergers that lay tokens out as one picture have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from fractions import Fraction
 from math import ceil
@@ -20,37 +21,42 @@ def check_tiles(features: Tensor, plan: TilePlan) -> None:
         raise ValueError(f"features must hold the plan's {plan.count} tiles, got {len(features)}")
 
 
-def _kept(start: int, stop: int, size: int, exact: Fraction, tokens: int) -> slice:
-    # LLaVA-NeXT's rule, in exact arithmetic: padding is rounded to whole tokens, half a token down.
-    before, after = Fraction(start), Fraction(size - stop)
-    if abs(before - after) <= 1:  # centred, up to the odd pixel
-        before = after = (size - exact) / 2
-    lead, trail = (max(0, ceil(p * tokens / size - Fraction(1, 2))) for p in (before, after))
-    return slice(lead, tokens - trail)
+def kept(plan: TilePlan, grid: Grid) -> tuple[int, int, int, int]:
+    """Which part of the canvas' token ``grid`` shows the picture: (top, bottom, left, right).
 
-
-def kept(plan: TilePlan, grid: Grid) -> tuple[slice, slice]:
-    """Rows and columns of the canvas' token ``grid`` that show the picture, not padding.
-
-    Equal to LLaVA-NeXT's ``unpad_image`` for a picture scaled to fit and centred.
+    Equal to LLaVA-NeXT's ``unpad_image`` for a picture scaled to fit the canvas and centred.
     """
     (width, height), (x0, y0, x1, y1) = plan.canvas, plan.content
-    # Tilers round the content up to whole pixels; tokens are counted from the size before that.
-    exact_x = Fraction(plan.width * (y1 - y0), plan.height)
-    exact_y = Fraction(plan.height * (x1 - x0), plan.width)
-    exact_x = exact_x if abs(exact_x - (x1 - x0)) < 1 else Fraction(x1 - x0)
-    exact_y = exact_y if abs(exact_y - (y1 - y0)) < 1 else Fraction(y1 - y0)
-    rows = slice(0, grid[0]) if y1 - y0 == height else _kept(y0, y1, height, exact_y, grid[0])
-    cols = slice(0, grid[1]) if x1 - x0 == width else _kept(x0, x1, width, exact_x, grid[1])
-    return rows, cols
+    fitted_height = Fraction(plan.height * (x1 - x0), plan.width)
+    fitted_width = Fraction(plan.width * (y1 - y0), plan.height)
+    return (
+        *_kept_along(y0, y1, height, fitted_height, grid[0]),
+        *_kept_along(x0, x1, width, fitted_width, grid[1]),
+    )
 
 
-class PictureMerger(nn.Module):
+def _kept_along(start: int, stop: int, side: int, fitted: Fraction, tokens: int) -> tuple[int, int]:
+    if stop - start == side:
+        return 0, tokens
+    before, after = Fraction(start), Fraction(side - stop)
+    if abs(before - after) <= 1 and abs(fitted - (stop - start)) < 1:
+        # Centred, up to the odd pixel: LLaVA-NeXT counts from the size before rounding to pixels.
+        before = after = (side - fitted) / 2
+    # Padding is rounded to whole tokens, half a token down.
+    half = Fraction(1, 2)
+    lead, trail = (max(0, ceil(padding * tokens / side - half)) for padding in (before, after))
+    return lead, max(lead, tokens - trail)
+
+
+def _centres(count: int, device: torch.device) -> Float[Tensor, " k"]:
+    return (torch.arange(count, device=device) + 0.5) / count
+
+
+class PictureMerger(nn.Module, ABC):
     """Prints one grid of tokens row by row, and the thumbnail before or after it.
 
     Padding of the canvas is cut off, each row ends in a learned newline embedding if ``newline``,
-    and ``positions="sincos2d"`` adds to each token where in the source picture it looks. Subclasses
-    say what the grid of the picture is (``picture_grid``) and make it (``stitch``, ``arrange``).
+    and ``positions="sincos2d"`` adds to each token where in the source picture it looks.
     """
 
     grid: Grid
@@ -74,52 +80,43 @@ class PictureMerger(nn.Module):
         self.newline = nn.Parameter(torch.randn(width) * width**-0.5) if newline else None
         self.positions = SourcePositions(width=width) if positions == "sincos2d" else None
 
+    @abstractmethod
     def picture_grid(self, plan: TilePlan) -> Grid:
         """(rows, cols) of tokens that the whole canvas becomes, padding included."""
-        raise NotImplementedError
 
     def token_count(self, plan: TilePlan) -> int:
         """Tokens that a picture cut by ``plan`` takes."""
-        grid = self.picture_grid(plan)
-        rows, cols = (part.stop - part.start for part in kept(plan, grid))
-        thumbnail = self.out_grid(self.grid) if plan.thumbnail else (0, 0)
-        return rows * (cols + (self.newline is not None)) + thumbnail[0] * thumbnail[1]
+        top, bottom, left, right = kept(plan, self.picture_grid(plan))
+        rows, cols = self.out_grid(self.grid) if plan.thumbnail else (0, 0)
+        return (bottom - top) * (right - left + (self.newline is not None)) + rows * cols
 
-    def print_picture(
-        self, picture: Float[Tensor, "y x e"], plan: TilePlan
+    def sequence(
+        self, picture: Float[Tensor, "y x e"], thumbnail: FeatureMap | None, plan: TilePlan
     ) -> Float[Tensor, "m e"]:
-        """The canvas' tokens, row by row, without padding."""
-        grid = picture.shape[0], picture.shape[1]
+        """The canvas' tokens row by row, without padding; the thumbnail's before or after them."""
+        parts = [self._rows(picture, plan)]
+        if thumbnail is not None:
+            parts.insert(plan.thumbnail != "first", self._thumbnail(thumbnail))
+        return torch.cat(parts)
+
+    def _rows(self, picture: Float[Tensor, "y x e"], plan: TilePlan) -> Float[Tensor, "m e"]:
+        rows, cols = picture.shape[:2]
+        top, bottom, left, right = kept(plan, (rows, cols))
         if self.positions is not None:
-            across = self._centres(grid[1], picture.device) * plan.canvas[0]
-            down = self._centres(grid[0], picture.device) * plan.canvas[1]
             x0, y0, x1, y1 = plan.content
+            across = _centres(cols, picture.device) * plan.canvas[0]
+            down = _centres(rows, picture.device) * plan.canvas[1]
             picture = self.positions(picture, (across - x0) / (x1 - x0), (down - y0) / (y1 - y0))
-        picture = picture[kept(plan, grid)]
+        picture = picture[top:bottom, left:right]
         if self.newline is not None:
             newline = self.newline.to(picture).expand(len(picture), 1, -1)
             picture = torch.cat((picture, newline), dim=1)
         return rearrange(picture, "y x e -> (y x) e")
 
-    def print_thumbnail(self, tokens: Float[Tensor, "m e"], grid: Grid) -> Float[Tensor, "m e"]:
-        """The thumbnail's tokens: no newlines."""
-        if self.positions is None:
-            return tokens
-        picture = rearrange(tokens, "(y x) e -> y x e", y=grid[0], x=grid[1])
-        xs, ys = (self._centres(count, tokens.device) for count in (grid[1], grid[0]))
-        picture = self.positions(picture, xs, ys)
-        picture = picture + self.positions.thumbnail_embedding.to(tokens)
-        return rearrange(picture, "y x e -> (y x) e")
-
-    @staticmethod
-    def _centres(count: int, device: torch.device) -> Float[Tensor, " k"]:
-        return (torch.arange(count, device=device) + 0.5) / count
-
-    @staticmethod
-    def in_order(
-        plan: TilePlan, picture: FeatureMap, thumbnail: FeatureMap | None
-    ) -> list[FeatureMap]:
-        """Picture and thumbnail in the order of the plan."""
-        if thumbnail is None:
-            return [picture]
-        return [thumbnail, picture] if plan.thumbnail == "first" else [picture, thumbnail]
+    def _thumbnail(self, thumbnail: FeatureMap) -> Float[Tensor, "m e"]:
+        tokens, (rows, cols) = thumbnail.values, thumbnail.grid
+        if self.positions is not None:
+            xs, ys = _centres(cols, tokens.device), _centres(rows, tokens.device)
+            picture = rearrange(tokens, "1 (y x) e -> y x e", y=rows, x=cols)
+            tokens = self.positions(picture, xs, ys, thumbnail=True)
+        return rearrange(tokens, "a b e -> (a b) e")

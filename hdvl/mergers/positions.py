@@ -40,10 +40,17 @@ class SourcePositions(nn.Module):
             nn.init.normal_(weight, std=0.02)
 
     def forward(
-        self, tokens: Float[Tensor, "y x e"], xs: Float[Tensor, " x"], ys: Float[Tensor, " y"]
+        self,
+        tokens: Float[Tensor, "y x e"],
+        xs: Float[Tensor, " x"],
+        ys: Float[Tensor, " y"],
+        *,
+        thumbnail: bool = False,
     ) -> Float[Tensor, "y x e"]:
         """``tokens`` of a grid whose columns are centred at ``xs`` and whose rows at ``ys``."""
         dtype = self.x.weight.dtype
         across: Tensor = self.x(waves(xs).to(dtype))
         down: Tensor = self.y(waves(ys).to(dtype))
+        if thumbnail:
+            down = down + self.thumbnail_embedding
         return tokens + (across[None] + down[:, None]).to(tokens.dtype)

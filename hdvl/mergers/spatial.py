@@ -1,6 +1,5 @@
 """Tiles put back as one picture after the bridge."""
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -48,8 +47,6 @@ class Spatial(PictureMerger):
             y=rows,
             x=cols,
         )
-        printed = [self.print_picture(picture, plan)]
-        if plan.thumbnail_index is not None:
-            thumbnail = self.print_thumbnail(values[plan.thumbnail_index], (rows, cols))
-            printed.insert(plan.thumbnail != "first", thumbnail)
-        return torch.cat(printed)
+        index = plan.thumbnail_index
+        thumbnail = None if index is None else FeatureMap(values[index][None], (rows, cols))
+        return self.sequence(picture, thumbnail, plan)
