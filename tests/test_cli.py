@@ -1,0 +1,119 @@
+"""The dispatcher: help, errors, and that help and --cfg job stay light."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hdvl import __version__, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+WRITTEN = [verb for verb in cli.VERBS if (ROOT / "hdvl" / f"{verb}.py").is_file()]
+HEAVY = "torch", "transformers", "timm", "open_clip", "lightning", "peft", "torchvision", "numpy"
+# What a process loaded, said when it ends: on stderr, after everything else.
+WITNESS = """
+import atexit, runpy, sys
+heavy = {heavy!r}
+atexit.register(lambda: print("LOADED", *[n for n in heavy if n in sys.modules], file=sys.stderr))
+sys.argv = ["hdvl", *{words!r}]
+runpy.run_module("hdvl", run_name="__main__", alter_sys=True)
+"""
+
+
+def run(*words: str, cwd: Path) -> tuple[int, str, list[str]]:
+    """Exit code, standard output and heavy modules loaded by ``hdvl words...``, run in ``cwd``."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITNESS.format(heavy=HEAVY, words=list(words))],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    loaded = re.search(r"^LOADED(.*)$", done.stderr, re.MULTILINE)
+    assert loaded, done.stderr
+    return done.returncode, done.stdout + done.stderr[: loaded.start()], loaded[1].split()
+
+
+def test_every_verb_is_written() -> None:
+    for verb in cli.VERBS:
+        assert (ROOT / "hdvl" / f"{verb}.py").is_file(), f"hdvl/{verb}.py is missing"
+
+
+def test_every_verb_is_listed() -> None:
+    modules = {
+        path.stem
+        for path in (ROOT / "hdvl").glob("*.py")
+        if "@hydra.main(" in path.read_text(encoding="utf-8")
+    }
+    assert modules <= set(cli.VERBS), f"cli.VERBS lacks {sorted(modules - set(cli.VERBS))}"
+
+
+def test_primary_files_are_verbs() -> None:
+    primary = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
+    assert primary <= set(cli.VERBS), f"cli.VERBS lacks {sorted(primary - set(cli.VERBS))}"
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_the_verbs(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hdvl", *words])
+    cli.main()
+    printed = capsys.readouterr().out
+    for verb, text in cli.VERBS.items():
+        assert re.search(rf"^  {verb} +{re.escape(text)}$", printed, re.MULTILINE)
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["hdvl", "--version"])
+    cli.main()
+    assert capsys.readouterr().out == f"hdvl {__version__}\n"
+
+
+def test_an_unknown_verb_is_one_line_and_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hdvl", "trian", "seed=1"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("usage: hdvl {infer,train") and said.rstrip().endswith("got 'trian'")
+
+
+def test_help_is_instant(tmp_path: Path) -> None:
+    """At most 0.15 s of CPU, and no torch: the least of five, since the machine may be busy."""
+    spent = []
+    for _ in range(5):
+        before = os.times()
+        code, printed, loaded = run("--help", cwd=tmp_path)
+        after = os.times()
+        children = after.children_user - before.children_user
+        spent.append(children + after.children_system - before.children_system)
+        assert code == 0 and printed.startswith("usage: hdvl VERB") and not loaded
+    assert min(spent) <= 0.15, spent
+
+
+@pytest.mark.parametrize("verb", WRITTEN)
+@pytest.mark.parametrize("option", ["--help", "--cfg job"])
+def test_verbs_explain_themselves_without_torch(verb: str, option: str, tmp_path: Path) -> None:
+    code, printed, loaded = run(verb, *option.split(), cwd=tmp_path)
+    assert code == 0, printed
+    assert printed.strip()
+    assert not loaded, f"hdvl {verb} {option} loads {loaded}"
+    assert not list(tmp_path.iterdir()), "help wrote files"
+
+
+@pytest.mark.parametrize("verb", WRITTEN)
+def test_verbs_refuse_unknown_keys(verb: str, tmp_path: Path) -> None:
+    code, printed, _ = run(verb, "no_such_key=1", cwd=tmp_path)
+    assert code == 1
+    assert "no_such_key" in printed
+    assert "Traceback" not in printed
+    assert not list(tmp_path.iterdir())
