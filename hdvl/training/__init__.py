@@ -1,0 +1,1 @@
+"""Training: what moves, how fast, and what is written down about it."""

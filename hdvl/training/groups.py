@@ -1,0 +1,214 @@
+"""One optimizer, one group per (part, layer, decayed or not), each with its own rate and schedule.
+
+A part is a child of the VLM: ``encoder``, ``bridge``, ``merger``, ``llm``. Its options stand in the
+config under ``optimizer.groups.PART``; an option that is null there is taken from
+``optimizer.defaults``. Layer-wise decay is that of BEiT (arXiv 2106.08254).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from hdvl.config import build
+
+PARTS = ("encoder", "bridge", "merger", "llm")
+OPTIONS = ("lr", "weight_decay", "warmup_steps", "floor", "layer_decay", "decay_embeddings")
+
+
+def parameter_groups(
+    vlm: nn.Module, groups: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The trainable parameters of ``vlm`` as optimizer groups: complete and disjoint.
+
+    Each group has ``params``, ``name`` (``llm``, ``llm/no_decay``, ``encoder/layer3`` ...),
+    ``part``, ``lr`` (the peak), ``weight_decay``, ``warmup_steps`` (a share of all steps if below
+    1) and ``floor`` (the final rate as a share of the peak). One-dimensional parameters are not
+    decayed, embeddings only with ``decay_embeddings``.
+
+    Raises:
+        ValueError: a trainable parameter is in no part or in two, nothing is trainable, or an
+            option is unknown, missing or out of range.
+    """
+    _check_names(groups, defaults)
+    owner: dict[int, str] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for part in PARTS:
+        module = dict(vlm.named_children()).get(part, nn.Module())
+        options = _resolve(part, groups.get(part, {}), defaults)
+        scales = layer_scales(module, options["layer_decay"])
+        bare = undecayed(module, options["decay_embeddings"])
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if id(parameter) in owner:
+                raise ValueError(
+                    f"each parameter must belong to one part, {part}.{name} is also in "
+                    f"{owner[id(parameter)]}; share modules within a part only"
+                )
+            owner[id(parameter)] = f"{part}.{name}"
+            layer, scale = scales[name]
+            label = "/".join(filter(None, (part, layer, "no_decay" if name in bare else "")))
+            group = found.setdefault(label, _group(label, part, options, scale, name in bare))
+            group["params"].append(parameter)
+    for name, parameter in vlm.named_parameters():
+        if parameter.requires_grad and id(parameter) not in owner:
+            raise ValueError(
+                f"each trainable parameter must belong to one of {', '.join(PARTS)}, {name} does "
+                "not; move it into a part or freeze it"
+            )
+    if not found:
+        raise ValueError("nothing is trainable; choose another tuning than frozen for some part")
+    return list(found.values())
+
+
+def build_optimizer(node: Mapping[str, Any], groups: Sequence[dict[str, Any]]) -> Optimizer:
+    """The optimizer that ``node["factory"]`` (with ``_target_`` and ``_partial_``) describes.
+
+    ``node`` is the whole ``optimizer`` config; its ``defaults`` and ``groups`` were used by
+    :func:`parameter_groups`.
+    """
+    optimizer: Optimizer = build(node["factory"])(list(groups))
+    return optimizer
+
+
+def group_table(groups: Sequence[Mapping[str, Any]]) -> str:
+    """The groups as text: name, tensors, parameters, peak rate, decay, warm-up, floor."""
+    rows = [("group", "tensors", "parameters", "lr", "decay", "warm-up", "floor")]
+    for group in groups:
+        params = group["params"]
+        peak = group.get("initial_lr", group["lr"])
+        count = sum(parameter.numel() for parameter in params)
+        numbers = (peak, group["weight_decay"], group["warmup_steps"], group["floor"])
+        texts = [f"{number:g}" for number in numbers]
+        rows.append((group["name"], f"{len(params):,}", f"{count:,}", *texts))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        row[0].ljust(widths[0])
+        + "".join("  " + c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    )
+
+
+def layer_scales(module: nn.Module, decay: int | float) -> dict[str, tuple[str, float]]:
+    """For each parameter name of a part its (layer label, learning-rate factor).
+
+    The blocks are the members of the longest list of modules. What is registered before them
+    (embeddings) counts as layer 0, block i as layer i + 1, what comes after as the last layer,
+    whose factor is 1; each layer further down has ``decay`` times the rate of the one above.
+    """
+    if decay == 1.0:
+        return {name: ("", 1.0) for name, _ in module.named_parameters()}
+    scales: dict[str, tuple[str, float]] = {}
+    for tower, prefix in _towers(module):
+        scales |= _tower_scales(tower, prefix, decay)
+    for name, _ in module.named_parameters():
+        scales.setdefault(name, ("", 1.0))
+    return scales
+
+
+def undecayed(module: nn.Module, decay_embeddings: bool) -> set[str]:
+    """Names of the parameters without weight decay: vectors, and embeddings unless asked for."""
+    rows = {
+        id(child.weight)
+        for child in module.modules()
+        if isinstance(child, nn.Embedding) and not decay_embeddings
+    }
+    return {
+        name
+        for name, parameter in module.named_parameters()
+        # A class token or separator of shape 1 1 d is a vector; a 1 x d matrix is a matrix.
+        if parameter.ndim < 2
+        or (parameter.ndim > 2 and parameter.numel() == max(parameter.shape))
+        or id(parameter) in rows
+    }
+
+
+def longest_stack(module: nn.Module) -> tuple[str, int]:
+    """Name and length of the longest list of modules inside ``module``; ("", 0) without any."""
+    best = ("", 0)
+    for name, child in module.named_modules():
+        if isinstance(child, nn.ModuleList | nn.Sequential) and len(child) > best[1]:
+            best = (name, len(child))
+    return best
+
+
+def _towers(module: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Stacks that stand side by side (fused encoders) are numbered each by itself."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList) and all(
+            longest_stack(member)[1] > len(child) for member in child
+        ):
+            return [(member, f"{name}.{index}.") for index, member in enumerate(child)]
+    return [(module, "")]
+
+
+def _tower_scales(
+    tower: nn.Module, prefix: str, decay: int | float
+) -> dict[str, tuple[str, float]]:
+    names = [name for name, _ in tower.named_parameters()]
+    stack, depth = longest_stack(tower)
+    if names and not depth:
+        raise ValueError(
+            f"layer_decay={decay} needs a list of blocks, {type(tower).__name__} has none; use 1.0"
+        )
+    # A stack that is the tower itself has an empty name, and its blocks no dot in front.
+    start = f"{stack}." if stack else ""
+    inside = [index for index, name in enumerate(names) if name.startswith(start)]
+    scales = {}
+    for index, name in enumerate(names):
+        if index in set(inside):
+            layer = int(name[len(start) :].split(".")[0]) + 1
+        else:
+            layer = 0 if inside and index < inside[0] else depth + 1
+        label = f"layer{layer}" if layer <= depth else ""
+        scales[prefix + name] = (label, decay ** (depth + 1 - layer))
+    return scales
+
+
+def _group(
+    label: str, part: str, options: Mapping[str, Any], scale: int | float, bare: bool
+) -> dict[str, Any]:
+    return {
+        "params": [],
+        "name": label,
+        "part": part,
+        "lr": options["lr"] * scale,
+        "weight_decay": 0.0 if bare else options["weight_decay"],
+        "warmup_steps": options["warmup_steps"],
+        "floor": options["floor"],
+    }
+
+
+def _check_names(groups: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
+    for part in groups:
+        if part not in PARTS:
+            raise ValueError(f"optimizer.groups must name parts ({', '.join(PARTS)}), got {part}")
+    for place, options in (
+        ("defaults", defaults),
+        *((f"groups.{k}", v) for k, v in groups.items()),
+    ):
+        for option in options:
+            if option not in OPTIONS:
+                raise ValueError(
+                    f"optimizer.{place} must have options of {', '.join(OPTIONS)}, got {option}"
+                )
+
+
+def _resolve(part: str, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    options = {name: defaults.get(name) if own.get(name) is None else own[name] for name in OPTIONS}
+    for name, value in options.items():
+        if value is None:
+            raise ValueError(f"optimizer.defaults.{name} must be a number, got null")
+    if options["lr"] < 0 or options["weight_decay"] < 0 or options["warmup_steps"] < 0:
+        raise ValueError(
+            f"lr, weight_decay and warmup_steps of {part} must be at least 0, got {options['lr']}, "
+            f"{options['weight_decay']} and {options['warmup_steps']}"
+        )
+    if not 0 <= options["floor"] <= 1 or not 0 < options["layer_decay"] <= 1:
+        raise ValueError(
+            f"floor of {part} must be in 0..1 and layer_decay in (0, 1], got {options['floor']} "
+            f"and {options['layer_decay']}"
+        )
+    return options

@@ -1,0 +1,70 @@
+"""Learning-rate schedules: per group a linear warm-up, then cosine, linear or constant."""
+
+import math
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+SHAPES = ("cosine", "linear", "constant")
+
+
+def rate_factor(
+    step: int,
+    *,
+    total_steps: int,
+    warmup_steps: int | float,
+    floor: int | float,
+    shape: str = "cosine",
+) -> float:
+    """Learning rate of optimizer step ``step`` (from 0) as a share of the peak.
+
+    Warm-up goes up in equal steps and its last step has the peak rate; ``warmup_steps`` below 1
+    is a share of ``total_steps``. The rate is ``floor`` from step ``total_steps`` on. Cosine is
+    that of SGDR (arXiv 1608.03983) without restarts.
+    """
+    warmup = warmup_length(warmup_steps, total_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if shape == "constant":
+        return 1.0
+    share = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+    fall = (1 + math.cos(math.pi * share)) / 2 if shape == "cosine" else 1 - share
+    return floor + (1 - floor) * fall
+
+
+def warmup_length(warmup_steps: int | float, total_steps: int) -> int:
+    """Whole steps of warm-up: ``warmup_steps`` itself, or that share of the run if below 1."""
+    return math.ceil(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
+
+
+def build_scheduler(optimizer: Optimizer, *, total_steps: int, shape: str = "cosine") -> LambdaLR:
+    """A scheduler that is stepped once an optimizer step.
+
+    Each group brings ``warmup_steps`` and ``floor`` (see ``groups.parameter_groups``). Its state is
+    only the step number, so a run may be resumed with another ``total_steps``.
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"optimizer.shape must be one of {', '.join(SHAPES)}, got {shape}")
+    if total_steps < 1:
+        raise ValueError(
+            f"total_steps must be at least 1, got {total_steps}; set trainer.max_steps"
+        )
+    for group in optimizer.param_groups:
+        warmup = warmup_length(group["warmup_steps"], total_steps)
+        if warmup >= total_steps and group["warmup_steps"] > 0:
+            raise ValueError(
+                f"warmup_steps of {group['name']} must be below the total of {total_steps} steps, "
+                f"got {warmup}; lower optimizer.groups.{group['part']}.warmup_steps"
+            )
+
+    # Closures, not objects: LambdaLR would put an object's numbers into the checkpoint and back.
+    def factor(warmup_steps: int | float, floor: int | float) -> Callable[[int], float]:
+        return lambda step: rate_factor(
+            step, total_steps=total_steps, warmup_steps=warmup_steps, floor=floor, shape=shape
+        )
+
+    return LambdaLR(
+        optimizer,
+        [factor(group["warmup_steps"], group["floor"]) for group in optimizer.param_groups],
+    )
