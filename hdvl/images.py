@@ -22,7 +22,16 @@ MAX_PIXELS = 178_956_970
 """Larger pictures are refused. Pillow itself stops here, and warns from half of it on."""
 
 # What Pillow's readers raise on damaged files, found by cutting and flipping bytes of such files.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,9 +54,9 @@ def read_image(
     """The picture as 8-bit RGB, upright.
 
     ``exif`` turns it by its EXIF orientation (Pillow turns TIFF files in any case). ``background``
-    is the colour under transparent pixels; ``None`` drops alpha as ``convert("RGB")`` does, which is
-    what the published systems do. 16-bit grey is scaled to 8 bits, an animation gives its first
-    frame with a warning. A picture that needs no change is returned as it is, not copied.
+    is the colour under transparent pixels; ``None`` drops alpha as ``convert("RGB")`` does, like
+    the published systems. 16-bit grey is scaled to 8 bits, an animation gives its first frame with
+    a warning. A picture that needs no change is returned as it is, not copied.
 
     Raises:
         ValueError: empty, truncated or no picture, more than ``max_pixels``, or values whose range
@@ -134,7 +143,12 @@ def to_rgb(image: Image.Image, *, background: Colour | None, name: str) -> Image
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
-        return _grey_to_8_bit(image, name).convert("RGB")
+        grey = _grey_to_8_bit(image, name).convert("RGB")
+        hole = image.info.get("transparency")  # the one grey level of a PNG that is transparent
+        if background is None or hole is None:
+            return grey
+        mask = Image.fromarray(np.asarray(image) == hole)
+        return Image.composite(Image.new("RGB", grey.size, background), grey, mask)
     try:
         if background is None or not image.has_transparency_data:
             return image.convert("RGB")
@@ -167,7 +181,11 @@ def _check(image: Image.Image, name: str, max_pixels: int) -> None:
             f"max_pixels={max_pixels}; scale it down, or raise max_pixels if you trust it"
         )
     # A phone's MPO file holds a depth or gain map behind the picture: no animation.
-    if getattr(image, "is_animated", False) and image.format != "MPO" and image.tell() == 0:
+    try:
+        animated = image.format != "MPO" and getattr(image, "is_animated", False)
+    except _BROKEN as error:
+        raise ValueError(f"picture {name} is damaged or cut short: {error}") from error
+    if animated and image.tell() == 0:
         warnings.warn(f"picture {name} is animated: only its first frame is used", stacklevel=4)
 
 
