@@ -48,7 +48,6 @@ check: $(VENV)/installed-tests  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/typing_parts.py
 
 unit: $(VENV)/installed-tests  ## the quick tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"

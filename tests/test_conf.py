@@ -4,6 +4,7 @@ The lists of files are globs: a new YAML is tested because it is there.
 """
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,17 @@ def test_parts_are_one_class_each(group: str) -> None:
         assert "_target_" in content or "defaults" in content, f"{name_of(path)} has no _target_"
         if group in ("bridge", "merger") and "_target_" in content:
             assert content.get("_partial_") is True, f"{name_of(path)} needs _partial_: true"
+
+
+@pytest.mark.parametrize("group", PART_GROUPS)
+def test_parts_are_checked_against_their_protocols(group: str) -> None:
+    """Each class stands in typing_parts.py, where mypy compares it with the protocol."""
+    typed = (Path(__file__).parent / "typing_parts.py").read_text(encoding="utf-8")
+    named = [read(path).get("_target_") for path in sorted((CONF_DIR / group).glob("*.yaml"))]
+    for target in filter(None, named):
+        if target.startswith("hdvl."):
+            package, part = target.split(".")[1:3]  # hdvl.llms.CausalLM.from_config is a CausalLM
+            assert re.search(rf"\b{package}\.{part}\b", typed), f"{target}: not in typing_parts.py"
 
 
 def check_composed(overrides: list[str], primary: str) -> None:

@@ -1,0 +1,131 @@
+"""README.md says what is so: its code runs, its commands compose, its tree is the disk.
+
+A Python block under ``<!-- runs -->`` is executed; under ``<!-- runs: slow -->`` in the slow part.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from hdvl import cli
+from hdvl.config import compose
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(
+    r"(?:<!-- (?P<mark>runs[^>]*) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)```", re.S
+)
+BLOCKS = [match.groupdict() for match in BLOCK.finditer(README)]
+
+
+def commands(word: str) -> list[str]:
+    """Command lines of the README's shell blocks that start with ``word``."""
+    lines = [line for b in BLOCKS if b["language"] == "bash" for line in b["code"].splitlines()]
+    return [line.strip() for line in lines if line.strip().startswith(f"{word} ")]
+
+
+def python_blocks() -> list[object]:
+    blocks = [block for block in BLOCKS if block["language"] == "python"]
+    marks = {"runs": (), "runs: slow": pytest.mark.slow}
+    return [
+        pytest.param(block["code"], marks=marks[block["mark"]], id=f"block{number}")
+        for number, block in enumerate(blocks)
+        if block["mark"]
+    ]
+
+
+@pytest.mark.parametrize("code", python_blocks())
+def test_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hdvl").symlink_to(ROOT / "hdvl")  # paths as from the checkout, writes elsewhere
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_there_is_python_that_runs() -> None:
+    assert python_blocks()
+
+
+@pytest.mark.parametrize("line", commands("hdvl"))
+def test_hdvl_commands_compose(line: str) -> None:
+    """The verb exists, its groups and keys exist, and the shipped files it names too."""
+    verb, *words = shlex.split(line, comments=True)[1:]
+    assert verb in cli.VERBS, line
+    overrides = [word for word in words if not word.startswith("-")]
+    compose(*overrides, config_name=verb)
+    for word in overrides:
+        value = word.partition("=")[2]
+        if value.startswith("hdvl/"):
+            assert (ROOT / value).exists(), f"{line}: {value} does not exist"
+
+
+@pytest.mark.parametrize("line", commands("make"))
+def test_make_targets_exist(line: str) -> None:
+    target = shlex.split(line, comments=True)[1]
+    assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+
+
+def test_every_verb_is_described() -> None:
+    missing = [verb for verb in cli.VERBS if not re.search(rf"\bhdvl {verb}\b", README)]
+    assert not missing, f"README.md does not tell of {missing}"
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http|#)([^)]+)\)", README))))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link.partition("#")[0]).exists()
+
+
+# --- the tree -----------------------------------------------------------------------------------
+
+
+def tree() -> dict[str, str]:
+    """Path to caption, from the README's ``text`` block that starts with the checkout's name."""
+    block = next(b["code"] for b in BLOCKS if b["language"] == "text" and "hdvl/\n" in b["code"])
+    captions: dict[str, str] = {}
+    parents: list[str] = []
+    for line in block.splitlines():
+        names, _, caption = line.strip().partition("  ")
+        depth = (len(line) - len(line.lstrip())) // 2
+        for name in names.split():
+            parents[depth:] = [name]
+            captions["".join(parents)] = caption.strip()
+    return captions
+
+
+def generated() -> set[str]:
+    """Top-level folders that git ignores."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    return {line.strip("/") for line in lines} | {"shared"}
+
+
+def entries(folder: Path) -> set[str]:
+    """Names in a folder of the checkout as the tree writes them; empty folders are not in git."""
+    found = set()
+    for path in folder.iterdir():
+        if path.name.startswith((".", "__")) or path.suffix in {".pyc", ".egg-info"}:
+            continue
+        if path.is_file():
+            found.add(path.name)
+        elif any(file.is_file() for file in path.rglob("*") if "__pycache__" not in file.parts):
+            found.add(f"{path.name}/")
+    return found
+
+
+def test_the_tree_names_what_exists() -> None:
+    lost = [path for path in tree() if not (ROOT / path).exists()]
+    assert not lost, f"README.md captions {lost}, which do not exist"
+
+
+@pytest.mark.parametrize("folder", ["", "hdvl/", "conf/"])
+def test_everything_has_a_place_in_the_tree(folder: str) -> None:
+    there = {f"{folder}{name}" for name in entries(ROOT / folder)}
+    if not folder:
+        there = {path for path in there if path.strip("/") not in generated()}
+    missing = sorted(there - set(tree()))
+    assert not missing, f"README.md's tree lacks {missing}"
+
+
+def test_every_line_of_the_tree_has_a_caption() -> None:
+    bare = [path for path, caption in tree().items() if not caption]
+    assert set(bare) <= {"hdvl/"}, bare

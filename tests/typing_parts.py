@@ -1,0 +1,76 @@
+"""Every part against its protocol, for mypy (pyproject.toml names this file beside hdvl).
+
+Nothing is built: a function says "given one of these, it is one of those". ``test_conf.py`` checks
+that each class that a part's YAML names stands here.
+"""
+
+from hdvl import bridges, encoders, llms, mergers, templates, tilers
+from hdvl.protocols import (
+    LLM,
+    BoxCodec,
+    Bridge,
+    BridgeFactory,
+    Encoder,
+    Merger,
+    MergerFactory,
+    Template,
+    Tiler,
+)
+
+
+def all_tilers(
+    sliding_window: tilers.SlidingWindow,
+    dynamic_ratio: tilers.DynamicRatio,
+    anyres: tilers.AnyRes,
+    squash: tilers.Squash,
+) -> list[Tiler]:
+    return [sliding_window, dynamic_ratio, anyres, squash]
+
+
+def all_encoders(
+    open_clip: encoders.OpenCLIPEncoder,
+    timm: encoders.TimmEncoder,
+    transformers: encoders.TransformersEncoder,
+) -> list[Encoder]:
+    return [open_clip, timm, transformers]
+
+
+def all_bridges(
+    mlp: bridges.MLP,
+    pixel_shuffle_mlp: bridges.PixelShuffleMLP,
+    resampler: bridges.Resampler,
+    pooling: bridges.Pooling,
+) -> list[Bridge]:
+    return [mlp, pixel_shuffle_mlp, resampler, pooling]
+
+
+def all_mergers(
+    concat: mergers.Concat, spatial: mergers.Spatial, overlap_blend: mergers.OverlapBlend
+) -> list[Merger]:
+    return [concat, spatial, overlap_blend]
+
+
+def all_llms(causal_lm: llms.CausalLM) -> list[LLM]:
+    return [causal_lm]
+
+
+def all_templates(chatml: templates.ChatML, hermes2: templates.Hermes2) -> list[Template]:
+    return [chatml, hermes2]
+
+
+def all_codecs(norm1000: templates.Norm1000) -> list[BoxCodec]:
+    return [norm1000]
+
+
+BRIDGE_FACTORIES: list[BridgeFactory] = [
+    bridges.MLP,
+    bridges.PixelShuffleMLP,
+    bridges.Resampler,
+    bridges.Pooling,
+]
+
+MERGER_FACTORIES: list[MergerFactory] = [
+    mergers.Concat,
+    mergers.Spatial,
+    mergers.OverlapBlend,
+]
