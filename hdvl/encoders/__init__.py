@@ -1,5 +1,22 @@
-"""Encoders: tiles in, patch features out. A library is imported only by the encoder that needs it."""
+"""Encoders: tiles in, patch features out. Each imports only the library that it needs."""
 
+from hdvl.encoders.chunk import encode_in_chunks
+from hdvl.encoders.conv_stem import ConvStem
+from hdvl.encoders.fold import fold_normalisation
+from hdvl.encoders.fused import FusedEncoder
+from hdvl.encoders.open_clip import OpenCLIPEncoder
 from hdvl.encoders.pixels import Normalise, normalise
+from hdvl.encoders.timm import TimmEncoder
+from hdvl.encoders.transformers import TransformersEncoder
 
-__all__ = ["Normalise", "normalise"]
+__all__ = [
+    "ConvStem",
+    "FusedEncoder",
+    "Normalise",
+    "OpenCLIPEncoder",
+    "TimmEncoder",
+    "TransformersEncoder",
+    "encode_in_chunks",
+    "fold_normalisation",
+    "normalise",
+]

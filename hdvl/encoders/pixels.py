@@ -13,31 +13,34 @@ def normalise(
     std: Sequence[float],
     dtype: torch.dtype,
 ) -> Float[Tensor, "t c h w"]:
-    """``(pixels / 255 - mean) / std`` for uint8 pixels, in ``dtype``; float pixels pass as normalised.
+    """``(pixels / 255 - mean) / std`` of uint8 pixels, in ``dtype``; float pixels only change type.
 
-    The arithmetic is done in float32 (or wider) and rounded once, so that bf16 encoders lose nothing.
+    The arithmetic is done in float32 (or wider) and rounded once: bf16 encoders lose nothing.
 
     Raises:
-        ValueError: the channels do not match ``mean`` and ``std``, or the pixels are of another integer kind.
+        ValueError: channels do not match ``mean`` and ``std``, or the pixels are other integers.
     """
-    if pixels.shape[1] != len(mean) or len(mean) != len(std):
+    if not pixels.shape[1] == len(mean) == len(std):
         raise ValueError(
             f"pixels must have one channel for each mean and std, got channels={pixels.shape[1]}, "
             f"len(mean)={len(mean)}, len(std)={len(std)}"
         )
     if pixels.is_floating_point():
         return pixels.to(dtype)
-    if pixels.dtype != torch.uint8:
-        raise ValueError(
-            f"pixels must be uint8 or float, got dtype={pixels.dtype}; use tiler output"
-        )
     wide = torch.promote_types(dtype, torch.float32)
     centre, scale = (
         torch.tensor(numbers, dtype=wide, device=pixels.device)[:, None, None]
         for numbers in (mean, std)
     )
     # In place: a fresh page for each step would cost as much as the arithmetic.
-    return pixels.to(wide).div_(255).sub_(centre).div_(scale).to(dtype)
+    return widened(pixels, wide).div_(255).sub_(centre).div_(scale).to(dtype)
+
+
+def widened(pixels: Shaped[Tensor, "t c h w"], dtype: torch.dtype) -> Float[Tensor, "t c h w"]:
+    """uint8 pixels as a fresh float tensor with the same values, 0 to 255."""
+    if pixels.dtype != torch.uint8:
+        raise ValueError(f"pixels must be uint8 or float, got dtype={pixels.dtype}; use a tiler's")
+    return pixels.to(dtype)
 
 
 class Normalise(nn.Module):

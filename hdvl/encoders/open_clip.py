@@ -1,0 +1,179 @@
+"""Any vision transformer of open_clip, with its own or timm's trunk (SigLIP, EVA)."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from difflib import get_close_matches
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
+from hdvl.encoders.weights import fit, locate, read, under
+
+FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
+# The text tower is built to reach the vision tower by open_clip's public class, and thrown away.
+TEXT = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
+
+
+class OpenCLIPEncoder(PatchEncoder):
+    """The vision tower of open_clip's model ``name``, random-initialised.
+
+    ``config`` overrides the model's ``vision_cfg`` (``layers``, ``width``, ``patch_size``...).
+    Position embeddings are resized by open_clip's own means when ``tile_size`` differs. OpenAI's
+    weights need the ``-quickgelu`` name of a model. Published by Radford et al. (CLIP, arXiv
+    2103.00020), Zhai et al. (SigLIP, arXiv 2303.15343) and Sun et al. (EVA-CLIP, arXiv 2303.15389).
+
+    Raises:
+        ValueError: unknown name, no transformer, a layer that the model does not have, no final
+            norm to apply, or published weights that disagree about ``mean`` and ``std``.
+    """
+
+    layer: int
+    known: frozenset[str]
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        tile_size: int | None = None,
+        select_layer: int = -1,
+        final_norm: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        visual = _create(name, config)
+        trunk = getattr(visual, "trunk", visual)
+        own = trunk is visual  # open_clip's own transformer, or timm's
+        if own and final_norm and visual.attn_pool is not None:
+            raise ValueError(
+                f"final_norm=True is for pooled queries in {name}; set final_norm=False"
+            )
+        if mean is None or std is None:
+            mean, std = _published_statistics(name)
+        super().__init__(
+            model=visual,
+            mean=mean,
+            std=std,
+            tile_size=visual.image_size[0] if own else trunk.patch_embed.img_size[0],
+            select_layer=select_layer,
+            final_norm=final_norm,
+        )
+        self.known = frozenset(visual.state_dict())
+        blocks = visual.transformer.resblocks if own else trunk.blocks
+        self.layer = check_layer(select_layer, len(blocks))
+        trunk.prune_intermediate_layers([self.layer], prune_norm=not final_norm, prune_head=True)
+        self._resize(tile_size or visual.image_size[0])
+        self._settle(name)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        *,
+        name: str,
+        weights: str | Path | None = None,
+        tile_size: int | None = None,
+        prefix: str = "visual.",
+        **options: Any,
+    ) -> Self:
+        """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
+
+        Of a whole CLIP checkpoint only the tensors under ``prefix`` are read.
+
+        Raises:
+            ValueError: keys missing, surplus or of another shape, all listed.
+        """
+        if weights is None:
+            return cls(name=name, tile_size=tile_size, **options)
+        encoder = cls(name=name, **options)
+        path = locate(weights, FILES)
+        state = under(under(read(path), "module."), prefix)
+        fit(encoder.model, state, known=encoder.known, source=path)
+        encoder._resize(tile_size or encoder.tile_size)
+        encoder._settle(name)
+        return encoder
+
+    def tokens(
+        self, pixels: Float[Tensor, "t c h w"]
+    ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
+        """Patches and prefix of the chosen block."""
+        found = self.model.forward_intermediates(
+            pixels,
+            indices=[self.layer],
+            stop_early=True,
+            normalize_intermediates=self.final_norm,
+            intermediates_only=True,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        (patches,) = found["image_intermediates"]
+        (prefix,) = found.get("image_intermediates_prefix", [patches[:, :0]])
+        return patches, patches[:, :0] if prefix is None else prefix
+
+    def _resize(self, tile_size: int) -> None:
+        if tile_size == self.tile_size:
+            return
+        if hasattr(self.model, "trunk"):
+            check_tile(tile_size, self.model.trunk.patch_embed.patch_size[0], self.tile_size)
+            self.model.set_input_size(tile_size)
+        else:
+            check_tile(tile_size, self.model.patch_size[0], self.tile_size)
+            _resize_positions(self.model, tile_size)
+        self.tile_size = tile_size
+
+
+def _create(name: str, config: Mapping[str, Any] | None) -> Any:
+    import open_clip
+
+    if name not in open_clip.list_models():
+        near = ", ".join(get_close_matches(name, open_clip.list_models(), n=5))
+        raise ValueError(
+            f"name must be a model of open_clip, got {name!r}; close: {near or 'none'}"
+        )
+    known = deepcopy(open_clip.get_model_config(name))
+    model = open_clip.CLIP(
+        embed_dim=known["embed_dim"],
+        vision_cfg=known["vision_cfg"] | dict(config or {}),
+        text_cfg=TEXT,
+        quick_gelu=known.get("quick_gelu", False),
+    )
+    visual = model.visual
+    if not hasattr(getattr(visual, "trunk", visual), "blocks") and not hasattr(
+        visual, "transformer"
+    ):
+        raise ValueError(
+            f"name must be a vision transformer, got {name!r}; take convolutional models from timm"
+        )
+    return visual
+
+
+def _published_statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
+    """What the published weights of ``name`` are normalised by (if there are none, CLIP's)."""
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    found = {(tuple(config["mean"]), tuple(config["std"])) for config in configs}
+    if len(found) > 1:
+        raise ValueError(
+            f"mean and std must be given for {name}, its weights disagree: {sorted(found)}"
+        )
+    if not found:
+        return open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return found.pop()
+
+
+def _resize_positions(visual: Any, tile_size: int) -> None:
+    from open_clip.model import resize_pos_embed
+
+    rows, cols = (tile_size // patch for patch in visual.patch_size)
+    state = {"visual.positional_embedding": visual.positional_embedding.detach()}
+    resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=(rows, cols))))
+    visual.positional_embedding = nn.Parameter(
+        state["visual.positional_embedding"],
+        requires_grad=visual.positional_embedding.requires_grad,
+    )
+    visual.grid_size, visual.image_size = (rows, cols), (tile_size, tile_size)

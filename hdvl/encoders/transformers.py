@@ -1,0 +1,196 @@
+"""Any vision transformer of transformers: CLIP, SigLIP, SigLIP2, DINOv2, DINOv3, ViT..."""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
+from hdvl.encoders.weights import fit, locate, read, under
+
+FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# What a configuration says besides the structure of the part that is used here.
+NOT_STRUCTURE = {"initializer_range", "initializer_factor", "projection_dim", "vision_use_head"}
+
+
+class TransformersEncoder(PatchEncoder):
+    """transformers' vision model of type ``name`` (``clip_vision_model``...), random-initialised.
+
+    ``config`` overrides the type's configuration (``hidden_size``...); blocks beyond
+    ``select_layer`` are not built. For another ``tile_size`` than the configuration's the
+    position embeddings are interpolated in every forward pass, by the model's own code, so their
+    parameter keeps its published shape. ``mean`` and ``std`` have no default: transformers keeps
+    them with the weights, not with the model.
+
+    Raises:
+        ValueError: unknown type, a layer that the model does not have, or no final norm to apply.
+    """
+
+    patch: int
+    accepts: frozenset[str]
+    settled: bool
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        tile_size: int | None = None,
+        select_layer: int = -1,
+        final_norm: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        from transformers import AutoModel
+
+        described = _describe(name, config)
+        described.num_hidden_layers = 1 + check_layer(select_layer, described.num_hidden_layers)
+        described.tie_last_hidden_states = False  # or the last state is the normalised one
+        native = _native_size(described)
+        super().__init__(
+            model=AutoModel.from_config(described),
+            mean=mean,
+            std=std,
+            tile_size=tile_size or native,
+            select_layer=select_layer,
+            final_norm=final_norm,
+        )
+        self.patch = _first(described.patch_size)
+        check_tile(self.tile_size, self.patch, native)
+        self.accepts = frozenset(inspect.signature(self.model.forward).parameters)
+        self.settled = False
+        self._settle(name)
+        self.settled = True
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        *,
+        name: str,
+        weights: str | Path | None = None,
+        config: Mapping[str, Any] | None = None,
+        prefix: str = "vision_model.",
+        **options: Any,
+    ) -> Self:
+        """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
+
+        Of a whole vision-language checkpoint only the tensors under ``prefix`` are read. A
+        ``config.json`` or ``preprocessor_config.json`` beside the weights must agree with
+        ``config``, ``mean`` and ``std``: what a model is stands in hdvl's configuration.
+
+        Raises:
+            ValueError: the folder describes another model, or keys are missing, surplus or of
+                another shape, all listed.
+        """
+        encoder = cls(name=name, config=config, **options)
+        if weights is None:
+            return encoder
+        path = locate(weights, FILES)
+        whole = _describe(name, config)
+        _check_description(path.parent, whole, encoder)
+        state = _renamed(whole, under(read(path), prefix), path)
+        fit(encoder.model, state, known=frozenset(state), source=path)
+        return encoder
+
+    def tokens(
+        self, pixels: Float[Tensor, "t c h w"]
+    ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
+        """Patches and prefix of the last block that was built."""
+        # Most models normalise the last hidden state, the list of them never is. Once settled, a
+        # norm that is not wanted is gone, and no list need be kept in memory.
+        bare = not self.final_norm and not self.settled
+        output = self.model(**self._inputs(pixels), output_hidden_states=bare)
+        found = output.hidden_states[-1] if bare else output.last_hidden_state
+        count = found.shape[1] - (self.tile_size // self.patch) ** 2
+        return found[:, count:], found[:, :count]
+
+    def _inputs(self, pixels: Float[Tensor, "t c h w"]) -> dict[str, Any]:
+        if "spatial_shapes" in self.accepts:  # SigLIP2 of any aspect ratio takes patches in a row
+            side = self.tile_size // self.patch
+            patches = rearrange(
+                pixels, "t c (r p) (s q) -> t (r s) (p q c)", p=self.patch, q=self.patch
+            )
+            # On the CPU, where the model reads the numbers; on a device that would be a wait.
+            shapes = torch.tensor([[side, side]] * len(pixels), device="cpu").reshape(-1, 2)
+            return {"pixel_values": patches, "pixel_attention_mask": None, "spatial_shapes": shapes}
+        if "interpolate_pos_encoding" in self.accepts:
+            return {"pixel_values": pixels, "interpolate_pos_encoding": True}
+        return {"pixel_values": pixels}
+
+
+def _first(size: int | Sequence[int]) -> int:
+    return size if isinstance(size, int) else size[0]
+
+
+def _describe(name: str, config: Mapping[str, Any] | None) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    if name not in MODEL_MAPPING_NAMES:
+        raise ValueError(
+            f"name must be a model type of transformers, such as clip_vision_model, got {name!r}"
+        )
+    return AutoConfig.for_model(name, **(config or {}))
+
+
+def _native_size(described: Any) -> int:
+    size = getattr(described, "image_size", None)
+    if size is None:  # SigLIP2 of any aspect ratio counts patches instead
+        return isqrt(described.num_patches) * _first(described.patch_size)
+    return _first(size)
+
+
+def _renamed(whole: Any, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """``state`` under the names of the installed transformers, checked against the whole model."""
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        kind = type(AutoModel.from_config(whole))
+    model, info = kind.from_pretrained(
+        None,
+        config=whole,
+        state_dict=state,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    if info["unexpected_keys"]:
+        surplus = ", ".join(sorted(info["unexpected_keys"]))
+        raise ValueError(f"weights must fit the encoder, {path} does not: surplus: {surplus}")
+    found: dict[str, Tensor] = model.state_dict()
+    return found
+
+
+def _check_description(folder: Path, whole: Any, encoder: TransformersEncoder) -> None:
+    """Refuse weights whose folder describes another model than the encoder's configuration."""
+    from transformers import PreTrainedConfig
+
+    differing: dict[str, tuple[Any, Any]] = {}
+    if (folder / "config.json").is_file():
+        told = json.loads((folder / "config.json").read_text())
+        told = told.get("vision_config", told)
+        theirs = type(whole)(**told).to_dict()
+        ours = whole.to_dict()
+        for key in sorted(set(ours) - set(PreTrainedConfig().to_dict()) - NOT_STRUCTURE):
+            if ours[key] != theirs[key]:
+                differing[f"config.{key}"] = (theirs[key], ours[key])
+    if (folder / "preprocessor_config.json").is_file():
+        told = json.loads((folder / "preprocessor_config.json").read_text())
+        for key, numbers in (("mean", encoder.mean), ("std", encoder.std)):
+            theirs = told.get(f"image_{key}", numbers)
+            if any(abs(a - b) > 1e-3 for a, b in zip(theirs, numbers, strict=True)):
+                differing[key] = (list(theirs), list(numbers))
+    if differing:
+        listed = "; ".join(f"{key}={a} (not {b})" for key, (a, b) in differing.items())
+        raise ValueError(f"encoder must be what the weights in {folder} are for; set {listed}")
