@@ -94,7 +94,7 @@ _ROLES = {
 
 
 class LlavaConversations:
-    """LLaVA-style data: a JSON array or JSON lines of {id, image, conversations: [{from, value}]}.
+    """LLaVA-style data: JSON (an array, or lines) of {id, image, conversations: [{from, value}]}.
 
     ``image`` is a file name below ``image_folder``, a list of them, or absent. Pictures belong to the
     turn that names them with ``<image>``, and without any such mark to the first user turn.

@@ -1,4 +1,4 @@
-"""The order of samples: a pure function of (seed, global position), so that any run can go on anywhere."""
+"""The order of samples: a pure function of seed and position, so any run can go on anywhere."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ class GlobalOrder(Sampler[int]):
     """Indices of samples ``start``, ``start + 1``, ... of an endless sequence of shuffled epochs.
 
     Position p of the sequence is entry p % length of the permutation of epoch p // length. With
-    ``world`` ranks, rank r takes positions start + r, start + r + world, ...: the union over ranks is
-    the sequence, whatever the world size. Stops before position ``stop``.
+    ``world`` ranks, rank r takes positions start + r, start + r + world, ...: the union over ranks
+    is the sequence, whatever the world size. Stops before position ``stop``.
     """
 
     def __init__(

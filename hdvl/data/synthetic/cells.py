@@ -25,8 +25,8 @@ def cell_labels(
 ) -> tuple[Int[Tensor, "rows cols"], Float[Tensor, "rows cols three"]]:
     """Class of every cell, and (dx, dy, height) of its glyph in cells.
 
-    dx, dy: from the cell's centre to the glyph's centre; height: of the glyph's line. Cells are those
-    that lie whole on the page. Glyphs without a class raise ``KeyError`` with the character.
+    dx, dy: from the cell's centre to the glyph's centre; height: of the glyph's line. Cells are
+    those that lie whole on the page. Glyphs without a class raise ``KeyError`` with the character.
     """
     width, height = document.image.size
     rows, cols = height // cell, width // cell

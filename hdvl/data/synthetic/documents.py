@@ -1,4 +1,4 @@
-"""Synthetic high-resolution documents with exact boxes: a picture and all it says, from (seed, index)."""
+"""Synthetic high-resolution documents with exact boxes: picture and contents from seed, index."""
 
 import random
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Document:
 class SyntheticDocuments:
     """Documents number 0, 1, 2, ...; the same (options, seed, index) gives the same picture.
 
-    ``kinds``: any of receipt, form, table, chart, sign, street. ``chinese``: share of Chinese pages.
+    ``kinds``: of receipt, form, table, chart, sign, street. ``chinese``: share of Chinese pages.
     ``width``, ``height``, ``entries``, ``font_size``: inclusive ranges, pixels for all but entries.
     """
 
@@ -79,7 +79,7 @@ class SyntheticDocuments:
         self.entries, self.font_size = tuple(entries), tuple(font_size)
 
     def __getitem__(self, index: int) -> Document:
-        """Document number ``index``. A page on which nothing fitted is drawn again from a new draw."""
+        """Document number ``index``. A page on which nothing fitted is drawn anew."""
         rng = random.Random(f"{self.seed}/{index}")
         while True:
             page, kind = self._draw(rng)

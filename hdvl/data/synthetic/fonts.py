@@ -1,4 +1,4 @@
-"""Freely licensed fonts, found inside installed font packages (never committed, never downloaded here).
+"""Freely licensed fonts, found inside installed font packages.
 
 Latin: Source Sans, Source Serif, Caladea (SIL Open Font License), Roboto (Apache-2.0).
 Chinese: Noto Sans CJK SC (SIL Open Font License) out of the package ``mplfonts``.
