@@ -5,7 +5,7 @@ from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class OpenCLIPEncoder(PatchEncoder):
         tile_size: int | None = None,
         prefix: str = "visual.",
         **options: Any,
-    ) -> Self:
+    ) -> "OpenCLIPEncoder":
         """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
 
         Of a whole CLIP checkpoint only the tensors under ``prefix`` are read.

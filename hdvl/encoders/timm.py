@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -70,7 +70,7 @@ class TimmEncoder(PatchEncoder):
         tile_size: int | None = None,
         config: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Self:
+    ) -> "TimmEncoder":
         """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
 
         Files in the layouts that timm itself converts (its own, open_clip's) are read.

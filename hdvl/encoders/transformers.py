@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from math import isqrt
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -83,7 +83,7 @@ class TransformersEncoder(PatchEncoder):
         config: Mapping[str, Any] | None = None,
         prefix: str = "vision_model.",
         **options: Any,
-    ) -> Self:
+    ) -> "TransformersEncoder":
         """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
 
         Of a whole vision-language checkpoint only the tensors under ``prefix`` are read. A
