@@ -1,7 +1,7 @@
 """One training step, and what Lightning needs to know about it."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -30,7 +30,7 @@ class VLMModule(pl.LightningModule):
         self.vlm, self.optimizer_config, self.tuning = vlm, optimizer, tuning
         self.step_numbers: dict[str, float] = {}
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "VLMModule":
         """Train mode, but frozen parts stay in evaluation mode."""
         super().train(mode)
         if mode:

@@ -32,10 +32,10 @@ def receipt(page: Page, entries: int) -> None:
     y = _heading(page, left + width // 4, _top(page, entries + 4, step), ("Receipt", "收据"), step)
     lines = []
     for item in rng.sample(words.GOODS[page.language], min(entries, 30)):
-        question = f"{item}的价格是多少?" if zh else f"What is the price of the {item}?"
+        question = words.phrase("price", page.language, goods=item)
         lines.append((item, words.price(rng), question))
     for label in rng.sample(words.TOTALS[page.language], rng.randint(1, 3)):
-        question = f"{label}是多少?" if zh else f"What is the {label.lower()}?"
+        question = words.phrase("sum", page.language, totals=label)
         lines.append((label, words.price(rng, 99999), question))
     currency = rng.choice(("", "", "¥" if zh else "$"))
     for name, amount, question in lines:
@@ -50,7 +50,7 @@ def receipt(page: Page, entries: int) -> None:
 
 def form(page: Page, entries: int) -> None:
     """Label and value pairs in one or more columns, some underlined."""
-    rng, zh = page.rng, page.language == "zh"
+    rng = page.rng
     columns = max(1, min(page.width // 300, 3, (entries + 3) // 4))
     cell = page.width // columns
     step = page.pitch + rng.randint(4, 18)
@@ -72,13 +72,13 @@ def form(page: Page, entries: int) -> None:
         box = page.text(value_x, y, value)
         if underline:
             page.draw.line((value_x, box[3] + 3, value_x + 90, box[3] + 3), fill=(150, 150, 150))
-        question = f"{name}是什么?" if zh else f"What is the {name.lower()}?"
+        question = words.phrase("label", page.language, labels=name)
         page.say(name.lower(), value, box, question)
 
 
 def table(page: Page, entries: int) -> None:
     """A grid: goods down, one to three columns across."""
-    rng, zh = page.rng, page.language == "zh"
+    rng = page.rng
     columns = rng.sample(words.COLUMNS[page.language], min(3, max(1, page.width // 220)))
     first = max(70, page.width // 6)
     cell = min(180, (page.width - first - 12) // len(columns))
@@ -101,15 +101,13 @@ def table(page: Page, entries: int) -> None:
         for index, (column, make) in enumerate(zip(columns, makers, strict=True)):
             value = make(rng)
             box = page.text(left + first + index * cell, y, value)
-            question = (
-                f"{item}的{column}是多少?" if zh else f"What is the {column.lower()} of the {item}?"
-            )
+            question = words.phrase("cell", page.language, goods=item, columns=column)
             page.say(f"{item} {column.lower()}", value, box, question)
 
 
 def chart(page: Page, entries: int) -> None:
     """Horizontal bars: label left, bar, value at its end."""
-    rng, zh = page.rng, page.language == "zh"
+    rng = page.rng
     step = page.pitch + rng.randint(4, 16)
     left = rng.randint(4, 16)
     y = _heading(page, left, _top(page, entries + 1, step), ("Sales Report", "销售报告"), step)
@@ -126,7 +124,7 @@ def chart(page: Page, entries: int) -> None:
         page.text(left, y, name)
         page.draw.rectangle((start, y + 2, start + length, y + page.font_size), fill=color)
         box = page.text(start + length + 5, y, amount)
-        question = f"{name}的数值是多少?" if zh else f"What is the value for {name}?"
+        question = words.phrase("bar", page.language, places=name)
         page.say(name, amount, box, question)
         y += step
 
@@ -146,8 +144,8 @@ def sign(page: Page, entries: int) -> None:
         time, platform = words.clock(rng), str(rng.randint(1, 24))
         time_box = page.text(left + first, y, time)
         platform_box = page.text(left + second, y, platform)
-        when = f"去{name}的车几点开?" if zh else f"When does the train to {name} leave?"
-        where = f"去{name}的车在几站台?" if zh else f"Which platform is the train to {name}?"
+        when = words.phrase("time", page.language, places=name)
+        where = words.phrase("platform", page.language, places=name)
         page.say(f"{name} {'时间' if zh else 'time'}", time, time_box, when)
         page.say(f"{name} {'站台' if zh else 'platform'}", platform, platform_box, where)
         y += step
@@ -155,7 +153,7 @@ def sign(page: Page, entries: int) -> None:
 
 def street(page: Page, entries: int) -> None:
     """House fronts with coloured boards: a shop's name above its telephone number."""
-    rng, zh = page.rng, page.language == "zh"
+    rng = page.rng
     horizon = int(page.height * 0.85)
     page.draw.rectangle((0, horizon, page.width, page.height), fill=(120, 120, 125))
     board_w, board_h = 118, page.pitch * 2 + 14
@@ -170,9 +168,7 @@ def street(page: Page, entries: int) -> None:
         number = words.phone(rng)
         page.text(x + 6, y + 4, shop, ink=(255, 255, 255))
         box = page.text(x + 6, y + 6 + page.pitch, number, ink=(255, 255, 255))
-        question = (
-            f"{shop}的电话是多少?" if zh else f"What is the phone number of the {shop.lower()}?"
-        )
+        question = words.phrase("phone", page.language, shops=shop)
         page.say(shop.lower(), number, box, question)
 
 

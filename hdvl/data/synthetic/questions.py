@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
+from hdvl.data.synthetic import words
 from hdvl.data.synthetic.documents import Document
 from hdvl.data.synthetic.page import Field
 from hdvl.protocols import Box, BoxCodec
@@ -28,14 +29,14 @@ def read(field: Field) -> Question:
 
 def locate(field: Field, document: Document, codec: BoxCodec) -> Question:
     """Ask where a field's value stands; the answer names the value and gives its box."""
-    text = f"{field.name}在哪里?" if document.language == "zh" else f"Where is the {field.name}?"
+    text = words.phrase("where", document.language, name=field.name)
     place = codec.encode(field.box, *document.image.size)
     return Question("locate", text, f"<ref>{field.value}</ref>{place}", field.box)
 
 
 def count(document: Document) -> Question:
     """Ask for the number of values on the page."""
-    text = "图中有多少个数值?" if document.language == "zh" else "How many values are shown?"
+    text = words.phrase("count", document.language)
     return Question("count", text, str(len(document.fields)))
 
 
@@ -43,7 +44,7 @@ def compare(first: Document, second: Document) -> Question:
     """Ask which of two pictures shows more values (same count: "same")."""
     sizes = len(first.fields), len(second.fields)
     zh = first.language == "zh"
-    text = "哪张图的数值更多?" if zh else "Which picture shows more values?"
+    text = words.phrase("compare", first.language)
     if sizes[0] == sizes[1]:
         return Question("compare", text, "一样" if zh else "same")
     winner = 1 if sizes[0] > sizes[1] else 2

@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import product
 from pathlib import Path
 
 _WORDS = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
@@ -11,6 +12,15 @@ PLACES: dict[str, list[str]] = _WORDS["places"]
 SHOPS: dict[str, list[str]] = _WORDS["shops"]
 TOTALS: dict[str, list[str]] = _WORDS["totals"]
 COLUMNS: dict[str, list[str]] = _WORDS["columns"]
+PHRASES: dict[str, list[str]] = _WORDS["phrases"]
+LISTS = {
+    "labels": LABELS,
+    "goods": GOODS,
+    "places": PLACES,
+    "shops": SHOPS,
+    "totals": TOTALS,
+    "columns": COLUMNS,
+}
 COLORS = {
     "red": (200, 40, 40),
     "blue": (40, 70, 190),
@@ -71,10 +81,32 @@ def value(rng: random.Random, language: str) -> str:
     return rng.choice(makers)(rng)
 
 
+def phrase(form: str, language: str, **words: str) -> str:
+    """A question in ``language`` with its words filled in; English words in lower case, but places."""
+    spelt = {key: word if key == "places" else word.lower() for key, word in words.items()}
+    return PHRASES[form][language == "zh"].format(**spelt)
+
+
+def texts() -> list[str]:
+    """What a tokenizer may learn its words from: every question, and every Chinese character alone.
+
+    The characters stand often enough to become tokens before whole phrases do.
+    """
+    found = [char for char in alphabet() if ord(char) > 0x2E80] * 40
+    for number, language in enumerate(("en", "zh")):
+        for form, spellings in PHRASES.items():
+            slots = [key for key in LISTS if f"{{{key}}}" in spellings[number]]
+            choices = product(*([(key, word) for word in LISTS[key][language]] for key in slots))
+            found += [phrase(form, language, name="", **dict(choice)) for choice in choices]
+    return found
+
+
 def alphabet() -> str:
     """Every character that a document can show, sorted: the classes of the dense reading labels."""
     words = ["0123456789.:-$¥%,/()#", _CODE_LETTERS]
-    for group in _WORDS.values():
+    for name, group in _WORDS.items():
+        if name == "phrases":
+            continue
         words += (
             [word for part in group.values() for word in part] if isinstance(group, dict) else group
         )

@@ -1,0 +1,49 @@
+"""Questions: their answers are what the document says."""
+
+import random
+
+from hdvl.data.synthetic import SyntheticDocuments, ask, compare, count, locate, read
+from hdvl.templates import Norm1000
+
+DOCUMENTS = SyntheticDocuments(seed=2, width=(400, 500), height=(300, 400), entries=(2, 6))
+
+
+def test_reading_asks_for_the_value():
+    field = DOCUMENTS[0].fields[0]
+    question = read(field)
+    assert (question.task, question.text, question.answer) == ("read", field.question, field.value)
+
+
+def test_locating_answers_with_a_box_that_decodes_to_the_field():
+    document = DOCUMENTS[1]
+    field = document.fields[-1]
+    question = locate(field, document, Norm1000())
+    (found,) = Norm1000().decode(question.answer, [document.image.size])
+    assert found.label == field.value
+    width, height = document.image.size
+    for got, wanted, side in zip(found.box, field.box, (width, height, width, height), strict=True):
+        assert abs(got - wanted) <= side / 1000 + 1e-6
+
+
+def test_counting_counts_the_values():
+    document = DOCUMENTS[2]
+    assert count(document).answer == str(len(document.fields))
+
+
+def test_comparing_names_the_fuller_picture():
+    documents = [DOCUMENTS[index] for index in range(12)]
+    sizes = [len(document.fields) for document in documents]
+    for first in range(11):
+        answer = compare(documents[first], documents[first + 1]).answer
+        difference = sizes[first] - sizes[first + 1]
+        assert any(mark in answer for mark in ("same", "一样")) == (difference == 0)
+        assert ("1" in answer) == (difference > 0) and ("2" in answer) == (difference < 0)
+
+
+def test_asking_mixes_tasks_by_their_shares():
+    document, rng = DOCUMENTS[3], random.Random(0)
+    all_locate = ask(document, rng, Norm1000(), turns=50, locate_share=1.0)
+    assert {question.task for question in all_locate} == {"locate"}
+    assert len(all_locate) == len(document.fields)
+    counted = ask(document, rng, Norm1000(), turns=2, count_share=1.0)
+    assert sum(question.task == "count" for question in counted) == 1
