@@ -197,7 +197,9 @@ def _check_names(groups: Mapping[str, Mapping[str, Any]], defaults: Mapping[str,
 
 
 def _resolve(part: str, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    options = {name: defaults.get(name) if own.get(name) is None else own[name] for name in OPTIONS}
+    options: dict[str, Any] = {
+        name: defaults.get(name) if own.get(name) is None else own[name] for name in OPTIONS
+    }
     for name, value in options.items():
         if value is None:
             raise ValueError(f"optimizer.defaults.{name} must be a number, got null")

@@ -77,6 +77,11 @@ def has_lora(vlm: nn.Module) -> bool:
     return any("lora_" in name for name, _ in vlm.named_parameters())
 
 
+def trains_fully(tuning: Mapping[str, Any], part: str) -> bool:
+    """Whether all of ``part`` moves, its statistics included."""
+    return bool(tuning[part] == "full")
+
+
 def check_tuning(tuning: Mapping[str, Any]) -> None:
     """ValueError for an unknown or missing part, or an unknown mode."""
     for key in tuning:

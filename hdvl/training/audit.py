@@ -1,0 +1,118 @@
+"""Proof of what a training moved: hashes of every tensor before and after."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from hdvl.training.groups import PARTS, group_table
+from hdvl.training.tuning import trains_fully
+
+
+def fingerprint(tensor: Tensor) -> str:
+    """Hash of the bytes of ``tensor``."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return hashlib.blake2b(flat.view(torch.uint8).numpy().data, digest_size=16).hexdigest()
+
+
+def fingerprints(vlm: nn.Module) -> dict[str, str]:
+    """Hash of every parameter and persistent buffer of ``vlm`` by its name."""
+    return {name: fingerprint(tensor) for name, tensor in vlm.state_dict().items()}
+
+
+def declared_tensors(vlm: nn.Module, tuning: Mapping[str, Any]) -> set[str]:
+    """Names that may move: trainable parameters, and the buffers of parts that train in full."""
+    # A shared weight has several names in the state and one among the parameters.
+    trainable = {p.data_ptr() for p in vlm.parameters() if p.requires_grad and p.numel()}
+    parameters = dict(vlm.named_parameters(remove_duplicate=False))
+    names = set()
+    for name, tensor in vlm.state_dict().items():
+        if name in parameters:
+            moves = tensor.data_ptr() in trainable
+        else:
+            moves = trains_fully(tuning, name.partition(".")[0])
+        if moves:
+            names.add(name)
+    return names
+
+
+def moved_tensors(before: Mapping[str, str], vlm: nn.Module) -> set[str]:
+    """Names of the tensors that differ from ``before``."""
+    after = fingerprints(vlm)
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def check_moved(before: Mapping[str, str], vlm: nn.Module, tuning: Mapping[str, Any]) -> set[str]:
+    """Names of trainable parameters that did not move since ``before``.
+
+    Raises:
+        RuntimeError: something moved that was not declared; it is named.
+    """
+    moved, declared = moved_tensors(before, vlm), declared_tensors(vlm, tuning)
+    if moved - declared:
+        raise RuntimeError(
+            f"only declared parameters may move, these did too: {shorten(moved - declared)}; the "
+            "run's weights are not what its config says"
+        )
+    parameters = {name for name, _ in vlm.named_parameters()}
+    return (declared & parameters) - moved
+
+
+def tuning_table(vlm: nn.Module, tuning: Mapping[str, Any]) -> str:
+    """For each part: how it trains, trainable and all parameters."""
+    lines = []
+    for part in PARTS:
+        module = dict(vlm.named_children()).get(part, nn.Module())
+        total = sum(p.numel() for p in module.parameters())
+        trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        lines.append(f"{part:<8} {tuning[part]:<7} {trainable:>15,} of {total:>15,} train")
+    return "\n".join(lines)
+
+
+def shorten(names: set[str], limit: int = 5) -> str:
+    """The first names of a sorted set, and how many more there are."""
+    listed = sorted(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
+class Audit(pl.Callback):
+    """Prints what trains before step 0, and checks by hashes that nothing else moved.
+
+    It looks after the first and after the last step. Trainable parameters that never moved are
+    named at the end.
+    """
+
+    def __init__(self) -> None:
+        self.before: dict[str, str] = {}
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Print the tables and take the hashes."""
+        self._first_step = trainer.global_step + 1
+        self.before = fingerprints(pl_module.vlm)
+        if trainer.is_global_zero:
+            print(tuning_table(pl_module.vlm, pl_module.tuning))
+            print(group_table(trainer.optimizers[0].param_groups), flush=True)
+
+    def on_train_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Check the first step: a mistake shows before hours are spent."""
+        if trainer.global_step == self._first_step:
+            self._first_step = -1
+            check_moved(self.before, pl_module.vlm, pl_module.tuning)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Check the whole run."""
+        still = check_moved(self.before, pl_module.vlm, pl_module.tuning)
+        if still and self._first_step == -1 and trainer.is_global_zero:
+            print(f"trainable, but never moved: {shorten(still)}", flush=True)

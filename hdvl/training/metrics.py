@@ -1,0 +1,65 @@
+"""Metrics as rows ``step,name,value``, appended as they come; a resumed run goes on in the file."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers.logger import Logger
+
+HEADER = "step,name,value\n"
+
+
+def read_metrics(path: Path | str, name: str) -> dict[int, float]:
+    """The values of one metric by step."""
+    rows = (line.split(",") for line in Path(path).read_text().splitlines()[1:])
+    return {int(step): float(value) for step, key, value in rows if key == name}
+
+
+def drop_rows_from(path: Path | str, step: int) -> None:
+    """Remove the rows of ``step`` and later: written after the checkpoint that a run goes on from."""
+    path = Path(path)
+    if not path.exists():
+        return
+    head, *rows = path.read_text().splitlines(keepends=True)
+    kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < step]
+    fresh = path.with_name(f"{path.name}.part")
+    fresh.write_text("".join([head, *kept]))
+    fresh.replace(path)
+
+
+class MetricsFile(Logger):
+    """Writes ``folder/metrics.csv``. Values are written in full: equal runs give equal files."""
+
+    def __init__(self, *, folder: str) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for it."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one row a metric."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [f"{step},{name},{float(value)!r}\n" for name, value in metrics.items()]
+        fresh = not self.path.exists()
+        with self.path.open("a") as file:
+            file.write((HEADER if fresh else "") + "".join(rows))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any) -> None:
+        """The config is stored beside, in the run folder."""

@@ -1,0 +1,181 @@
+"""What a run shows while it works: speed, waiting, padding, loss, gradient norm, learning rates."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One batch: seconds waited for it, seconds in all, and what it held."""
+
+    wait: float
+    seconds: float
+    tiles: float
+    tokens: float
+    padded_tokens: float
+
+
+def rates(records: Iterable[StepRecord]) -> dict[str, float]:
+    """Tiles and tokens a second, percent of time spent waiting for data, percent of padding."""
+    records = list(records)
+    seconds = sum(record.seconds for record in records) or 1e-9
+    tokens = sum(record.tokens for record in records)
+    padded = sum(record.padded_tokens for record in records)
+    return {
+        "tiles_per_second": sum(record.tiles for record in records) / seconds,
+        "tokens_per_second": tokens / seconds,
+        "data_wait_percent": 100 * sum(record.wait for record in records) / seconds,
+        "padding_percent": 100 * padded / max(1.0, tokens + padded),
+    }
+
+
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    """The present rate of every group by its name."""
+    return {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
+
+
+def part_rates(optimizer: Optimizer) -> dict[str, float]:
+    """The highest present rate of each part."""
+    found: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        found[group["part"]] = max(found.get(group["part"], 0.0), float(group["lr"]))
+    return found
+
+
+class Progress(pl.Callback):
+    """A bar on a terminal, a line now and then elsewhere; the same numbers go to the loggers.
+
+    Needs ``step_numbers`` (tiles, tokens, padded_tokens) of the LightningModule. The gradient norm
+    is that before clipping.
+
+    Args:
+        interval: seconds between two lines where there is no terminal.
+        window: batches over which speeds are averaged.
+    """
+
+    def __init__(self, *, interval: float = 30.0, window: int = 20) -> None:
+        if interval < 0 or window < 1:
+            raise ValueError(
+                f"interval must be at least 0 and window at least 1, got {interval} and {window}"
+            )
+        self.interval = interval
+        self.records: deque[StepRecord] = deque(maxlen=window)
+        self.norm: Tensor = torch.zeros(())
+        self.all_rates: dict[str, float] = {}
+        self.shown_rates: dict[str, float] = {}
+        self._bar: Any = None
+        self._step = 0
+        self._fetch_started = self._step_started = self._last_line = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the bar at the step that a resumed run starts from."""
+        self.records.clear()
+        self._step = trainer.global_step
+        self._fetch_started = time.perf_counter()
+        if trainer.is_global_zero:
+            self._bar = tqdm(
+                total=trainer.max_steps,
+                initial=trainer.global_step,
+                disable=not sys.stderr.isatty(),
+                dynamic_ncols=True,
+                unit="step",
+            )
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The wait for data ends here."""
+        self._step_started = time.perf_counter()
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
+        """Norm and rates of the step that is about to be made."""
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self.norm = torch.nn.utils.get_total_norm(gradients)
+        self.all_rates, self.shown_rates = learning_rates(optimizer), part_rates(optimizer)
+
+    def on_train_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count the batch, log every ``log_every_n_steps`` steps, show."""
+        now = time.perf_counter()
+        numbers: Mapping[str, float] = pl_module.step_numbers
+        self.records.append(
+            StepRecord(
+                wait=self._step_started - self._fetch_started,
+                seconds=now - self._fetch_started,
+                tiles=numbers["tiles"],
+                tokens=numbers["tokens"],
+                padded_tokens=numbers["padded_tokens"],
+            )
+        )
+        stepped, self._step = trainer.global_step - self._step, trainer.global_step
+        if stepped:
+            self._log(trainer)
+            self._show(trainer, outputs, now, stepped)
+        self._fetch_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Time spent in validation is no wait for data."""
+        self._fetch_started = time.perf_counter()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Close the bar, so that the message stands on a line of its own."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _log(self, trainer: Any) -> None:
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        numbers = {f"speed/{name}": value for name, value in rates(self.records).items()}
+        numbers |= {f"lr/{name}": value for name, value in self.all_rates.items()}
+        numbers["train/gradient_norm"] = float(self.norm)
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step - 1)
+
+    def _show(self, trainer: Any, outputs: Any, now: float, stepped: int) -> None:
+        if self._bar is None:
+            return
+        self._bar.update(stepped)
+        interval = self.interval if self._bar.disable else 0.2
+        last = trainer.global_step == trainer.max_steps
+        # Reading the loss waits for the device: only when something is shown.
+        if now - self._last_line < interval and not last:
+            return
+        self._last_line = now
+        text = self._text(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+        if self._bar.disable:
+            print(f"step {trainer.global_step}/{trainer.max_steps}  {text}", flush=True)
+        else:
+            self._bar.set_postfix_str(text)
+
+    def _text(self, loss: float) -> str:
+        speed = rates(self.records)
+        rates_text = " ".join(f"{part} {rate:.1e}" for part, rate in self.shown_rates.items())
+        return (
+            f"loss {loss:.4f}  |g| {float(self.norm):.2f}  lr {rates_text}  "
+            f"{speed['tiles_per_second']:.1f} tiles/s  {speed['tokens_per_second']:.0f} tok/s  "
+            f"wait {speed['data_wait_percent']:.0f}%  pad {speed['padding_percent']:.0f}%"
+        )
