@@ -1,0 +1,66 @@
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from einops import rearrange
+
+from hdvl.mergers import Spatial
+from hdvl.protocols import Grid
+from hdvl.tilers import AnyRes
+
+
+def same(grid: Grid) -> Grid:
+    return grid
+
+
+def test_tiles_become_the_picture_again(make_plan: Any, run: Any) -> None:
+    """Rows of tokens run across the tiles: cutting a picture and merging it gives the picture."""
+    merger = Spatial(grid=(2, 4), out_grid=same, width=3, newline=False)
+    picture = torch.randn(6, 8, 3)
+    tiles = rearrange(picture, "(r y) (c x) d -> (r c) (y x) d", y=2, x=4)
+    thumbnail = torch.randn(1, 8, 3)
+    plan = make_plan((64, 96))
+    assert torch.equal(run(merger, tiles, plan), picture.flatten(0, 1))
+    first = run(merger, torch.cat((thumbnail, tiles)), make_plan((64, 96), thumbnail="first"))
+    assert torch.equal(first, torch.cat((thumbnail[0], picture.flatten(0, 1))))
+    last = run(merger, torch.cat((tiles, thumbnail)), make_plan((64, 96), thumbnail="last"))
+    assert torch.equal(last, torch.cat((picture.flatten(0, 1), thumbnail[0])))
+
+
+@pytest.mark.slow  # the import of transformers is
+def test_equals_llava_next() -> None:
+    """Against ``pack_image_features`` of transformers, over 200 sizes, padding cut both ways."""
+    from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
+
+    size, side, dice = 24, 4, random.Random(0)
+    tiler = AnyRes(tile_size=size, grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)))
+    pinpoints = [[rows * size, cols * size] for rows, cols in tiler.grids]
+    vision = SimpleNamespace(image_size=size, patch_size=size // side)
+    model = SimpleNamespace(
+        config=SimpleNamespace(vision_config=vision, image_grid_pinpoints=pinpoints)
+    )
+    merger = Spatial(grid=(side, side), out_grid=same, width=2)
+    sizes = [(dice.randint(1, 400), dice.randint(1, 400)) for _ in range(200)]
+    cut = 0
+    for width, height in [*sizes, (1, 2000), (2000, 1)]:
+        plan = tiler.plan(width, height)
+        features = torch.randn(plan.count, side**2, 2)
+        (theirs,), _ = LlavaNextModel.pack_image_features(
+            model, [features], torch.tensor([[height, width]]), "full", merger.newline
+        )
+        assert torch.equal(merger.arrange(merger.stitch(features, plan), plan), theirs)
+        assert merger.token_count(plan) == len(theirs)
+        cut += len(theirs) < (plan.rows * side) * (plan.cols * side + 1) + side**2
+    assert cut > 70
+
+
+def test_refuses_overlap(make_plan: Any) -> None:
+    merger = Spatial(grid=(4, 4), out_grid=same, width=3)
+    for plan in (make_plan((80, 32), stride=24), make_plan((72, 32), stride=32)):
+        match = r"windows must stand side by side, got stride=.*; use merger=overlap_blend"
+        with pytest.raises(ValueError, match=match):
+            merger.token_count(plan)
+        with pytest.raises(ValueError, match=match):
+            merger.stitch(torch.zeros(plan.count, 16, 3), plan)
