@@ -1,0 +1,6 @@
+"""Model folders: a model and everything that it needs, in files that explain themselves."""
+
+from hdvl.checkpoints.native import is_model_folder, load_folder, read_config, save_folder
+from hdvl.checkpoints.preprocessing import verify
+
+__all__ = ["is_model_folder", "load_folder", "read_config", "save_folder", "verify"]

@@ -1,0 +1,236 @@
+"""hdvl's own model folder: explains itself, is written whole or not at all, and needs no network.
+
+::
+
+    config.yaml          plain data: the model node, rebuilt by ``hdvl.config.build``
+    model.safetensors    the weights, or model-0000x-of-0000y.safetensors and an index
+    tokenizer/           the tokenizer's files
+    preprocessing.json   tiler and pixel numbers, hashes of golden tiles
+    version.json         versions that wrote it
+    README.md            model card with the licence
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from hdvl.checkpoints import preprocessing
+from hdvl.checkpoints.card import model_card, versions
+from hdvl.checkpoints.selfcontained import TOKENIZER, located, self_contained
+from hdvl.checkpoints.shards import (
+    GB,
+    check_keys,
+    find_shards,
+    read_shapes,
+    read_tensors,
+    stored_tensors,
+    tie_groups,
+    write_shards,
+)
+from hdvl.checkpoints.skeleton import fill, parameters_on_meta, untied
+from hdvl.config import build, from_plain
+from hdvl.llms import save_tokenizer
+from hdvl.model import VLM
+
+FORMAT = 1
+CONFIG = "config.yaml"
+
+
+def save_folder(
+    vlm: VLM,
+    folder: str | Path,
+    config: Mapping[str, Any],
+    *,
+    licence: str = "unknown",
+    card: str | None = None,
+    max_shard: int = 4 * GB,
+) -> Path:
+    """Write ``vlm`` to ``folder``; an earlier model there is replaced, or kept if this fails.
+
+    Args:
+        vlm: a model without adapters (merge them first).
+        folder: where to; its parents are made.
+        config: plain data with the resolved ``model`` node. Other keys are kept as they are, except
+            those that repeat a part of the model.
+        licence: of the weights, as an SPDX name or a word; goes on the card.
+        card: a model card to write in place of the generated one, licence and all.
+        max_shard: most bytes of one weight file.
+
+    Raises:
+        ValueError: the model has adapters, does not fit ``config``, or ``folder`` holds something
+            else than a model.
+    """
+    _refuse_adapters(vlm)
+    if "model" not in config:
+        raise ValueError(f"config must have the node model, got keys {sorted(config)}")
+    folder = Path(folder)
+    _check_replaceable(folder)
+    node = self_contained(config["model"], vlm.llm)
+    rest = {key: value for key, value in config.items() if key != "model" and key not in node}
+    plain = {"format": FORMAT, **rest, "model": node}
+    text = card or model_card(name=folder.name, licence=licence, node=node, vlm=vlm)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    written = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+    try:
+        _write(vlm, written, plain, text, max_shard)
+        _check_rebuilds(vlm, written)
+        _put_in_place(written, folder)
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
+    return folder
+
+
+def load_folder(
+    folder: str | Path, *, overrides: Mapping[str, Any] | None = None, check: bool = True
+) -> VLM:
+    """The model in ``folder``, in evaluation mode. Reads that folder and nothing else.
+
+    Args:
+        folder: a folder that :func:`save_folder` wrote, under any name.
+        overrides: numbers of the model node to change, see :func:`override`.
+        check: warn if the golden pictures are no longer tiled as they were (never after
+            ``overrides``, which may well mean to change that).
+
+    Raises:
+        ValueError: no model folder, a newer format, damaged weights, or keys that do not fit, all
+            listed.
+    """
+    folder = Path(folder)
+    vlm = _skeleton(folder, overrides or {})
+    files = find_shards(folder)
+    check_keys(vlm, read_shapes(files), source=repr(str(folder)))
+    fill(vlm, read_tensors(files))
+    vlm.eval()
+    if check and not overrides:
+        found = preprocessing.verify(folder, vlm)
+        if found:
+            warnings.warn(
+                f"preprocessing of {str(folder)!r} is not what it was: {'; '.join(found)}",
+                stacklevel=2,
+            )
+    return vlm
+
+
+def is_model_folder(folder: str | Path) -> bool:
+    """Whether ``folder`` looks like what :func:`save_folder` writes."""
+    file = Path(folder) / CONFIG
+    if not file.is_file():
+        return False
+    plain = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return isinstance(plain, dict) and "format" in plain and "model" in plain
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The plain configuration stored in a model folder."""
+    folder = Path(folder)
+    if not is_model_folder(folder):
+        raise ValueError(
+            f"model folder must hold a {CONFIG} with format and model, {str(folder)!r} does not; "
+            "give a folder that hdvl saved"
+        )
+    plain: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    if plain["format"] != FORMAT:
+        raise ValueError(
+            f"model folder {str(folder)!r} has format {plain['format']}, this hdvl reads {FORMAT}; "
+            "install a newer hdvl"
+        )
+    return plain
+
+
+def override(
+    node: Mapping[str, Any], changes: Mapping[str, Any], where: str = ""
+) -> dict[str, Any]:
+    """``node`` with ``changes``: mappings are merged, one with ``_target_`` replaces its part.
+
+    >>> override({"tiler": {"max_tiles": 64, "exif": True}}, {"tiler": {"max_tiles": 4}})
+    {'tiler': {'max_tiles': 4, 'exif': True}}
+    """
+    unknown = sorted(f"{where}{key}" for key in changes if key not in node)
+    if unknown:
+        raise ValueError(
+            f"model has no {', '.join(unknown)} to override, there is: {', '.join(map(str, node))}"
+        )
+    changed = dict(node)
+    for key, value in changes.items():
+        merges = isinstance(value, Mapping) and isinstance(node[key], Mapping)
+        if merges and "_target_" not in value:
+            value = override(node[key], value, f"{where}{key}.")
+        changed[key] = value
+    return changed
+
+
+def _skeleton(folder: Path, overrides: Mapping[str, Any]) -> VLM:
+    node = override(located(read_config(folder)["model"], folder), overrides)
+    with parameters_on_meta():
+        vlm: VLM = build(from_plain(node))
+    return vlm
+
+
+def _write(vlm: VLM, folder: Path, plain: dict[str, Any], card: str, max_shard: int) -> None:
+    node = plain["model"]
+    write_shards(stored_tensors(vlm), folder, max_bytes=max_shard)
+    save_tokenizer(vlm.llm.tokenizer, folder / TOKENIZER)
+    described = preprocessing.describe(vlm.tiler, vlm.encoder, node["tiler"])
+    for name, content in (
+        (CONFIG, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)),
+        (preprocessing.FILE, json.dumps(described, indent=2) + "\n"),
+        ("version.json", json.dumps(versions(), indent=2) + "\n"),
+        ("README.md", card),
+    ):
+        (folder / name).write_text(content, encoding="utf-8")
+    folder.chmod(0o777 & ~_umask())  # a temporary folder is its owner's alone
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _check_rebuilds(vlm: VLM, folder: Path) -> None:
+    """The folder's own configuration must give exactly the tensors that were written."""
+    again = _skeleton(folder, {})
+    check_keys(again, read_shapes(find_shards(folder)), source="config['model']")
+    differing = untied(again, tie_groups(vlm))
+    if differing:
+        raise ValueError(f"ties must be those of config['model'], they differ: {differing}")
+
+
+def _refuse_adapters(vlm: VLM) -> None:
+    found = [name for name in vlm.state_dict() if "lora_" in name or ".base_layer." in name]
+    if found:
+        raise ValueError(
+            f"model must have no adapters, got {len(found)} such as {found[0]}; call "
+            "hdvl.training.tuning.merge_lora(vlm) first"
+        )
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()) and not is_model_folder(folder):
+        raise ValueError(
+            f"folder {str(folder)!r} holds something else than a model; give another, or empty it"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder {str(folder)!r} is a file; give another name")
+
+
+def _put_in_place(written: Path, folder: Path) -> None:
+    """Rename ``written`` to ``folder``; what was there goes only when the new one stands."""
+    if not folder.exists():
+        written.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old-", dir=folder.parent))
+    folder.rename(old)  # onto an empty folder
+    try:
+        written.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)

@@ -1,0 +1,91 @@
+"""What a model's pixels were when it was saved, so that a later drift shows itself.
+
+Three computed pictures go through the tiler. Their tiles' hashes tell "not the same bits", the
+means of the tiles tell how far apart: resize kernels differ by a grey level between processors, a changed
+filter or grid by much more.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from hdvl.model import VLM
+from hdvl.protocols import Encoder, Tiler
+
+FILE = "preprocessing.json"
+SIZES = ((97, 61), (640, 420), (233, 1200))
+TOLERANCE = 0.5
+"""Grey levels by which the mean of a tile may differ between machines."""
+
+
+def golden_picture(width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Waves, edges and fine detail from whole numbers alone: the same bytes everywhere."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.int64)
+    red = (x * 255) // max(1, width - 1)
+    green = ((x // 7 + y // 5) % 2) * 200 + (x * y) % 41
+    blue = (x * x + 3 * y * y + x * y) // 97 % 256
+    return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+
+
+def describe(tiler: Tiler, encoder: Encoder, node: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``preprocessing.json`` holds: the tiler's numbers, the encoder's, and golden tiles."""
+    return {
+        "tiler": dict(node),
+        "encoder": {
+            "tile_size": encoder.tile_size,
+            "grid": list(encoder.grid),
+            "mean": list(encoder.mean),
+            "std": list(encoder.std),
+        },
+        "golden": [_golden(tiler, width, height) for width, height in SIZES],
+    }
+
+
+def _golden(tiler: Tiler, width: int, height: int) -> dict[str, Any]:
+    tiles = tiler(golden_picture(width, height))
+    plan = tiles.plan
+    pixels = tiles.pixels.contiguous()
+    means = pixels.double().mean(dim=(1, 2, 3))
+    return {
+        "width": width,
+        "height": height,
+        "plan": [plan.rows, plan.cols, *plan.canvas, plan.count],
+        "sha256": hashlib.sha256(pixels.numpy().tobytes()).hexdigest(),
+        "tile_means": [round(float(mean), 4) for mean in means],
+    }
+
+
+def drifts(stored: Mapping[str, Any], vlm: VLM) -> list[str]:
+    """What differs between ``preprocessing.json`` and what ``vlm`` does now; maybe nothing.
+
+    Hashes that differ while the means agree within ``TOLERANCE`` are no drift.
+    """
+    now = describe(vlm.tiler, vlm.encoder, stored["tiler"])
+    found = [
+        f"encoder {key} was {old}, is {now['encoder'][key]}"
+        for key, old in stored["encoder"].items()
+        if now["encoder"][key] != old
+    ]
+    for old, new in zip(stored["golden"], now["golden"], strict=True):
+        picture = f"picture of {old['width']}x{old['height']}"
+        if new["plan"] != old["plan"]:
+            found.append(f"{picture}: plan was {old['plan']}, is {new['plan']}")
+        elif new["sha256"] != old["sha256"]:
+            pairs = zip(old["tile_means"], new["tile_means"], strict=True)
+            far = max(abs(a - b) for a, b in pairs)
+            if far > TOLERANCE:
+                found.append(f"{picture}: the mean of a tile moved by {far:.2f} grey levels")
+    return found
+
+
+def verify(folder: str | Path, vlm: VLM) -> list[str]:
+    """How the preprocessing of ``vlm`` differs from what ``folder`` recorded; maybe in nothing."""
+    file = Path(folder) / FILE
+    if not file.is_file():
+        raise ValueError(f"model folder {str(folder)!r} has no {FILE}; save the model again")
+    return drifts(json.loads(file.read_text(encoding="utf-8")), vlm)

@@ -1,0 +1,76 @@
+"""A model node that reads nothing outside its folder, and the same node ready to be built."""
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from hdvl.protocols import LLM
+
+TOKENIZER = "tokenizer"
+"""Where the tokenizer's files lie in a model folder."""
+
+_FROM_PRETRAINED, _FROM_CONFIG = ".from_pretrained", ".from_config"
+
+
+def self_contained(node: Mapping[str, Any], llm: LLM) -> dict[str, Any]:
+    """The model ``node`` with every outside source of weights or tokens taken out.
+
+    ``weights`` of any part becomes null (the folder's own weights are put in), and the LLM is
+    described by its whole transformers configuration and the tokenizer in the folder.
+    """
+    stored: dict[str, Any] = _without_weights(node)
+    stored["llm"] = _stored_llm(stored["llm"], llm)
+    reading = _outside_paths(stored, "model")
+    if reading:
+        raise ValueError(
+            f"model must be rebuilt from its folder alone, but {', '.join(reading)} would be read; "
+            "give that part a from_config, or its file a key named weights"
+        )
+    return stored
+
+
+def located(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A stored model ``node`` with its tokenizer's path made that of ``folder``."""
+    found = deepcopy(dict(node))
+    tokenizer = found["llm"]["tokenizer"]
+    tokenizer["path"] = str(folder / tokenizer["path"])
+    return found
+
+
+def _without_weights(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        rest = {key: _without_weights(value) for key, value in node.items()}
+        return {**rest, "weights": None} if "weights" in rest and "_target_" in rest else rest
+    return [_without_weights(item) for item in node] if isinstance(node, list) else node
+
+
+def _stored_llm(node: Mapping[str, Any], llm: LLM) -> dict[str, Any]:
+    target = str(node["_target_"])
+    kept = {key: value for key, value in node.items() if key not in ("_target_", "path", "dtype")}
+    return {
+        "_target_": target.removesuffix(_FROM_PRETRAINED).removesuffix(_FROM_CONFIG) + _FROM_CONFIG,
+        **kept,
+        "config": transformers_numbers(llm),
+        "tokenizer": {"_target_": "hdvl.llms.load_tokenizer", "path": TOKENIZER},
+    }
+
+
+def transformers_numbers(llm: LLM) -> dict[str, Any]:
+    """The whole transformers configuration of ``llm`` as plain data, without where it came from."""
+    text: str = llm.model.config.to_json_string(use_diff=False)  # type: ignore[attr-defined]
+    numbers: dict[str, Any] = json.loads(text)
+    for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        numbers.pop(key, None)
+    return numbers
+
+
+def _outside_paths(node: Any, where: str) -> list[str]:
+    if not isinstance(node, Mapping):
+        return []
+    reads = str(node.get("_target_", "")).endswith(_FROM_PRETRAINED) and "path" in node
+    found = [f"{where}.path={node['path']}"] if reads else []
+    for key, value in node.items():
+        found += _outside_paths(value, f"{where}.{key}")
+    return found

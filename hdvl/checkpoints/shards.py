@@ -1,0 +1,144 @@
+"""Tensors in safetensors files of bounded size, and out of them one at a time."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+GB = 1_000_000_000
+
+
+def tie_groups(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Names that mean one tensor, under the first of them: the name that is stored."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    return {group[0]: tuple(group) for group in names.values()}
+
+
+def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """What a folder holds: each tensor once, dense and with memory of its own."""
+    state = module.state_dict(keep_vars=True)
+    tensors: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name in tie_groups(module):
+        value = state[name].detach().contiguous()
+        place = value.untyped_storage().data_ptr()
+        tensors[name] = value.clone() if place in places else value
+        places.add(place)
+    return tensors
+
+
+def plan_shards(sizes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
+    """Names in order, cut into runs of at most ``max_bytes`` (a larger tensor stands alone).
+
+    >>> plan_shards({"a": 4, "b": 4, "c": 9, "d": 1}, max_bytes=8)
+    [['a', 'b'], ['c'], ['d']]
+    """
+    shards: list[list[str]] = [[]]
+    used = 0
+    for name, size in sizes.items():
+        if shards[-1] and used + size > max_bytes:
+            shards.append([])
+            used = 0
+        shards[-1].append(name)
+        used += size
+    return shards
+
+
+def write_shards(tensors: Mapping[str, Tensor], folder: Path, *, max_bytes: int) -> None:
+    """Write ``tensors`` to ``folder``: one file, or several and an index."""
+    from safetensors.torch import save_file
+
+    if max_bytes < 1:
+        raise ValueError(f"max_shard must be at least 1 byte, got {max_bytes}")
+    sizes = {name: value.numel() * value.element_size() for name, value in tensors.items()}
+    shards = plan_shards(sizes, max_bytes)
+    metadata = {"format": "pt"}
+    if len(shards) == 1:
+        save_file(dict(tensors), folder / SINGLE, metadata=metadata)
+        return
+    weight_map = {}
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file({name: tensors[name] for name in names}, folder / file, metadata=metadata)
+        weight_map.update(dict.fromkeys(names, file))
+    index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The weight files of ``folder``.
+
+    Raises:
+        ValueError: there are none, or the index names files that are not there.
+    """
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if not (folder / INDEX).is_file():
+        raise ValueError(
+            f"model folder {str(folder)!r} has no weights: neither {SINGLE} nor {INDEX}"
+        )
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        raise ValueError(f"model folder {str(folder)!r} lacks {', '.join(absent)}; copy it whole")
+    return files
+
+
+def read_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all stored tensors; no tensor is read."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file, opened in _opened(files):
+        for name in opened.keys():
+            if name in shapes:
+                raise ValueError(f"tensor {name} is stored twice, again in {str(file)!r}")
+            shapes[name] = tuple(opened.get_slice(name).get_shape())
+    return shapes
+
+
+def read_tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors one after the other: only as much memory as is kept of them."""
+    for _, opened in _opened(files):
+        for name in opened.keys():
+            yield name, opened.get_tensor(name)
+
+
+def _opened(files: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                yield file, opened
+        except SafetensorError as error:
+            raise ValueError(
+                f"weights {str(file)!r} are damaged or cut short: {error}; copy them again"
+            ) from error
+
+
+def check_keys(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], *, source: object) -> None:
+    """Compare stored ``shapes`` with what ``module`` holds.
+
+    Raises:
+        ValueError: keys are missing, surplus or of another shape; all are listed.
+    """
+    own = module.state_dict(keep_vars=True)
+    wanted = {name: tuple(own[name].shape) for name in tie_groups(module)}
+    faults = {
+        "missing": sorted(set(wanted) - set(shapes)),
+        "surplus": sorted(set(shapes) - set(wanted)),
+        "misshapen": [
+            f"{name} {shapes[name]} for {wanted[name]}"
+            for name in sorted(set(wanted) & set(shapes))
+            if shapes[name] != wanted[name]
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in faults.items() if keys)
+        raise ValueError(f"weights must fit the model, {source} does not: {listed}")

@@ -1,0 +1,63 @@
+"""Building a model without filling its weights, which are about to be read anyway."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import Parameter
+
+from hdvl.checkpoints.shards import tie_groups
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Modules built inside have their parameters on ``meta``; buffers are computed as usual.
+
+    Buffers outside the state dict (rotary frequencies) are thus right without being stored, and
+    random initialisation costs neither time nor memory.
+    """
+    register = nn.Module.register_parameter
+
+    def register_on_meta(self: nn.Module, name: str, param: Parameter | None) -> None:
+        if param is not None and param.device.type != "meta":  # a tied one is there already
+            param = Parameter(param.to("meta"), requires_grad=param.requires_grad)
+        register(self, name, param)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def fill(module: nn.Module, tensors: Iterator[tuple[str, Tensor]]) -> None:
+    """Put ``tensors`` (the stored name of each tie group) into a module built on ``meta``.
+
+    Values keep their stored dtype, parameters their memory layout and ``requires_grad``, and ties
+    stay ties. The keys must have been checked.
+    """
+    own = module.state_dict(keep_vars=True)
+    groups = tie_groups(module)
+    state: dict[str, Any] = {}
+    for name, value in tensors:
+        filled = _as_laid_out(value, like=own[name])
+        if isinstance(own[name], Parameter):
+            filled = Parameter(filled, requires_grad=own[name].requires_grad)
+        state.update(dict.fromkeys(groups[name], filled))
+    module.load_state_dict(state, assign=True)
+
+
+def _as_laid_out(value: Tensor, *, like: Tensor) -> Tensor:
+    """``value`` with the strides of ``like``: channels-last convolutions are so on purpose."""
+    if value.stride() == like.stride():
+        return value
+    return torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
+
+
+def untied(module: nn.Module, ties: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Groups of names that ``module`` ties and ``ties`` does not, or the other way round."""
+    mine = {group for group in tie_groups(module).values() if len(group) > 1}
+    theirs = {group for group in ties.values() if len(group) > 1}
+    return sorted(" = ".join(group) for group in mine ^ theirs)
