@@ -1,6 +1,5 @@
 """Learning-rate factors at chosen steps, one schedule a group, and resumption."""
 
-
 import pytest
 import torch
 from torch import nn
