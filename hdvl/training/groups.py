@@ -2,7 +2,7 @@
 
 A part is a child of the VLM: ``encoder``, ``bridge``, ``merger``, ``llm``. Its options stand in the
 config under ``optimizer.groups.PART``; an option that is null there is taken from
-``optimizer.defaults``. Layer-wise decay is that of BEiT (arXiv 2106.08254).
+``optimizer.common``. Layer-wise decay is that of BEiT (arXiv 2106.08254).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ OPTIONS = ("lr", "weight_decay", "warmup_steps", "floor", "layer_decay", "decay_
 
 
 def parameter_groups(
-    vlm: nn.Module, groups: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]
+    vlm: nn.Module, groups: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The trainable parameters of ``vlm`` as optimizer groups: complete and disjoint.
 
@@ -31,12 +31,12 @@ def parameter_groups(
         ValueError: a trainable parameter is in no part or in two, nothing is trainable, or an
             option is unknown, missing or out of range.
     """
-    _check_names(groups, defaults)
+    _check_names(groups, common)
     owner: dict[int, str] = {}
     found: dict[str, dict[str, Any]] = {}
     for part in PARTS:
         module = dict(vlm.named_children()).get(part, nn.Module())
-        options = _resolve(part, groups.get(part, {}), defaults)
+        options = _resolve(part, groups.get(part, {}), common)
         scales = layer_scales(module, options["layer_decay"])
         bare = undecayed(module, options["decay_embeddings"])
         for name, parameter in module.named_parameters():
@@ -66,7 +66,7 @@ def parameter_groups(
 def build_optimizer(node: Mapping[str, Any], groups: Sequence[dict[str, Any]]) -> Optimizer:
     """The optimizer that ``node["factory"]`` (with ``_target_`` and ``_partial_``) describes.
 
-    ``node`` is the whole ``optimizer`` config; its ``defaults`` and ``groups`` were used by
+    ``node`` is the whole ``optimizer`` config; its ``common`` and ``groups`` were used by
     :func:`parameter_groups`.
     """
     optimizer: Optimizer = build(node["factory"])(list(groups))
@@ -181,12 +181,12 @@ def _group(
     }
 
 
-def _check_names(groups: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
+def _check_names(groups: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any]) -> None:
     for part in groups:
         if part not in PARTS:
             raise ValueError(f"optimizer.groups must name parts ({', '.join(PARTS)}), got {part}")
     for place, options in (
-        ("defaults", defaults),
+        ("common", common),
         *((f"groups.{k}", v) for k, v in groups.items()),
     ):
         for option in options:
@@ -196,13 +196,13 @@ def _check_names(groups: Mapping[str, Mapping[str, Any]], defaults: Mapping[str,
                 )
 
 
-def _resolve(part: str, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _resolve(part: str, own: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {
-        name: defaults.get(name) if own.get(name) is None else own[name] for name in OPTIONS
+        name: common.get(name) if own.get(name) is None else own[name] for name in OPTIONS
     }
     for name, value in options.items():
         if value is None:
-            raise ValueError(f"optimizer.defaults.{name} must be a number, got null")
+            raise ValueError(f"optimizer.common.{name} must be a number, got null")
     if options["lr"] < 0 or options["weight_decay"] < 0 or options["warmup_steps"] < 0:
         raise ValueError(
             f"lr, weight_decay and warmup_steps of {part} must be at least 0, got {options['lr']}, "

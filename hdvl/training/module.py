@@ -58,7 +58,7 @@ class VLMModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """One optimizer whose groups carry their own rates, and one scheduler step a step."""
         config = self.optimizer_config
-        groups = parameter_groups(self.vlm, config["groups"], config["defaults"])
+        groups = parameter_groups(self.vlm, config["groups"], config["common"])
         optimizer = build_optimizer(config, groups)
         scheduler = build_scheduler(
             optimizer,

@@ -1,8 +1,8 @@
 """What trains: each part frozen, full, or frozen with low-rank adapters (LoRA, arXiv 2106.09685).
 
 The config is a plain mapping: ``encoder``, ``bridge``, ``merger``, ``llm`` each one of
-:data:`MODES`, and ``lora`` with ``defaults`` and one entry a part, whose nulls are taken from the
-defaults.
+:data:`MODES`, and ``lora`` with ``common`` and one entry a part, whose nulls are taken from
+``common``.
 """
 
 from collections.abc import Mapping
@@ -95,9 +95,9 @@ def check_tuning(tuning: Mapping[str, Any]) -> None:
 
 
 def lora_options(tuning: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The LoRA options of ``part``: its own, and the defaults where it has none."""
+    """The LoRA options of ``part``: its own, and the common ones where it has none."""
     lora = tuning.get("lora", {})
-    options = dict(lora.get("defaults", {}))
+    options = dict(lora.get("common", {}))
     options |= {name: value for name, value in lora.get(part, {}).items() if value is not None}
     known = {"rank", "alpha", "dropout", "targets"}
     if set(options) != known:

@@ -11,7 +11,7 @@ from hdvl.training.groups import build_optimizer, group_table, layer_scales, par
 
 def make(vlm: nn.Module, node: dict[str, Any], **parts: dict[str, Any]) -> list[dict[str, Any]]:
     groups = {part: node["groups"][part] | parts.get(part, {}) for part in node["groups"]}
-    return parameter_groups(vlm, groups, node["defaults"])
+    return parameter_groups(vlm, groups, node["common"])
 
 
 def by_name(groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -29,9 +29,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
     assert not any(name.startswith("llm") for name in by_name(groups))
 
 
-def test_own_numbers_come_before_the_defaults(
-    vlm: nn.Module, optimizer_node: dict[str, Any]
-) -> None:
+def test_own_numbers_come_before_the_common(vlm: nn.Module, optimizer_node: dict[str, Any]) -> None:
     groups = by_name(
         make(vlm, optimizer_node, bridge={"lr": 1e-3, "warmup_steps": 7, "floor": 0.5})
     )
@@ -41,7 +39,7 @@ def test_own_numbers_come_before_the_defaults(
     }
     bridge, llm = groups["bridge"], groups["llm"]
     assert (bridge["lr"], bridge["warmup_steps"], bridge["floor"]) == (1e-3, 7, 0.5)
-    assert llm["lr"] == optimizer_node["defaults"]["lr"]
+    assert llm["lr"] == optimizer_node["common"]["lr"]
     assert groups["bridge/no_decay"]["lr"] == 1e-3
 
 
@@ -145,14 +143,14 @@ def test_wrong_options_are_named(
         make(vlm, optimizer_node, bridge=options)
 
 
-def test_wrong_parts_and_missing_defaults_are_named(
+def test_wrong_parts_and_missing_common_are_named(
     vlm: nn.Module, optimizer_node: dict[str, Any]
 ) -> None:
-    defaults = optimizer_node["defaults"]
+    common = optimizer_node["common"]
     with pytest.raises(ValueError, match=r"optimizer.groups must name parts .*, got vision"):
-        parameter_groups(vlm, {"vision": {}}, defaults)
-    with pytest.raises(ValueError, match=r"optimizer.defaults.lr must be a number, got null"):
-        parameter_groups(vlm, {}, defaults | {"lr": None})
+        parameter_groups(vlm, {"vision": {}}, common)
+    with pytest.raises(ValueError, match=r"optimizer.common.lr must be a number, got null"):
+        parameter_groups(vlm, {}, common | {"lr": None})
 
 
 def test_layer_decay_without_layers_is_an_error(vlm: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from hdvl.training.tuning import PARTS, apply_tuning, has_lora, merge_lora, set_modes
 
-LORA = {"defaults": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": "all-linear"}}
+LORA = {"common": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": "all-linear"}}
 MODES = ("frozen", "full", "lora")
 
 
@@ -131,7 +131,7 @@ def test_a_frozen_encoder_makes_no_graph(vlm: Any) -> None:
     assert vlm.encoder(torch.rand(1, 4, 3)).grad_fn is None
 
 
-def test_own_lora_options_come_before_the_defaults(vlm: Any) -> None:
+def test_own_lora_options_come_before_the_common_ones(vlm: Any) -> None:
     chosen = tuning(llm="lora", bridge="lora")
     chosen["lora"] = LORA | {"llm": {"rank": 3, "alpha": None, "dropout": None, "targets": ["fc"]}}
     apply_tuning(vlm, chosen)
@@ -148,14 +148,14 @@ def test_own_lora_options_come_before_the_defaults(vlm: Any) -> None:
         ({"llm": "lora8"}, "tuning.llm must be one of frozen, full, lora, got lora8"),
         ({"vision": "full"}, r"tuning must name parts \(encoder, .*\) or lora, got vision"),
         ({"lora": {}}, "tuning.lora of llm must give alpha, dropout, rank, targets, got nothing"),
-        ({"lora": {"defaults": LORA["defaults"] | {"rank": 0}}}, "must have rank >= 1 and dropout"),
+        ({"lora": {"common": LORA["common"] | {"rank": 0}}}, "must have rank >= 1 and dropout"),
         (
-            {"lora": {"defaults": LORA["defaults"] | {"targets": ["q_proj"]}}},
+            {"lora": {"common": LORA["common"] | {"targets": ["q_proj"]}}},
             "each LoRA target must be in llm, q_proj is not; change tuning.lora.llm.targets",
         ),
         ({"merger": "lora"}, "tuning.merger=lora needs a linear layer, ParameterDict has none"),
         (
-            {"encoder": "lora", "lora": {"defaults": LORA["defaults"] | {"targets": ["out_proj"]}}},
+            {"encoder": "lora", "lora": {"common": LORA["common"] | {"targets": ["out_proj"]}}},
             "a LoRA target must be a layer that is called, encoder.attention.out_proj inside",
         ),
     ],
