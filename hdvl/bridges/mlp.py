@@ -6,7 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hdvl.bridges.layers import perceptron
+from hdvl.bridges.perceptron import perceptron
 from hdvl.protocols import Grid
 
 

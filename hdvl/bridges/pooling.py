@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hdvl.bridges.layers import divided, perceptron
+from hdvl.bridges.perceptron import divided, perceptron
 from hdvl.protocols import Grid
 
 

@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from hdvl.bridges.layers import divided, perceptron
+from hdvl.bridges.perceptron import divided, perceptron
 
 
 def test_depth_counts_linear_layers() -> None:
