@@ -33,8 +33,8 @@ def test_comparison_shows_two_pictures():
 
 
 def test_wrong_shares_and_indices_are_refused():
-    with pytest.raises(ValueError, match=r"locate_share must be in 0..1, got 2"):
-        synthetic(locate_share=2)
+    with pytest.raises(ValueError, match=r"locate_share must be in 0..1, got 2.0"):
+        synthetic(locate_share=2.0)
     with pytest.raises(ValueError, match="length and turns must be at least 1"):
         synthetic(turns=0)
     with pytest.raises(IndexError, match="conversation 5 is not in"):

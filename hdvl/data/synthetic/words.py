@@ -90,9 +90,11 @@ def phrase(form: str, language: str, **words: str) -> str:
 def texts() -> list[str]:
     """What a tokenizer may learn its words from: every question, and every Chinese character alone.
 
-    The characters stand often enough to become tokens before whole phrases do.
+    The characters, role names and bare phrases stand often enough to become tokens.
     """
     found = [char for char in alphabet() if ord(char) > 0x2E80] * 40
+    found += [word for form in PHRASES.values() for word in form[0].split(" ")] * 40
+    found += ["user", "assistant", "system"] * 100
     for number, language in enumerate(("en", "zh")):
         for form, spellings in PHRASES.items():
             slots = [key for key in LISTS if f"{{{key}}}" in spellings[number]]

@@ -1,0 +1,175 @@
+"""The model: parts meet in Python, pictures go into their slots, and faults are named."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from hdvl.bridges import MLP, PixelShuffleMLP
+from hdvl.encoders.conv_stem import ConvStem
+from hdvl.llms import CausalLM, build_tokenizer
+from hdvl.mergers import Concat, OverlapBlend
+from hdvl.model import VLM, next_token_loss
+from hdvl.processor import Processor, collate
+from hdvl.protocols import Message
+from hdvl.templates import ChatML
+from hdvl.tilers import SlidingWindow
+
+
+def tiny_llm() -> CausalLM:
+    config = {
+        "model_type": "qwen2",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "tie_word_embeddings": True,
+    }
+    return CausalLM.from_config(config=config, tokenizer=build_tokenizer(vocab_size=300))
+
+
+def tiny_vlm(**changes) -> VLM:
+    parts = {
+        "tiler": SlidingWindow(tile_size=64, stride=32, multiple_of=32),
+        "encoder": ConvStem(tile_size=64, stem_width=8, width=16, stem_depth=1, depth=1),
+        "bridge": partial(PixelShuffleMLP, factor=4),
+        "merger": partial(OverlapBlend, positions="sincos2d"),
+        "llm": tiny_llm(),
+        "template": ChatML(system=""),
+    }
+    torch.manual_seed(0)
+    return VLM(**{**parts, **changes}).eval()
+
+
+def messages(picture, question="What?", answer="This."):
+    return [Message("user", question, (picture,)), Message("assistant", answer)]
+
+
+@pytest.fixture
+def pictures():
+    from PIL import Image
+
+    return [Image.radial_gradient("L").resize(size).convert("RGB") for size in ((150, 100), (64, 64))]
+
+
+def test_logits_loss_and_visual_tokens(pictures):
+    vlm = tiny_vlm()
+    processor = Processor.of(vlm)
+    samples = [processor(messages(picture)) for picture in pictures]
+    batch = collate(samples, pad_id=0)
+    output = vlm(batch.input_ids, batch.pixels, batch.plans, batch.attention_mask, batch.labels)
+    assert output.logits.shape[:2] == batch.input_ids.shape
+    counts = [vlm.merger.token_count(plan) for plan in batch.plans]
+    assert [len(tokens) for tokens in output.visual_tokens] == counts
+    assert counts[0] > counts[1]
+    expected = nn.functional.cross_entropy(
+        output.logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=-100
+    )
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_padding_on_the_right_needs_no_mask(pictures):
+    vlm = tiny_vlm()
+    processor = Processor.of(vlm)
+    batch = collate([processor(messages(picture)) for picture in pictures], pad_id=0)
+    with torch.no_grad():
+        masked = vlm(batch.input_ids, batch.pixels, batch.plans, batch.attention_mask, batch.labels)
+        plain = vlm(batch.input_ids, batch.pixels, batch.plans, None, batch.labels)
+    torch.testing.assert_close(masked.loss, plain.loss)
+
+
+def test_a_batch_equals_its_samples(pictures):
+    vlm = tiny_vlm()
+    processor = Processor.of(vlm)
+    samples = [processor(messages(picture)) for picture in pictures]
+    batch = collate(samples, pad_id=0)
+    with torch.no_grad():
+        together = vlm(batch.input_ids, batch.pixels, batch.plans, batch.attention_mask)
+        for row, sample in enumerate(samples):
+            alone = vlm(sample.ids[None], sample.pixels, sample.plans)
+            length = len(sample.ids)
+            torch.testing.assert_close(
+                together.logits[row, :length], alone.logits[0], atol=1e-5, rtol=1e-4
+            )
+
+
+def test_encoding_in_chunks_gives_the_same(pictures):
+    whole, chunked = tiny_vlm(), tiny_vlm(encode_chunk=2)
+    chunked.load_state_dict(whole.state_dict())
+    sample = Processor.of(whole)(messages(pictures[0]))
+    with torch.no_grad():
+        one, other = (vlm.see(sample.pixels, sample.plans)[0] for vlm in (whole, chunked))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_text_without_pictures_needs_no_tiles():
+    vlm = tiny_vlm()
+    sample = Processor.of(vlm)([Message("user", "Hello"), Message("assistant", "Yes")])
+    assert sample.pixels.shape == (0, 3, 64, 64)
+    output = vlm(sample.ids[None], sample.pixels, sample.plans, labels=sample.labels[None])
+    assert output.visual_tokens == [] and output.loss is not None
+
+
+def test_gradients_reach_every_part(pictures):
+    vlm = tiny_vlm()
+    vlm.train()
+    sample = Processor.of(vlm)(messages(pictures[0]))
+    loss = vlm(sample.ids[None], sample.pixels, sample.plans, labels=sample.labels[None]).loss
+    loss.backward()
+    without = [name for name, p in vlm.named_parameters() if p.grad is None]
+    assert without == []
+
+
+def test_generation_equals_recomputing_every_step(pictures):
+    vlm = tiny_vlm()
+    sample = Processor.of(vlm)(messages(pictures[0])[:1], add_generation_prompt=True)
+    new = vlm.generate(
+        sample.ids[None], sample.pixels, sample.plans, max_new_tokens=8, stop_ids=[]
+    )
+    ids = sample.ids[None]
+    for step in range(8):
+        with torch.no_grad():
+            logits = vlm(ids, sample.pixels, sample.plans).logits[:, -1]
+        assert int(logits.argmax()) == int(new[0, step])
+        ids = torch.cat([ids, new[:, step : step + 1]], dim=1)
+
+
+def test_the_loss_of_no_supervised_token_is_zero_with_a_gradient():
+    logits = torch.randn(1, 4, 7, requires_grad=True)
+    loss = next_token_loss(logits, torch.full((1, 4), -100))
+    loss.backward()
+    assert float(loss.detach()) == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_other_tile_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"tiler.tile_size=96 must equal the encoder's tile_size=64"):
+        tiny_vlm(tiler=SlidingWindow(tile_size=96, stride=64, multiple_of=32))
+
+
+def test_encode_chunk_must_be_positive():
+    with pytest.raises(ValueError, match="encode_chunk must be at least 1 or null, got 0"):
+        tiny_vlm(encode_chunk=0)
+
+
+def test_an_encoder_that_lies_about_itself_is_refused():
+    encoder = ConvStem(tile_size=64, stem_width=8, width=16)
+    encoder.grid = (8, 9)
+    with pytest.raises(ValueError, match="ConvStem says grid=8x9 and width=16, but gives 64 tokens"):
+        tiny_vlm(encoder=encoder)
+
+
+def test_slots_and_tokens_must_match(pictures):
+    vlm = tiny_vlm()
+    sample = Processor.of(vlm)(messages(pictures[0]))
+    with pytest.raises(ValueError, match="input_ids hold .* image slots"):
+        vlm(sample.ids[None, 8:], sample.pixels, sample.plans)
+    with pytest.raises(ValueError, match="plans ask for .* tiles, pixels hold 1"):
+        vlm(sample.ids[None], sample.pixels[:1], sample.plans)
+
+
+def test_it_builds_on_meta():
+    with torch.device("meta"):
+        vlm = tiny_vlm(bridge=partial(MLP), merger=partial(Concat))
+    assert all(parameter.is_meta for parameter in vlm.parameters())
