@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from einops import reduce
@@ -23,6 +23,10 @@ class CausalLM(nn.Module):
 
     def __init__(self, *, model: nn.Module, tokenizer: Any = None) -> None:
         super().__init__()
+        from transformers import GenerationConfig
+
+        # Some checkpoints carry sampling settings that would fill in for whatever is not said.
+        model.generation_config = GenerationConfig()
         self.model = model
         self.tokenizer = tokenizer
         if tokenizer is not None and len(tokenizer) > self.rows:
@@ -32,7 +36,7 @@ class CausalLM(nn.Module):
             )
 
     @classmethod
-    def from_config(cls, *, config: Mapping[str, Any], tokenizer: Any = None) -> Self:
+    def from_config(cls, *, config: Mapping[str, Any], tokenizer: Any = None) -> "CausalLM":
         """A model with random weights from a plain ``config``: ``model_type`` and its numbers.
 
         ``vocab_size`` follows from the tokenizer when ``config`` does not give it. Builds on the
@@ -54,7 +58,7 @@ class CausalLM(nn.Module):
         return cls(model=model, tokenizer=tokenizer)
 
     @classmethod
-    def from_pretrained(cls, path: str, *, tokenizer: Any = None, dtype: str = "float32") -> Self:
+    def from_pretrained(cls, path: str, *, tokenizer: Any = None, dtype: str = "float32") -> "CausalLM":
         """The model in a local folder or of a hub name: safetensors only, no code from there.
 
         Args:
@@ -95,11 +99,11 @@ class CausalLM(nn.Module):
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     def add_tokens(self, tokens: Sequence[str]) -> int:
-        """Make each of ``tokens`` one id; those that are one already stay. Returns how many are new.
+        """Make each of ``tokens`` one id, unless it is one already; returns how many are new.
 
-        The tables grow when they are too short. A new row starts as the mean of the rows before it, so
-        that no new token is likelier than a typical one. The tokens are not "special" to
-        the tokenizer: ``decode`` keeps them, also where it skips special tokens.
+        The tables grow when they are too short. A new row starts as the mean of the rows before it,
+        so that no new token is likelier than a typical one. The tokens are not "special" to the
+        tokenizer: ``decode`` keeps them, also where it skips special tokens.
         """
         from tokenizers import AddedToken
 
@@ -138,10 +142,11 @@ class CausalLM(nn.Module):
         *,
         keep: Int[Tensor, " k"] | None = None,
     ) -> Float[Tensor, "b _k v"]:
-        """Logits of every position, or of the positions ``keep`` only (the head costs nothing elsewhere).
+        """Logits of every position, or of the positions ``keep`` alone, which saves the head.
 
-        Without ``attention_mask`` the plain causal kernel runs and no mask is built: right for batches
-        without padding, and for padding on the right, whose positions no earlier one sees.
+        Without ``attention_mask`` the plain causal kernel runs and no mask is built: right for
+        batches without padding, and for padding on the right, which no earlier position sees.
+        ``position_ids`` that start anew within a row, without a mask, separate packed samples.
         """
         logits: Tensor = self.model(
             inputs_embeds=embeddings,

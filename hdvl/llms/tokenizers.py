@@ -22,8 +22,8 @@ def build_tokenizer(
     """A byte-level BPE tokenizer (Radford et al., 2019, "Language models are unsupervised multitask
     learners") trained on ``texts``, the same for the same arguments.
 
-    Every text survives encoding and decoding exactly: what has no merge is spelled in bytes. A digit
-    is always a token of its own, and offsets are characters of the text.
+    Every text survives encoding and decoding exactly: what has no merge is spelled in bytes. A
+    digit is always a token of its own, and offsets are characters of the text.
 
     Args:
         texts: what the merges are learnt from; ``None`` takes the sentences of ``hdvl.llms.texts``.

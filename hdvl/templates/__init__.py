@@ -1,16 +1,27 @@
 """How conversations and boxes are written for a language model."""
 
-from hdvl.templates.boxes import Decoded, Norm1000
+from hdvl.templates.base import IMAGE, ImageSlots
+from hdvl.templates.boxes import Absolute, Decoded, Norm1000, Unit
 from hdvl.templates.encode import IGNORED, Encoded, encode
-from hdvl.templates.turns import ChatML, Hermes2, TurnTemplate
+from hdvl.templates.tokenizer_template import TokenizerTemplate
+from hdvl.templates.tokens import stop_ids
+from hdvl.templates.turns import ChatML, Hermes2, Plain, TurnTemplate, Xverse
 
 __all__ = [
     "IGNORED",
+    "IMAGE",
+    "Absolute",
     "ChatML",
     "Decoded",
     "Encoded",
     "Hermes2",
+    "ImageSlots",
     "Norm1000",
+    "Plain",
+    "TokenizerTemplate",
     "TurnTemplate",
+    "Unit",
+    "Xverse",
     "encode",
+    "stop_ids",
 ]

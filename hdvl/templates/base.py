@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hdvl.protocols import BoxCodec, Message
-from hdvl.templates.boxes import Norm1000
+from hdvl.templates.boxes import Norm1000, tags_of
 
 IMAGE = "<image>"
 """What stands for a picture in the text of a message."""
@@ -12,13 +12,18 @@ IMAGE = "<image>"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSlots:
-    """How pictures are written.
+    """How pictures are written into the text.
 
-    Each picture becomes ``numbering`` (with ``{k}`` counting from 1 over the conversation),
-    ``image_prefix``, ``image_token``, ``image_suffix``. Pictures that no ``<image>`` places stand in front of the
-    text, each followed by ``image_separator``.
+    A picture becomes ``numbering``, ``image_prefix``, ``image_token``, ``image_suffix``. Pictures
+    that no ``<image>`` places stand in front of the text, each followed by ``image_separator``.
 
-    ``image_prefix`` and ``image_suffix`` are one token each (``<img>``, ``</img>``) or empty.
+    Attributes:
+        image_token: one id, repeated for each visual token of the picture.
+        image_prefix: a token such as ``<img>``, or empty.
+        image_suffix: a token such as ``</img>``, or empty.
+        image_separator: stands after a picture that is put in front of the text.
+        numbering: such as ``"Picture {k}: "``, k counting from 1 over the conversation, or empty.
+        boxes: how boxes are written.
     """
 
     image_token: str = "<|image_pad|>"
@@ -42,30 +47,31 @@ class ImageSlots:
     def image_tokens(self) -> tuple[str, ...]:
         """The tokens that pictures and boxes need."""
         around = (self.image_prefix, self.image_token, self.image_suffix)
-        return (*(token for token in around if token), *getattr(self.boxes, "tokens", ()))
+        return (*(token for token in around if token), *tags_of(self.boxes))
 
     def place_images(self, messages: Sequence[Message]) -> list[str]:
         """The text of each message with its pictures written out.
 
         Raises:
-            ValueError: a message has not as many ``<image>`` as pictures (and not none at all).
+            ValueError: a message has pictures and ``<image>`` in different numbers (but not none).
         """
-        texts, k = [], 0
+        texts, k = list[str](), 0
         for number, message in enumerate(messages):
             pieces = message.text.split(IMAGE)
             count = len(message.images)
             if len(pieces) == 1:
-                pieces = [""] + [self.image_separator] * count
+                pieces = ["", *[self.image_separator] * count]
                 pieces[-1] += message.text
             if len(pieces) != count + 1:
                 raise ValueError(
                     f"message {number} ({message.role}) must have as many {IMAGE} as pictures, got "
                     f"{len(pieces) - 1} in its text and {count} pictures: {message.text[:200]!r}"
                 )
-            text = pieces[0]
-            for piece in pieces[1:]:
-                k += 1
-                text += self.numbering.replace("{k}", str(k))
-                text += self.image_prefix + self.image_token + self.image_suffix + piece
-            texts.append(text)
+            slots = [self._slot(k + i + 1) for i in range(count)]
+            k += count
+            texts.append(pieces[0] + "".join(s + p for s, p in zip(slots, pieces[1:], strict=True)))
         return texts
+
+    def _slot(self, k: int) -> str:
+        number = self.numbering.replace("{k}", str(k))
+        return number + self.image_prefix + self.image_token + self.image_suffix

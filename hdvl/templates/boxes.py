@@ -1,30 +1,41 @@
 """Box codecs: how a box is written in text, and found again in source pixels."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hdvl.protocols import Box, GroundedBox
+from hdvl.protocols import Box, BoxCodec, GroundedBox
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _CORNERS = re.compile(rf"\s*\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)\s*")
+_FOUR = re.compile(rf"{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}")
+_TAGGED = re.compile(
+    r"<ref>(?P<label>(?:(?!<ref>|<box>).)*?)</ref>|(?P<stray><ref>)"
+    r"|<box>(?P<box>[^<]*)(?P<end></box>)?",
+    re.DOTALL,
+)
+# Something like "[12, 34": numbers with at least one comma; "[1]" and "[see there]" are prose.
+_BRACKETED = re.compile(r"\[(?P<box>[-\d.\s]*,[-\d.,\s]*)(?P<end>\])?")
 _PICTURE = re.compile(r"\bPicture (\d+):")
 
 
 class Decoded(NamedTuple):
-    """The boxes found in a text, and the pieces that look like boxes but are not."""
+    """The boxes found in a text, and the pieces that begin like boxes but are none."""
 
     boxes: list[GroundedBox]
     errors: list[str]
 
 
-def _check_size(width: int, height: int) -> None:
+def tags_of(codec: BoxCodec) -> tuple[str, ...]:
+    """The tags of ``codec`` that must be tokens of their own; codecs of plain text have none."""
+    return tuple(getattr(codec, "tokens", ()))
+
+
+def _check(box: Box, width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise ValueError(f"picture size must be at least 1x1, got {width}x{height}")
-
-
-def _check_box(box: Box) -> None:
     if not (box[0] <= box[2] and box[1] <= box[3]):
         raise ValueError(f"box must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, got {box}")
 
@@ -34,22 +45,30 @@ def _clip(value: float, top: float) -> float:
 
 
 def _picture(text: str, position: int, count: int) -> int:
-    """The picture that a box at ``position`` means: the last ``Picture k:`` before it, or else the last."""
+    """Which picture a box at ``position`` is in: the last ``Picture k:`` before it, or the last."""
     marks = [int(match[1]) for match in _PICTURE.finditer(text, 0, position)]
     return marks[-1] - 1 if marks else count - 1
 
 
-def _ordered(values: Sequence[float]) -> Box:
-    x0, y0, x1, y1 = values
+def _where(picture: int | None) -> str:
+    return "" if picture is None else f"Picture {picture + 1}: "
+
+
+def _to_pixels(values: Sequence[str], scale: float, width: int, height: int) -> Box:
+    """Numbers as written, of which ``scale`` are the whole side, clipped to the picture."""
+    x0, y0, x1, y1 = (
+        _clip(float(value) * side / scale, side)
+        for value, side in zip(values, (width, height, width, height), strict=True)
+    )
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Norm1000:
-    """``<ref>label</ref><box>(x1,y1),(x2,y2)</box>``, integers in thousandths of the picture.
+    """``<ref>label</ref><box>(x1,y1),(x2,y2)</box>``, whole numbers in thousandths of the picture.
 
-    As Qwen-VL writes them (Bai et al., 2023, "Qwen-VL", arXiv:2308.12966): 0 <= v <= 999, and v means
-    v / ``divisor`` of the width or height. The box that covers the picture ends at 999.
+    As Qwen-VL writes them (Bai et al., 2023, "Qwen-VL", arXiv:2308.12966): 0 <= v <= 999, and v
+    means v / ``divisor`` of the width or height. With 1000 a box ends at 0.999 of them at most.
 
     >>> Norm1000().encode((536, 509, 588, 602), 1000, 1000, label="击掌")
     '<ref>击掌</ref><box>(536,509),(588,602)</box>'
@@ -69,17 +88,14 @@ class Norm1000:
     def encode(
         self, box: Box, width: int, height: int, *, label: str = "", picture: int | None = None
     ) -> str:
-        """``box`` in pixels of a ``width`` x ``height`` picture as text; ``picture`` counts from 0."""
-        _check_size(width, height)
-        _check_box(box)
-        sides = (width, height, width, height)
+        """``box`` in pixels of a picture as text; ``picture`` counts from 0, written from 1."""
+        _check(box, width, height)
         x0, y0, x1, y1 = (
             int(_clip(round(v * self.divisor / side), 999.0))
-            for v, side in zip(box, sides, strict=True)
+            for v, side in zip(box, (width, height, width, height), strict=True)
         )
-        where = "" if picture is None else f"Picture {picture + 1}: "
         name = f"<ref>{label}</ref>" if label else ""
-        return f"{where}{name}<box>({x0},{y0}),({x1},{y1})</box>"
+        return f"{_where(picture)}{name}<box>({x0},{y0}),({x1},{y1})</box>"
 
     def decode(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[GroundedBox]:
         """The well-formed boxes of ``text`` in source pixels; ``sizes`` are (width, height)."""
@@ -88,24 +104,108 @@ class Norm1000:
     def decode_with_errors(self, text: str, sizes: Sequence[tuple[int, int]]) -> Decoded:
         """The boxes of ``text``, and every piece that begins like a box and is none.
 
-        Each box takes the label before it, so several boxes may follow one ``<ref>``. Numbers outside 0
-        to 999 are clipped, corners in the wrong order are put right.
+        Each box takes the label before it, so several boxes may follow one ``<ref>``, and belongs
+        to the picture that the last ``Picture k:`` before it names, or else to the last one.
+        Numbers outside the picture are clipped to it, corners in the wrong order are put right.
         """
-        found, errors, label = [], [], ""
-        for match in re.finditer(r"<ref>(.*?)</ref>|<box>([^<]*)(</box>)?", text, re.DOTALL):
-            if match[1] is not None:
-                label = match[1].strip()
+        found, errors, label = list[GroundedBox](), list[str](), ""
+        for match in _TAGGED.finditer(text):
+            if match["box"] is None:
+                label = (match["label"] or "").strip()
+                errors += [match["stray"]] if match["stray"] else []
                 continue
-            corners = _CORNERS.fullmatch(match[2]) if match[3] else None
+            corners = _CORNERS.fullmatch(match["box"]) if match["end"] else None
             picture = _picture(text, match.start(), len(sizes))
             if corners is None or not 0 <= picture < len(sizes):
                 errors.append(match[0])
                 continue
             width, height = sizes[picture]
-            sides = (width, height, width, height)
-            values = [
-                _clip(float(v), 999.0) * side / self.divisor
-                for v, side in zip(corners.groups(), sides, strict=True)
-            ]
-            found.append(GroundedBox(label=label, box=_ordered(values), image=picture))
+            box = _to_pixels(corners.groups(), self.divisor, width, height)
+            found.append(GroundedBox(label=label, box=box, image=picture))
         return Decoded(found, errors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bracketed(ABC):
+    """``label [x1, y1, x2, y2]`` as plain text. The label is the words right before the bracket."""
+
+    def decode(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[GroundedBox]:
+        """The well-formed boxes of ``text`` in source pixels; ``sizes`` are (width, height)."""
+        return self.decode_with_errors(text, sizes).boxes
+
+    def decode_with_errors(self, text: str, sizes: Sequence[tuple[int, int]]) -> Decoded:
+        """The boxes of ``text``, and every bracket of numbers that is none."""
+        found, errors, done = list[GroundedBox](), list[str](), 0
+        for match in _BRACKETED.finditer(text):
+            numbers = _FOUR.fullmatch(match["box"]) if match["end"] else None
+            picture = _picture(text, match.start(), len(sizes))
+            label = _PICTURE.sub("", re.split(r"[\n;,.]", text[done : match.start()])[-1])
+            done = match.end()
+            if numbers is None or not 0 <= picture < len(sizes):
+                errors.append(match[0])
+                continue
+            width, height = sizes[picture]
+            box = self._pixels(numbers.groups(), width, height)
+            found.append(GroundedBox(label=label.strip(" :"), box=box, image=picture))
+        return Decoded(found, errors)
+
+    @abstractmethod
+    def _pixels(self, values: Sequence[str], width: int, height: int) -> Box: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit(_Bracketed):
+    """``label [x1, y1, x2, y2]`` in parts of the width and height, as LLaVA 1.5 writes boxes.
+
+    (Liu et al., 2023, "Improved baselines with visual instruction tuning", arXiv:2310.03744.)
+
+    >>> Unit().encode((10, 20, 30, 40), 100, 100, label="cat")
+    'cat [0.100, 0.200, 0.300, 0.400]'
+    """
+
+    digits: int = 3
+
+    def __post_init__(self) -> None:
+        if self.digits < 1:
+            raise ValueError(f"digits must be at least 1, got {self.digits}")
+
+    def encode(
+        self, box: Box, width: int, height: int, *, label: str = "", picture: int | None = None
+    ) -> str:
+        """``box`` in pixels of a picture as text; ``picture`` counts from 0, written from 1."""
+        _check(box, width, height)
+        sides = (width, height, width, height)
+        parts = (
+            f"{_clip(v / side, 1.0):.{self.digits}f}" for v, side in zip(box, sides, strict=True)
+        )
+        return f"{_where(picture)}{label + ' ' if label else ''}[{', '.join(parts)}]"
+
+    def _pixels(self, values: Sequence[str], width: int, height: int) -> Box:
+        return _to_pixels(values, 1.0, width, height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Absolute(_Bracketed):
+    """``label [x1, y1, x2, y2]`` in whole pixels of the source picture.
+
+    >>> Absolute().encode((10, 20, 30.4, 40), 100, 100)
+    '[10, 20, 30, 40]'
+    """
+
+    def encode(
+        self, box: Box, width: int, height: int, *, label: str = "", picture: int | None = None
+    ) -> str:
+        """``box`` in pixels of a picture as text; ``picture`` counts from 0, written from 1."""
+        _check(box, width, height)
+        sides = (width, height, width, height)
+        parts = (str(round(_clip(v, side))) for v, side in zip(box, sides, strict=True))
+        return f"{_where(picture)}{label + ' ' if label else ''}[{', '.join(parts)}]"
+
+    def _pixels(self, values: Sequence[str], width: int, height: int) -> Box:
+        x0, y0, x1, y1 = (float(value) for value in values)
+        return (
+            _clip(min(x0, x1), width),
+            _clip(min(y0, y1), height),
+            _clip(max(x0, x1), width),
+            _clip(max(y0, y1), height),
+        )

@@ -1,4 +1,4 @@
-"""A conversation as ids and labels: one rendering, one tokenisation, labels by character offsets."""
+"""A conversation as ids and labels: one rendering, one tokenisation, labels by offsets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from hdvl.protocols import Message, Rendered, Template
 from hdvl.templates.base import IMAGE
+from hdvl.templates.boxes import tags_of
+from hdvl.templates.tokens import control_tokens, tokenise
 
 IGNORED = -100
 """The label of a position that is not trained."""
@@ -17,13 +19,13 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Encoded:
-    """Ids with each picture's slots written out, their labels, and where they come from.
+    """Ids with the slots of each picture written out, their labels, and where they come from.
 
     Attributes:
-        ids: ids; each picture is ``token_counts[i]`` times the image id.
-        labels: the id where the model is trained to say it, else -100. Not shifted.
+        ids: ids; picture i is ``token_counts[i]`` times the image id.
+        labels: the id itself where the model is trained to say it, else -100. Not shifted.
         slots: (start, stop) of each picture in ``ids``.
-        truncated: ids that were cut off the end.
+        truncated: how many ids were cut off the end.
         rendered: the text and the spans that were tokenised.
     """
 
@@ -45,40 +47,49 @@ def encode(
 ) -> Encoded:
     """Render ``messages``, tokenise the text once, and label what the model is to say.
 
-    ``tokenizer.decode(ids[labels != -100])`` is the answers' text, each with its end marker.
+    ``tokenizer.decode(ids[labels != -100])`` is the text of the answers, each with its end marker.
 
-    Control tokens (the template's and the tokenizer's, but for box tags) in the text of a message are
-    refused: text must not be able to end a turn or to open a picture.
+    Control tokens (the template's and the tokenizer's, but for box tags) in the text of a message
+    are refused: text must not be able to end a turn or to open a picture.
 
-    A conversation longer than ``max_length`` loses ids at its end, and ``truncated`` says how many; where the
-    cut would touch a picture, or leave nothing to train on, it is an error.
+    A conversation longer than ``max_length`` loses ids at its end, and ``truncated`` says how many;
+    where the cut would touch a picture or leave nothing to train, it is an error.
 
     Args:
         template: how the conversation is written.
         tokenizer: a fast tokenizer of transformers that knows the template's tokens.
         messages: the turns.
         token_counts: tokens of each picture, in the order of appearance.
-        add_generation_prompt: open the assistant's turn at the end; then labels may be empty.
+        add_generation_prompt: open the assistant's turn at the end; labels may then be empty.
         max_length: most ids.
 
     Raises:
-        ValueError: pictures and placeholders differ in number, nothing is supervised, a text holds a
-            control token, the sample does not fit; the message shows the sample.
+        ValueError: pictures and placeholders differ in number, nothing is supervised, a text holds
+            a control token, or the sample does not fit; the message shows the sample.
     """
     _refuse_control_tokens(template, tokenizer, messages)
     rendered = template.render(messages, add_generation_prompt=add_generation_prompt)
-    ids, labels = _tokenise(tokenizer, rendered)
+    ids, labels = _label(tokenizer, rendered)
     image_id = _image_id(template, tokenizer)
     ids, labels, slots = _open_slots(ids, labels, image_id, token_counts, rendered)
     truncated = 0
     if max_length is not None and len(ids) > max_length:
-        truncated = _check_cut(len(ids), max_length, slots, add_generation_prompt, rendered)
+        _check_cut(len(ids), max_length, slots, add_generation_prompt, rendered)
+        truncated = len(ids) - max_length
         ids, labels = ids[:max_length], labels[:max_length]
     if not add_generation_prompt and all(label == IGNORED for label in labels):
+        after = f" after {truncated} ids were cut off" if truncated else ""
         raise ValueError(
-            f"a sample must have at least one supervised token, got none in: {_show(rendered)}"
+            f"a sample must have at least one supervised token, got none{after} in: "
+            f"{_show(rendered)}"
         )
-    return Encoded(torch.tensor(ids), torch.tensor(labels), tuple(slots), truncated, rendered)
+    return Encoded(
+        ids=torch.tensor(ids, dtype=torch.long),
+        labels=torch.tensor(labels, dtype=torch.long),
+        slots=tuple(slots),
+        truncated=truncated,
+        rendered=rendered,
+    )
 
 
 def _show(rendered: Rendered) -> str:
@@ -86,53 +97,32 @@ def _show(rendered: Rendered) -> str:
 
 
 def _refuse_control_tokens(template: Template, tokenizer: Any, messages: Sequence[Message]) -> None:
-    tags = set(getattr(template.boxes, "tokens", ()))
-    control = {*template.special_tokens, *tokenizer.all_special_tokens} - tags - {""}
+    control = control_tokens(template, tokenizer, tags_of(template.boxes))
     for number, message in enumerate(messages):
         text = message.text.replace(IMAGE, "")
         found = sorted(token for token in control if token in text)
         if found:
             raise ValueError(
-                f"text of message {number} ({message.role}) must not hold control tokens, got {found}; "
-                f"take them out or spell them otherwise: {message.text[:200]!r}"
+                f"text of message {number} ({message.role}) must not hold control tokens, got "
+                f"{found}; take them out or spell them otherwise: {message.text[:200]!r}"
             )
 
 
-def _tokenise(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]]:
-    """Ids and labels of the text. A token over the edge of a span is split there."""
-    text, spans = rendered.text, rendered.spans
-    edges = sorted({edge for span in spans for edge in span if 0 < edge < len(text)})
-    tokens = _tokens(tokenizer, text, [])
-    crossed = [e for e in edges if any(start < e < stop for _, start, stop in tokens)]
-    if crossed:
-        tokens = _tokens(tokenizer, text, crossed)
-    ids, labels = [], []
-    for token, start, stop in tokens:
-        said = any(a <= start and stop <= b and start < stop for a, b in spans)
+def _label(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]]:
+    ids, labels, spans = list[int](), list[int](), rendered.spans
+    for token, start, stop in tokenise(tokenizer, rendered):
+        said = start < stop and any(a <= start and stop <= b for a, b in spans)
         ids.append(token)
         labels.append(token if said else IGNORED)
     return ids, labels
-
-
-def _tokens(tokenizer: Any, text: str, cuts: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(id, start, stop) of the tokens of ``text``, tokenised in pieces between ``cuts``."""
-    bounds = [0, *cuts, len(text)]
-    pieces = [text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-    encoding = tokenizer(pieces, add_special_tokens=False, return_offsets_mapping=True)
-    tokens = []
-    for base, ids, offsets in zip(
-        bounds, encoding["input_ids"], encoding["offset_mapping"], strict=False
-    ):
-        tokens += [(i, base + a, base + b) for i, (a, b) in zip(ids, offsets, strict=True)]
-    return tokens
 
 
 def _image_id(template: Template, tokenizer: Any) -> int:
     ids = tokenizer(template.image_token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         raise ValueError(
-            f"image token {template.image_token!r} must be one id of the tokenizer, got {len(ids)}; "
-            f"call llm.add_tokens(template.special_tokens) first"
+            f"image token {template.image_token!r} must be one id of the tokenizer, got "
+            f"{len(ids)}; call llm.add_tokens(template.special_tokens) first"
         )
     return int(ids[0])
 
@@ -144,6 +134,7 @@ def _open_slots(
     counts: Sequence[int],
     rendered: Rendered,
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Each image id as often as its picture has tokens; pictures are never trained on."""
     places = [position for position, token in enumerate(ids) if token == image_id]
     if len(places) != len(counts):
         raise ValueError(
@@ -164,16 +155,15 @@ def _open_slots(
 
 
 def _check_cut(
-    length: int, limit: int, slots: list[tuple[int, int]], prompt: bool, rendered: Rendered
-) -> int:
+    length: int, limit: int, slots: Sequence[tuple[int, int]], prompt: bool, rendered: Rendered
+) -> None:
     if prompt:
         raise ValueError(
-            f"a prompt must not be longer than max_length={limit}, got {length} ids; fewer or smaller "
-            f"pictures, or a shorter history, fit: {_show(rendered)}"
+            f"a prompt must not be longer than max_length={limit}, got {length} ids; use smaller "
+            f"or fewer pictures, or a shorter history: {_show(rendered)}"
         )
     if slots and slots[-1][1] > limit:
         raise ValueError(
-            f"pictures must fit into max_length={limit}, got one that ends at {slots[-1][1]}; use fewer "
-            f"tiles or a larger max_length: {_show(rendered)}"
+            f"pictures must end within max_length={limit}, got one that ends at {slots[-1][1]}; "
+            f"use fewer tiles or a larger max_length: {_show(rendered)}"
         )
-    return length - limit

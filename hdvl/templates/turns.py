@@ -1,23 +1,28 @@
 """Templates made of fixed strings around each turn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from hdvl.protocols import Message, Rendered
+from hdvl.protocols import BoxCodec, Message, Rendered
 from hdvl.templates.base import ImageSlots
+from hdvl.templates.boxes import Unit
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnTemplate(ImageSlots):
     """Fixed strings around each turn: ``{prefix}{text}{end}{separator}``.
 
-    The model is trained to say an answer's text and its ``end``; ``separator`` only stands between turns.
+    The model is trained to say an answer's text and its end; the separator only divides turns.
 
     Attributes:
-        system: text of the system turn where a conversation brings none; empty for no such turn.
+        system: the system turn where a conversation brings none; empty for no such turn.
+        start: stands before everything, such as a beginning-of-sequence token.
+        separator: stands after every turn.
         markers: tokens of the template's own, beside those of pictures and boxes.
-        supervise_end: whether the end marker is trained too (without it a model never learns to stop).
-        stop: strings that end an answer.
+        extra_stop: strings that end an answer, beside ``assistant_end``.
+        supervise_end: train the end marker too; without it a model never learns to stop.
+        supervise_markers: train also the first marker of every turn, and what follows its text, as
+            Qwen-VL's published fine-tuning does.
     """
 
     system: str = ""
@@ -29,14 +34,21 @@ class TurnTemplate(ImageSlots):
     assistant_prefix: str = ""
     assistant_end: str = ""
     separator: str = ""
-    markers: tuple[str, ...] = ()
-    stop: tuple[str, ...] = ()
+    markers: Sequence[str] = ()
+    extra_stop: Sequence[str] = ()
     supervise_end: bool = True
+    supervise_markers: bool = False
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """Every token that must be one id."""
         return tuple(dict.fromkeys((*self.markers, *self.image_tokens)))
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end an answer."""
+        ends = (self.assistant_end.strip(), *self.extra_stop)
+        return tuple(dict.fromkeys(end for end in ends if end))
 
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False
@@ -50,19 +62,30 @@ class TurnTemplate(ImageSlots):
         turns = list(zip((m.role for m in messages), self.place_images(messages), strict=True))
         if self.system and turns[0][0] != "system":
             turns.insert(0, ("system", self.system))
-        text, spans = self.start, []
+        text, spans = self.start, list[tuple[int, int]]()
         for role, content in turns:
             if role == "system" and not content:
                 continue
             prefix, end = self._around(role)
-            text += prefix + content
-            if role == "assistant":
-                said = len(end) if self.supervise_end else 0
-                spans.append((len(text) - len(content), len(text) + said))
-            text += end + self.separator
+            first = len(text)
+            text += prefix + content + end + self.separator
+            spans += self._spans(role, first, prefix, content, end)
         if add_generation_prompt:
             text += self.assistant_prefix
         return Rendered(text=text, spans=tuple(spans))
+
+    def _spans(
+        self, role: str, first: int, prefix: str, content: str, end: str
+    ) -> list[tuple[int, int]]:
+        said = first + len(prefix)
+        stop = said + len(content)
+        if self.supervise_markers:
+            marker = next((m for m in self.markers if prefix.startswith(m)), "")
+            begin = said if role == "assistant" else stop
+            return [(first, first + len(marker)), (begin, stop + len(end + self.separator))]
+        if role != "assistant":
+            return []
+        return [(said, stop + len(end) * self.supervise_end)]
 
     def _around(self, role: str) -> tuple[str, str]:
         return {
@@ -83,7 +106,11 @@ class TurnTemplate(ImageSlots):
 
 @dataclass(frozen=True, kw_only=True)
 class ChatML(TurnTemplate):
-    """``<|im_start|>role\\n ... <|im_end|>\\n``, as Qwen writes it."""
+    """``<|im_start|>role\\n ... <|im_end|>\\n``, as Qwen writes it.
+
+    With ``numbering="Picture {k}: "``, ``image_prefix="<img>"``, ``image_token="<imgpad>"`` and
+    ``image_suffix="</img>"`` it is Qwen-VL-Chat's (Bai et al., 2023, arXiv:2308.12966).
+    """
 
     system: str = "You are a helpful assistant."
     system_prefix: str = "<|im_start|>system\n"
@@ -93,16 +120,52 @@ class ChatML(TurnTemplate):
     assistant_prefix: str = "<|im_start|>assistant\n"
     assistant_end: str = "<|im_end|>"
     separator: str = "\n"
-    markers: tuple[str, ...] = ("<|im_start|>", "<|im_end|>")
-    stop: tuple[str, ...] = ("<|im_end|>",)
+    markers: Sequence[str] = ("<|im_start|>", "<|im_end|>")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hermes2(ChatML):
-    """ChatML without newlines between turns, as InternVL-Chat 1.2 was trained on it."""
+    """ChatML without newlines between the turns, as InternVL-Chat 1.2 was trained on it.
+
+    (Chen et al., 2023, "InternVL", arXiv:2312.14238.)
+    """
 
     system: str = "Answer the questions."
     separator: str = ""
     image_token: str = "<IMG_CONTEXT>"
     image_prefix: str = "<img>"
     image_suffix: str = "</img>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Xverse(TurnTemplate):
+    """``Human: ...\\nAssistant: ...<|endoftext|>``, as XVERSE-V was trained on it.
+
+    Its evaluation uses ``system=""``. It was not trained on boxes; they are written as plain text.
+    """
+
+    system: str = (
+        "你是元象开发的具有图文问答能力的XChat，一旦给定你一张图片，你可以依据图片的内容，"
+        "详细地回答我的问题。"
+    )
+    system_end: str = "\n"
+    user_prefix: str = "Human: "
+    user_end: str = "\n"
+    assistant_prefix: str = "Assistant: "
+    assistant_end: str = "<|endoftext|>"
+    markers: Sequence[str] = ("<|endoftext|>",)
+    image_token: str = "<ImageHere>"
+    boxes: BoxCodec = field(default_factory=Unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(TurnTemplate):
+    """A prompt for a base model: the question, ``user_end``, the answer, and the end of text.
+
+    ``user_prefix="Question: "`` and ``user_end="\\nAnswer: "`` make the usual few-word prompt. A
+    model whose text ends otherwise needs another ``assistant_end`` (``</s>``).
+    """
+
+    user_end: str = "\n"
+    assistant_end: str = "<|endoftext|>"
+    boxes: BoxCodec = field(default_factory=Unit)

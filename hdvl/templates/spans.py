@@ -1,0 +1,127 @@
+"""Where the answers stand in what a Jinja chat template wrote: proven, or an error."""
+
+from collections.abc import Callable, Sequence
+
+Turns = list[dict[str, str]]
+Spans = list[tuple[int, int]]
+Write = Callable[[Turns], str]
+_THOUGHT = "</think>"
+
+
+def _whole(answer: str) -> tuple[int, int]:
+    return 0, len(answer)
+
+
+def _stripped(answer: str) -> tuple[int, int]:
+    start = len(answer) - len(answer.lstrip())
+    return start, max(start, len(answer.rstrip()))
+
+
+def _visible(answer: str) -> tuple[int, int]:
+    after = answer.rfind(_THOUGHT) + len(_THOUGHT) if _THOUGHT in answer else 0
+    start, stop = _stripped(answer[after:])
+    return after + start, after + stop
+
+
+# What templates keep of an answer: all of it, without outer spaces, without its reasoning.
+_KEPT = (_whole, _stripped, _visible)
+
+
+def find_answers(write: Write, turns: Turns, text: str) -> Spans:
+    """The span of each answer in ``text``, which is ``write(turns)``.
+
+    Writes the conversation again with a mark on either side of each answer. If ``text`` comes out
+    when the marks are taken away, each answer stands between its marks: no other reading is possible.
+
+    Raises:
+        ValueError: no way of placing the marks gives the text again.
+    """
+    answers = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+    opening, closing = _unused(text + "".join(turn["content"] for turn in turns))
+    for kept in _KEPT:
+        marked = write([_mark(turn, kept, opening, closing) for turn in turns])
+        if marked.replace(opening, "").replace(closing, "") != text:
+            continue
+        cores = [answer[slice(*kept(answer))] for answer in answers]
+        spans = _between(marked, opening, closing)
+        if [text[a:b] for a, b in spans] == cores:
+            return [_with_reasoning(text, s, a) for s, a in zip(spans, answers, strict=True)]
+    raise ValueError(
+        "the places of the answers cannot be proven in what this chat template writes; mark them "
+        f"in it with {{% generation %}}, or choose another template: {text[:2000]!r}"
+    )
+
+
+def check_marked(text: str, marked: Sequence[tuple[int, int]], answers: Sequence[str]) -> Spans:
+    """The spans that the template itself marked, each from its beginning to the end of the answer.
+
+    Raises:
+        ValueError: the marks are not one an answer, or do not hold the answers.
+    """
+    if len(marked) != len(answers):
+        raise ValueError(
+            f"the chat template must mark each answer once with {{% generation %}}, got "
+            f"{len(marked)} marks for {len(answers)} answers"
+        )
+    spans = Spans()
+    for (start, stop), answer in zip(marked, answers, strict=True):
+        cores = [answer[slice(*kept(answer))] for kept in _KEPT]
+        core = next((core for core in cores if core in text[start:stop]), None)
+        if core is None:
+            raise ValueError(
+                f"the part that the chat template marks with {{% generation %}} must hold the "
+                f"answer {answer[:200]!r}, got {text[start:stop][:200]!r}"
+            )
+        spans.append((start, text.rindex(core, start, stop) + len(core)))
+    return spans
+
+
+def widen_to_prompts(prompt: Write, turns: Turns, text: str, spans: Spans) -> Spans:
+    """Spans that begin where ``prompt(turns so far)`` ends, if only white space lies between.
+
+    A template that writes a space before the answer leaves it to the model to say: the prompt ends
+    before it.
+    """
+    indices = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+    widened = Spans()
+    for index, (start, stop) in zip(indices, spans, strict=True):
+        before = prompt(turns[:index]) if index else ""
+        between = text[len(before) : start]
+        proven = index > 0 and len(before) <= start and text.startswith(before)
+        widened.append((len(before) if proven and not between.strip() else start, stop))
+    return widened
+
+
+def _unused(text: str) -> tuple[str, str]:
+    free = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in text)
+    return next(free), next(free)
+
+
+def _mark(
+    turn: dict[str, str], kept: Callable[[str], tuple[int, int]], opening: str, closing: str
+) -> dict[str, str]:
+    if turn["role"] != "assistant":
+        return turn
+    answer = turn["content"]
+    start, stop = kept(answer)
+    marked = answer[:start] + opening + answer[start:stop] + closing + answer[stop:]
+    return {**turn, "content": marked}
+
+
+def _between(marked: str, opening: str, closing: str) -> Spans:
+    """Spans between the marks, counted in the text without marks."""
+    spans, start, clean = Spans(), 0, 0
+    for character in marked:
+        if character == opening:
+            start = clean
+        elif character == closing:
+            spans.append((start, clean))
+        else:
+            clean += 1
+    return spans
+
+
+def _with_reasoning(text: str, span: tuple[int, int], answer: str) -> tuple[int, int]:
+    start, stop = span
+    whole = answer.strip()
+    return (min(start, stop - len(whole)), stop) if text[:stop].endswith(whole) else (start, stop)

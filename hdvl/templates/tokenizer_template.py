@@ -1,0 +1,138 @@
+"""The chat template that comes with a tokenizer, and where the answers stand in what it writes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hdvl.protocols import Message, Rendered
+from hdvl.templates.base import ImageSlots
+from hdvl.templates.spans import Spans, Turns, check_marked, find_answers, widen_to_prompts
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTemplate(ImageSlots):
+    """A Jinja chat template, as tokenizers carry them, with spans that are proven, never counted.
+
+    Where the template marks ``{% generation %}``, the marks are the spans. Elsewhere the
+    conversation is written twice, the second time with two marks around each answer: if taking the
+    marks out of the second gives the first, the answers stand where the marks stood. If that cannot
+    be shown, rendering is an error.
+
+    An answer's span begins where its generation prompt ends, if only white space lies between, and
+    includes the end marker: the control token that follows the answer. Reasoning before
+    ``</think>`` belongs to the span where the template keeps it as it was written.
+
+    Attributes:
+        chat_template: Jinja source.
+        variables: what the template reads beside the messages: ``bos_token``, ``enable_thinking``.
+        control: the tokenizer's special tokens.
+        end: the end marker, where no control token follows an answer; ``""`` for none.
+        system: the system turn where a conversation brings none; empty leaves it to the template.
+        supervise_end: train the end marker too.
+    """
+
+    chat_template: str
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    control: Sequence[str] = ()
+    end: str | None = None
+    system: str = ""
+    supervise_end: bool = True
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any, **options: Any) -> "TokenizerTemplate":
+        """The template of ``tokenizer``; ``options`` are fields, ``variables`` add to its own."""
+        if not tokenizer.chat_template:
+            raise ValueError(
+                "tokenizer must have a chat template, got none; choose template=chatml or another"
+            )
+        special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+        variables = {**tokenizer.special_tokens_map, **options.pop("variables", {})}
+        return cls(
+            chat_template=tokenizer.get_chat_template(),
+            variables=variables,
+            control=tuple(sorted({*special, *tokenizer.all_special_tokens})),
+            **options,
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: str, **options: Any) -> "TokenizerTemplate":
+        """The template of the tokenizer in a local folder or of a hub name."""
+        from transformers import AutoTokenizer
+
+        return cls.from_tokenizer(AutoTokenizer.from_pretrained(path), **options)
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Every token that must be one id; the tokenizer has those of its template."""
+        return tuple(dict.fromkeys(self.image_tokens))
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end an answer: the end marker, and the end of sequence."""
+        text = self.render([Message("user", "a"), Message("assistant", "b")]).text
+        end = self._end(text, text.rindex("b") + 1).strip()
+        return tuple(dict.fromkeys(s for s in (end, self.variables.get("eos_token")) if s))
+
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False
+    ) -> Rendered:
+        """The conversation as the template writes it, and the spans of the answers.
+
+        Raises:
+            ValueError: the template refuses the conversation, or the spans cannot be proven.
+        """
+        texts = self.place_images(messages)
+        turns = [{"role": m.role, "content": t} for m, t in zip(messages, texts, strict=True)]
+        if self.system and turns and turns[0]["role"] != "system":
+            turns.insert(0, {"role": "system", "content": self.system})
+        text, marked = self._write(turns, add_generation_prompt)
+        answers = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+        if marked is not None:
+            spans = check_marked(text, marked, answers)
+        else:
+            spans = find_answers(lambda t: self._write(t, add_generation_prompt)[0], turns, text)
+            spans = widen_to_prompts(lambda t: self._write(t, True)[0], turns, text, spans)
+        ends = [self._end(text, stop) for _, stop in spans]
+        return Rendered(
+            text=text,
+            spans=tuple(
+                (start, stop + len(end) * self.supervise_end)
+                for (start, stop), end in zip(spans, ends, strict=True)
+            ),
+        )
+
+    def _end(self, text: str, position: int) -> str:
+        """The end marker at ``position``, with the white space before it."""
+        if self.end is not None:
+            found = self.end if text.startswith(self.end, position) else None
+        else:
+            tokens = "|".join(re.escape(t) for t in sorted(self.control, key=len, reverse=True))
+            match = re.compile(rf"\s*(?:{tokens})").match(text, position) if tokens else None
+            found = match[0] if match else None
+        if found is None:
+            expected = "a control token of the tokenizer" if self.end is None else repr(self.end)
+            raise ValueError(
+                f"an answer must be followed by its end marker, {expected}, got "
+                f"{text[position : position + 40]!r}; say what it is with template.end"
+            )
+        return found
+
+    def _write(self, turns: Turns, prompt: bool) -> tuple[str, Spans | None]:
+        from jinja2 import TemplateError
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        marks = _GENERATION.search(self.chat_template) is not None
+        try:
+            texts, spans = render_jinja_template(
+                conversations=[turns],
+                chat_template=self.chat_template,
+                return_assistant_tokens_mask=marks,
+                add_generation_prompt=prompt,
+                **self.variables,
+            )
+        except TemplateError as error:
+            raise ValueError(f"the chat template refuses the conversation: {error}") from error
+        return texts[0], spans[0] if marks else None

@@ -1,0 +1,109 @@
+"""What a tokenizer makes of a rendered text: ids, and the characters that each stands for."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from hdvl.protocols import Rendered, Template
+
+
+class Token(NamedTuple):
+    """An id and the characters ``start:stop`` of the text that it stands for."""
+
+    id: int
+    start: int
+    stop: int
+
+
+def tokenise(tokenizer: Any, rendered: Rendered) -> list[Token]:
+    """The tokens of the text, none of which reaches over the edge of a span.
+
+    The text is tokenised once. Where a token lies over an edge (an answer that begins with a
+    newline after a newline), the text is cut there and tokenised in pieces: in generation the
+    prompt ends at that very edge.
+
+    Raises:
+        ValueError: the tokenizer cannot be cut there, because pieces of text give other text.
+    """
+    text = rendered.text
+    tokens = _pieces(tokenizer, text, [])
+    edges = sorted({edge for span in rendered.spans for edge in span if 0 < edge < len(text)})
+    inside = {edge for token in tokens for edge in range(token.start + 1, token.stop)}
+    crossed = [edge for edge in edges if edge in inside]
+    if not crossed:
+        return tokens
+    cut = _pieces(tokenizer, text, crossed)
+    if _text(tokenizer, cut) != _text(tokenizer, tokens):
+        around = [text[max(0, edge - 20) : edge + 20] for edge in crossed]
+        raise ValueError(
+            f"a token must not reach over the edge of an answer, got one in {around}, and this "
+            f"tokenizer cannot be cut there; end the prompt with a newline or a special token"
+        )
+    return cut
+
+
+def _text(tokenizer: Any, tokens: Sequence[Token]) -> str:
+    ids = [token.id for token in tokens]
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _pieces(tokenizer: Any, text: str, cuts: Sequence[int]) -> list[Token]:
+    bounds = [0, *cuts, len(text)]
+    encoding = tokenizer(
+        [text[a:b] for a, b in pairwise(bounds)],
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+    )
+    greedy = _greedy_tokens(tokenizer, len(tokenizer))
+    tokens = list[Token]()
+    for base, ids, offsets in zip(
+        bounds, encoding["input_ids"], encoding["offset_mapping"], strict=False
+    ):
+        done = base
+        for token, (start, stop) in zip(ids, offsets, strict=True):
+            # Some tokenizers leave spaces out of their offsets: they are of the token after them.
+            start, stop = min(base + start, done), base + stop
+            done = max(done, stop)
+            if token in greedy:  # and some markers take the spaces around them into theirs
+                start = text.index(greedy[token], start, stop)
+                stop = start + len(greedy[token])
+            tokens.append(Token(token, start, stop))
+    return tokens
+
+
+@lru_cache(maxsize=8)
+def _greedy_tokens(tokenizer: Any, size: int) -> dict[int, str]:
+    """Markers that swallow the spaces beside them. ``size`` makes room for tokens added later."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {i: str(t) for i, t in added if t.lstrip or t.rstrip}
+
+
+@lru_cache(maxsize=8)
+def _special_tokens(tokenizer: Any, size: int) -> frozenset[str]:
+    added = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    return frozenset({*added, *tokenizer.all_special_tokens})
+
+
+def control_tokens(template: Template, tokenizer: Any, tags: Sequence[str]) -> set[str]:
+    """What a message must not hold: markers of template and tokenizer, but for ``tags``."""
+    special = _special_tokens(tokenizer, len(tokenizer))
+    return {*template.special_tokens, *template.stop, *special} - {*tags, ""}
+
+
+def stop_ids(template: Template, tokenizer: Any) -> list[int]:
+    """Ids that end an answer: the template's stop strings, and the tokenizer's end of sequence.
+
+    Raises:
+        ValueError: none of them is one id, so generation could not be told where to stop.
+    """
+    pieces = [tokenizer(stop, add_special_tokens=False)["input_ids"] for stop in template.stop]
+    ids = [piece[0] for piece in pieces if len(piece) == 1]
+    if tokenizer.eos_token_id is not None:
+        ids.append(tokenizer.eos_token_id)
+    if not ids:
+        raise ValueError(
+            f"one of the stop strings {list(template.stop)} must be one id of the tokenizer; call "
+            f"llm.add_tokens(template.special_tokens) first"
+        )
+    return sorted(set(ids))
