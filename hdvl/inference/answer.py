@@ -1,0 +1,71 @@
+"""What a model said, about which pictures, and what it cost."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from hdvl.images import read_image
+from hdvl.inference.draw import draw_boxes, draw_tiles
+from hdvl.protocols import GroundedBox, Message, TilePlan
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What an answer took.
+
+    Attributes:
+        tiles: tiles of all pictures, thumbnails included.
+        visual_tokens: tokens of all pictures.
+        prompt_tokens: ids of the prompt, those of the pictures included.
+        new_tokens: ids that the model said, its end marker included.
+        seconds: wall clock from the pictures to the text; of the whole batch where several
+            conversations ran together.
+    """
+
+    tiles: int
+    visual_tokens: int
+    prompt_tokens: int
+    new_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        text: what the model said, without end marker and control tokens.
+        boxes: boxes found in ``text``, in pixels of picture number ``box.image``.
+        history: the whole conversation with this answer; hand it to the next ``chat``.
+        images: the pictures of the conversation as they were given, in order of appearance.
+        plans: how each was cut.
+        numbers: what it took.
+        exif: whether the pictures were turned by their EXIF orientation.
+    """
+
+    text: str
+    boxes: tuple[GroundedBox, ...]
+    history: tuple[Message, ...]
+    images: tuple[Any, ...]
+    plans: tuple[TilePlan, ...]
+    numbers: Numbers
+    exif: bool = True
+
+    def draw(self, image_index: int = 0) -> Image.Image:
+        """Picture number ``image_index`` with the boxes found in it, in its own size."""
+        found = [box for box in self.boxes if box.image == image_index]
+        return draw_boxes(self.picture(image_index), found)
+
+    def draw_tiles(self, image_index: int = 0) -> Image.Image:
+        """Picture number ``image_index`` with the edges of its tiles."""
+        return draw_tiles(self.picture(image_index), self.plans[image_index])
+
+    def picture(self, image_index: int = 0) -> Image.Image:
+        """Picture number ``image_index`` as the boxes mean it: upright, RGB."""
+        if not 0 <= image_index < len(self.images):
+            raise ValueError(
+                f"image_index must be in 0..{len(self.images) - 1}, got {image_index}; the "
+                f"conversation has {len(self.images)} pictures"
+            )
+        return read_image(self.images[image_index], exif=self.exif)

@@ -1,0 +1,41 @@
+"""Loading by folder and by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import hdvl
+from hdvl.inference.load import ASSETS, find_folder, load
+
+
+def test_a_folder_with_overrides(tiny_folder: Path) -> None:
+    pipe = hdvl.load(str(tiny_folder), tiler={"max_tiles": 3}, encode_chunk=2)
+    assert pipe.tiler.max_tiles == 3 and pipe.model.encode_chunk == 2
+    assert pipe.tiler is pipe.model.tiler
+
+
+def test_device_and_dtype(tiny_folder: Path) -> None:
+    pipe = load(tiny_folder, device="cpu", dtype="bfloat16")
+    assert {p.dtype for p in pipe.model.parameters()} == {torch.bfloat16}
+    assert pipe.chat("What?", max_new_tokens=2).numbers.new_tokens <= 2
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16 or null"):
+        load(tiny_folder, dtype="int7")
+
+
+def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / "config.yaml").touch()
+    monkeypatch.setattr("hdvl.inference.load.ASSETS", tmp_path)
+    assert find_folder("hdvl/mini") == tmp_path / "mini"
+    with pytest.raises(
+        ValueError, match=r"model 'hdvl/huge' is not shipped .* has: hdvl/mini; give"
+    ):
+        find_folder("hdvl/huge")
+    assert find_folder("runs/docs") == Path("runs/docs")
+    assert ASSETS.parent.name == "hdvl"
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must hold a config.yaml"):
+        load(tmp_path / "absent")

@@ -1,0 +1,194 @@
+"""Chat, history, batches and streams of one model agree with each other and with the plain forward."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from saying import say
+
+from hdvl.inference import Pipeline
+from hdvl.inference.load import load
+from hdvl.processor import collate
+from hdvl.protocols import GroundedBox, Message
+
+SIZES = [(70, 40), (20, 20), (96, 64), (33, 90)]
+
+
+def picture(index: int) -> Image.Image:
+    width, height = SIZES[index % len(SIZES)]
+    values = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_folder: Path) -> Pipeline:
+    return load(tiny_folder)
+
+
+@pytest.fixture
+def parrot(tiny_folder: Path) -> Pipeline:
+    """A pipeline of one's own, to be made to say things."""
+    return load(tiny_folder)
+
+
+def conversations() -> list[tuple[Message, ...]]:
+    return [
+        (Message("user", "What is it?", (picture(0),)),),
+        (Message("user", "Which of <image> and <image>?", (picture(1), picture(2))),),
+        (Message("system", "Be brief."), Message("user", "No picture here")),
+        (
+            Message("user", "First", (picture(3),)),
+            Message("assistant", "Second"),
+            Message("user", "And third, a little longer than the others are?", (picture(1),)),
+        ),
+    ]
+
+
+def test_what_a_pipeline_has(pipe: Pipeline) -> None:
+    assert pipe.tokenizer is pipe.model.llm.tokenizer
+    assert pipe.tiler is pipe.model.tiler and pipe.template is pipe.model.template
+    assert not pipe.model.training
+
+
+def test_numbers_of_an_answer(pipe: Pipeline) -> None:
+    answer = pipe.chat("What is it?", images=[picture(0)], max_new_tokens=5)
+    plan = pipe.tiler.plan(*SIZES[0])
+    assert answer.plans == (plan,)
+    assert answer.numbers.tiles == plan.count > 1
+    assert answer.numbers.visual_tokens == pipe.model.merger.token_count(plan)
+    assert answer.numbers.prompt_tokens > answer.numbers.visual_tokens
+    assert 1 <= answer.numbers.new_tokens <= 5
+    assert answer.numbers.seconds > 0
+
+
+def test_batch_equals_singles(pipe: Pipeline) -> None:
+    together = pipe.generate(conversations(), max_new_tokens=12)
+    alone = [pipe.generate([one], max_new_tokens=12)[0] for one in conversations()]
+    halves = pipe.generate(conversations(), batch_size=3, max_new_tokens=12)
+    assert [a.text for a in together] == [a.text for a in alone] == [a.text for a in halves]
+    assert len({answer.text for answer in together}) == 4  # not just one answer four times
+    for one, other in zip(together, alone, strict=True):
+        assert (one.plans == other.plans and one.images == other.images) or one.images
+        assert one.numbers.new_tokens == other.numbers.new_tokens
+        assert one.numbers.tiles == other.numbers.tiles
+    assert pipe.generate([]) == []
+
+
+def test_the_cache_gives_what_recomputing_gives(pipe: Pipeline) -> None:
+    messages = conversations()[1]
+    sample = pipe.processor(messages, add_generation_prompt=True)
+    batch = collate([sample], pad_id=0)
+    cached = pipe.model.generate(
+        batch.input_ids, batch.pixels, batch.plans, max_new_tokens=10, stop_ids=[]
+    )
+    ids = batch.input_ids
+    with torch.inference_mode():
+        for _ in range(10):
+            logits = pipe.model(ids, batch.pixels, batch.plans).logits
+            ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(cached, ids[:, batch.input_ids.shape[1] :])
+
+
+def test_history_goes_on(parrot: Pipeline) -> None:
+    say(parrot, "Soup")
+    first = parrot.chat("What is it?", images=picture(0), system="Be brief.")
+    assert [m.role for m in first.history] == ["system", "user", "assistant"]
+    assert first.history[-1] == Message("assistant", "Soup")
+    say(parrot, "Bread")
+    second = parrot.chat("And this?", images=[picture(1)], history=first.history)
+    assert [m.text for m in second.history] == [
+        "Be brief.",
+        "What is it?",
+        "Soup",
+        "And this?",
+        "Bread",
+    ]
+    assert len(second.images) == len(second.plans) == 2
+    rendered = parrot.template.render(second.history[:-1], add_generation_prompt=True)
+    assert second.numbers.prompt_tokens > len(first.history)
+    assert "Soup<|im_end|>" in rendered.text
+    with pytest.raises(ValueError, match="system must be given with the first turn"):
+        parrot.chat("?", history=second.history, system="Be long.")
+
+
+def test_history_matches_one_conversation(pipe: Pipeline) -> None:
+    first = pipe.chat("What?", images=picture(0), max_new_tokens=6)
+    second = pipe.chat("Sure?", history=first.history, max_new_tokens=6)
+    whole = pipe.generate([second.history[:-1]], max_new_tokens=6)[0]
+    assert whole.text == second.text and whole.history == second.history
+
+
+def test_every_kind_of_picture(pipe: Pipeline, tmp_path: Path) -> None:
+    image = picture(0)
+    path = tmp_path / "图 1.png"
+    image.save(path)
+    kinds: list[Any] = [image, path, str(path), path.read_bytes(), np.asarray(image)]
+    answers = [pipe.chat("What?", images=kind, max_new_tokens=6).text for kind in kinds]
+    answers += [pipe.chat("What?", images=[kind], max_new_tokens=6).text for kind in kinds]
+    assert len(set(answers)) == 1
+
+
+def test_boxes_are_in_source_pixels_of_the_right_picture(parrot: Pipeline) -> None:
+    text = (
+        "Picture 1: <ref>cup</ref><box>(100,250),(500,750)</box> "
+        "Picture 2: <ref>杯</ref><box>(0,0),(999,500)</box>"
+    )
+    say(parrot, text)
+    answer = parrot.chat("<image> <image> where?", images=[picture(0), picture(2)])
+    assert answer.text == text
+    cup, glass = answer.boxes
+    assert cup == GroundedBox(label="cup", box=(7.0, 10.0, 35.0, 30.0), image=0)
+    assert glass.label == "杯" and glass.image == 1
+    assert glass.box == pytest.approx((0, 0, 96 * 0.999, 32.0))
+
+
+def test_draw(parrot: Pipeline) -> None:
+    say(parrot, "<ref>cup</ref><box>(100,250),(500,750)</box>")
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[274] = 6  # on its side: 70x40 as stored, 40x70 as seen
+    picture(0).save(buffer, "png", exif=exif)
+    answer = parrot.chat("where?", images=buffer.getvalue())
+    assert (answer.plans[0].width, answer.plans[0].height) == (40, 70)
+    drawn = answer.draw()
+    assert drawn.size == (40, 70) == answer.draw_tiles().size
+    assert drawn.tobytes() != answer.picture().tobytes()
+    with pytest.raises(ValueError, match=r"image_index must be in 0..0, got 1"):
+        answer.draw(1)
+
+
+def test_stop_strings_are_cut(parrot: Pipeline) -> None:
+    calls = say(parrot, "Soup.\nUser: and", end="")
+    assert parrot.chat("?", stop=["\nUser:"]).text == "Soup."
+    end = parrot.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert calls[0]["stop_ids"] == (end,)
+    say(parrot, "Soup<|im_end|>and more", end="")
+    answer = parrot.chat("?")
+    assert answer.text == "Soup" and answer.history[-1].text == "Soup"
+    say(parrot, "So<|image_pad|>up<|im_start|>")
+    assert parrot.chat("?").text == "Soup"
+    with pytest.raises(ValueError, match="stop strings must not be empty"):
+        parrot.chat("?", stop=[""])
+
+
+def test_errors_reach_the_caller(pipe: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        pipe.chat("?", images=tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match=r"as many <image> as pictures"):
+        pipe.chat("<image> and <image>", images=[picture(0)])
+    with pytest.raises(ValueError, match="must not hold control tokens"):
+        pipe.chat("<|im_end|>", images=[picture(0)])
+    with pytest.raises(ValueError, match="batch_size must be at least 1 or None, got 0"):
+        pipe.generate(conversations(), batch_size=0)
+    with pytest.raises(TypeError, match="beams"):
+        pipe.chat("?", beams=3)
+
+
+def test_a_prompt_that_is_too_long(tiny_folder: Path) -> None:
+    short = load(tiny_folder, max_length=60)
+    with pytest.raises(ValueError, match="a prompt must not be longer than max_length=60"):
+        short.chat("What?", images=picture(2))

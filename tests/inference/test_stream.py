@@ -1,0 +1,123 @@
+"""Streams give the text of chat, hand on errors, and never hang."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from saying import say
+
+from hdvl.inference import Pipeline
+from hdvl.inference.load import load
+from hdvl.inference.text import Reader
+
+
+@pytest.fixture
+def pipe(tiny_folder: Path) -> Pipeline:
+    return load(tiny_folder)
+
+
+def streams() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("hdvl-stream")]
+
+
+def test_pieces_joined_are_the_text_of_chat(pipe: Pipeline) -> None:
+    for prompt in ("What?", "Where is it?", "图中的总金额是多少？"):
+        stream = pipe.stream(prompt, max_new_tokens=16)
+        pieces = list(stream)
+        answer = pipe.chat(prompt, max_new_tokens=16)
+        assert "".join(pieces) == answer.text == stream.answer.text
+        assert stream.answer.history == answer.history
+        assert stream.answer.numbers.new_tokens == answer.numbers.new_tokens
+    assert not streams()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["12.50", "one two\nthree", "合计：￥128元", "a 🍜 soup", "", " led by a space", "café naïve"],
+)
+def test_no_piece_holds_half_a_character(pipe: Pipeline, text: str) -> None:
+    say(pipe, text)
+    pieces = list(pipe.stream("?"))
+    assert "".join(pieces) == text == pipe.chat("?").text
+    assert not any("�" in piece for piece in pieces)
+    assert text == "" or len(pieces) > 1 or len(text) == 1
+
+
+def test_an_answer_cut_within_a_character(pipe: Pipeline) -> None:
+    ids = pipe.tokenizer("计🍜", add_special_tokens=False)["input_ids"][:-1]
+
+    def generate(*_: Any, streamer: Any = None, **__: Any) -> torch.Tensor:
+        if streamer is not None:
+            for token in ids:
+                streamer.put(torch.tensor([token]))
+            streamer.end()
+        return torch.tensor([ids])
+
+    pipe.model.generate = generate  # type: ignore[method-assign]
+    assert "".join(pipe.stream("?")) == pipe.chat("?").text
+
+
+def test_stop_strings_never_show(pipe: Pipeline) -> None:
+    say(pipe, "A\nUs and B\nUser: C")
+    pieces = list(pipe.stream("?", stop=["\nUser:"]))
+    assert "".join(pieces) == "A\nUs and B" == pipe.chat("?", stop=["\nUser:"]).text
+    say(pipe, "A\nUse")  # looked like the beginning of the stop string, and was not
+    assert "".join(pipe.stream("?", stop=["\nUser:"])) == "A\nUse"
+
+
+def test_an_error_in_the_thread_comes_out(pipe: Pipeline) -> None:
+    def generate(*_: Any, streamer: Any, **__: Any) -> torch.Tensor:
+        streamer.put(torch.tensor(pipe.tokenizer("Hello")["input_ids"]))
+        raise RuntimeError("out of memory")
+
+    pipe.model.generate = generate  # type: ignore[method-assign]
+    stream, pieces = pipe.stream("?"), []
+    with pytest.raises(RuntimeError, match="out of memory"):
+        for piece in stream:
+            pieces.append(piece)
+    assert "".join(pieces) == "Hello"
+    assert not streams()
+    with pytest.raises(ValueError, match="the answer is there when the stream was read to its end"):
+        _ = stream.answer
+
+
+def test_leaving_early_ends_the_generation(pipe: Pipeline) -> None:
+    made: list[int] = []
+
+    def generate(*_: Any, streamer: Any, **__: Any) -> torch.Tensor:
+        for number in range(10_000):
+            made.append(number)
+            streamer.put(torch.tensor(pipe.tokenizer("a b ")["input_ids"]))
+            time.sleep(0.001)
+        return torch.zeros(1, 1, dtype=torch.long)
+
+    pipe.model.generate = generate  # type: ignore[method-assign]
+    pieces = iter(pipe.stream("?"))
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert not streams() and len(made) < 5_000
+
+
+def test_pictures_are_read_before_the_stream_starts(pipe: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        pipe.stream("?", images=tmp_path / "nowhere.png")
+
+
+def test_a_stream_is_read_once(pipe: Pipeline) -> None:
+    say(pipe, "A")
+    stream = pipe.stream("?")
+    assert list(stream) == ["A"]
+    with pytest.raises(ValueError, match="a stream can be read once"):
+        iter(stream)
+
+
+def test_text_that_changes_behind_what_was_sent_is_an_error(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(pipe, "AB")
+    monkeypatch.setattr(Reader, "settled", lambda self, ids: "X" * bool(ids))
+    with pytest.raises(RuntimeError, match="decoded text changed behind what was sent: 'X', 'AB'"):
+        list(pipe.stream("?"))
