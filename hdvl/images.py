@@ -8,13 +8,16 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
-Colour = tuple[int, int, int]
+Colour = Sequence[int]
+"""Red, green and blue, 0..255."""
+
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 """What counts as a picture: a path, the bytes of a file, a Pillow picture, an array h w [c]."""
 
@@ -148,7 +151,7 @@ def to_rgb(image: Image.Image, *, background: Colour | None, name: str) -> Image
         if background is None or hole is None:
             return grey
         mask = Image.fromarray(np.asarray(image) == hole)
-        return Image.composite(Image.new("RGB", grey.size, background), grey, mask)
+        return Image.composite(Image.new("RGB", grey.size, (*background,)), grey, mask)
     try:
         if background is None or not image.has_transparency_data:
             return image.convert("RGB")

@@ -1,5 +1,6 @@
 """LLaVA-NeXT's AnyRes: the best of a few canvases, the picture kept in proportion and padded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -19,16 +20,18 @@ class AnyRes(Cutter):
 
     Published as LLaVA-NeXT, https://llava-vl.github.io/blog/2024-01-30-llava-next. ::
 
-        1000 x 400, 1 x 2 tiles of 336           0            336          672
+        1000 x 600, 2 x 2 tiles of 336           0            336          672
                                                0 ┌─────────────┬────────────┐
-        the picture fills 672 x 269          33 ├─────────────┼────────────┤
-        (plan.content), the bands above and     │   tile 0    │   tile 1   │
-        below it are black                  302 ├─────────────┼────────────┤
-                                            336 └─────────────┴────────────┘
+                                                 │      1      │     2      │  (0: the thumbnail)
+        the picture fills 672 x 404          134 ├╌╌╌╌╌╌╌╌╌╌╌╌╌┼╌╌╌╌╌╌╌╌╌╌╌╌┤
+        (plan.content), the bands above      336 ├─────────────┼────────────┤
+        and below it are black               538 ├╌╌╌╌╌╌╌╌╌╌╌╌╌┼╌╌╌╌╌╌╌╌╌╌╌╌┤
+                                                 │      3      │     4      │
+                                             672 └─────────────┴────────────┘
     """
 
     tile_size: int = 336
-    grids: tuple[Grid, ...] = LLAVA_NEXT_GRIDS
+    grids: Sequence[Sequence[int]] = LLAVA_NEXT_GRIDS
     max_tiles: int = 4
     thumbnail: Thumbnail = "first"
 
@@ -50,9 +53,9 @@ class AnyRes(Cutter):
     def plan(self, width: int, height: int) -> TilePlan:
         """The canvas for a picture of ``width`` x ``height`` pixels, and the picture's place on it.
 
-        >>> plan = AnyRes().plan(1000, 400)
+        >>> plan = AnyRes().plan(1000, 600)
         >>> plan.rows, plan.cols, plan.canvas, plan.content, plan.count
-        (1, 2, (672, 336), (0, 33, 672, 302), 3)
+        (2, 2, (672, 672), (0, 134, 672, 538), 5)
 
         >>> plan = AnyRes().plan(800, 800)
         >>> plan.boxes[1:3]  # behind the thumbnail

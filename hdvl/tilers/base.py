@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from hdvl.images import Colour
-from hdvl.protocols import Thumbnail, TilePlan, Tiles
+from hdvl.protocols import TilePlan, Tiles
 from hdvl.tilers import pixels
 
 Resample = Literal["pillow", "exact", "fast"]
@@ -40,6 +40,10 @@ class Cutter(ABC):
         if self.resample not in get_args(Resample):
             raise ValueError(f"resample must be one of {get_args(Resample)}, got {self.resample!r}")
         if self.background is not None:
+            if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
+                raise ValueError(
+                    f"background must be three numbers in 0..255, or null, got {self.background}"
+                )
             # YAML and JSON have lists only; a frozen value must hash
             object.__setattr__(self, "background", tuple(self.background))
 
@@ -64,7 +68,7 @@ class Cutter(ABC):
         )
 
 
-def check_thumbnail(thumbnail: Thumbnail) -> None:
+def check_thumbnail(thumbnail: str | None) -> None:
     """Refuse what is neither ``first`` nor ``last`` nor ``None``."""
     if thumbnail not in ("first", "last", None):
         raise ValueError(f"thumbnail must be 'first', 'last' or null, got {thumbnail!r}")

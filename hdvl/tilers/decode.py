@@ -94,7 +94,8 @@ def _decode_jpeg(
             # Strict about flaws that Pillow reads over: Pillow decides what is damaged.
             pass
     if factor > 1:
-        picture.draft("RGB", (width, height))
+        # Pillow rounds down when it works out the scale from the size asked for.
+        picture.draft("RGB", (picture.width // factor, picture.height // factor))
     return _copy(upright_rgb(picture, name=name, exif=False, background=None), buffers)
 
 

@@ -1,0 +1,81 @@
+"""InternVL 1.5's dynamic tiling as published."""
+
+import doctest
+from typing import Any
+
+import pytest
+import torch
+
+import hdvl.tilers.dynamic_ratio as module
+from hdvl.protocols import Tiler
+from hdvl.tilers import DynamicRatio
+
+
+def test_examples_of_the_docstring() -> None:
+    assert doctest.testmod(module).attempted >= 3
+    assert doctest.testmod(module).failed == 0
+
+
+def test_is_a_tiler() -> None:
+    assert isinstance(DynamicRatio(), Tiler)
+
+
+def test_the_152_published_cases(internvl_case: dict[str, Any], picture: Any) -> None:
+    case = internvl_case
+    tiler = DynamicRatio(max_tiles=case["max_tiles"])
+    plan = tiler.plan(case["width"], case["height"])
+    assert (plan.cols, plan.rows) == (case["cols"], case["rows"])
+    assert plan.count == case["tiles_with_thumbnail"]
+    if case["tile_mean_rgb"] is not None:
+        tiles = tiler(picture(case["width"], case["height"]))
+        means = tiles.pixels.double().mean((2, 3))
+        want = torch.tensor(case["tile_mean_rgb"], dtype=torch.float64)
+        assert (means - want).abs().max() <= 5.001e-5  # the file has four decimals
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "cols_rows"),
+    [
+        ((448, 672), 40, (2, 3)),
+        ((100, 2000), 40, (1, 20)),
+        ((633, 633), 12, (1, 1)),
+        ((634, 634), 12, (2, 2)),
+        ((1920, 1080), 40, (7, 4)),
+        ((2048, 2048), 40, (6, 6)),
+    ],
+)
+def test_worked_examples(size: tuple[int, int], most: int, cols_rows: tuple[int, int]) -> None:
+    plan = DynamicRatio(max_tiles=most).plan(*size)
+    assert (plan.cols, plan.rows) == cols_rows
+
+
+def test_bounds_and_cover(sizes: Any) -> None:
+    for index, (width, height) in enumerate(sizes):
+        most = index % 20 + 1
+        tiler = DynamicRatio(min_tiles=min(3, most), max_tiles=most, thumbnail="first")
+        plan = tiler.plan(width, height)
+        assert min(3, most) <= len(plan.windows) <= most
+        local = plan.boxes[plan.window_slice]
+        assert sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in local) == pytest.approx(
+            width * height
+        )
+        assert plan.to_source(*map(float, plan.canvas)) == (width, height)
+
+
+def test_one_tile_is_internvl_1_2() -> None:
+    plan = DynamicRatio(max_tiles=1).plan(4000, 100)
+    assert plan.count == 1 and plan.boxes == ((0, 0, 4000, 100),)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_tiles": 0}, r"min_tiles must be in 1\.\.max_tiles=12, got 0"),
+        ({"min_tiles": 13}, r"min_tiles must be in 1\.\.max_tiles=12, got 13"),
+        ({"thumbnail": "none"}, "thumbnail must be"),
+        ({"tile_size": 0}, "tile_size must be at least 1"),
+    ],
+)
+def test_wrong_numbers(options: dict[str, Any], message: str, unchecked: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        unchecked(DynamicRatio, **options)
