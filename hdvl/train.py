@@ -1,5 +1,6 @@
 """``hdvl train``: compose a model, its data and its training, and run it."""
 
+import sys
 from typing import Any
 
 import hydra
@@ -9,10 +10,42 @@ from hdvl.config import CONF_DIR
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 def main(config: Any) -> None:
-    """Train what the configuration describes."""
-    from hdvl.training.run import run
+    """Train what the configuration describes, or go on with ``resume=RUN``.
 
-    run(config)
+    A run goes on with the config it was started with; ``key=value`` changes it, choices of groups
+    are not taken. Exit code 130 after Ctrl-C.
+    """
+    from omegaconf import OmegaConf
+
+    from hdvl.data.build import build_data
+    from hdvl.training.run import Stopped, resumed, run
+
+    if config.resume is None:
+        plain: Any = OmegaConf.to_container(config, resolve=False)
+        plain["run_dir"] = str(config.run_dir)  # ${now:} is a time: written down once
+    else:
+        plain = resumed(config.resume, changed_values())
+    try:
+        print(f"the model is in {run(plain, build_data)}")
+    except Stopped as stop:
+        print(stop)
+        sys.exit(130)
+
+
+def changed_values() -> dict[str, Any]:
+    """The ``key=value`` words of the command line, but for ``resume``."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    groups = HydraConfig.get().runtime.choices
+    values = {word.key_or_group: word.value() for word in words if word.key_or_group != "resume"}
+    for name in values:
+        if name in groups or name == "run_dir":
+            raise ValueError(
+                f"resume takes the run's own config, {name} cannot be changed; drop it"
+            )
+    return values
 
 
 if __name__ == "__main__":

@@ -1,49 +1,140 @@
-"""From a configuration to a trained model."""
+"""From a configuration to a trained model: stage after stage, each from the weights of the one before.
 
+::
+
+    RUN/train.yaml              the config of the run
+    RUN/1-align/                one folder a stage (the run folder itself without stages):
+        checkpoints/            last.ckpt, previous.ckpt
+        metrics.csv, events...  what was logged
+        finished                there once the stage is through
+    RUN/model/                  the trained model
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+import yaml
 
-from hdvl.config import build
-from hdvl.data.module import ChatData
+from hdvl.checkpoints import load_folder, save_folder
+from hdvl.config import build, from_plain, to_plain
 from hdvl.model import VLM
-from hdvl.processor import Processor
+from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
+from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
-from hdvl.training.tuning import apply_tuning
+from hdvl.training.stages import set_value, split_stages
+from hdvl.training.tuning import apply_tuning, merge_lora
+
+BuildData = Callable[..., pl.LightningDataModule]
+CONFIG, FINISHED, MODEL = "train.yaml", "finished", "model"
 
 
-def build_data(config: Any, vlm: VLM, *, seed: int) -> ChatData:
-    """The data module for ``config`` (the ``data`` group), finished with what the model knows."""
-    boxes = vlm.template.boxes
-    validation = config.validation
-    return ChatData(
-        train=build(config.train)(boxes=boxes),
-        validation=None if validation is None else build(validation)(boxes=boxes),
-        processor=Processor.of(vlm, max_length=config.max_length),
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        prefetch_factor=config.prefetch_factor,
-        shuffle=config.shuffle,
-        seed=seed,
-    )
+class Stopped(Exception):
+    """Ctrl-C was pressed, and everything is saved."""
 
 
-def run(config: Any) -> Path:
-    """Train the model that ``config`` describes; returns the run folder."""
-    from hdvl.config import to_plain
+def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
+    """Train the model that ``config`` describes; returns the folder of the trained model.
 
-    pl.seed_everything(config.seed, verbose=False)
+    Args:
+        config: plain data, interpolations unresolved (see :func:`resumed` for a run to go on with).
+        build_data: gives the data module for (the stage's ``data`` config, the VLM, ``seed=``).
+
+    Raises:
+        Stopped: by Ctrl-C, with the command to go on.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    folder = Path(config["run_dir"])
+    stages = [from_plain(stage) for stage in split_stages(config)]  # wrong stages show here
+    whole = from_plain({key: value for key, value in config.items() if key != "stages"})
+    _write_config(config, folder)
+    pl.seed_everything(whole.seed, verbose=False)
+    vlm: VLM = build(whole.model)
+    if whole.initialise is not None:
+        vlm.load_state_dict(load_folder(whole.initialise).state_dict())
+    for number, stage in enumerate(stages):
+        if len(stages) > 1:
+            print(f"stage {number + 1} of {len(stages)}: {Path(stage.run_dir).name}", flush=True)
+        torch.manual_seed(step_seed(whole.seed, number, 0))  # the adapters' first weights
+        if not train_stage(vlm, stage, build_data):
+            raise Stopped(f"stopped and saved; go on with: hdvl train resume={folder}")
+        merge_lora(vlm)
+    return save_folder(vlm, folder / MODEL, to_plain(whole))
+
+
+def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
+    """Train ``vlm`` in place as one stage's ``config`` says; false if it was interrupted.
+
+    Goes on from the checkpoint in the stage's folder; a finished stage only reads its weights.
+    """
     folder = Path(config.run_dir)
-    vlm: VLM = build(config.model)
     tuning, optimizer = to_plain(config.tuning), to_plain(config.optimizer)
     apply_tuning(vlm, tuning)
+    callbacks = list(build(config.callbacks).values())
+    saver = next((item for item in callbacks if isinstance(item, Checkpoints)), None)
+    checkpoint = None if saver is None else find_checkpoint(saver.folder)
+    done = folder / FINISHED
+    if done.exists() and checkpoint and int(done.read_text()) >= config.trainer.max_steps:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        vlm.load_state_dict({name.removeprefix("vlm."): value for name, value in state.items()})
+        return True
+    if checkpoint is not None:
+        step = torch.load(checkpoint, map_location="meta", weights_only=True)["global_step"]
+        drop_rows_from(folder / "metrics.csv", step)
+        print(f"goes on from step {step} of {checkpoint}", flush=True)
     data = build_data(config.data, vlm, seed=config.seed)
     module = VLMModule(vlm, optimizer=optimizer, tuning=tuning)
-    trainer: pl.Trainer = build(
-        config.trainer,
-        default_root_dir=str(folder),
-        callbacks=list(build(config.callbacks).values()),
-    )
-    trainer.fit(module, datamodule=data)
-    return folder
+    options = {"default_root_dir": str(folder), "callbacks": callbacks}
+    with warnings.catch_warnings():
+        _ignore_advice()
+        trainer: pl.Trainer = build(config.trainer, **options)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if saver is not None and saver.interrupted:
+        return False
+    done.write_text(f"{config.trainer.max_steps}\n")
+    return True
+
+
+def resumed(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the run in ``folder`` with ``changes`` (dotted keys), to go on with.
+
+    Raises:
+        ValueError: no run there, or a key that its config lacks.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise ValueError(f"resume must be a run folder with {CONFIG}, {str(folder)!r} has none")
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        set_value(config, key, value)
+    config["run_dir"], config["resume"] = str(folder), str(folder)  # it may have been moved
+    return config
+
+
+def _write_config(config: Mapping[str, Any], folder: Path) -> None:
+    path = folder / CONFIG
+    if path.exists() and config["resume"] is None:
+        raise ValueError(
+            f"run_dir must be a new folder, {str(folder)!r} holds a run; go on with it by "
+            f"resume={folder} or choose another run_dir"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
+def _ignore_advice() -> None:
+    """Lightning's advice that does not hold here."""
+    for message in (
+        ".*does not have many workers.*",  # a choice of the config
+        ".*ended before the epoch ended.*",  # the data module goes on at its sample
+        ".*Total length of `list` across ranks is zero.*",  # no validation data were given
+        ".*in eval mode at the start of training.*",  # frozen parts
+        ".*overridden `transfer_batch_to_device`.*",  # the module's is the one that is meant
+        ".*treespec, LeafSpec.*",  # between Lightning and torch
+        ".*GPU available but not used.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

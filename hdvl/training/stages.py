@@ -1,0 +1,88 @@
+"""Stages: one config and a list of changes give one config a stage. Pure functions on plain data."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+KEYS = ("tuning", "optimizer", "trainer", "data", "callbacks")
+
+
+def split_stages(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The config of each stage, in order.
+
+    ``config`` is plain data with its interpolations unresolved. ``config["stages"]`` is None (the
+    config is the only stage) or a list of ``{name, tuning, optimizer, trainer, data, callbacks}``,
+    each of which changes the config for its stage; its ``run_dir`` is a folder in that of the run.
+
+    Raises:
+        ValueError: a stage without a name or with the name of another, or a key that the config
+            does not have.
+    """
+    base = {key: value for key, value in config.items() if key != "stages"}
+    changes = config.get("stages")
+    if changes is None:
+        return [deepcopy(base)]
+    if not changes:
+        raise ValueError("stages must be null or have at least one stage, got an empty list")
+    names = [str(change.get("name")) for change in changes]
+    for index, name in enumerate(names):
+        if not re.fullmatch(r"[\w-]+", name) or name == "None" or names.index(name) != index:
+            raise ValueError(
+                f"stages[{index}].name must be letters, digits, - or _ and unlike the others, "
+                f"got {name}"
+            )
+    stages = []
+    for index, change in enumerate(changes):
+        own = {key: value for key, value in change.items() if key != "name"}
+        for key in own:
+            if key not in KEYS:
+                raise ValueError(f"a stage may change {', '.join(KEYS)}, stages[{index}] has {key}")
+        stage = merge(base, own, f"stages[{index}]")
+        stage["run_dir"] = f"{base['run_dir']}/{index + 1}-{names[index]}"
+        stages.append(stage)
+    return stages
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``base`` with ``change``: mappings are merged, all else is replaced.
+
+    A mapping with another ``_target_`` replaces its place as a whole. A key that ``base`` lacks is
+    an error, unless it is an argument of the ``_target_`` beside it.
+    """
+    result = deepcopy(dict(base))
+    arguments = _arguments(base)
+    for key, value in change.items():
+        old = base.get(key)
+        if key not in base and key not in arguments:
+            raise ValueError(f"{where}.{key} is no key of the config, there is {', '.join(base)}")
+        if not isinstance(value, Mapping) or not isinstance(old, Mapping) or _replaces(value, old):
+            result[key] = deepcopy(value)
+        else:
+            result[key] = merge(old, value, f"{where}.{key}")
+    return result
+
+
+def set_value(config: dict[str, Any], path: str, value: Any) -> None:
+    """Change the value at a dotted ``path``, in place; ValueError if there is none."""
+    *parents, last = path.split(".")
+    node: Any = config
+    for key in parents:
+        node = node.get(key) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or (last not in node and last not in _arguments(node)):
+        raise ValueError(f"{path} is no key of the run's config")
+    node[last] = value
+
+
+def _replaces(value: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    return "_target_" in value and value["_target_"] != old.get("_target_")
+
+
+def _arguments(node: Mapping[str, Any]) -> set[str]:
+    """Names that the ``_target_`` of ``node`` takes; none without one."""
+    if "_target_" not in node:
+        return set()
+    module, _, name = node["_target_"].rpartition(".")
+    return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
