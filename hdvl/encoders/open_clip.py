@@ -48,6 +48,7 @@ class OpenCLIPEncoder(PatchEncoder):
         visual = _create(name, config)
         trunk = getattr(visual, "trunk", visual)
         own = trunk is visual  # open_clip's own transformer, or timm's
+        native = visual.image_size[0] if own else trunk.patch_embed.img_size[0]
         if own and final_norm and visual.attn_pool is not None:
             raise ValueError(
                 f"final_norm=True is for pooled queries in {name}; set final_norm=False"
@@ -58,7 +59,7 @@ class OpenCLIPEncoder(PatchEncoder):
             model=visual,
             mean=mean,
             std=std,
-            tile_size=visual.image_size[0] if own else trunk.patch_embed.img_size[0],
+            tile_size=native,
             select_layer=select_layer,
             final_norm=final_norm,
         )
@@ -66,7 +67,7 @@ class OpenCLIPEncoder(PatchEncoder):
         blocks = visual.transformer.resblocks if own else trunk.blocks
         self.layer = check_layer(select_layer, len(blocks))
         trunk.prune_intermediate_layers([self.layer], prune_norm=not final_norm, prune_head=True)
-        self._resize(tile_size or visual.image_size[0])
+        self._resize(tile_size or native)
         self._settle(name)
 
     @classmethod

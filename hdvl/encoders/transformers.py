@@ -100,8 +100,8 @@ class TransformersEncoder(PatchEncoder):
         path = locate(weights, FILES)
         whole = _describe(name, config)
         _check_description(path.parent, whole, encoder)
-        state = _renamed(whole, under(read(path), prefix), path)
-        fit(encoder.model, state, known=frozenset(state), source=path)
+        state, known = _renamed(whole, under(read(path), prefix))
+        fit(encoder.model, state, known=known, source=path)
         return encoder
 
     def tokens(
@@ -152,8 +152,12 @@ def _native_size(described: Any) -> int:
     return _first(size)
 
 
-def _renamed(whole: Any, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """``state`` under the names of the installed transformers, checked against the whole model."""
+def _renamed(whole: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """``state`` under the names of the installed transformers, and the names of the whole model.
+
+    Surplus tensors stay, missing ones are absent and misshapen ones have their shape: so ``fit``
+    sees what transformers would only warn of, and fill with random numbers.
+    """
     from transformers import AutoModel
 
     with torch.device("meta"):
@@ -165,11 +169,12 @@ def _renamed(whole: Any, state: dict[str, Tensor], path: Path) -> dict[str, Tens
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
-    if info["unexpected_keys"]:
-        surplus = ", ".join(sorted(info["unexpected_keys"]))
-        raise ValueError(f"weights must fit the encoder, {path} does not: surplus: {surplus}")
-    found: dict[str, Tensor] = model.state_dict()
-    return found
+    loaded = model.state_dict()
+    known = frozenset(loaded)
+    wrong = {key: torch.empty(shape, device="meta") for key, shape, _ in info["mismatched_keys"]}
+    surplus = {key: state[key] for key in info["unexpected_keys"]}
+    found = {key: loaded[key] for key in known - info["missing_keys"]}
+    return found | wrong | surplus, known
 
 
 def _check_description(folder: Path, whole: Any, encoder: TransformersEncoder) -> None:
