@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from hdvl.protocols import Template
 
@@ -27,7 +27,7 @@ class Reader:
     stops: tuple[str, ...]
 
     @classmethod
-    def of(cls, tokenizer: Any, template: Template, stop: Sequence[str] = ()) -> Self:
+    def of(cls, tokenizer: Any, template: Template, stop: Sequence[str] = ()) -> "Reader":
         """The reader for answers written by ``template``, ended also by the strings ``stop``."""
         strings = tuple(dict.fromkeys((*template.stop, *stop)))
         if "" in strings:

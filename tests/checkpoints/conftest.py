@@ -1,5 +1,5 @@
 """The saved tiny model."""
 
-from tiny_model import tiny_folder
+from tests.tiny_model import tiny_folder
 
 __all__ = ["tiny_folder"]

@@ -14,13 +14,13 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_model import NODE, tiny_node, tiny_vlm
 from torch import Tensor
 
 from hdvl.checkpoints import is_model_folder, load_folder, native, read_config, save_folder
 from hdvl.model import VLM
 from hdvl.processor import Processor, collate
 from hdvl.protocols import Message
+from tests.tiny_model import NODE, tiny_node, tiny_vlm
 
 
 def logits(vlm: VLM) -> Tensor:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_model import tiny_node, tiny_vlm
 
 from hdvl.checkpoints import load_folder, preprocessing, verify
+from tests.tiny_model import tiny_node, tiny_vlm
 
 
 def test_nothing_drifts_by_itself(tiny_folder: Path) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from saying import say
 
 from hdvl.inference import Pipeline
 from hdvl.inference.load import load
 from hdvl.processor import collate
 from hdvl.protocols import GroundedBox, Message
+from tests.inference.saying import say
 
 SIZES = [(70, 40), (20, 20), (96, 64), (33, 90)]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from saying import say
 
 from hdvl.inference import Pipeline
 from hdvl.inference.load import load
 from hdvl.inference.text import Reader
+from tests.inference.saying import say
 
 
 @pytest.fixture
