@@ -4,12 +4,20 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from hdvl.data.synthetic import SyntheticDocuments, ask, compare
+from hdvl.data.synthetic import (
+    Document,
+    Question,
+    SyntheticDocuments,
+    ask,
+    compare,
+    transcribe,
+)
 from hdvl.protocols import BoxCodec, Message
 
 
+@runtime_checkable
 class Conversations(Protocol):
     """Numbered conversations, each with at least one answer by the assistant."""
 
@@ -25,7 +33,8 @@ class SyntheticConversations:
         boxes: how boxes are written (the template's codec).
         length: how many conversations there are.
         turns: most questions about one picture.
-        locate_share, count_share, compare_share: share of such questions or conversations.
+        locate_share, count_share: share of such questions, or pages with such a question.
+        compare_share, transcribe_share: share of conversations that are of these tasks alone.
     """
 
     def __init__(
@@ -38,8 +47,14 @@ class SyntheticConversations:
         locate_share: float = 0.3,
         count_share: float = 0.05,
         compare_share: float = 0.0,
+        transcribe_share: float = 0.0,
     ) -> None:
-        shares = {"locate": locate_share, "count": count_share, "compare": compare_share}
+        shares = {
+            "locate": locate_share,
+            "count": count_share,
+            "compare": compare_share,
+            "transcribe": transcribe_share,
+        }
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}_share must be in 0..1, got {share}")
@@ -48,7 +63,7 @@ class SyntheticConversations:
         self.documents, self.boxes = documents, boxes
         self.length, self.turns = length, turns
         self.locate_share, self.count_share = locate_share, count_share
-        self.compare_share = compare_share
+        self.compare_share, self.transcribe_share = compare_share, transcribe_share
 
     def __len__(self) -> int:
         return self.length
@@ -62,12 +77,9 @@ class SyntheticConversations:
         if rng.random() < self.compare_share:
             # A second picture that no other conversation shows.
             other = self.documents[self.length + index]
-            question = compare(document, other)
-            pictures = (document.image, other.image)
-            return [
-                Message("user", question.text, pictures),
-                Message("assistant", question.answer),
-            ]
+            return _chat([compare(document, other)], document, other)
+        if rng.random() < self.transcribe_share:
+            return _chat([transcribe(document)], document)
         questions = ask(
             document,
             rng,
@@ -76,12 +88,17 @@ class SyntheticConversations:
             locate_share=self.locate_share,
             count_share=self.count_share,
         )
-        messages = []
-        for number, question in enumerate(questions):
-            images = (document.image,) if number == 0 else ()
-            messages.append(Message("user", question.text, images))
-            messages.append(Message("assistant", question.answer))
-        return messages
+        return _chat(questions, document)
+
+
+def _chat(questions: Sequence[Question], *documents: Document) -> list[Message]:
+    """The questions and answers as turns; the pictures stand in the first."""
+    messages = []
+    for number, question in enumerate(questions):
+        images = tuple(document.image for document in documents) if number == 0 else ()
+        messages.append(Message("user", question.text, images))
+        messages.append(Message("assistant", question.answer))
+    return messages
 
 
 _ROLES = {

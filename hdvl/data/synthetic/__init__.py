@@ -2,7 +2,15 @@
 
 from hdvl.data.synthetic.documents import Document, SyntheticDocuments
 from hdvl.data.synthetic.page import Field, Glyph
-from hdvl.data.synthetic.questions import Question, ask, compare, count, locate, read
+from hdvl.data.synthetic.questions import (
+    Question,
+    ask,
+    compare,
+    count,
+    locate,
+    read,
+    transcribe,
+)
 
 __all__ = [
     "Document",
@@ -15,4 +23,5 @@ __all__ = [
     "count",
     "locate",
     "read",
+    "transcribe",
 ]

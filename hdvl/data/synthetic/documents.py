@@ -30,12 +30,13 @@ _STREETS: tuple[tuple[Color, Color], ...] = (
 
 @dataclass(frozen=True)
 class Document:
-    """A rendered page: the picture, its kind and language, what it says, and every glyph's cell."""
+    """A rendered page: picture, kind, language, what it says, its lines, and every glyph's cell."""
 
     image: Image.Image
     kind: str
     language: str
     fields: tuple[Field, ...]
+    lines: tuple[str, ...]
     glyphs: tuple[Glyph, ...]
 
 
@@ -85,7 +86,12 @@ class SyntheticDocuments:
             page, kind = self._draw(rng)
             if page.fields:
                 return Document(
-                    page.image, kind, page.language, tuple(page.fields), tuple(page.glyphs)
+                    image=page.image,
+                    kind=kind,
+                    language=page.language,
+                    fields=tuple(page.fields),
+                    lines=tuple(page.lines()),
+                    glyphs=tuple(page.glyphs),
                 )
 
     def _draw(self, rng: random.Random) -> tuple[Page, str]:

@@ -2,6 +2,8 @@
 
 import random
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -44,6 +46,7 @@ class Page:
     ink: Color = (20, 20, 20)
     glyphs: list[Glyph] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
+    strings: list[tuple[int, int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.image = Image.new("RGB", (self.width, self.height), self.paper)
@@ -63,6 +66,7 @@ class Page:
     ) -> Box:
         """Write ``text`` with its cell's top-left corner at (x, y); returns the exact ink box."""
         font = load_font(self.font_file, size or self.font_size)
+        self.strings.append((y, x, text.strip()))
         self.draw.text((x, y), text, font=font, fill=ink or self.ink)
         ascent, descent = font.getmetrics()
         ends = [font.getlength(text[: index + 1]) for index in range(len(text))]
@@ -80,6 +84,11 @@ class Page:
     def say(self, name: str, value: str, box: Box, question: str) -> None:
         """Record a field that can be asked for."""
         self.fields.append(Field(name, value, box, question))
+
+    def lines(self) -> list[str]:
+        """What the page says, top to bottom; strings of one height are one line, left to right."""
+        rows = groupby(sorted(self.strings), key=itemgetter(0))
+        return [" ".join(text for _, _, text in row) for _, row in rows]
 
     def fits(self, x: int, y: int, width: int) -> bool:
         """Whether a line of ``width`` px at (x, y) stays on the page."""

@@ -1,4 +1,4 @@
-"""Questions about synthetic documents: read, locate, count, compare two pictures."""
+"""Questions about synthetic documents: read, locate, count, compare, transcribe."""
 
 import random
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from hdvl.data.synthetic.documents import Document
 from hdvl.data.synthetic.page import Field
 from hdvl.protocols import Box, BoxCodec
 
-Task = Literal["read", "locate", "count", "compare"]
+Task = Literal["read", "locate", "count", "compare", "transcribe"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ def count(document: Document) -> Question:
     """Ask for the number of values on the page."""
     text = words.phrase("count", document.language)
     return Question("count", text, str(len(document.fields)))
+
+
+def transcribe(document: Document) -> Question:
+    """Ask for all lines of the page."""
+    text = words.phrase("transcribe", document.language)
+    return Question("transcribe", text, "\n".join(document.lines))
 
 
 def compare(first: Document, second: Document) -> Question:

@@ -2,7 +2,7 @@
 
 import random
 
-from hdvl.data.synthetic import SyntheticDocuments, ask, compare, count, locate, read
+from hdvl.data.synthetic import SyntheticDocuments, ask, compare, count, locate, read, transcribe
 from hdvl.templates import Norm1000
 
 DOCUMENTS = SyntheticDocuments(seed=2, width=(400, 500), height=(300, 400), entries=(2, 6))
@@ -38,6 +38,18 @@ def test_comparing_names_the_fuller_picture():
         difference = sizes[first] - sizes[first + 1]
         assert any(mark in answer for mark in ("same", "一样")) == (difference == 0)
         assert ("1" in answer) == (difference > 0) and ("2" in answer) == (difference < 0)
+
+
+def test_transcribing_gives_all_lines_in_order():
+    document = DOCUMENTS[0]
+    lines = transcribe(document).answer.split("\n")
+    assert lines == list(document.lines)
+    tops = [
+        min(glyph.box[1] for glyph in document.glyphs if glyph.char == line[0]) for line in lines
+    ]
+    assert tops[0] == min(tops)
+    for field in document.fields:
+        assert any(field.value in line for line in lines)
 
 
 def test_asking_mixes_tasks_by_their_shares():
