@@ -2,13 +2,17 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hdvl.images import Colour
-from hdvl.protocols import TilePlan, Tiles
-from hdvl.tilers import pixels
+from hdvl.protocols import TilePlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hdvl.protocols import Tiles
+else:  # a plan needs no torch: only cutting imports it
+    Tensor = Tiles = Any
 
 Resample = Literal["pillow", "exact", "fast"]
 
@@ -63,6 +67,8 @@ class Cutter(ABC):
         ``max_tiles + 1`` tiles, receives the pixels instead of fresh memory; the result is then a
         view of it.
         """
+        from hdvl.tilers import pixels
+
         return pixels.METHODS[self.resample](
             image, plan=self.plan, exif=self.exif, background=self.background, out=out
         )

@@ -33,13 +33,17 @@ def width_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "resize", twice)
 
 
-def processor(tiler: AnyRes) -> Any:
-    from transformers.models.llava_next.image_processing_pil_llava_next import (
-        LlavaNextImageProcessorPil,
-    )
+@pytest.fixture(scope="module")
+def llava_next() -> Any:
+    """The class of their processor; imported in a fixture, for that takes longer than the test."""
+    from transformers.models.llava_next import image_processing_pil_llava_next as module
 
+    return module.LlavaNextImageProcessorPil
+
+
+def processor(kind: Any, tiler: AnyRes) -> Any:
     size = tiler.tile_size
-    return LlavaNextImageProcessorPil(
+    return kind(
         size={"shortest_edge": size},
         crop_size={"height": size, "width": size},
         image_grid_pinpoints=[[rows * size, cols * size] for rows, cols in tiler.grids],
@@ -49,11 +53,11 @@ def processor(tiler: AnyRes) -> Any:
 
 
 @pytest.mark.usefixtures("width_first")
-def test_equals_transformers_on_200_sizes(sizes: Any) -> None:
+def test_equals_transformers_on_200_sizes(sizes: Any, llava_next: Any) -> None:
     """Small tiles and pictures keep this quick; only the ratios matter to rule and pixels."""
     draw = np.random.default_rng(3)
     tiler = AnyRes(tile_size=28)
-    theirs = processor(tiler)
+    theirs = processor(llava_next, tiler)
     assert len(sizes) == 200
     for width, height in sizes:
         # at least 4: transformers guesses the axis of the channels by its length
@@ -65,9 +69,11 @@ def test_equals_transformers_on_200_sizes(sizes: Any) -> None:
 
 @pytest.mark.usefixtures("width_first")
 @pytest.mark.parametrize("size", [(640, 480), (300, 1900), (1008, 336), (2000, 700)])
-def test_equals_transformers_at_the_published_size(size: tuple[int, int], noise: Any) -> None:
+def test_equals_transformers_at_the_published_size(
+    size: tuple[int, int], noise: Any, llava_next: Any
+) -> None:
     image = noise(*size)
-    want = processor(AnyRes())(image, return_tensors="np")["pixel_values"][0]
+    want = processor(llava_next, AnyRes())(image, return_tensors="np")["pixel_values"][0]
     assert np.array_equal(AnyRes()(image).pixels.numpy(), want)
 
 

@@ -1,0 +1,131 @@
+"""``hdvl tile``: draw the tiles of a picture on it, list what each shows, count the tokens."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+
+from hdvl.config import CONF_DIR, build
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hdvl.protocols import TilePlan
+
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231")
+
+
+def describe(plan: "TilePlan", tiler: str) -> str:
+    """The plan in words: one line a tile."""
+    windows = len(plan.windows)
+    thumbnail = f", {windows} windows and the thumbnail {plan.thumbnail}" if plan.thumbnail else ""
+    lines = [
+        f"picture  {plan.width} x {plan.height}",
+        f"tiler    {tiler}: {plan.rows} rows x {plan.cols} cols of {plan.tile_size} px, "
+        f"stride {plan.stride}, canvas {plan.canvas[0]} x {plan.canvas[1]}",
+        f"tiles    {plan.count}{thumbnail}; each shows of the picture",
+    ]
+    start = plan.window_slice.start
+    for index, box in enumerate(plan.boxes):
+        row, col = divmod(index - start, plan.cols)
+        place = "thumbnail" if index == plan.thumbnail_index else f"row {row} col {col}"
+        x0, y0, x1, y1 = (f"{value:.6g}" for value in box)
+        lines.append(f"  {index:>3}  {place:<13} x {x0} .. {x1}, y {y0} .. {y1}")
+    return "\n".join(lines)
+
+
+def count_tokens(cfg: Any, plan: "TilePlan") -> int:
+    """Tokens of the picture by the merger's own count; the parts get no weights and no memory."""
+    import torch
+
+    with torch.device("meta"):
+        encoder = build(cfg.encoder)
+        if encoder.tile_size != plan.tile_size:
+            raise ValueError(
+                f"tiler.tile_size={plan.tile_size} must equal the encoder's tile_size="
+                f"{encoder.tile_size}; set tiler.tile_size={encoder.tile_size} or encoder.tile_size"
+            )
+        # The width of the language model does not matter to the count.
+        bridge = build(cfg.bridge)(in_width=encoder.width, out_width=64, grid=encoder.grid)
+        merger = build(cfg.merger)(grid=encoder.grid, out_grid=bridge.grid_for, width=64)
+    return int(merger.token_count(plan))
+
+
+def draw(picture: "Image.Image", plan: "TilePlan") -> "Image.Image":
+    """The windows and their numbers on a copy of ``picture``, which may be scaled."""
+    from PIL import ImageDraw, ImageFont
+
+    drawn = picture.copy()
+    pen = ImageDraw.Draw(drawn)
+    scale_x, scale_y = picture.width / plan.width, picture.height / plan.height
+    line = max(1, round(max(picture.size) / 500))
+    font = ImageFont.load_default(max(10, 8 * line))
+    start = plan.window_slice.start
+    for index, (x0, y0, x1, y1) in enumerate(plan.boxes[plan.window_slice]):
+        row, col = divmod(index, plan.cols)
+        colour = COLOURS[row % 2 * 2 + col % 2]
+        left, top = x0 * scale_x, y0 * scale_y
+        right, bottom = max(left, x1 * scale_x - 1), max(top, y1 * scale_y - 1)
+        pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+        pen.text(
+            (max(left, 0) + 3 * line, max(top, 0) + 2 * line),
+            str(start + index),
+            fill=colour,
+            font=font,
+            stroke_width=line,
+            stroke_fill="white",
+        )
+    return drawn
+
+
+def save(picture: "Image.Image", path: Path) -> None:
+    """Write a PNG whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        picture.save(part, "PNG", compress_level=1)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def run(cfg: Any) -> None:
+    """Do what the config says. Raises ``ValueError`` and ``OSError`` with a readable message."""
+    from hdvl.images import open_image, orientation, upright_rgb
+
+    if cfg.image is None:
+        raise ValueError("no picture given; say hdvl tile image=PATH")
+    source, out = Path(cfg.image), Path(cfg.out)
+    if out.exists() and out.samefile(source):
+        raise ValueError(f"out={out} would overwrite the picture; give another out=PATH")
+    name, exif = str(source), cfg.tiler.get("exif", True)
+    picture = open_image(source)
+    lying = exif and orientation(picture, name=name) >= 5
+    width, height = reversed(picture.size) if lying else picture.size
+    tiler = build(cfg.tiler)
+    plan = tiler.plan(width, height)
+    print(describe(plan, type(tiler).__name__))
+    if cfg.get("encoder") is None:
+        print("tokens   not counted without an encoder; add encoder=...")
+    else:
+        print(f"tokens   {count_tokens(cfg, plan)}")
+    scale = min(1.0, cfg.draw_size / max(picture.size))
+    size = tuple(max(1, round(side * scale)) for side in (width, height))
+    picture.draft("RGB", (round(picture.width * scale), round(picture.height * scale)))
+    background = cfg.tiler.get("background", (255, 255, 255))
+    upright = upright_rgb(picture, name=name, exif=exif, background=background)
+    save(draw(upright.resize((size[0], size[1])), plan), out)
+    print(f"drawn    {out}")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="tile")
+def main(cfg: Any) -> None:
+    """List and draw the tiles of ``cfg.image``."""
+    try:
+        run(cfg)
+    except (ValueError, OSError) as error:
+        sys.exit(f"hdvl tile: {error}")
+
+
+if __name__ == "__main__":
+    main()
