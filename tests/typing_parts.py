@@ -31,8 +31,10 @@ def all_encoders(
     open_clip: encoders.OpenCLIPEncoder,
     timm: encoders.TimmEncoder,
     transformers: encoders.TransformersEncoder,
+    conv_stem: encoders.ConvStem,
+    fused: encoders.FusedEncoder,
 ) -> list[Encoder]:
-    return [open_clip, timm, transformers]
+    return [open_clip, timm, transformers, conv_stem, fused]
 
 
 def all_bridges(
@@ -54,12 +56,20 @@ def all_llms(causal_lm: llms.CausalLM) -> list[LLM]:
     return [causal_lm]
 
 
-def all_templates(chatml: templates.ChatML, hermes2: templates.Hermes2) -> list[Template]:
-    return [chatml, hermes2]
+def all_templates(
+    chatml: templates.ChatML,
+    hermes2: templates.Hermes2,
+    xverse: templates.Xverse,
+    plain: templates.Plain,
+    tokenizer: templates.TokenizerTemplate,
+) -> list[Template]:
+    return [chatml, hermes2, xverse, plain, tokenizer]
 
 
-def all_codecs(norm1000: templates.Norm1000) -> list[BoxCodec]:
-    return [norm1000]
+def all_codecs(
+    norm1000: templates.Norm1000, unit: templates.Unit, absolute: templates.Absolute
+) -> list[BoxCodec]:
+    return [norm1000, unit, absolute]
 
 
 BRIDGE_FACTORIES: list[BridgeFactory] = [
