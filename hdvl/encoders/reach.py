@@ -25,14 +25,14 @@ def reach(
 
     Parameters that need no gradient (fixed position tables) always count as reached.
     """
-    tensors = {
-        name: torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
-        for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers())
-    }
-    names = [name for name, tensor in tensors.items() if tensor.requires_grad]
     training = encoder.training
     encoder.eval()  # batch statistics of one tile do not exist
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        tensors = {
+            name: torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
+            for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers())
+        }
+        names = [name for name, tensor in tensors.items() if tensor.requires_grad]
         features: Tensor = functional_call(encoder, tensors, (pixels,))
         gradients = torch.autograd.grad(
             features.sum(), [tensors[name] for name in names], allow_unused=True

@@ -1,0 +1,34 @@
+import torch
+from torch import Tensor, nn
+
+from hdvl.encoders.reach import drop_unreached, reach
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.mask = nn.Parameter(torch.zeros(2))
+        self.fixed = nn.Parameter(torch.zeros(2), requires_grad=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features = self.body(pixels.mean(dim=1)) + self.fixed
+        self.head(features)
+        return features
+
+
+def test_what_the_output_does_not_need_is_found_and_dropped() -> None:
+    model = Model()
+    features, reached = reach(model, torch.empty(1, 3, 2, 2, device="meta"))
+    assert features.is_meta and features.shape == (1, 2, 2)
+    assert reached == {"body.weight", "body.bias", "fixed"}
+    assert model.training and not model.body.weight.is_meta
+    drop_unreached(model, reached)
+    assert [name for name, _ in model.named_parameters()] == ["fixed", "body.weight", "body.bias"]
+    assert model(torch.ones(1, 3, 2, 2)).shape == (1, 2, 2)
+
+
+def test_no_gradients_are_needed_around() -> None:
+    with torch.inference_mode():
+        _, reached = reach(Model(), torch.empty(1, 3, 2, 2, device="meta"))
+    assert "head.weight" not in reached

@@ -1,0 +1,140 @@
+"""Tiles of several pictures through ViT-S/16: a loop over pictures in fp32 against hdvl's ways.
+
+    OMP_NUM_THREADS=1 python tools/bench_encoder.py [--pictures 4] [--tiles 13] [--rounds 5]
+
+One thread, all ways in turn in each round; CPU seconds, medians [min-max], ratios paired by round.
+The loop is what users of timm write: normalise a picture's tiles in fp32, run the model. hdvl takes
+the uint8 tiles of all pictures as one batch, normalisation folded into the patch embedding, cut into
+chunks that stay in the cache. bf16 is timed where the CPU multiplies it faster than fp32, and its
+error is measured everywhere.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from hdvl.encoders import TimmEncoder, encode_in_chunks, fold_normalisation, normalise
+
+NAME = "vit_small_patch16_224"
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def gemm_rate(size: int, dtype: torch.dtype, repeats: int = 3) -> float:
+    """The core's best GFLOP/s for a square matrix product."""
+    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+    torch.mm(a, b)
+    return 2 * size**3 / min(cpu_seconds(lambda: torch.mm(a, b)) for _ in range(repeats)) / 1e9
+
+
+def relative(features: Tensor, exact: Tensor) -> float:
+    return float((features.double() - exact).norm() / exact.norm())
+
+
+def line(
+    label: str, seconds: list[float], base: list[float], tiles: int, work: float, peak: float
+) -> str:
+    middle = statistics.median(seconds)
+    ratios = sorted(b / s for b, s in zip(base, seconds, strict=True))
+    return (
+        f"{label:34} {middle * 1e3:8.0f} ms [{min(seconds) * 1e3:.0f}-{max(seconds) * 1e3:.0f}]"
+        f"  {tiles / middle:6.2f} tiles/s  {work * tiles / middle / peak:5.0%} of GEMM peak"
+        f"  x{statistics.median(ratios):.2f} [{ratios[0]:.2f}-{ratios[-1]:.2f}] the loop"
+    )
+
+
+def errors(plain: TimmEncoder, tile: Tensor) -> None:
+    """How far each way is from float64, on one tile and on the patch embedding alone."""
+    folded = fold_normalisation(deepcopy(plain))
+    exact = deepcopy(plain).double()
+    target = exact(tile)
+    print("relative error against float64 (whole encoder, one tile | patch embedding):")
+    embed = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for label, encoder in (("plain", plain), ("folded", folded)):
+            cast = deepcopy(encoder).to(dtype)
+            patches = cast.model.patch_embed(cast.pixels(tile, dtype))
+            goal = exact.model.patch_embed(exact.pixels(tile, torch.float64))
+            embed[label, dtype] = relative(patches, goal)
+            whole = relative(cast(tile), target)
+            print(f"  {dtype!s:16} {label:7} {whole:.2e} | {embed[label, dtype]:.2e}")
+    wide, half = torch.float32, torch.bfloat16
+    ok = embed["folded", wide] < 1e-6 and embed["folded", half] <= 1.05 * embed["plain", half]
+    print(f"  folding exact in fp32 and no worse than plain in bf16: {'yes' if ok else 'NO'}")
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--tiles", type=int, default=13, help="of one picture")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunks", type=int, nargs="+", default=[13, 4, 1])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    encoder = TimmEncoder(name=NAME, final_norm=True).eval()
+    folded = fold_normalisation(deepcopy(encoder))
+    count = args.pictures * args.tiles
+    tiles = torch.randint(0, 256, (count, 3, 224, 224), dtype=torch.uint8)
+    with FlopCounterMode(display=False) as flops:
+        encoder(tiles[:1])
+    work = flops.get_total_flops() / 1e9
+    slow, fast = gemm_rate(512, torch.float32), gemm_rate(512, torch.bfloat16, repeats=1)
+    native = fast > 1.2 * slow
+    print(
+        f"{NAME}, {args.pictures} pictures of {args.tiles} tiles, {work:.1f} GFLOP a tile, 1 thread"
+    )
+    print(f"GEMM 512: fp32 {slow:.1f} GFLOP/s, bf16 {fast:.1f} GFLOP/s")
+
+    def loop() -> list[Tensor]:
+        model, mean, std = encoder.model, encoder.mean, encoder.std
+        return [
+            model.forward_features(normalise(picture, mean, std, torch.float32))[:, 1:]
+            for picture in torch.split(tiles, args.tiles)
+        ]
+
+    ways: dict[str, Callable[[], object]] = {"fp32 loop over pictures": loop}
+    ways["fp32 folded, one batch"] = lambda: folded(tiles)
+    for chunk in args.chunks:
+        ways[f"fp32 folded, chunks of {chunk}"] = lambda c=chunk: encode_in_chunks(folded, tiles, c)
+    if native:
+        half = deepcopy(folded).bfloat16()
+        ways["bf16 folded, one batch"] = lambda: half(tiles)
+        ways["bf16 folded, chunks of 13"] = lambda: encode_in_chunks(half, tiles, 13)
+    for run in ways.values():
+        run()
+    times: dict[str, list[float]] = {label: [] for label in ways}
+    peaks = []
+    for _ in range(args.rounds):
+        peaks.append(gemm_rate(1024, torch.float32))
+        for label, run in ways.items():
+            times[label].append(cpu_seconds(run))
+    peak = max(peaks)
+    print(f"GEMM 1024 peak of this run, fp32: {peak:.1f} GFLOP/s; {args.rounds} rounds")
+    base = times["fp32 loop over pictures"]
+    for label, seconds in times.items():
+        top = gemm_rate(2048, torch.bfloat16) if label.startswith("bf16") else peak
+        print(line(label, seconds, base, count, work, top))
+    if not native:
+        print(
+            "bf16 is not timed: this CPU has no fast bf16 product "
+            f"({fast:.1f} against {slow:.1f} GFLOP/s in fp32), so use fp32 here"
+        )
+    difference = (torch.cat(loop()) - encode_in_chunks(folded, tiles, args.chunks[0])).abs().max()
+    print(f"largest difference of folded features from the loop's: {difference:.1e}")
+    errors(encoder, tiles[:1])
+
+
+if __name__ == "__main__":
+    main()
