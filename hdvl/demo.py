@@ -1,0 +1,42 @@
+"""``hdvl demo``: the shipped model answers about the shipped pictures; answers beside truths."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+
+from hdvl.config import CONF_DIR
+
+
+def demonstrate(cfg: Any) -> Path:
+    """Ask every question, print a table, write the page; where it was written."""
+    from hdvl.inference import page
+    from hdvl.inference.cases import ask_cases, read_cases
+    from hdvl.inference.load import ASSETS, load
+
+    cases = read_cases(Path(cfg.questions) if cfg.questions else ASSETS / "demo.json")
+    pipe = load(cfg.checkpoint, device=cfg.device)
+    parameters = sum(value.numel() for value in pipe.model.parameters())
+    about = f"{cfg.checkpoint}: {parameters / 1e6:.1f} M parameters"
+    print(f"{about}, {len(cases)} questions\n\n{page.table_row(page.HEAD)}")
+    outcomes = []
+    for outcome in ask_cases(pipe, cases, max_new_tokens=cfg.max_new_tokens):
+        print(page.table_row(page.cells(outcome)), flush=True)
+        outcomes.append(outcome)
+    right = sum(outcome.right for outcome in outcomes)
+    path = page.write_page(Path(cfg.page), outcomes, title="hdvl demo", about=about)
+    print(f"\n{right} of {len(outcomes)} right; tiles and boxes drawn in {path}")
+    return path
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="demo")
+def main(cfg: Any) -> None:
+    """Everything, or one line that says what is missing."""
+    try:
+        demonstrate(cfg)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"hdvl demo: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

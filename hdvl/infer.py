@@ -1,0 +1,186 @@
+"""``hdvl infer``: ask a model about pictures. Without a choice of parts, the shipped model answers."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+from hdvl.config import CONF_DIR, build, to_plain
+
+if TYPE_CHECKING:
+    from hdvl.inference import Answer, Pipeline
+
+PARTS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
+WEIGHTED = ("encoder", "bridge", "merger", "llm", "model")
+FREE_TEXT = ("prompt", "system", "image", "out", "checkpoint")
+RANDOM = """\
+**************************************************************************
+*  RANDOM WEIGHTS: this composition was never trained. Its answer shows  *
+*  that the parts fit together, and means nothing.                       *
+**************************************************************************"""
+
+
+def quote_free_text(arguments: Sequence[str]) -> list[str]:
+    """``prompt=...`` and its like in quotes, so that commas, brackets and Chinese need none.
+
+    Values that begin with a quote or a bracket are Hydra's to read, and so are paths with commas, which
+    mean a sweep.
+
+    >>> quote_free_text(["prompt=Where, exactly?", "image=[a.png,b.png]"])
+    ['prompt="Where, exactly?"', 'image=[a.png,b.png]']
+    """
+    return [_quoted(argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key, given, value = argument.partition("=")
+    sweeps = "," in value and key not in ("prompt", "system")
+    if not given or key not in FREE_TEXT or value[:1] in ("", "'", '"', "[") or sweeps:
+        return argument
+    if value == "null":
+        return argument
+    # Hydra's grammar: a backslash counts only before a quote; "${" would be an interpolation.
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
+    return f'{key}="{escaped.replace("${", chr(92) + "${")}"'
+
+
+def keys_of(overrides: Sequence[str]) -> list[str]:
+    """What the command line overrides: groups (``encoder``) and keys (``encoder.name``)."""
+    keys = [text.lstrip("+~").partition("=")[0].partition("@")[0] for text in overrides]
+    return [key.removeprefix("model.") for key in keys]
+
+
+def is_composition(cfg: Any, keys: Sequence[str]) -> bool:
+    """Whether a new model is asked for: no checkpoint, or a part with weights and no checkpoint said."""
+    if cfg.checkpoint is None:
+        return True
+    chosen = [key for key in keys if key in WEIGHTED]
+    if "checkpoint" not in keys:
+        return bool(chosen)
+    if "model" in keys:
+        raise ValueError(
+            f"model= composes a new model, checkpoint={cfg.checkpoint} has its own; leave one out"
+        )
+    return False
+
+
+def changes_of(cfg: Any, keys: Sequence[str]) -> dict[str, Any]:
+    """What ``keys`` change on a checkpoint: chosen parts whole, else single numbers."""
+    node = to_plain(cfg.model)
+    changes: dict[str, Any] = {key: node[key] for key in keys if key in PARTS}
+    for key in keys:
+        part, *path = key.split(".")
+        if part not in (*PARTS, "encode_chunk") or (part in keys and path):
+            continue
+        here, value = changes, node
+        for name in (part, *path)[:-1]:
+            here, value = here.setdefault(name, {}), value[name]
+        last = (part, *path)[-1]
+        here[last] = value[last]
+    return changes
+
+
+def pipeline_of(cfg: Any, overrides: Sequence[str]) -> "Pipeline":
+    """The checkpoint with its changes, or a composition with random weights, said aloud."""
+    keys = keys_of(overrides)
+    if not is_composition(cfg, keys):
+        from hdvl.inference.load import load
+
+        return load(
+            cfg.checkpoint,
+            device=cfg.device,
+            dtype=cfg.dtype,
+            max_length=cfg.max_length,
+            **changes_of(cfg, keys),
+        )
+    import torch
+
+    from hdvl.inference import Pipeline
+    from hdvl.inference.load import as_dtype
+
+    print(RANDOM, file=sys.stderr)
+    torch.manual_seed(cfg.seed)
+    vlm = build(cfg.model).to(device=cfg.device, dtype=as_dtype(cfg.dtype))
+    return Pipeline(model=vlm, max_length=cfg.max_length)
+
+
+def ask(pipe: "Pipeline", cfg: Any) -> "Answer":
+    """Ask, and print the answer: at once, or as it is written."""
+    plain = to_plain(cfg)
+    question = {name: plain[name] for name in ("prompt", "system")}
+    question["images"] = plain["image"]
+    if not cfg.stream:
+        answer = pipe.chat(**question, **plain["generation"])
+        print(answer.text)
+        return answer
+    stream = pipe.stream(**question, **plain["generation"])
+    for piece in stream:
+        print(piece, end="", flush=True)
+    print(flush=True)
+    return stream.answer
+
+
+def report(answer: "Answer") -> str:
+    """Boxes, pictures and numbers of an answer, a line each."""
+    lines = [""]
+    for found in answer.boxes:
+        corners = ", ".join(f"{value:.0f}" for value in found.box)
+        lines.append(f"box      picture {found.image + 1}: {found.label} ({corners})")
+    for number, plan in enumerate(answer.plans, 1):
+        thumbnail = " + thumbnail" if plan.thumbnail else ""
+        lines.append(
+            f"picture  {number}: {plan.width}x{plan.height} px, {plan.count} tiles of "
+            f"{plan.tile_size} px ({plan.rows} x {plan.cols}{thumbnail})"
+        )
+    n = answer.numbers
+    lines.append(
+        f"numbers  {n.tiles} tiles, {n.visual_tokens} visual + "
+        f"{n.prompt_tokens - n.visual_tokens} text tokens read, {n.new_tokens} written, "
+        f"{n.seconds:.2f} s"
+    )
+    return "\n".join(lines)
+
+
+def write_drawings(answer: "Answer", out: str) -> list[Path]:
+    """The pictures with their boxes: ``out``, or ``out`` with a number where there are several."""
+    if not answer.images:
+        raise ValueError(f"out={out} needs a picture to draw on; give image=FILE")
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    several = len(answer.images) > 1
+    names = [
+        path.with_stem(f"{path.stem}-{number + 1}") if several else path
+        for number in range(len(answer.images))
+    ]
+    for number, name in enumerate(names):
+        answer.draw(number).save(name)
+    return names
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="infer")
+def run(cfg: Any) -> None:
+    """Load or compose, ask, print, draw."""
+    try:
+        if not cfg.prompt:
+            raise ValueError('prompt must be given, such as prompt="What is the total?"')
+        answer = ask(pipeline_of(cfg, HydraConfig.get().overrides.task), cfg)
+        print(report(answer))
+        if cfg.out is not None:
+            for name in write_drawings(answer, cfg.out):
+                print(f"drawn    {name}")
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"hdvl infer: {error}") from error
+
+
+def main() -> None:
+    """The verb: free text on the command line needs no quotes of Hydra's."""
+    sys.argv[1:] = quote_free_text(sys.argv[1:])
+    run()
+
+
+if __name__ == "__main__":
+    main()
