@@ -8,7 +8,8 @@ Axis letters, the same in every file::
 
 A picture flows through the parts like this::
 
-    picture --Tiler--> Tiles --Encoder--> t n d --Merger.stitch--> maps --Bridge--> maps --Merger.arrange--> m e
+    picture --Tiler--> Tiles --Encoder--> t n d --Merger.stitch--> maps
+                       maps --Bridge--> maps --Merger.arrange--> m e
 """
 
 from collections.abc import Callable, Iterator, Sequence

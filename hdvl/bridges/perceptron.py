@@ -28,12 +28,13 @@ def perceptron(
     return layers[:-1]
 
 
-def divided(grid: Grid, factor: int) -> Grid:
-    """``grid`` in blocks of ``factor`` x ``factor``."""
+def divided(grid: Grid, factor: int | Grid) -> Grid:
+    """``grid`` in blocks of ``factor`` (rows, cols); one number for both."""
     rows, cols = grid
-    if rows % factor or cols % factor:
+    down, across = (factor, factor) if isinstance(factor, int) else factor
+    if rows % down or cols % across:
         raise ValueError(
-            f"grid must be divisible by factor={factor}, got {rows}x{cols} (rows x cols); "
+            f"grid must be divisible by factor={down}x{across}, got {rows}x{cols} (rows x cols); "
             "choose a tile size or tiler stride that makes it so, or another bridge.factor"
         )
-    return rows // factor, cols // factor
+    return rows // down, cols // across

@@ -14,6 +14,8 @@ from hdvl.protocols import Grid
 class PixelShuffleMLP(nn.Module):
     """Each ``factor`` x ``factor`` block of patches becomes one token (InternVL, arXiv 2404.16821).
 
+    ``factor`` may be a pair (rows, cols): lines of text are read by blocks wider than high.
+
     A token is the block's feature vectors one after another, row by row (for factor 2: top left,
     top right, bottom left, bottom right), through LayerNorm, Linear, GELU, Linear. ``mlp`` holds
     these in order, so its keys are those of InternVL's ``mlp1``: 0 LayerNorm, 1 and 3 Linear.
@@ -36,19 +38,20 @@ class PixelShuffleMLP(nn.Module):
         in_width: int,
         out_width: int,
         grid: Grid,
-        factor: int = 2,
+        factor: int | tuple[int, int] | list[int] = 2,
         order: Literal["v1", "v2"] = "v2",
         depth: int = 2,
         hidden: int | None = None,
         activation: Callable[[], nn.Module] = nn.GELU,
     ) -> None:
         super().__init__()
-        if factor < 1:
+        down, across = (factor, factor) if isinstance(factor, int) else factor
+        if down < 1 or across < 1:
             raise ValueError(f"factor must be at least 1, got {factor}")
         if order not in ("v1", "v2"):
             raise ValueError(f"order must be v1 or v2, got {order!r}")
-        self.grid, self.factor, self.order = (grid[0], grid[1]), factor, order
-        width = in_width * factor**2
+        self.grid, self.factor, self.order = (grid[0], grid[1]), (down, across), order
+        width = in_width * down * across
         layers = perceptron(
             in_width=width,
             hidden=out_width if hidden is None else hidden,
@@ -78,8 +81,8 @@ class PixelShuffleMLP(nn.Module):
             f"t (rows y cols x) d -> t {tokens} (y x d)",
             rows=rows,
             cols=cols,
-            y=self.factor,
-            x=self.factor,
+            y=self.factor[0],
+            x=self.factor[1],
         )
         output: Tensor = self.mlp(blocks)
         return output

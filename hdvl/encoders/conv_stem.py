@@ -1,5 +1,7 @@
 """A small convolutional encoder with one feature per 8 x 8 pixels, for reading small text on a CPU."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -29,10 +31,31 @@ class _Residual(nn.Module):
         return nn.functional.relu(maps + self.layers(maps))
 
 
+class _Line(nn.Module):
+    """Two 1 x 5 convolutions, dilated by 2, around a skip: lets a feature see along its line."""
+
+    layers: nn.Sequential
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"padding": (0, 4), "dilation": (1, 2), "bias": False}
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, (1, 5), **options),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, (1, 5), **options),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, maps: Float[Tensor, "t d h w"]) -> Float[Tensor, "t d h w"]:
+        return nn.functional.relu(maps + self.layers(maps))
+
+
 class ConvStem(nn.Module):
     """Patchify by 4, residual blocks, down to 8, residual blocks: ``grid`` = tile_size / 8 a side.
 
-    A feature sees about 90 px around it, so windows that overlap by 32 px read text at their seams.
+    A feature sees a square of about 90 px; each of the ``lines`` blocks adds 64 px on its left and
+    right, so that a whole word is seen from where it starts.
     """
 
     width: int
@@ -50,6 +73,7 @@ class ConvStem(nn.Module):
         width: int = 96,
         stem_depth: int = 1,
         depth: int = 2,
+        lines: int = 2,
         mean: tuple[float, ...] | list[float] = (0.5, 0.5, 0.5),
         std: tuple[float, ...] | list[float] = (0.25, 0.25, 0.25),
     ) -> None:
@@ -68,6 +92,7 @@ class ConvStem(nn.Module):
             nn.BatchNorm2d(width),
             nn.ReLU(),
             *(_Residual(width) for _ in range(depth)),
+            *(_Line(width) for _ in range(lines)),
         ).to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:

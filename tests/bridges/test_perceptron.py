@@ -33,5 +33,5 @@ def test_refusals() -> None:
 
 def test_divided() -> None:
     assert divided((4, 6), 2) == (2, 3)
-    with pytest.raises(ValueError, match=r"divisible by factor=4, got 4x6 \(rows x cols\)"):
+    with pytest.raises(ValueError, match=r"divisible by factor=4x4, got 4x6 \(rows x cols\)"):
         divided((4, 6), 4)

@@ -43,6 +43,16 @@ def test_block_is_read_row_by_row() -> None:
     ]
 
 
+def test_blocks_may_be_wider_than_high() -> None:
+    bridge = PixelShuffleMLP(in_width=1, out_width=4, grid=(2, 4), factor=(1, 2))
+    bridge.mlp = nn.Sequential(nn.Identity())
+    assert bridge.out_grid == (2, 2)
+    tokens = bridge(torch.arange(8.0)[None, :, None])
+    assert tokens[0].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    with pytest.raises(ValueError, match=r"divisible by factor=1x2, got 3x5"):
+        bridge.grid_for((3, 5))
+
+
 def test_orders_are_each_others_transpose() -> None:
     v2 = PixelShuffleMLP(in_width=3, out_width=16, grid=(8, 8))
     v1 = PixelShuffleMLP(in_width=3, out_width=16, grid=(8, 8), order="v1")
@@ -68,9 +78,11 @@ def test_keys_are_those_of_mlp1() -> None:
 
 def test_refusals(unchecked: Callable[..., Any]) -> None:
     make = partial(PixelShuffleMLP, in_width=3, out_width=16)
-    with pytest.raises(ValueError, match=r"divisible by factor=2, got 7x8 \(rows x cols\); choose"):
+    with pytest.raises(
+        ValueError, match=r"divisible by factor=2x2, got 7x8 \(rows x cols\); choose"
+    ):
         make(grid=(7, 8))
-    with pytest.raises(ValueError, match="divisible by factor=2, got 6x5"):
+    with pytest.raises(ValueError, match="divisible by factor=2x2, got 6x5"):
         make(grid=(8, 8))(torch.randn(1, 30, 3), grid=(6, 5))
     with pytest.raises(ValueError, match="order v1 is for square grids only, got 4x8"):
         make(grid=(4, 8), order="v1")

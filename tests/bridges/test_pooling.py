@@ -64,9 +64,9 @@ def test_refusals(unchecked: Callable[..., Any]) -> None:
         make(kind="max")
     with pytest.raises(ValueError, match="factor must be at least 1, got 0"):
         make(factor=0)
-    with pytest.raises(ValueError, match="divisible by factor=3, got 4x4"):
+    with pytest.raises(ValueError, match="divisible by factor=3x3, got 4x4"):
         make(factor=3)
-    with pytest.raises(ValueError, match="divisible by factor=2, got 5x4"):
+    with pytest.raises(ValueError, match="divisible by factor=2x2, got 5x4"):
         make()(torch.randn(1, 20, 6), grid=(5, 4))
     with pytest.raises(
         ValueError, match="blocks and conv_width must be at least 1, got 0 and 1024"

@@ -20,7 +20,7 @@ def test_features_in_raster_order():
         difference = (encoder(changed) - encoder(pixels)).abs().sum(-1)[0]
     assert difference.shape == (256,)
     assert int(difference.argmax()) in {9 * 16 + 4, 9 * 16 + 3, 9 * 16 + 5, 8 * 16 + 4, 10 * 16 + 4}
-    assert difference.view(16, 16)[:2].sum() == 0  # out of sight
+    assert difference.view(16, 16)[:2].sum() == 0  # out of sight: lines reach sideways only
 
 
 def test_uint8_is_normalised_and_float_is_not():

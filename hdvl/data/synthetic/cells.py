@@ -5,6 +5,8 @@ the character whose glyph covers its centre, and where that glyph lies.
 """
 
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +20,27 @@ from hdvl.data.synthetic.documents import Document
 def classes() -> dict[str, int]:
     """Character -> class; class 0 is "nothing here"."""
     return {char: index for index, char in enumerate(words.alphabet(), start=1)}
+
+
+def word_labels(
+    document: Document, *, cell: tuple[int, int] = (16, 32), slots: int = 12
+) -> Int[Tensor, "rows cols slots"]:
+    """The classes of the first ``slots`` characters of the word that starts in each cell.
+
+    ``cell`` is (height, width) in pixels; a word starts where the centre of its first glyph lies. 0
+    where no character is; of two words that start in one cell the later one counts.
+    """
+    width, height = document.image.size
+    labels = torch.zeros(height // cell[0], width // cell[1], slots, dtype=torch.long)
+    for _, group in groupby(document.glyphs, key=attrgetter("word")):
+        glyphs = list(group)
+        x0, y0, x1, y1 = glyphs[0].box
+        row, col = int((y0 + y1) / 2) // cell[0], int((x0 + x1) / 2) // cell[1]
+        if 0 <= row < labels.shape[0] and 0 <= col < labels.shape[1]:
+            word = [classes()[glyph.char] for glyph in glyphs[:slots]]
+            labels[row, col] = 0
+            labels[row, col, : len(word)] = torch.tensor(word)
+    return labels
 
 
 def cell_labels(
