@@ -58,7 +58,9 @@ class CausalLM(nn.Module):
         return cls(model=model, tokenizer=tokenizer)
 
     @classmethod
-    def from_pretrained(cls, path: str, *, tokenizer: Any = None, dtype: str = "float32") -> "CausalLM":
+    def from_pretrained(
+        cls, path: str, *, tokenizer: Any = None, dtype: str = "float32"
+    ) -> "CausalLM":
         """The model in a local folder or of a hub name: safetensors only, no code from there.
 
         Args:
@@ -192,21 +194,17 @@ class CausalLM(nn.Module):
             attention_mask = torch.ones(
                 embeddings.shape[:2], dtype=torch.long, device=embeddings.device
             )
-        stop = list(stop_ids) if stop_ids is not None else self._end_ids()
+        sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
         ids: Tensor = self.model.generate(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
-            generation_config=self._generation(
-                stop=stop,
+            generation_config=self._settings(
+                self._end_ids() if stop_ids is None else list(stop_ids),
                 max_new_tokens=max_new_tokens,
                 do_sample=do_sample,
-                repetition_penalty=repetition_penalty,
-                **(
-                    {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-                    if do_sample
-                    else {}
-                ),
+                **(sampling if do_sample else {}),
             ),
+            logits_processor=_penalty(repetition_penalty),
             streamer=streamer,
         )
         return ids
@@ -218,10 +216,18 @@ class CausalLM(nn.Module):
             )
         return [int(self.tokenizer.eos_token_id)]
 
-    def _generation(self, *, stop: list[int], **options: Any) -> Any:
+    def _settings(self, stop: list[int], **options: Any) -> Any:
         from transformers import GenerationConfig
 
         pad = None if self.tokenizer is None else self.tokenizer.pad_token_id
         if pad is None:
             pad = stop[0] if stop else 0
         return GenerationConfig(eos_token_id=stop or None, pad_token_id=pad, **options)
+
+
+def _penalty(strength: float) -> Any:
+    from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+
+    # Given as a setting it would warn that ids of the prompt are not seen: there are none.
+    found = [] if strength == 1.0 else [RepetitionPenaltyLogitsProcessor(strength)]
+    return LogitsProcessorList(found)

@@ -3,6 +3,7 @@
 from hdvl.templates.base import IMAGE, ImageSlots
 from hdvl.templates.boxes import Absolute, Decoded, Norm1000, Unit
 from hdvl.templates.encode import IGNORED, Encoded, encode
+from hdvl.templates.node import node_of
 from hdvl.templates.tokenizer_template import TokenizerTemplate
 from hdvl.templates.tokens import stop_ids
 from hdvl.templates.turns import ChatML, Hermes2, Plain, TurnTemplate, Xverse
@@ -23,5 +24,6 @@ __all__ = [
     "Unit",
     "Xverse",
     "encode",
+    "node_of",
     "stop_ids",
 ]

@@ -44,6 +44,7 @@ def encode(
     *,
     add_generation_prompt: bool = False,
     max_length: int | None = None,
+    truncate: bool = False,
 ) -> Encoded:
     """Render ``messages``, tokenise the text once, and label what the model is to say.
 
@@ -52,8 +53,8 @@ def encode(
     Control tokens (the template's and the tokenizer's, but for box tags) in the text of a message
     are refused: text must not be able to end a turn or to open a picture.
 
-    A conversation longer than ``max_length`` loses ids at its end, and ``truncated`` says how many;
-    where the cut would touch a picture or leave nothing to train, it is an error.
+    A conversation longer than ``max_length`` is an error. With ``truncate`` it loses text at its
+    end instead, and ``Encoded.truncated`` says how many ids; a cut never touches a picture.
 
     Args:
         template: how the conversation is written.
@@ -62,6 +63,7 @@ def encode(
         token_counts: tokens of each picture, in the order of appearance.
         add_generation_prompt: open the assistant's turn at the end; labels may then be empty.
         max_length: most ids.
+        truncate: cut a longer conversation rather than refuse it.
 
     Raises:
         ValueError: pictures and placeholders differ in number, nothing is supervised, a text holds
@@ -74,7 +76,7 @@ def encode(
     ids, labels, slots = _open_slots(ids, labels, image_id, token_counts, rendered)
     truncated = 0
     if max_length is not None and len(ids) > max_length:
-        _check_cut(len(ids), max_length, slots, add_generation_prompt, rendered)
+        _check_cut(len(ids), max_length, slots, truncate and not add_generation_prompt, rendered)
         truncated = len(ids) - max_length
         ids, labels = ids[:max_length], labels[:max_length]
     if not add_generation_prompt and all(label == IGNORED for label in labels):
@@ -155,12 +157,14 @@ def _open_slots(
 
 
 def _check_cut(
-    length: int, limit: int, slots: Sequence[tuple[int, int]], prompt: bool, rendered: Rendered
+    length: int, limit: int, slots: Sequence[tuple[int, int]], allowed: bool, rendered: Rendered
 ) -> None:
-    if prompt:
+    pictures = f"{sum(b - a for a, b in slots)} of them of {len(slots)} pictures"
+    if not allowed:
         raise ValueError(
-            f"a prompt must not be longer than max_length={limit}, got {length} ids; use smaller "
-            f"or fewer pictures, or a shorter history: {_show(rendered)}"
+            f"a conversation must not be longer than max_length={limit}, got {length} ids, "
+            f"{pictures}; use fewer tiles, a shorter history or a larger max_length: "
+            f"{_show(rendered)}"
         )
     if slots and slots[-1][1] > limit:
         raise ValueError(

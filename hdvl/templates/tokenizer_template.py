@@ -41,6 +41,10 @@ class TokenizerTemplate(ImageSlots):
     system: str = ""
     supervise_end: bool = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "control", tuple(self.control))
+
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, **options: Any) -> "TokenizerTemplate":
         """The template of ``tokenizer``; ``options`` are fields, ``variables`` add to its own."""
@@ -53,7 +57,7 @@ class TokenizerTemplate(ImageSlots):
         return cls(
             chat_template=tokenizer.get_chat_template(),
             variables=variables,
-            control=tuple(sorted({*special, *tokenizer.all_special_tokens})),
+            control=sorted({*special, *tokenizer.all_special_tokens}),
             **options,
         )
 

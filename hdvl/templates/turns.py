@@ -39,6 +39,12 @@ class TurnTemplate(ImageSlots):
     supervise_end: bool = True
     supervise_markers: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Configurations bring lists; a frozen value holds tuples.
+        object.__setattr__(self, "markers", tuple(self.markers))
+        object.__setattr__(self, "extra_stop", tuple(self.extra_stop))
+
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """Every token that must be one id."""

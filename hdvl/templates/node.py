@@ -1,0 +1,30 @@
+"""A template as plain data: the config node that builds it again, with nothing read from outside."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+
+def node_of(value: Any) -> Any:
+    """The ``_target_`` node of a template or box codec, for a folder that must explain itself.
+
+    ``build(node_of(template)) == template``, also for a template that was read from a tokenizer.
+
+    Raises:
+        ValueError: a field holds something that plain data cannot say.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        return {
+            "_target_": f"{kind.__module__}.{kind.__qualname__}",
+            **{field.name: node_of(getattr(value, field.name)) for field in fields(value)},
+        }
+    if isinstance(value, Mapping):
+        return {str(key): node_of(item) for key, item in value.items()}
+    if isinstance(value, str) and "${" in value:  # a configuration would look it up
+        raise ValueError(f"text of a template must not hold '${{', got {value[:200]!r}")
+    if isinstance(value, list | tuple):
+        return [node_of(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"a template must hold plain values, got {type(value).__name__}: {value!r}")

@@ -1,0 +1,39 @@
+"""Templates as config nodes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from hdvl.config import build, from_plain
+from hdvl.templates import ChatML, Norm1000, Plain, TokenizerTemplate, Unit, Xverse, node_of
+from tests.templates.chat_templates import STYLES
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        ChatML(numbering="Picture {k}: ", boxes=Norm1000(divisor=999)),
+        Xverse(boxes=Unit(digits=2)),
+        Plain(markers=["</s>"], user_end="\n$ {}"),
+        *(
+            TokenizerTemplate(
+                chat_template=style.source, variables={"eos_token": style.eos, "thinking": False}
+            )
+            for style in STYLES.values()
+        ),
+    ],
+)
+def test_a_template_is_built_again_from_its_node(template: Any) -> None:
+    assert build(from_plain(node_of(template))) == template
+
+
+def test_what_plain_data_cannot_say() -> None:
+    @dataclass(frozen=True)
+    class Odd:
+        thing: object = b"bytes"
+
+    with pytest.raises(ValueError, match="must hold plain values, got bytes"):
+        node_of(Odd())
+    with pytest.raises(ValueError, match=r"must not hold '\$\{', got 'a\$\{b\}'"):
+        node_of(Plain(user_end="a${b}"))
