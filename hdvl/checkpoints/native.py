@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from hdvl.checkpoints import preprocessing
 from hdvl.checkpoints.card import model_card, versions

@@ -39,7 +39,7 @@ _SYSTEM_FONTS = (
 def draw_boxes(
     image: Image.Image, boxes: Sequence[GroundedBox], *, colours: Sequence[Colour] = COLOURS
 ) -> Image.Image:
-    """A copy of ``image`` with each box outlined and labelled; equal labels share a colour.
+    """A copy of ``image`` with each box outlined (around it) and labelled; equal labels share a colour.
 
     Line width and letters grow with the picture. Labels that no installed font can write are numbered
     instead, and a warning says which.
@@ -55,8 +55,13 @@ def draw_boxes(
         number = labels.index(box.label)
         colour = colours[number % len(colours)]
         x0, y0, x1, y1 = box.box
-        # Pillow includes the last pixel, a box does not; a box of no size still shows.
-        corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+        # Around the box, so that small text stays legible. Pillow includes the last pixel.
+        corners = (
+            max(0.0, x0 - width),
+            max(0.0, y0 - width),
+            min(picture.width, max(x0 + 1, x1) + width) - 1,
+            min(picture.height, max(y0 + 1, y1) + width) - 1,
+        )
         pen.rectangle(corners, outline=colour, width=width)
         if box.label:
             _label(pen, box.label, number, corners, size=size, colour=colour, on=picture.size)

@@ -103,7 +103,7 @@ def picture(outcome: Outcome, index: int) -> Image.Image:
     answer, case = outcome.answer, outcome.case
     drawn = draw_tiles(answer.picture(index), answer.plans[index])
     if case.box is not None and index == 0:
-        drawn = draw_boxes(drawn, [GroundedBox(label="truth", box=case.box)], colours=[GREEN])
+        drawn = draw_boxes(drawn, [GroundedBox(label="", box=case.box)], colours=[GREEN])
     found = [box for box in answer.boxes if box.image == index]
     return draw_boxes(drawn, found, colours=[RED])
 

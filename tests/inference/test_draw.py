@@ -22,12 +22,12 @@ def coloured(picture: Image.Image) -> np.ndarray:
     return (np.asarray(picture) != 255).any(-1)
 
 
-def test_an_outline_stays_inside_its_box() -> None:
+def test_an_outline_surrounds_its_box() -> None:
     source = blank()
     drawn = draw_boxes(source, [GroundedBox(label="", box=(40.0, 30.0, 90.0, 80.0))])
     ys, xs = np.nonzero(coloured(drawn))
-    assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (40, 30, 90, 80)
-    assert drawn.getpixel((65, 55)) == WHITE and drawn.getpixel((40, 55)) == COLOURS[0]
+    assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (38, 28, 92, 82)
+    assert not coloured(drawn)[30:80, 40:90].any() and drawn.getpixel((39, 55)) == COLOURS[0]
     assert not coloured(source).any()  # a copy
 
 
@@ -37,7 +37,7 @@ def test_equal_labels_share_a_colour() -> None:
         for name, y in (("a", 30.0), ("b", 80.0), ("a", 130.0))
     ]
     drawn = draw_boxes(blank(), boxes)
-    first, second, third = (drawn.getpixel((59, int(box.box[1]) + 10)) for box in boxes)
+    first, second, third = (drawn.getpixel((60, int(box.box[1]) + 10)) for box in boxes)
     assert first == third == COLOURS[0] and second == COLOURS[1]
 
 

@@ -1,0 +1,75 @@
+"""Notebooks are executed from top to bottom, and kept without outputs.
+
+They run with the shipped model and pictures; in a checkout that has none, with a tiny model with
+random weights that is put into the cell tagged ``parameters``.
+"""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+from hdvl.inference.load import ASSETS
+from tests.tiny_model import tiny_folder
+
+__all__ = ["tiny_folder"]
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def test_there_are_notebooks() -> None:
+    assert "01_compose_and_ask" in [path.stem for path in NOTEBOOKS]
+
+
+@each_notebook
+def test_no_outputs_are_kept(path: Path) -> None:
+    for number, cell in enumerate(read(path).cells):
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None, (
+                f"cell {number} of {path.name} holds outputs; clear them before committing"
+            )
+
+
+@each_notebook
+def test_parameters_are_tagged(path: Path) -> None:
+    tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1 and "CHECKPOINT" in tagged[0].source
+
+
+@pytest.mark.slow
+@each_notebook
+def test_it_runs(
+    path: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = read(path)
+    if not (ASSETS / "small").is_dir():
+        Image.radial_gradient("L").resize((140, 100)).save(tmp_path / "picture.png")
+        place = next(
+            number
+            for number, cell in enumerate(notebook.cells)
+            if "parameters" in cell.metadata.get("tags", [])
+        )
+        source = f"CHECKPOINT = {str(tiny_folder)!r}\nPICTURE = {str(tmp_path / 'picture.png')!r}"
+        notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [
+        kind
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        for kind in output.get("data", {})
+    ]
+    assert shown.count("image/png") >= 3  # tiles, a tile, boxes
