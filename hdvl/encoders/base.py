@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from math import isqrt
 from typing import Any
 
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
@@ -84,7 +83,8 @@ class PatchEncoder(nn.Module):
 
     def _settle(self, name: str) -> None:
         """Learn ``width`` and ``grid`` on ``meta``, and drop what the features do not depend on."""
-        features, reached = reach(self, self._meta_tile())
+        tile = (len(self.mean), self.tile_size, self.tile_size)
+        features, reached = reach(self, tile)
         side = isqrt(features.shape[1])
         if side * side != features.shape[1]:
             raise ValueError(
@@ -93,7 +93,7 @@ class PatchEncoder(nn.Module):
             )
         if self.final_norm:
             self.final_norm = False
-            _, without = reach(self, self._meta_tile())
+            _, without = reach(self, tile)
             self.final_norm = True
             if without == reached:
                 raise ValueError(
@@ -102,9 +102,6 @@ class PatchEncoder(nn.Module):
                 )
         self.width, self.grid = features.shape[2], (side, side)
         drop_unreached(self, reached)
-
-    def _meta_tile(self) -> Float[Tensor, "1 c h w"]:
-        return torch.empty(1, len(self.mean), self.tile_size, self.tile_size, device="meta")
 
 
 def check_tile(tile_size: int, patch: int, native: int) -> int:

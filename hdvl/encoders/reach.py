@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,9 +19,9 @@ class Skip(nn.Module):
 
 
 def reach(
-    encoder: nn.Module, pixels: Shaped[Tensor, "t c h w"]
+    encoder: nn.Module, tile: tuple[int, int, int]
 ) -> tuple[Float[Tensor, "t n d"], frozenset[str]]:
-    """The output of ``encoder`` on ``meta``, and the parameters that it depends on.
+    """The output of ``encoder`` on a ``meta`` tile (c, h, w), and the parameters it depends on.
 
     Parameters that need no gradient (fixed position tables) always count as reached.
     """
@@ -33,7 +33,9 @@ def reach(
             for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers())
         }
         names = [name for name, tensor in tensors.items() if tensor.requires_grad]
-        features: Tensor = functional_call(encoder, tensors, (pixels,))
+        features: Tensor = functional_call(
+            encoder, tensors, (torch.empty(1, *tile, device="meta"),)
+        )
         gradients = torch.autograd.grad(
             features.sum(), [tensors[name] for name in names], allow_unused=True
         )

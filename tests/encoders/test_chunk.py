@@ -89,7 +89,7 @@ def test_peak_memory_is_that_of_a_chunk(
             features = encode_in_chunks(encoder, tiles, chunk)
         peaks[chunk] = memory.peak - features.nbytes
     assert peaks[8] < peaks[64] / 6
-    assert peaks[4] < peaks[8] * 0.6
+    assert peaks[4] < peaks[8] * 0.7
 
 
 def test_no_tiles(patches: Callable[..., Any], noise: Callable[..., Tensor]) -> None:

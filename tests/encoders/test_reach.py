@@ -19,7 +19,7 @@ class Model(nn.Module):
 
 def test_what_the_output_does_not_need_is_found_and_dropped() -> None:
     model = Model()
-    features, reached = reach(model, torch.empty(1, 3, 2, 2, device="meta"))
+    features, reached = reach(model, (3, 2, 2))
     assert features.is_meta and features.shape == (1, 2, 2)
     assert reached == {"body.weight", "body.bias", "fixed"}
     assert model.training and not model.body.weight.is_meta
@@ -30,5 +30,5 @@ def test_what_the_output_does_not_need_is_found_and_dropped() -> None:
 
 def test_no_gradients_are_needed_around() -> None:
     with torch.inference_mode():
-        _, reached = reach(Model(), torch.empty(1, 3, 2, 2, device="meta"))
+        _, reached = reach(Model(), (3, 2, 2))
     assert "head.weight" not in reached
