@@ -33,7 +33,6 @@ def build_tokenizer(
         eos_token: one of ``special_tokens``.
         max_token_length: longest token in bytes, to keep the tokens of a reader of letters short.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     least = 256 + len(special_tokens)
@@ -47,6 +46,23 @@ def build_tokenizer(
             raise ValueError(
                 f"{name} must be one of special_tokens {list(special_tokens)}, got {token!r}"
             )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_train(texts, vocab_size, special_tokens, max_token_length),
+        pad_token=pad_token,
+        eos_token=eos_token,
+        additional_special_tokens=[t for t in special_tokens if t not in (pad_token, eos_token)],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _train(
+    texts: Sequence[str] | None,
+    vocab_size: int,
+    special_tokens: Sequence[str],
+    max_token_length: int | None,
+) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -66,13 +82,7 @@ def build_tokenizer(
             show_progress=False,
         ),
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        pad_token=pad_token,
-        eos_token=eos_token,
-        additional_special_tokens=[t for t in special_tokens if t not in (pad_token, eos_token)],
-        clean_up_tokenization_spaces=False,
-    )
+    return bpe
 
 
 def read_texts(path: str) -> list[str]:
