@@ -3,7 +3,6 @@
 Knows Hydra and nothing of hdvl.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def to_plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True)
 
 
-def from_plain(node: dict[str, Any] | Sequence[Any]) -> Any:
+def from_plain(node: dict[str, Any]) -> Any:
     """The inverse of :func:`to_plain`."""
     from omegaconf import OmegaConf
 

@@ -114,7 +114,7 @@ class VLM(nn.Module):
         features = encode_in_chunks(self.encoder, pixels, self.encode_chunk)  # t n d
         stitched = [
             self.merger.stitch(part, plan)
-            for part, plan in zip(features.split(counts), plans, strict=True)
+            for part, plan in zip(torch.split(features, counts), plans, strict=True)
         ]
         bridged = self._bridge_all([piece for maps in stitched for piece in maps])
         tokens = []
@@ -130,7 +130,7 @@ class VLM(nn.Module):
             places = [index for index, piece in enumerate(maps) if piece.grid == grid]
             values = self.bridge(torch.cat([maps[index].values for index in places]), grid)
             sizes = [maps[index].values.shape[0] for index in places]
-            for index, value in zip(places, values.split(sizes), strict=True):
+            for index, value in zip(places, torch.split(values, sizes), strict=True):
                 bridged[index] = FeatureMap(value, self.bridge.grid_for(grid))
         return [bridged[index] for index in range(len(maps))]
 

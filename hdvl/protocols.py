@@ -257,11 +257,25 @@ class LLM(Protocol):
         attention_mask: Int[Tensor, "b s"] | Bool[Tensor, "b s"] | None = None,
         position_ids: Int[Tensor, "b s"] | None = None,
     ) -> Float[Tensor, "b s v"]: ...
+    def __call__(
+        self,
+        embeddings: Float[Tensor, "b s e"],
+        attention_mask: Int[Tensor, "b s"] | Bool[Tensor, "b s"] | None = None,
+        position_ids: Int[Tensor, "b s"] | None = None,
+    ) -> Float[Tensor, "b s v"]: ...
     def generate(
         self,
         embeddings: Float[Tensor, "b s e"],
         attention_mask: Int[Tensor, "b s"] | None = None,
-        **options: Any,
+        *,
+        max_new_tokens: int = 256,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        repetition_penalty: float = 1.0,
+        stop_ids: Sequence[int] | None = None,
+        streamer: Any = None,
     ) -> Int[Tensor, "b new"]: ...
 
 

@@ -51,7 +51,9 @@ def messages(picture, question="What?", answer="This."):
 def pictures():
     from PIL import Image
 
-    return [Image.radial_gradient("L").resize(size).convert("RGB") for size in ((150, 100), (64, 64))]
+    return [
+        Image.radial_gradient("L").resize(size).convert("RGB") for size in ((150, 100), (64, 64))
+    ]
 
 
 def test_logits_loss_and_visual_tokens(pictures):
@@ -125,9 +127,7 @@ def test_gradients_reach_every_part(pictures):
 def test_generation_equals_recomputing_every_step(pictures):
     vlm = tiny_vlm()
     sample = Processor.of(vlm)(messages(pictures[0])[:1], add_generation_prompt=True)
-    new = vlm.generate(
-        sample.ids[None], sample.pixels, sample.plans, max_new_tokens=8, stop_ids=[]
-    )
+    new = vlm.generate(sample.ids[None], sample.pixels, sample.plans, max_new_tokens=8, stop_ids=[])
     ids = sample.ids[None]
     for step in range(8):
         with torch.no_grad():
@@ -144,7 +144,9 @@ def test_the_loss_of_no_supervised_token_is_zero_with_a_gradient():
 
 
 def test_other_tile_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"tiler.tile_size=96 must equal the encoder's tile_size=64"):
+    with pytest.raises(
+        ValueError, match=r"tiler.tile_size=96 must equal the encoder's tile_size=64"
+    ):
         tiny_vlm(tiler=SlidingWindow(tile_size=96, stride=64, multiple_of=32))
 
 
@@ -156,16 +158,18 @@ def test_encode_chunk_must_be_positive():
 def test_an_encoder_that_lies_about_itself_is_refused():
     encoder = ConvStem(tile_size=64, stem_width=8, width=16)
     encoder.grid = (8, 9)
-    with pytest.raises(ValueError, match="ConvStem says grid=8x9 and width=16, but gives 64 tokens"):
+    with pytest.raises(
+        ValueError, match="ConvStem says grid=8x9 and width=16, but gives 64 tokens"
+    ):
         tiny_vlm(encoder=encoder)
 
 
 def test_slots_and_tokens_must_match(pictures):
     vlm = tiny_vlm()
     sample = Processor.of(vlm)(messages(pictures[0]))
-    with pytest.raises(ValueError, match="input_ids hold .* image slots"):
+    with pytest.raises(ValueError, match=r"input_ids hold .* image slots"):
         vlm(sample.ids[None, 8:], sample.pixels, sample.plans)
-    with pytest.raises(ValueError, match="plans ask for .* tiles, pixels hold 1"):
+    with pytest.raises(ValueError, match=r"plans ask for .* tiles, pixels hold 1"):
         vlm(sample.ids[None], sample.pixels[:1], sample.plans)
 
 

@@ -93,7 +93,7 @@ class SyntheticConversations:
 
 def _chat(questions: Sequence[Question], *documents: Document) -> list[Message]:
     """The questions and answers as turns; the pictures stand in the first."""
-    messages = []
+    messages: list[Message] = []
     for number, question in enumerate(questions):
         images = tuple(document.image for document in documents) if number == 0 else ()
         messages.append(Message("user", question.text, images))
@@ -145,7 +145,7 @@ class LlavaConversations:
         marks = sum(turn["value"].count("<image>") for turn in turns)
         if marks not in (0, len(pictures)):
             raise ValueError(f"{len(pictures)} pictures but {marks} <image> marks")
-        messages = []
+        messages: list[Message] = []
         for turn in turns:
             if turn["from"] not in _ROLES:
                 raise ValueError(f"from must be one of {sorted(_ROLES)}, got {turn['from']!r}")

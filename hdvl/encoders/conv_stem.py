@@ -99,5 +99,5 @@ class ConvStem(nn.Module):
         weight = next(self.parameters())
         ready = normalise(pixels, self.mean, self.std, weight.dtype)
         # Channels-last halves the time of these convolutions on a CPU.
-        maps = self.layers(ready.contiguous(memory_format=torch.channels_last))
+        maps: Tensor = self.layers(ready.contiguous(memory_format=torch.channels_last))
         return maps.flatten(2).transpose(1, 2)

@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from hdvl.model import IGNORED, VLM
@@ -43,8 +44,9 @@ class VLMModule(pl.LightningModule):
         # Padding stands on the right, where no position looks: no mask, and the causal kernel runs.
         output = self.vlm(batch.input_ids, batch.pixels, batch.plans, None, batch.labels)
         assert output.loss is not None
-        self.log("train/loss", output.loss.detach(), prog_bar=True)
-        return output.loss
+        loss: Tensor = output.loss
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Loss, and the share of answers whose every token is right given the tokens before it."""
@@ -55,7 +57,7 @@ class VLMModule(pl.LightningModule):
         self.log("validation/loss", output.loss, batch_size=size, sync_dist=True)
         self.log("validation/answers", hits.float().mean(), batch_size=len(hits), sync_dist=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One optimizer whose groups carry their own rates, and one scheduler step a step."""
         config = self.optimizer_config
         groups = parameter_groups(self.vlm, config["groups"], config["common"])
