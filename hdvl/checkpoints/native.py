@@ -72,7 +72,7 @@ def save_folder(
         raise ValueError(f"config must have the node model, got keys {sorted(config)}")
     folder = Path(folder)
     _check_replaceable(folder)
-    node = self_contained(config["model"], vlm.llm)
+    node = self_contained(config["model"], vlm)
     rest = {key: value for key, value in config.items() if key != "model" and key not in node}
     plain = {"format": FORMAT, **rest, "model": node}
     text = card or model_card(name=folder.name, licence=licence, node=node, vlm=vlm)

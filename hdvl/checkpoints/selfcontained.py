@@ -6,7 +6,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from hdvl.model import VLM
 from hdvl.protocols import LLM
+from hdvl.templates.node import node_of
 
 TOKENIZER = "tokenizer"
 """Where the tokenizer's files lie in a model folder."""
@@ -14,14 +16,17 @@ TOKENIZER = "tokenizer"
 _FROM_PRETRAINED, _FROM_CONFIG = ".from_pretrained", ".from_config"
 
 
-def self_contained(node: Mapping[str, Any], llm: LLM) -> dict[str, Any]:
+def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
     """The model ``node`` with every outside source of weights or tokens taken out.
 
     ``weights`` of any part becomes null (the folder's own weights are put in), and the LLM is
-    described by its whole transformers configuration and the tokenizer in the folder.
+    described by its whole transformers configuration and the tokenizer in the folder. A template that
+    was read from somewhere is written out.
     """
     stored: dict[str, Any] = _without_weights(node)
-    stored["llm"] = _stored_llm(stored["llm"], llm)
+    stored["llm"] = _stored_llm(stored["llm"], vlm.llm)
+    if _outside_paths(stored["template"], "template"):
+        stored["template"] = node_of(vlm.template)
     reading = _outside_paths(stored, "model")
     if reading:
         raise ValueError(

@@ -340,6 +340,26 @@ def test_an_encoder_from_a_file_is_stored_without_it(tmp_path: Path) -> None:
     assert torch.equal(logits(again), logits(vlm))
 
 
+def test_a_template_from_a_tokenizer_is_written_out(tmp_path: Path) -> None:
+    source = tmp_path / "published"
+    tokenizer = tiny_vlm().llm.tokenizer
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(source)
+    template = {
+        "_target_": "hdvl.templates.TokenizerTemplate.from_pretrained",
+        "path": str(source),
+    }
+    node = {**NODE, "template": template}
+    vlm = tiny_vlm(node)
+    saved = save_folder(vlm, tmp_path / "m", {"model": node})
+    shutil.rmtree(source)
+    assert str(tmp_path) not in (saved / "config.yaml").read_text()
+    assert load_folder(saved).template == vlm.template
+
+
 def test_a_part_that_reads_a_path_is_refused(tmp_path: Path) -> None:
     encoder = {"_target_": "somebody.Encoder.from_pretrained", "path": "weights/there"}
     node = {**NODE, "encoder": {**encoder}}
