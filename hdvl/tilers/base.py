@@ -29,8 +29,8 @@ class Cutter(ABC):
       version of Pillow;
     - ``exact``: the same filter by torch, several times as fast, within 2/255 of Pillow's;
     - ``fast``: as ``exact``, but a JPEG of at least twice the canvas is decoded at 1/2, 1/4 or 1/8
-      of its size, and the thumbnail is made from the canvas (about 46 dB to ``exact`` on photos,
-      38 dB on pages of text).
+      of its size, and the thumbnail is made from the canvas if that is smaller (about 46 dB to
+      ``exact`` on photos, 38 dB on pages of text).
     """
 
     tile_size: int

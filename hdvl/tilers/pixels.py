@@ -59,7 +59,7 @@ def cut_exact(
 def cut_fast(
     image: Any, *, plan: Plan, exif: bool, background: Colour | None, out: Tensor | None
 ) -> Tiles:
-    """As :func:`cut_exact`, from a scaled decode; the thumbnail is made from the canvas."""
+    """As :func:`cut_exact`, from a scaled decode; the thumbnail from the canvas if that is smaller."""
     raster = decode(
         image, plan=plan, exif=exif, background=background, buffers=_POOL.buffers, scaled=True
     )
@@ -68,8 +68,8 @@ def cut_fast(
     content = _resize(raster, (x1 - x0, y1 - y0), "content")
     whole = None
     if cut.thumbnail is not None:
-        upright = Raster(content, cut, 1)
-        whole = _resize(upright, (cut.tile_size, cut.tile_size), "thumbnail")
+        near = Raster(content, cut, 1) if content.numel() < raster.pixels.numel() else raster
+        whole = _resize(near, (cut.tile_size, cut.tile_size), "thumbnail")
     return _assemble(cut, content, whole, out)
 
 
