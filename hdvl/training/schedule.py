@@ -1,7 +1,8 @@
 """Learning-rate schedules: per group a linear warm-up, then cosine, linear or constant."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -38,6 +39,17 @@ def warmup_length(warmup_steps: int | float, total_steps: int) -> int:
     return math.ceil(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
 
 
+def check_warmup(groups: Sequence[Mapping[str, Any]], total_steps: int) -> None:
+    """ValueError if the warm-up of some group is not shorter than the run."""
+    for group in groups:
+        warmup = warmup_length(group["warmup_steps"], total_steps)
+        if warmup >= total_steps and group["warmup_steps"] > 0:
+            raise ValueError(
+                f"warmup_steps of {group['name']} must be below the total of {total_steps} steps, "
+                f"got {warmup}; lower optimizer.groups.{group['part']}.warmup_steps"
+            )
+
+
 def build_scheduler(optimizer: Optimizer, *, total_steps: int, shape: str = "cosine") -> LambdaLR:
     """A scheduler that is stepped once an optimizer step.
 
@@ -50,13 +62,7 @@ def build_scheduler(optimizer: Optimizer, *, total_steps: int, shape: str = "cos
         raise ValueError(
             f"total_steps must be at least 1, got {total_steps}; set trainer.max_steps"
         )
-    for group in optimizer.param_groups:
-        warmup = warmup_length(group["warmup_steps"], total_steps)
-        if warmup >= total_steps and group["warmup_steps"] > 0:
-            raise ValueError(
-                f"warmup_steps of {group['name']} must be below the total of {total_steps} steps, "
-                f"got {warmup}; lower optimizer.groups.{group['part']}.warmup_steps"
-            )
+    check_warmup(optimizer.param_groups, total_steps)
 
     # Closures, not objects: LambdaLR would put an object's numbers into the checkpoint and back.
     def factor(warmup_steps: int | float, floor: int | float) -> Callable[[int], float]:

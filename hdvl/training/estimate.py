@@ -1,0 +1,212 @@
+"""FLOPs and memory of a step, measured on ``meta``: the operations run, the numbers do not exist."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from hdvl.model import VLM
+from hdvl.protocols import TilePlan
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one example takes.
+
+    ``forward`` are FLOPs (a multiplication and an addition are two) of each part, ``step`` those of
+    forward and backward; ``saved`` are bytes that autograd keeps for the backward pass.
+    """
+
+    forward: dict[str, int]
+    step: int
+    saved: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device, without the library's own and without fragmentation."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
+    """The cost of one picture cut by ``plan`` and ``text_tokens`` tokens, supervised, after it.
+
+    ``vlm`` lies on ``meta``, its tuning applied. Attention is counted as a fused kernel: its scores
+    are not stored, and a causal one is counted as if it were not.
+    """
+    attention = _Attention()
+    parts: dict[str, int] = {}
+    saved = _Saved(vlm)
+    size = vlm.encoder.tile_size
+    channels = len(vlm.encoder.mean)
+    with ExitStack() as stack:
+        stack.enter_context(torch.device("meta"))
+        stack.enter_context(attention.planned())
+        stack.enter_context(saved_tensors_hooks(saved.keep, lambda tensor: tensor))
+        counter = stack.enter_context(FlopCounterMode(display=False))
+        stack.enter_context(_Yes())
+
+        def total() -> int:
+            return int(counter.get_total_flops()) + attention.flops
+
+        for name in ("encoder", "bridge", "llm"):
+            stack.enter_context(_counted(getattr(vlm, name), name, parts, total))
+        pixels = torch.empty(plan.count, channels, size, size, dtype=torch.uint8)
+        tokens = torch.cat(vlm.see(pixels, [plan]))
+        text = vlm.llm.embed(torch.empty(1, text_tokens, dtype=torch.long))
+        logits = vlm.llm(torch.cat([tokens[None].to(text.dtype), text], dim=1))
+        said = logits[0, -text_tokens:].float()
+        loss = functional.cross_entropy(said, torch.empty(text_tokens, dtype=torch.long))
+        if loss.requires_grad:
+            loss.backward()
+        step = total()
+    vlm.zero_grad(set_to_none=True)
+    return Cost(forward=parts, step=step, saved=saved.bytes)
+
+
+def memory(vlm: nn.Module, *, cost: Cost, batch_size: int, precision: str) -> Memory:
+    """Bytes for training ``vlm`` with AdamW, two numbers a parameter, at Lightning's ``precision``."""
+    true_half = precision in ("bf16-true", "16-true")
+    half = true_half or precision in ("bf16-mixed", "16-mixed")
+    width = 2 if true_half else 4
+    total = sum(p.numel() for p in vlm.parameters())
+    trainable = sum(p.numel() for p in vlm.parameters() if p.requires_grad)
+    return Memory(
+        weights=total * width,
+        gradients=trainable * width,
+        optimizer=2 * trainable * width,
+        activations=cost.saved * batch_size // (2 if half else 1),
+    )
+
+
+class _Attention(torch.autograd.Function):
+    """Stands in for the fused attention kernel, and is counted by :meth:`planned`."""
+
+    flops: int
+
+    def __init__(self) -> None:
+        self.flops = 0
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, counter: Any) -> Tensor:
+        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        ctx.save_for_backward(query, key, value, output)
+        ctx.counter = counter
+        counter.flops += _attention_flops(query, key, value)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        query, key, value, _ = ctx.saved_tensors
+        # Scores once more, then the gradients of scores, queries, keys and values: five products.
+        ctx.counter.flops += _attention_flops(query, key, value) * 5 // 2
+        return (*(torch.empty_like(tensor) for tensor in (query, key, value)), None)
+
+    @contextmanager
+    def planned(self) -> Iterator[None]:
+        """Attention inside is counted here."""
+
+        def planned(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
+            return _Attention.apply(query, key, value, self)
+
+        kernel, fast = functional.scaled_dot_product_attention, torch.backends.mha
+        was_fast = fast.get_fastpath_enabled()
+        functional.scaled_dot_product_attention = planned  # type: ignore[assignment]
+        fast.set_fastpath_enabled(False)  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            functional.scaled_dot_product_attention = kernel
+            fast.set_fastpath_enabled(was_fast)  # type: ignore[no-untyped-call]
+
+
+class _Yes(TorchDispatchMode):
+    """Answers yes where a model asks for a value: is the mask full, is the row one sequence."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return True if args[0].dtype == torch.bool else 1
+        return func(*args, **(kwargs or {}))
+
+
+class _Saved:
+    """Counts the memory that autograd keeps: each storage once, parameters not at all."""
+
+    bytes: int
+
+    def __init__(self, module: nn.Module) -> None:
+        self.bytes = 0
+        self._seen = {t.untyped_storage()._cdata for t in module.state_dict().values()}
+        self._alive: list[Any] = []  # a freed storage's number may be given to another
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen:
+            self._seen.add(storage._cdata)
+            self._alive.append(storage)
+            self.bytes += storage.nbytes()
+        return tensor
+
+
+@contextmanager
+def _counted(module: Any, name: str, parts: dict[str, int], total: Any) -> Iterator[None]:
+    """Adds the FLOPs of the calls of ``module`` to ``parts[name]``."""
+    parts[name] = 0
+
+    def before(*_: Any) -> None:
+        parts[name] -= total()
+
+    def after(*_: Any) -> None:
+        parts[name] += total()
+
+    hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
+    *batch, length, width = query.shape
+    return 2 * prod(batch) * length * key.shape[-2] * (width + value.shape[-1])
+
+
+def without_weights(node: Any) -> Any:
+    """A plain model node whose parts read no weights: only configurations and tokenizers."""
+    if isinstance(node, list):
+        return [without_weights(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    plain = {key: without_weights(value) for key, value in node.items()}
+    if "_target_" in plain and "weights" in plain:
+        plain["weights"] = None
+    if plain.get("_target_") == "hdvl.llms.CausalLM.from_pretrained":
+        from transformers import AutoConfig
+
+        tokenizer = {"_target_": "hdvl.llms.load_tokenizer", "path": plain["path"]}
+        return {
+            "_target_": "hdvl.llms.CausalLM.from_config",
+            "config": AutoConfig.from_pretrained(plain["path"]).to_dict(),
+            "tokenizer": plain.get("tokenizer") or tokenizer,
+        }
+    return plain
