@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hdvl.protocols import Template
+from hdvl.templates.boxes import tags_of
+from hdvl.templates.tokens import control_tokens
 
 UNFINISHED = "�"
 """What a decoder writes for the first bytes of a character whose rest is yet to come."""
@@ -36,8 +38,7 @@ class Reader:
         ends = [found for found in ids.values() if found is not None]
         if tokenizer.eos_token_id is not None:
             ends.append(int(tokenizer.eos_token_id))
-        tags = set(getattr(template.boxes, "tokens", ()))
-        control = {*template.special_tokens, *tokenizer.all_special_tokens} - tags - {""}
+        control = control_tokens(template, tokenizer, tags_of(template.boxes))
         silent = {found for sign in control if (found := _one_id(tokenizer, sign)) is not None}
         return cls(
             tokenizer=tokenizer,

@@ -190,5 +190,5 @@ def test_errors_reach_the_caller(pipe: Pipeline, tmp_path: Path) -> None:
 
 def test_a_prompt_that_is_too_long(tiny_folder: Path) -> None:
     short = load(tiny_folder, max_length=60)
-    with pytest.raises(ValueError, match="a prompt must not be longer than max_length=60"):
+    with pytest.raises(ValueError, match="must not be longer than max_length=60"):
         short.chat("What?", images=picture(2))
