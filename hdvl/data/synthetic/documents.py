@@ -43,7 +43,7 @@ class Document:
 class SyntheticDocuments:
     """Documents number 0, 1, 2, ...; the same (options, seed, index) gives the same picture.
 
-    ``kinds``: of receipt, form, table, chart, sign, street. ``chinese``: share of Chinese pages.
+    ``kinds``: of receipt, form, table, chart, sign, street, tag. ``chinese``: share of Chinese pages.
     ``width``, ``height``, ``entries``, ``font_size``: inclusive ranges, pixels for all but entries.
     """
 

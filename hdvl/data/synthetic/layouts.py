@@ -172,6 +172,20 @@ def street(page: Page, entries: int) -> None:
         page.say(shop.lower(), number, box, question)
 
 
+def tag(page: Page, entries: int) -> None:
+    """A small tag somewhere on the page with one value on it; ``entries`` is not used."""
+    rng = page.rng
+    value = words.value(rng, page.language)
+    width, height = page.measure(value) + 12, page.pitch + 8
+    x = rng.randint(2, max(3, page.width - width - 4))
+    y = rng.randint(2, max(3, page.height - height - 4))
+    page.draw.rectangle((x, y, x + width, y + height), outline=(150, 150, 150))
+    box = page.text(x + 6, y + 3, value)
+    page.say(
+        "标签" if page.language == "zh" else "tag", value, box, words.phrase("tag", page.language)
+    )
+
+
 LAYOUTS: dict[str, Callable[[Page, int], None]] = {
-    layout.__name__: layout for layout in (receipt, form, table, chart, sign, street)
+    layout.__name__: layout for layout in (receipt, form, table, chart, sign, street, tag)
 }
