@@ -62,9 +62,7 @@ class Processor:
     @classmethod
     def of(cls, vlm: VLM, *, max_length: int | None = None) -> "Processor":
         """The processor that fits a model."""
-        return cls(
-            vlm.tiler, vlm.template, vlm.llm.tokenizer, vlm.merger.token_count, max_length
-        )
+        return cls(vlm.tiler, vlm.template, vlm.llm.tokenizer, vlm.merger.token_count, max_length)
 
     def __call__(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False

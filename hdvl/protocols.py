@@ -1,4 +1,6 @@
-"""The parts of a model as protocols, and the values they hand each other. Imports nothing of hdvl.
+"""The parts of a model as protocols, and the values they hand each other.
+
+Imports nothing of hdvl but ``geometry``, its part that needs no torch.
 
 Axis letters, the same in every file::
 
@@ -13,96 +15,16 @@ A picture flows through the parts like this::
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
-Grid = tuple[int, int]
-"""(rows, cols) of patches or tokens, in raster order."""
-
-Box = tuple[float, float, float, float]
-"""(x0, y0, x1, y1) in pixels of the source picture; x1 and y1 are exclusive."""
-
-Thumbnail = Literal["first", "last"] | None
-
-
-@dataclass(frozen=True)
-class TilePlan:
-    """How one picture is cut: pure arithmetic, known before a pixel is touched.
-
-    The picture (``width`` x ``height``) is resized to fill the rectangle ``content`` of the canvas; the
-    rest of the canvas, if any, is padding. ``windows`` are the top-left corners of the local windows
-    on the canvas, row by row, each ``tile_size`` square. A thumbnail is the whole picture squashed to
-    one tile; ``thumbnail`` says whether it stands before or after the windows.
-    """
-
-    width: int
-    height: int
-    rows: int
-    cols: int
-    tile_size: int
-    stride: int
-    canvas: tuple[int, int]
-    windows: tuple[tuple[int, int], ...]
-    thumbnail: Thumbnail = None
-    content: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))
-
-    def __post_init__(self) -> None:
-        if self.content == (0, 0, 0, 0):
-            object.__setattr__(self, "content", (0, 0, *self.canvas))
-        if len(self.windows) != self.rows * self.cols:
-            raise ValueError(
-                f"windows must number rows*cols={self.rows * self.cols}, got {len(self.windows)}"
-            )
-
-    @property
-    def count(self) -> int:
-        """Tiles that reach the encoder, the thumbnail included."""
-        return len(self.windows) + (self.thumbnail is not None)
-
-    @property
-    def thumbnail_index(self) -> int | None:
-        """Position of the thumbnail among the tiles."""
-        if self.thumbnail is None:
-            return None
-        return 0 if self.thumbnail == "first" else len(self.windows)
-
-    @property
-    def window_slice(self) -> slice:
-        """Positions of the local windows among the tiles."""
-        start = 1 if self.thumbnail == "first" else 0
-        return slice(start, start + len(self.windows))
-
-    @property
-    def boxes(self) -> tuple[Box, ...]:
-        """The source rectangle that each tile shows, in tile order (parts in padding lie outside)."""
-        size = self.tile_size
-        local = [
-            (*self.to_source(x, y), *self.to_source(x + size, y + size)) for x, y in self.windows
-        ]
-        whole = (0.0, 0.0, float(self.width), float(self.height))
-        if self.thumbnail == "first":
-            return (whole, *local)
-        return (*local, whole) if self.thumbnail == "last" else tuple(local)
-
-    def to_source(self, x: float, y: float) -> tuple[float, float]:
-        """Canvas point to source point."""
-        x0, y0, x1, y1 = self.content
-        return (x - x0) * self.width / (x1 - x0), (y - y0) * self.height / (y1 - y0)
-
-    def to_canvas(self, x: float, y: float) -> tuple[float, float]:
-        """Source point to canvas point."""
-        x0, y0, x1, y1 = self.content
-        return x0 + x * (x1 - x0) / self.width, y0 + y * (y1 - y0) / self.height
-
-    def token_box(self, tile: int, row: int, col: int, grid: Grid) -> Box:
-        """The source rectangle under token (``row``, ``col``) of ``tile`` when a tile has ``grid`` tokens."""
-        x0, y0, x1, y1 = self.boxes[tile]
-        step_x, step_y = (x1 - x0) / grid[1], (y1 - y0) / grid[0]
-        left, top = x0 + col * step_x, y0 + row * step_y
-        return left, top, left + step_x, top + step_y
+from hdvl.geometry import Box as Box
+from hdvl.geometry import Grid as Grid
+from hdvl.geometry import Thumbnail as Thumbnail
+from hdvl.geometry import TilePlan as TilePlan
 
 
 @dataclass(frozen=True)
@@ -171,6 +93,8 @@ class Tiler(Protocol):
     def tile_size(self) -> int: ...
     @property
     def max_tiles(self) -> int: ...
+    @property
+    def exif(self) -> bool: ...
     def plan(self, width: int, height: int) -> TilePlan: ...
     def __call__(self, image: Any) -> Tiles: ...
 
@@ -281,8 +205,13 @@ class LLM(Protocol):
 
 @runtime_checkable
 class BoxCodec(Protocol):
-    """Writes boxes into text and finds them again. Coordinates pass through pixels of the source."""
+    """Writes boxes into text and finds them again. Coordinates pass through pixels of the source.
 
+    ``tokens`` are the tags that the tokenizer should know as tokens of their own.
+    """
+
+    @property
+    def tokens(self) -> tuple[str, ...]: ...
     def encode(self, box: Box, width: int, height: int) -> str: ...
     def decode(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[GroundedBox]: ...
 

@@ -11,7 +11,7 @@ from hdvl.config import CONF_DIR, build
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hdvl.protocols import TilePlan
+    from hdvl.geometry import TilePlan
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231")
 

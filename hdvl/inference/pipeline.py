@@ -171,7 +171,7 @@ class Pipeline:
                 new_tokens=len(ids),
                 seconds=seconds,
             ),
-            exif=bool(getattr(self.tiler, "exif", True)),
+            exif=self.tiler.exif,
         )
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hdvl.protocols import Template
-from hdvl.templates.boxes import tags_of
 from hdvl.templates.tokens import control_tokens
 
 UNFINISHED = "�"
@@ -38,7 +37,7 @@ class Reader:
         ends = [found for found in ids.values() if found is not None]
         if tokenizer.eos_token_id is not None:
             ends.append(int(tokenizer.eos_token_id))
-        control = control_tokens(template, tokenizer, tags_of(template.boxes))
+        control = control_tokens(template, tokenizer, template.boxes.tokens)
         silent = {found for sign in control if (found := _one_id(tokenizer, sign)) is not None}
         return cls(
             tokenizer=tokenizer,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hdvl.protocols import BoxCodec, Message
-from hdvl.templates.boxes import Norm1000, tags_of
+from hdvl.templates.boxes import Norm1000
 
 IMAGE = "<image>"
 """What stands for a picture in the text of a message."""
@@ -47,7 +47,7 @@ class ImageSlots:
     def image_tokens(self) -> tuple[str, ...]:
         """The tokens that pictures and boxes need."""
         around = (self.image_prefix, self.image_token, self.image_suffix)
-        return (*(token for token in around if token), *tags_of(self.boxes))
+        return (*(token for token in around if token), *self.boxes.tokens)
 
     def place_images(self, messages: Sequence[Message]) -> list[str]:
         """The text of each message with its pictures written out.

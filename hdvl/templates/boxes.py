@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hdvl.protocols import Box, BoxCodec, GroundedBox
+from hdvl.protocols import Box, GroundedBox
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _CORNERS = re.compile(rf"\s*\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)\s*")
@@ -26,11 +26,6 @@ class Decoded(NamedTuple):
 
     boxes: list[GroundedBox]
     errors: list[str]
-
-
-def tags_of(codec: BoxCodec) -> tuple[str, ...]:
-    """The tags of ``codec`` that must be tokens of their own; codecs of plain text have none."""
-    return tuple(getattr(codec, "tokens", ()))
 
 
 def _check(box: Box, width: int, height: int) -> None:
@@ -128,6 +123,11 @@ class Norm1000:
 @dataclass(frozen=True, kw_only=True)
 class _Bracketed(ABC):
     """``label [x1, y1, x2, y2]`` as plain text. The label is the words right before the bracket."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """None: brackets and digits are text."""
+        return ()
 
     def decode(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[GroundedBox]:
         """The well-formed boxes of ``text`` in source pixels; ``sizes`` are (width, height)."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hdvl.protocols import Message, Rendered, Template
 from hdvl.templates.base import IMAGE
-from hdvl.templates.boxes import tags_of
 from hdvl.templates.tokens import control_tokens, tokenise
 
 IGNORED = -100
@@ -99,7 +98,7 @@ def _show(rendered: Rendered) -> str:
 
 
 def _refuse_control_tokens(template: Template, tokenizer: Any, messages: Sequence[Message]) -> None:
-    control = control_tokens(template, tokenizer, tags_of(template.boxes))
+    control = control_tokens(template, tokenizer, template.boxes.tokens)
     for number, message in enumerate(messages):
         text = message.text.replace(IMAGE, "")
         found = sorted(token for token in control if token in text)

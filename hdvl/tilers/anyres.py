@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from hdvl.protocols import Grid, Thumbnail, TilePlan
+from hdvl.geometry import Grid, Thumbnail, TilePlan
 from hdvl.tilers.base import Cutter, check_picture, check_thumbnail, grid_windows
 
 LLAVA_NEXT_GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from hdvl.geometry import TilePlan
 from hdvl.images import Colour
-from hdvl.protocols import TilePlan
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from hdvl.geometry import TilePlan
 from hdvl.images import Colour, name_of, open_image, orientation, read_bytes, upright_rgb
-from hdvl.protocols import TilePlan
 
 KEEP_BYTES = 48 * 2**20
 """Larger buffers are given back after use: a single huge picture must not stay in memory."""

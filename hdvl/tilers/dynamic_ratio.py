@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hdvl.protocols import Grid, Thumbnail, TilePlan
+from hdvl.geometry import Grid, Thumbnail, TilePlan
 from hdvl.tilers.base import Cutter, check_picture, check_thumbnail, grid_windows
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import ceil, isqrt
 from typing import Literal, get_args
 
-from hdvl.protocols import Thumbnail, TilePlan
+from hdvl.geometry import Thumbnail, TilePlan
 from hdvl.tilers.base import Cutter, check_picture, check_thumbnail, grid_windows
 
 GridRule = Literal["native", "xverse"]

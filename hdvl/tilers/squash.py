@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hdvl.protocols import TilePlan
+from hdvl.geometry import TilePlan
 from hdvl.tilers.base import Cutter, check_picture
 
 

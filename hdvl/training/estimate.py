@@ -61,7 +61,7 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
         stack.enter_context(attention.planned())
         stack.enter_context(saved_tensors_hooks(saved.keep, lambda tensor: tensor))
         counter = stack.enter_context(FlopCounterMode(display=False))
-        stack.enter_context(_Yes())
+        stack.enter_context(_Yes())  # type: ignore[no-untyped-call]
 
         def total() -> int:
             return int(counter.get_total_flops()) + attention.flops
@@ -75,7 +75,7 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
         said = logits[0, -text_tokens:].float()
         loss = functional.cross_entropy(said, torch.empty(text_tokens, dtype=torch.long))
         if loss.requires_grad:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         step = total()
     vlm.zero_grad(set_to_none=True)
     return Cost(forward=parts, step=step, saved=saved.bytes)
@@ -128,16 +128,16 @@ class _Attention(torch.autograd.Function):
 
         kernel, fast = functional.scaled_dot_product_attention, torch.backends.mha
         was_fast = fast.get_fastpath_enabled()
-        functional.scaled_dot_product_attention = planned  # type: ignore[assignment]
-        fast.set_fastpath_enabled(False)  # type: ignore[no-untyped-call]
+        functional.scaled_dot_product_attention = planned
+        fast.set_fastpath_enabled(False)
         try:
             yield
         finally:
             functional.scaled_dot_product_attention = kernel
-            fast.set_fastpath_enabled(was_fast)  # type: ignore[no-untyped-call]
+            fast.set_fastpath_enabled(was_fast)
 
 
-class _Yes(TorchDispatchMode):
+class _Yes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Answers yes where a model asks for a value: is the mask full, is the row one sequence."""
 
     def __torch_dispatch__(
