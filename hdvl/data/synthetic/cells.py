@@ -5,8 +5,6 @@ the character whose glyph covers its centre, and where that glyph lies.
 """
 
 from functools import lru_cache
-from itertools import groupby
-from operator import attrgetter
 
 import torch
 from jaxtyping import Float, Int
@@ -22,24 +20,26 @@ def classes() -> dict[str, int]:
     return {char: index for index, char in enumerate(words.alphabet(), start=1)}
 
 
-def word_labels(
-    document: Document, *, cell: tuple[int, int] = (16, 32), slots: int = 12
+def token_labels(
+    document: Document, *, token: tuple[int, int] = (16, 16), slots: int = 4
 ) -> Int[Tensor, "rows cols slots"]:
-    """The classes of the first ``slots`` characters of the word that starts in each cell.
+    """The classes of the first ``slots`` characters whose centres lie in each token, reading order.
 
-    ``cell`` is (height, width) in pixels; a word starts where the centre of its first glyph lies. 0
-    where no character is; of two words that start in one cell the later one counts.
+    ``token`` is (height, width) in pixels; 0 fills the slots that no character takes. Tokens are
+    those that lie whole on the page.
     """
     width, height = document.image.size
-    labels = torch.zeros(height // cell[0], width // cell[1], slots, dtype=torch.long)
-    for _, group in groupby(document.glyphs, key=attrgetter("word")):
-        glyphs = list(group)
-        x0, y0, x1, y1 = glyphs[0].box
-        row, col = int((y0 + y1) / 2) // cell[0], int((x0 + x1) / 2) // cell[1]
+    labels = torch.zeros(height // token[0], width // token[1], slots, dtype=torch.long)
+    places: dict[tuple[int, int], list[tuple[int, float, int]]] = {}
+    for glyph in document.glyphs:
+        x0, y0, x1, y1 = glyph.box
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        place = int(y) // token[0], int(x) // token[1]
+        places.setdefault(place, []).append((round(y), x, classes()[glyph.char]))
+    for (row, col), found in places.items():
         if 0 <= row < labels.shape[0] and 0 <= col < labels.shape[1]:
-            word = [classes()[glyph.char] for glyph in glyphs[:slots]]
-            labels[row, col] = 0
-            labels[row, col, : len(word)] = torch.tensor(word)
+            chars = [char for _, _, char in sorted(found)[:slots]]
+            labels[row, col, : len(chars)] = torch.tensor(chars)
     return labels
 
 

@@ -16,14 +16,10 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Glyph:
-    """One drawn character and its cell: advance wide, ascent to descent high, in pixels.
-
-    ``word`` numbers the words of the page: glyphs of one word have the same.
-    """
+    """One drawn character and its cell: advance wide, ascent to descent high, in pixels."""
 
     char: str
     box: Box
-    word: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,6 @@ class Page:
     glyphs: list[Glyph] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
     strings: list[tuple[int, int, str]] = field(default_factory=list)
-    words: int = 0
 
     def __post_init__(self) -> None:
         self.image = Image.new("RGB", (self.width, self.height), self.paper)
@@ -75,13 +70,10 @@ class Page:
         self.draw.text((x, y), text, font=font, fill=ink or self.ink)
         ascent, descent = font.getmetrics()
         ends = [font.getlength(text[: index + 1]) for index in range(len(text))]
-        self.words += 1
         for char, start, end in zip(text, [0.0, *ends], ends, strict=False):
-            if char.isspace():
-                self.words += 1
-                continue
-            cell = (x + start, float(y), x + end, float(y + ascent + descent))
-            self.glyphs.append(Glyph(char, cell, self.words))
+            if not char.isspace():
+                cell = (x + start, float(y), x + end, float(y + ascent + descent))
+                self.glyphs.append(Glyph(char, cell))
         left, top, right, bottom = font.getbbox(text)
         return float(x + left), float(y + top), float(x + right), float(y + bottom)
 

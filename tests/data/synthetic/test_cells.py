@@ -1,7 +1,7 @@
 """Dense labels: the class and the place of the glyph in every cell."""
 
 from hdvl.data.synthetic import SyntheticDocuments
-from hdvl.data.synthetic.cells import cell_labels, classes, word_labels
+from hdvl.data.synthetic.cells import cell_labels, classes, token_labels
 
 
 def test_labels_name_the_glyph_over_the_centre_of_a_cell():
@@ -25,14 +25,16 @@ def test_labels_name_the_glyph_over_the_centre_of_a_cell():
         assert near and abs(near[0].box[3] - near[0].box[1] - height * 8) < 1e-3
 
 
-def test_word_labels_spell_the_word_that_starts_in_a_cell():
+def test_token_labels_hold_the_characters_of_a_token_in_reading_order():
     document = SyntheticDocuments(seed=0, width=(320, 320), height=(240, 240), entries=(3, 5))[0]
-    labels = word_labels(document, cell=(16, 32), slots=12)
-    assert labels.shape == (15, 10, 12)
+    labels = token_labels(document, token=(16, 320), slots=40)
+    assert labels.shape == (15, 1, 40)
     by_class = {index: char for char, index in classes().items()} | {0: ""}
-    spelt = {"".join(by_class[int(c)] for c in cell) for cell in labels.flatten(0, 1)} - {""}
-    said = {word[:12] for line in document.lines for word in line.split()}
-    assert spelt <= said and len(spelt) >= 0.8 * len(said)
+    rows = ["".join(by_class[int(c)] for c in row) for row in labels[:, 0]]
+    said = {line.replace(" ", "") for line in document.lines}
+    assert {row for row in rows if row} <= said
+    narrow = token_labels(document, token=(16, 16), slots=4)
+    assert int((narrow > 0).sum()) >= 0.95 * len(document.glyphs)
 
 
 def test_every_glyph_of_many_documents_has_a_class():
