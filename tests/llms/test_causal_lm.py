@@ -40,7 +40,7 @@ def test_the_configured_models(name: str) -> None:
     llm = build(OmegaConf.load(CONF_DIR / "llm" / f"{name}.yaml"))
     assert isinstance(llm, LLM)
     config = llm.model.config
-    assert llm.width == config.hidden_size == {"small": 256}.get(name, 64)
+    assert llm.width == config.hidden_size == {"small": 192}.get(name, 64)
     assert config.model_type == {"tiny_llama": "llama"}.get(name, "qwen2")
     assert llm.rows == len(llm.tokenizer)
     assert config._attn_implementation == "sdpa"
