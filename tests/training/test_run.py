@@ -127,7 +127,7 @@ def test_a_run_leaves_a_model_and_its_papers(whole: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [1, 7, 14, 20, 21, 33, 40])
+@pytest.mark.parametrize("at", [1, 14, 20, 33])
 def test_a_crash_loses_nothing(whole: Path, tmp_path: Path, at: int) -> None:
     def crash() -> None:
         raise OSError("disk gone")

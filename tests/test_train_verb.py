@@ -1,0 +1,84 @@
+"""``hdvl train experiment=smoke`` as a user runs it: it learns, stops, and goes on bit for bit."""
+
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hdvl.checkpoints import is_model_folder
+from hdvl.training.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
+STAGES = ("1-align", "2-instruct")
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "hdvl.train", *words]
+
+
+def losses(folder: Path, stage: str) -> list[float]:
+    return list(read_metrics(folder / stage / "metrics.csv", "train/loss").values())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A smoke run without a break."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    root = request.config.rootpath
+    result = subprocess.run(
+        command("experiment=smoke", f"run_dir={folder}"),
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Warning" not in result.stderr
+    assert re.search(r"bridge +full +7,296 of +7,296 train", result.stdout)
+    assert re.search(r"step 60/60 .* tiles/s .* tok/s .* wait \d+% .* pad \d+%", result.stdout)
+    return folder
+
+
+def test_the_loss_falls(whole: Path) -> None:
+    first, second = (losses(whole, stage) for stage in STAGES)
+    assert (len(first), len(second)) == (30, 60)
+    assert statistics.mean(first[-5:]) < statistics.mean(first[:5])
+    assert statistics.mean(second[-5:]) < statistics.mean(first[:5]) / 1.5
+    assert is_model_folder(whole / "model")
+
+
+def test_ctrl_c_and_resume_give_the_same_losses(whole: Path, tmp_path: Path, root: Path) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command("experiment=smoke", f"run_dir={folder}", "data.num_workers=0"),
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    metrics = folder / "2-instruct" / "metrics.csv"
+    while process.poll() is None and (not metrics.exists() or len(metrics.read_text()) < 2000):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert f"go on with: hdvl train resume={folder}" in output
+    assert not (folder / "model").exists()
+    for words in (["experiment=smoke"], ["run_dir=elsewhere"]):
+        refused = subprocess.run(
+            command(f"resume={folder}", *words), cwd=root, capture_output=True, text=True
+        )
+        assert refused.returncode != 0
+        assert "resume takes the run's own config" in refused.stderr
+    # One data worker more than before: how batches are made does not show in the numbers.
+    subprocess.run(command(f"resume={folder}", "data.num_workers=1"), cwd=root, check=True)
+    for stage in STAGES:
+        assert losses(folder, stage) == losses(whole, stage)
+    ours, theirs = (path / "model" / "model.safetensors" for path in (folder, whole))
+    assert ours.read_bytes() == theirs.read_bytes()

@@ -1,0 +1,116 @@
+"""FLOPs and memory of a step, checked against what can be worked out by hand."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from hdvl.config import build, from_plain
+from hdvl.model import VLM
+from hdvl.training.estimate import Cost, measure, memory, without_weights
+from hdvl.training.tuning import PARTS, apply_tuning
+
+TILE, WIDTH, EMBEDDING, TEXT = 32, 16, 32, 10
+MODEL: dict[str, Any] = {
+    "_target_": "hdvl.model.VLM",
+    "tiler": {
+        "_target_": "hdvl.tilers.SlidingWindow",
+        "tile_size": TILE,
+        "stride": TILE,
+        "multiple_of": TILE,
+        "thumbnail": None,
+    },
+    "encoder": {
+        "_target_": "hdvl.encoders.ConvStem",
+        "tile_size": TILE,
+        "stem_width": 8,
+        "width": WIDTH,
+        "stem_depth": 1,
+        "depth": 1,
+    },
+    "bridge": {"_target_": "hdvl.bridges.MLP", "_partial_": True, "depth": 2},
+    "merger": {"_target_": "hdvl.mergers.Concat", "_partial_": True},
+    "llm": {
+        "_target_": "hdvl.llms.CausalLM.from_config",
+        "config": {
+            "model_type": "llama",
+            "hidden_size": EMBEDDING,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "intermediate_size": 48,
+        },
+        "tokenizer": {"_target_": "hdvl.llms.build_tokenizer", "vocab_size": 320},
+    },
+    "template": {"_target_": "hdvl.templates.ChatML"},
+}
+
+
+def planned(**modes: str) -> tuple[VLM, Cost, int]:
+    """A model on meta, its cost for two tiles, and the visual tokens."""
+    with torch.device("meta"):
+        vlm: VLM = build(from_plain(MODEL))
+        apply_tuning(vlm, {part: modes.get(part, "frozen") for part in PARTS})
+    plan = vlm.tiler.plan(2 * TILE, TILE)
+    return vlm, measure(vlm, plan, text_tokens=TEXT), vlm.merger.token_count(plan)
+
+
+@pytest.fixture(scope="module")
+def full() -> tuple[VLM, Cost, int]:
+    return planned(**dict.fromkeys(PARTS, "full"))
+
+
+def test_forward_flops_by_hand(full: tuple[VLM, Cost, int]) -> None:
+    vlm, cost, visual = full
+    assert cost.forward["bridge"] == 2 * visual * (WIDTH * EMBEDDING + EMBEDDING**2)
+    length = visual + TEXT
+    matrices = 4 * EMBEDDING**2 + 3 * EMBEDDING * 48
+    products = 2 * length * (2 * matrices + EMBEDDING * vlm.llm.rows)
+    attention = 2 * 2 * 2 * length**2 * EMBEDDING
+    assert cost.forward["llm"] == products + attention
+
+
+def test_a_full_step_costs_about_three_forwards(full: tuple[VLM, Cost, int]) -> None:
+    cost = full[1]
+    assert 2.8 < cost.step / sum(cost.forward.values()) < 3.2
+
+
+def test_frozen_parts_cost_less(full: tuple[VLM, Cost, int]) -> None:
+    _, bridge, _ = planned(bridge="full")
+    assert bridge.forward == full[1].forward
+    # Backward passes through the LLM once, for its inputs, and not at all into the encoder.
+    assert sum(bridge.forward.values()) < bridge.step < full[1].step
+    assert bridge.saved < full[1].saved
+
+
+def test_nothing_trains_nothing_is_kept() -> None:
+    _, cost, _ = planned()
+    assert cost.saved == 0
+    assert cost.step == sum(cost.forward.values())
+
+
+def test_memory(full: tuple[VLM, Cost, int]) -> None:
+    vlm, cost, _ = full
+    count = sum(p.numel() for p in vlm.parameters())
+    needed = memory(vlm, cost=cost, batch_size=3, precision="32-true")
+    assert (needed.weights, needed.gradients, needed.optimizer) == (4 * count, 4 * count, 8 * count)
+    assert needed.activations == 3 * cost.saved
+    assert needed.total == 16 * count + 3 * cost.saved
+    mixed = memory(vlm, cost=cost, batch_size=3, precision="bf16-mixed")
+    assert (mixed.weights, mixed.activations) == (4 * count, needed.activations // 2)
+    half = memory(vlm, cost=cost, batch_size=1, precision="bf16-true")
+    assert half.optimizer == 4 * count
+
+
+def test_no_weights_are_read(tmp_path: Any) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 64}')
+    node = {
+        "encoder": {"_target_": "x.Encoder", "weights": "hub:a/b", "parts": [{"weights": "kept"}]},
+        "llm": {"_target_": "hdvl.llms.CausalLM.from_pretrained", "path": str(tmp_path)},
+    }
+    plain = without_weights(node)
+    assert plain["encoder"]["weights"] is None
+    assert plain["encoder"]["parts"] == [{"weights": "kept"}]
+    assert plain["llm"]["_target_"] == "hdvl.llms.CausalLM.from_config"
+    assert plain["llm"]["config"]["hidden_size"] == 64
+    assert plain["llm"]["tokenizer"]["path"] == str(tmp_path)
