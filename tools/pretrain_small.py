@@ -2,17 +2,17 @@
 
     python tools/pretrain_small.py --out runs/small/pretrained
 
-Two phases: which character stands in every 8-px cell (encoder), then which characters, in reading
-order, stand in every 16-px token (encoder and bridge). Restartable: started again with the same --out
-it goes on from its last checkpoint. Writes a model folder for ``hdvl train initialise=...`` and, beside
-it, ``OUT.curve.csv`` (phase, step, seconds, loss, share of inked cells right).
+Linear heads, thrown away afterwards, read which character stands in every 8-px cell (from the encoder)
+and which characters, in reading order, in every 16-px token (from the bridge). Restartable: started
+again with the same --out it goes on from its last checkpoint. Writes a model folder for
+``hdvl train initialise=...`` and, beside it, ``OUT.curve.csv`` (step, seconds, two losses, two shares).
 """
 
 import argparse
 import csv
 import os
+import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,19 +22,51 @@ from torch.utils.data import DataLoader, Dataset
 import hdvl
 from hdvl.checkpoints import save_folder
 from hdvl.config import to_plain
-from hdvl.data.synthetic import SyntheticDocuments
+from hdvl.data.synthetic import Document, SyntheticDocuments, words
 from hdvl.data.synthetic.cells import cell_labels, classes, token_labels
+from hdvl.data.synthetic.fonts import font_files
+from hdvl.data.synthetic.page import Page
+from hdvl.model import VLM
 
 TILE, SLOTS = 224, 4
-PHASES = {"cells": (1000, 24, 3e-3), "tokens": (600, 24, 1.5e-3)}
-"""Steps, tiles a step and peak learning rate of each phase."""
+
+
+def dense_page(seed: str) -> Document:
+    """A page full of words in one font: many characters a tile, which documents rarely have."""
+    rng = random.Random(seed)
+    language = "zh" if rng.random() < 0.3 else "en"
+    light = tuple(rng.randint(180, 255) for _ in range(3))
+    dark = tuple(rng.randint(0, 90) for _ in range(3))
+    paper, ink = (light, dark) if rng.random() < 0.7 else (dark, light)
+    page = Page(
+        width=256,
+        height=256,
+        rng=rng,
+        language=language,
+        font_file=rng.choice(font_files(language)),
+        font_size=rng.randint(12, 18),
+        paper=paper,
+        ink=ink,
+    )
+    y = rng.randint(-6, 12)
+    while y < page.height:
+        x = rng.randint(-20, 30)
+        while x < page.width:
+            text = words.value(rng, language)
+            if rng.random() < 0.5:
+                text = rng.choice(rng.choice(list(words.LISTS.values()))[language])
+                text = rng.choice((text, text.upper(), text.title()))
+            page.text(x, y, text)
+            x += page.measure(text) + rng.randint(6, 40)
+        y += page.pitch + rng.randint(0, 10)
+    return Document(page.image, "words", language, (), tuple(page.lines()), tuple(page.glyphs))
 
 
 class Labelled(Dataset):
-    """Tiles cut out of documents on the 16-px grid, with the labels of their cells or tokens."""
+    """Tiles at random places of word pages and documents, with the labels of cells and tokens."""
 
-    def __init__(self, seed: int, phase: str) -> None:
-        self.phase = phase
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.documents = SyntheticDocuments(
             seed=seed, width=(224, 640), height=(224, 320), entries=(4, 10), chinese=0.3
         )
@@ -42,8 +74,9 @@ class Labelled(Dataset):
     def __len__(self) -> int:
         return 10_000_000
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        document = self.documents[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        rows = index % 4 == 0
+        document = self.documents[index] if rows else dense_page(f"{self.seed}/{index}")
         width, height = document.image.size
         generator = torch.Generator().manual_seed(index)
         x, y = (
@@ -52,28 +85,38 @@ class Labelled(Dataset):
         )
         pixels = torch.frombuffer(bytearray(document.image.tobytes()), dtype=torch.uint8)
         tile = pixels.view(height, width, 3)[y : y + TILE, x : x + TILE].permute(2, 0, 1)
-        cell = 8 if self.phase == "cells" else 16
-        labels = (
-            cell_labels(document)[0][..., None]
-            if self.phase == "cells"
-            else token_labels(document, slots=SLOTS)
-        )
-        side = TILE // cell
-        window = labels[y // cell : y // cell + side, x // cell : x // cell + side]
-        return tile.contiguous(), window.flatten()
+        cells = _window(cell_labels(document)[0], x // 8, y // 8, TILE // 8)
+        tokens = _window(token_labels(document, slots=SLOTS), x // 16, y // 16, TILE // 16)
+        return tile.contiguous(), cells, tokens
 
 
-def train(
-    phase: str, read: Callable[[Tensor], Tensor], modules: nn.ModuleList, args: argparse.Namespace
-) -> None:
-    """Train ``modules`` so that ``read(tiles)`` gives the logits of the labels."""
-    steps, batch, rate = PHASES[phase]
+def _window(labels: Tensor, x: int, y: int, side: int) -> Tensor:
+    return labels[y : y + side, x : x + side].flatten()
+
+
+def inked_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy in which paper, most of a page, counts little; and the share of ink read right."""
+    logits, labels = logits.flatten(0, -2), labels.flatten()
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    inked = labels > 0
+    weights = torch.where(inked, 1.0, 0.1)
+    return (losses * weights).sum() / weights.sum(), (logits.argmax(-1) == labels)[
+        inked
+    ].float().mean()
+
+
+def train(vlm: VLM, args: argparse.Namespace) -> None:
+    """Train encoder and bridge so that linear heads read cells and tokens."""
+    kinds = len(classes()) + 1
+    cell_head = nn.Linear(vlm.encoder.width, kinds)
+    token_head = nn.Linear(vlm.llm.width, SLOTS * kinds)
+    modules = nn.ModuleList([vlm.encoder, vlm.bridge, cell_head, token_head])
     parameters = list(modules.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.02)
+    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.1
+        optimizer, args.lr, total_steps=args.steps, pct_start=0.1
     )
-    path = Path(f"{args.out}.{phase}.pt")
+    path = Path(f"{args.out}.checkpoint.pt")
     step, spent = 0, 0.0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -81,25 +124,24 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         step, spent = state["step"], state["seconds"]
-    order = range(step * batch, steps * batch)
-    data = DataLoader(Labelled(args.seed + len(phase), phase), batch, sampler=order, num_workers=1)
+    order = range(step * args.batch, args.steps * args.batch)
+    data = DataLoader(Labelled(args.seed), args.batch, sampler=order, num_workers=1)
     started = time.monotonic() - spent
-    for tiles, labels in data:
-        logits = read(tiles).flatten(0, -2)
-        wanted = labels.flatten()
-        losses = nn.functional.cross_entropy(logits, wanted, reduction="none")
-        weights = torch.where(wanted > 0, 1.0, 0.1)  # most of a page is paper
-        loss = (losses * weights).sum() / weights.sum()
+    for tiles, cells, tokens in data:
+        features = vlm.encoder(tiles)
+        cell_loss, cell_hits = inked_loss(cell_head(features), cells)
+        slots = token_head(vlm.bridge(features)).unflatten(-1, (SLOTS, kinds))
+        token_loss, token_hits = inked_loss(slots, tokens)
         optimizer.zero_grad()
-        loss.backward()
+        (cell_loss + token_loss).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         step += 1
         if step % 25 == 0:
-            hits = (logits.argmax(-1) == wanted)[wanted > 0].float().mean().item()
-            log(args.out, [phase, step, round(time.monotonic() - started), loss.item(), hits])
-        if step % 100 == 0 or step == steps:
+            numbers = (cell_loss, token_loss, cell_hits, token_hits)
+            log(args.out, [step, round(time.monotonic() - started), *(n.item() for n in numbers)])
+        if step % 100 == 0 or step == args.steps:
             state = {
                 "modules": modules.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -115,12 +157,16 @@ def log(out: Path, row: list) -> None:
     """One line of the curve, on paper and on the screen."""
     with Path(f"{out}.curve.csv").open("a", newline="") as file:
         csv.writer(file).writerow(row)
-    print("{}  step {}  {} s  loss {:.4f}  inked right {:.4f}".format(*row), flush=True)
+    text = "step {}  {} s  loss cells {:.4f} tokens {:.4f}  inked right: cells {:.4f} tokens {:.4f}"
+    print(text.format(*row), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -129,21 +175,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     config = hdvl.compose("model=small")
     vlm = hdvl.build(config.model)
-    kinds = len(classes()) + 1
-    cells = nn.Linear(vlm.encoder.width, kinds)
-    tokens = nn.Linear(vlm.llm.width, SLOTS * kinds)
-    train(
-        "cells",
-        lambda tiles: cells(vlm.encoder(tiles)),
-        nn.ModuleList([vlm.encoder, cells]),
-        args,
-    )
-    train(
-        "tokens",
-        lambda tiles: tokens(vlm.bridge(vlm.encoder(tiles))).unflatten(-1, (SLOTS, kinds)),
-        nn.ModuleList([vlm.encoder, vlm.bridge, tokens]),
-        args,
-    )
+    train(vlm, args)
     print(save_folder(vlm, args.out, to_plain(config)))
 
 

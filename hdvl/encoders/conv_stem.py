@@ -52,9 +52,9 @@ class _Line(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Patchify by 4, residual blocks, down to 8, residual blocks: ``grid`` = tile_size / 8 a side.
+    """Two strided convolutions, residual blocks, a third, residual blocks: a feature per 8 px.
 
-    A feature sees a square of about 90 px; each of the ``lines`` blocks adds 64 px on its left and
+    A feature sees a square of about 100 px; each of the ``lines`` blocks adds 64 px on its left and
     right, so that a whole word is seen from where it starts.
     """
 
@@ -69,8 +69,8 @@ class ConvStem(nn.Module):
         self,
         *,
         tile_size: int = 224,
-        stem_width: int = 48,
-        width: int = 96,
+        stem_width: int = 64,
+        width: int = 112,
         stem_depth: int = 1,
         depth: int = 2,
         lines: int = 2,
@@ -84,7 +84,10 @@ class ConvStem(nn.Module):
         self.grid = (tile_size // STRIDE, tile_size // STRIDE)
         self.mean, self.std = tuple(mean), tuple(std)
         self.layers = nn.Sequential(
-            nn.Conv2d(3, stem_width, 4, stride=4, bias=False),
+            nn.Conv2d(3, stem_width // 2, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(stem_width // 2),
+            nn.ReLU(),
+            nn.Conv2d(stem_width // 2, stem_width, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(stem_width),
             nn.ReLU(),
             *(_Residual(stem_width) for _ in range(stem_depth)),

@@ -41,7 +41,7 @@ def test_the_configured_models(name: str) -> None:
     assert isinstance(llm, LLM)
     config = llm.model.config
     assert llm.width == config.hidden_size == {"small": 192}.get(name, 64)
-    assert config.model_type == {"tiny_llama": "llama"}.get(name, "qwen2")
+    assert config.model_type == {"tiny_llama": "llama", "small": "qwen3"}.get(name, "qwen2")
     assert llm.rows == len(llm.tokenizer)
     assert config._attn_implementation == "sdpa"
     tied = llm.model.get_input_embeddings().weight is llm.model.get_output_embeddings().weight
