@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hdvl.data.synthetic import words
+import hdvl.data.synthetic.words as words
 from hdvl.data.synthetic.documents import Document
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hdvl.data.synthetic import words
+import hdvl.data.synthetic.words as words
 from hdvl.data.synthetic.page import Page
 
 

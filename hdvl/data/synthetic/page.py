@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class Page:
         self.draw.text((x, y), text, font=font, fill=ink or self.ink)
         ascent, descent = font.getmetrics()
         ends = [font.getlength(text[: index + 1]) for index in range(len(text))]
-        for char, start, end in zip(text, [0.0, *ends], ends, strict=False):
+        for char, (start, end) in zip(text, pairwise([0.0, *ends]), strict=True):
             if not char.isspace():
                 cell = (x + start, float(y), x + end, float(y + ascent + descent))
                 self.glyphs.append(Glyph(char, cell))

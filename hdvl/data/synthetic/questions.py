@@ -4,9 +4,9 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from hdvl.data.synthetic import words
 from hdvl.data.synthetic.documents import Document
 from hdvl.data.synthetic.page import Field
+from hdvl.data.synthetic.words import phrase
 from hdvl.protocols import Box, BoxCodec
 
 Task = Literal["read", "locate", "count", "compare", "transcribe"]
@@ -29,20 +29,20 @@ def read(field: Field) -> Question:
 
 def locate(field: Field, document: Document, codec: BoxCodec) -> Question:
     """Ask where a field's value stands; the answer names the value and gives its box."""
-    text = words.phrase("where", document.language, name=field.name)
+    text = phrase("where", document.language, name=field.name)
     place = codec.encode(field.box, *document.image.size)
     return Question("locate", text, f"<ref>{field.value}</ref>{place}", field.box)
 
 
 def count(document: Document) -> Question:
     """Ask for the number of values on the page."""
-    text = words.phrase("count", document.language)
+    text = phrase("count", document.language)
     return Question("count", text, str(len(document.fields)))
 
 
 def transcribe(document: Document) -> Question:
     """Ask for all lines of the page."""
-    text = words.phrase("transcribe", document.language)
+    text = phrase("transcribe", document.language)
     return Question("transcribe", text, "\n".join(document.lines))
 
 
@@ -50,7 +50,7 @@ def compare(first: Document, second: Document) -> Question:
     """Ask which of two pictures shows more values (same count: "same")."""
     sizes = len(first.fields), len(second.fields)
     zh = first.language == "zh"
-    text = words.phrase("compare", first.language)
+    text = phrase("compare", first.language)
     if sizes[0] == sizes[1]:
         return Question("compare", text, "一样" if zh else "same")
     winner = 1 if sizes[0] > sizes[1] else 2
