@@ -186,7 +186,7 @@ def test_all_wrong_keys_are_listed_at_once(tiny_folder: Path, tmp_path: Path) ->
     said = str(caught.value)
     assert "missing: llm.model.model.norm.weight, merger.newline" in said
     assert "surplus: extra.weight" in said
-    assert "misshapen: encoder.layers.0.weight (8, 3, 2, 2) for (8, 3, 4, 4)" in said
+    assert "misshapen: encoder.layers.0.weight (8, 3, 2, 2) for (4, 3, 3, 3)" in said
 
 
 def test_damaged_weights(tiny_folder: Path, tmp_path: Path) -> None:
