@@ -55,7 +55,8 @@ def main() -> None:
     args = parser.parse_args()
     card = args.card.read_text(encoding="utf-8").replace("{scores}", scores_table(args.scores))
     card = card.replace("{curve}", curve_table(args.run))
-    config = dict(read_config(args.model))
+    # The model alone: how it was trained is on the card, and folders of a run mean nothing elsewhere.
+    config = {"model": read_config(args.model)["model"]}
     save_folder(load_folder(args.model), SHIPPED, config, licence="Apache-2.0", card=card)
     size = sum(path.stat().st_size for path in SHIPPED.iterdir())
     print(f"{SHIPPED}: {size / 1e6:.1f} MB")
