@@ -16,12 +16,14 @@ os.environ.update(
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from jaxtyping import config
 
 ROOT = Path(__file__).resolve().parent.parent
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "", None}
@@ -86,3 +88,19 @@ def seed() -> int:
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture
+def unchecked() -> Callable[[], AbstractContextManager[None]]:
+    """Calls inside are made without type checks, as a user's are: an option may be misspelt."""
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        before = config.jaxtyping_disable
+        config.update("jaxtyping_disable", True)
+        try:
+            yield
+        finally:
+            config.update("jaxtyping_disable", before)
+
+    return context

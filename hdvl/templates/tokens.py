@@ -58,7 +58,7 @@ def _pieces(tokenizer: Any, text: str, cuts: Sequence[int]) -> list[Token]:
     greedy = _greedy_tokens(tokenizer, len(tokenizer))
     tokens = list[Token]()
     for base, ids, offsets in zip(
-        bounds, encoding["input_ids"], encoding["offset_mapping"], strict=False
+        bounds[:-1], encoding["input_ids"], encoding["offset_mapping"], strict=True
     ):
         done = base
         for token, (start, stop) in zip(ids, offsets, strict=True):

@@ -1,11 +1,9 @@
 """What every bridge must do."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
-from jaxtyping import config
 
 from hdvl.protocols import Bridge, BridgeFactory
 
@@ -35,19 +33,3 @@ def check_bridge() -> Callable[[BridgeFactory], Bridge]:
         return bridge
 
     return check
-
-
-@pytest.fixture
-def unchecked() -> Callable[[], AbstractContextManager[None]]:
-    """Calls inside are made without type checks, as a user's are: an option may be misspelt."""
-
-    @contextmanager
-    def context() -> Iterator[None]:
-        before = config.jaxtyping_disable
-        config.update("jaxtyping_disable", True)
-        try:
-            yield
-        finally:
-            config.update("jaxtyping_disable", before)
-
-    return context

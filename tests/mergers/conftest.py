@@ -2,11 +2,9 @@
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
-from jaxtyping import config
 from torch import Tensor
 
 from hdvl.protocols import FeatureMap, Grid, Merger, Thumbnail, TilePlan
@@ -86,22 +84,6 @@ def run() -> Callable[..., Tensor]:
         return tokens
 
     return run_merger
-
-
-@pytest.fixture
-def unchecked() -> Callable[[], AbstractContextManager[None]]:
-    """Calls inside are made without type checks, as a user's are: an option may be misspelt."""
-
-    @contextmanager
-    def context() -> Iterator[None]:
-        before = config.jaxtyping_disable
-        config.update("jaxtyping_disable", True)
-        try:
-            yield
-        finally:
-            config.update("jaxtyping_disable", before)
-
-    return context
 
 
 @pytest.fixture
