@@ -29,10 +29,13 @@ def compose(*overrides: str, config_name: str = "train", return_hydra: bool = Fa
 def build(node: Any, **kwargs: Any) -> Any:
     """Build the object that a config ``node`` (with ``_target_``) describes.
 
-    Nested nodes are built first; lists and dicts arrive as plain Python values.
+    Nested nodes are built first; lists and dicts arrive as plain Python values. ``node`` may be plain
+    itself (:func:`to_plain`).
     """
     from hydra.utils import instantiate
 
+    if isinstance(node, dict):  # said inside it, the option costs no further copy of the node
+        return instantiate({**node, "_convert_": "all"}, **kwargs)
     return instantiate(node, _convert_="all", **kwargs)
 
 

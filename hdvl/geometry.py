@@ -45,6 +45,36 @@ class TilePlan:
                 f"windows must number rows*cols={self.rows * self.cols}, got {len(self.windows)}"
             )
 
+    @classmethod
+    def of_grid(
+        cls,
+        width: int,
+        height: int,
+        grid: Grid,
+        *,
+        tile_size: int,
+        thumbnail: Thumbnail = None,
+        content: tuple[int, int, int, int] = (0, 0, 0, 0),
+    ) -> "TilePlan":
+        """``grid`` = (rows, cols) windows that touch and fill the canvas, for a picture of this size.
+
+        >>> TilePlan.of_grid(640, 480, (1, 2), tile_size=448).windows
+        ((0, 0), (448, 0))
+        """
+        rows, cols = grid
+        return cls(
+            width=width,
+            height=height,
+            rows=rows,
+            cols=cols,
+            tile_size=tile_size,
+            stride=tile_size,
+            canvas=(cols * tile_size, rows * tile_size),
+            windows=tuple((c * tile_size, r * tile_size) for r in range(rows) for c in range(cols)),
+            thumbnail=thumbnail,
+            content=content,
+        )
+
     @property
     def count(self) -> int:
         """Tiles that reach the encoder, the thumbnail included."""

@@ -3,8 +3,11 @@
 Knows Pillow and numpy, not torch.
 """
 
+import base64
+import binascii
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -19,7 +22,8 @@ Colour = Sequence[int]
 """Red, green and blue, 0..255."""
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
-"""What counts as a picture: a path, the bytes of a file, a Pillow picture, an array h w [c]."""
+"""What counts as a picture: a path, a ``data:`` URL in base64, the bytes of a file, a Pillow picture,
+an array h w [c]."""
 
 MAX_PIXELS = 178_956_970
 """Larger pictures are refused. Pillow itself stops here, and warns from half of it on."""
@@ -35,6 +39,7 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -107,11 +112,15 @@ def open_image(
 
 
 def read_bytes(source: Any) -> bytes:
-    """The bytes of a file given as path or as bytes."""
+    """The bytes of a file given as path, as bytes or as a ``data:`` URL. Other URLs are not fetched."""
     if isinstance(source, bytes):
         return source
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return _from_data_url(source)
+    if isinstance(source, str) and _URL.match(source):
+        raise ValueError(f"a picture must not be a URL to fetch, got {source[:200]!r}; download it")
     if isinstance(source, str | os.PathLike):
         return Path(source).read_bytes()
     raise TypeError(
@@ -120,8 +129,23 @@ def read_bytes(source: Any) -> bytes:
     )
 
 
+def _from_data_url(url: str) -> bytes:
+    """The bytes of ``data:image/png;base64,...``."""
+    head, comma, body = url.partition(",")
+    try:
+        if not (comma and head.lower().endswith(";base64")):
+            raise ValueError("it does not begin with data:TYPE;base64,")
+        return base64.b64decode("".join(body.split()), validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise ValueError(
+            f"a picture as data URL must be in base64, got {url[:60]!r}...: {error}"
+        ) from error
+
+
 def name_of(source: Any) -> str:
     """How errors call ``source``."""
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return f"(data URL of {len(source)} characters)"
     if isinstance(source, str | os.PathLike):
         return str(source)
     if isinstance(source, Image.Image):

@@ -130,6 +130,7 @@ def report(answer: "Answer") -> str:
     for found in answer.boxes:
         corners = ", ".join(f"{value:.0f}" for value in found.box)
         lines.append(f"box      picture {found.image + 1}: {found.label} ({corners})")
+    lines += [f"no box   {piece}" for piece in answer.malformed]
     for number, plan in enumerate(answer.plans, 1):
         thumbnail = " + thumbnail" if plan.thumbnail else ""
         lines.append(

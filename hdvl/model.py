@@ -1,15 +1,18 @@
 """The model: holds the parts, and lets them speak in turn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hdvl.encoders.chunk import encode_in_chunks
+from hdvl.loss import IGNORED as IGNORED
+from hdvl.loss import summed_loss, supervised, targets, token_weights
 from hdvl.probe import probe_encoder
 from hdvl.protocols import (
     LLM,
@@ -19,14 +22,16 @@ from hdvl.protocols import (
     FeatureMap,
     Merger,
     MergerFactory,
+    Segment,
     Template,
     TilePlan,
     Tiler,
     VLMOutput,
 )
 
-IGNORED = -100
-"""Label of a position that is not supervised."""
+Encode = Callable[[Tensor], Tensor]
+Recall = Callable[[Tensor, Sequence[int], Encode], Tensor]
+"""From pixels t c h w and the tiles of each picture to features t n d, with what encodes the rest."""
 
 
 class VLM(nn.Module):
@@ -34,6 +39,10 @@ class VLM(nn.Module):
 
     The bridge and the merger arrive as factories: their dimensions are what the encoder and the LLM
     say. Image slots in ``input_ids`` hold ``image_token_id``, one per visual token.
+
+    Without an ``image_token_id`` the template's tokens become rows of the tables. Published
+    vocabularies keep their rows: given a number, no table is resized, and the number need not be in
+    them. Without a tokenizer it is -1 unless it is given.
     """
 
     tiler: Tiler
@@ -44,6 +53,8 @@ class VLM(nn.Module):
     template: Template
     encode_chunk: int | None
     image_token_id: int
+    recall: Recall | None = None
+    """What knows features from before, and asks the encoder for the others only."""
 
     def __init__(
         self,
@@ -55,6 +66,7 @@ class VLM(nn.Module):
         llm: LLM,
         template: Template,
         encode_chunk: int | None = None,
+        image_token_id: int | None = None,
     ) -> None:
         super().__init__()
         if encode_chunk is not None and encode_chunk < 1:
@@ -69,8 +81,7 @@ class VLM(nn.Module):
         self.encoder, self.llm = encoder, llm
         self.bridge = bridge(in_width=encoder.width, out_width=llm.width, grid=encoder.grid)
         self.merger = merger(grid=encoder.grid, out_grid=self.bridge.grid_for, width=llm.width)
-        llm.add_tokens([template.image_token, *template.special_tokens])
-        self.image_token_id = int(llm.tokenizer.convert_tokens_to_ids(template.image_token))
+        self.image_token_id = _slot_id(llm, template, image_token_id)
 
     def forward(
         self,
@@ -79,14 +90,25 @@ class VLM(nn.Module):
         plans: Sequence[TilePlan],
         attention_mask: Int[Tensor, "b s"] | None = None,
         labels: Int[Tensor, "b s"] | None = None,
+        *,
+        segments: Sequence[Segment] | None = None,
+        weights: Float[Tensor, "b s"] | None = None,
+        every_logit: bool = True,
     ) -> VLMOutput:
-        """Logits for every position; ``plans`` are the pictures in order of appearance.
+        """Logits and loss; ``plans`` are the pictures in order of appearance.
 
-        ``loss`` is the mean cross-entropy over the positions whose label is not -100.
+        ``loss`` is the mean cross-entropy over the positions whose label is not -100; with
+        ``weights`` (of the target of each position, see :mod:`hdvl.loss`) their weighted sum.
+        ``segments`` are the lengths of the documents packed into one row; in a segment of several
+        lengths documents share what they begin with. Without ``every_logit`` the logits are those of
+        the positions before a supervised one alone, in their order.
         """
+        wanted = None if labels is None else targets(labels, segments)
+        keep = None if wanted is None or every_logit else supervised(wanted)
         visual = self.see(pixels, plans)
-        logits = self.llm(self.place(input_ids, visual), attention_mask)
-        loss = None if labels is None else next_token_loss(logits, labels)
+        embeddings = self._touch(self.place(input_ids, visual), seen=bool(visual))
+        logits = self.llm(embeddings, attention_mask, keep=keep, segments=segments)
+        loss = None if wanted is None else _loss(logits, wanted, weights, keep)
         return VLMOutput(logits=logits, loss=loss, visual_tokens=visual)
 
     @torch.inference_mode()
@@ -111,7 +133,9 @@ class VLM(nn.Module):
             raise ValueError(f"plans ask for {sum(counts)} tiles, pixels hold {pixels.shape[0]}")
         if not counts:
             return []
-        features = encode_in_chunks(self.encoder, pixels, self.encode_chunk)  # t n d
+        encode = partial(encode_in_chunks, self.encoder, chunk=self.encode_chunk)
+        recall = self.recall
+        features = encode(pixels) if recall is None else recall(pixels, counts, encode)  # t n d
         stitched = [
             self.merger.stitch(part, plan)
             for part, plan in zip(torch.split(features, counts), plans, strict=True)
@@ -145,21 +169,73 @@ class VLM(nn.Module):
                 f"input_ids hold {wanted} image slots (id {self.image_token_id}), the pictures give "
                 f"{given} visual tokens; make both with the same processor"
             )
-        embeddings = self.llm.embed(input_ids)  # b s e
+        # Slots are filled below; their id may be outside the table.
+        embeddings = self.llm.embed(input_ids.masked_fill(slots, 0))  # b s e
         if not visual:
             return embeddings
         tokens = torch.cat(visual).to(embeddings.dtype)
         return embeddings.masked_scatter(rearrange(slots, "b s -> b s 1"), tokens)
 
+    def _touch(self, embeddings: Float[Tensor, "b s e"], *, seen: bool) -> Float[Tensor, "b s e"]:
+        """Wherever gradients are made every trainable parameter has one, of zero if no picture uses
+        it: ranks that wait for each other's gradients then never hang.
 
-def next_token_loss(
-    logits: Float[Tensor, "b s v"], labels: Int[Tensor, "b s"]
+        A step of text alone sends a blank tile through the parts. They are in evaluation mode for
+        it: it leaves no trace in statistics and draws no random numbers.
+        """
+        if not torch.is_grad_enabled():
+            return embeddings
+        parts = {name: part for name, part in self.named_children() if name != "llm"}
+        merger = parts["merger"].parameters() if "merger" in parts else ()
+        used = [parameter.sum() for parameter in merger if parameter.requires_grad]
+        if not seen:
+            size = self.tiler.tile_size
+            plan = self.tiler.plan(size, size)
+            shape = (plan.count, 3, size, size)
+            blank = torch.zeros(shape, dtype=torch.uint8, device=embeddings.device)
+            with _evaluating(*parts.values()):
+                used += [tokens.sum() for tokens in self.see(blank, [plan])]
+        return embeddings + 0 * sum(used) if used else embeddings
+
+
+def _slot_id(llm: LLM, template: Template, given: int | None) -> int:
+    """The id of image slots, after the template's tokens have been made known."""
+    if llm.tokenizer is None:
+        return -1 if given is None else given
+    if given is None:
+        llm.add_tokens([template.image_token, *template.special_tokens])
+        return int(llm.tokenizer.convert_tokens_to_ids(template.image_token))
+    llm.name_slot(template.image_token, given)
+    unknown = sorted(set(template.special_tokens) - set(llm.tokenizer.get_vocab()))
+    if unknown:
+        raise ValueError(
+            f"tokens of the template must be in the published vocabulary, {', '.join(unknown)} are "
+            "not; give the template or the tokenizer that belongs to the model"
+        )
+    return given
+
+
+@contextmanager
+def _evaluating(*parts: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and then each module's mode as it was."""
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+    try:
+        for part in parts:
+            part.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _loss(
+    logits: Float[Tensor, "b k v"],
+    wanted: Int[Tensor, "b s"],
+    weights: Float[Tensor, "b s"] | None,
+    keep: Int[Tensor, " k"] | None,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy (fp32) of each supervised label given what stands before it.
-
-    Without any supervised position the loss is 0 and carries a gradient of 0, never NaN.
-    """
-    predicted, wanted = logits[:, :-1], labels[:, 1:]
-    kept = wanted != IGNORED
-    losses = functional.cross_entropy(predicted[kept].float(), wanted[kept], reduction="sum")
-    return losses / kept.sum().clamp(min=1)
+    given = token_weights(wanted, None, "token") if weights is None else weights
+    if keep is not None:
+        wanted, given = wanted[:, keep], given[:, keep]
+    loss = summed_loss(logits, wanted, given)
+    return loss if weights is not None else loss / given.sum().clamp(min=1)

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.errors import InstantiationException
+from omegaconf.errors import OmegaConfBaseException
 
-from hdvl.config import CONF_DIR, build, from_plain, to_plain
+from hdvl.config import CONF_DIR, from_plain, to_plain
+from hdvl.tables import table as table
 
 if TYPE_CHECKING:
     from hdvl.model import VLM
@@ -16,13 +18,9 @@ PARTS = ("encoder", "bridge", "merger", "llm")
 
 def build_on_meta(model: Any) -> "VLM":
     """The model of a config node, without its numbers."""
-    import torch
+    from hdvl.training.estimate import on_meta
 
-    from hdvl.training.estimate import without_weights
-
-    with torch.device("meta"):
-        vlm: VLM = build(from_plain(without_weights(to_plain(model))))
-    return vlm
+    return on_meta(model)
 
 
 def shapes(vlm: "VLM") -> str:
@@ -31,20 +29,22 @@ def shapes(vlm: "VLM") -> str:
     out_rows, out_cols = vlm.bridge.grid_for(vlm.encoder.grid)
     size = vlm.tiler.tile_size
     tokens, out_tokens = rows * cols, out_rows * out_cols
+    tokenizer = vlm.llm.tokenizer
+    ids = "no tokenizer" if tokenizer is None else f"{len(tokenizer):,} ids"
     texts = {
         "tiler": f"tiles of {size} x {size} px, at most {vlm.tiler.max_tiles}",
         "encoder": f"a tile -> {rows} x {cols} = {tokens} tokens of width {vlm.encoder.width}",
         "bridge": f"a tile's {tokens} x {vlm.encoder.width} -> {out_rows} x {out_cols} = "
         f"{out_tokens} tokens of width {vlm.llm.width}",
         "merger": "puts the tiles of a picture in order",
-        "llm": f"width {vlm.llm.width}, {len(vlm.llm.tokenizer):,} ids",
+        "llm": f"width {vlm.llm.width}, {ids}",
         "template": f"picture slots are {vlm.template.image_token}",
     }
     return table([[part, type(getattr(vlm, part)).__name__, text] for part, text in texts.items()])
 
 
 def parameters(vlm: "VLM", tuning: Any) -> str:
-    """One line a part: how it trains, trainable and all parameters."""
+    """One line a part: how it trains, trainable and all parameters; below, what is stored beside them."""
     lines = [["part", "tuning", "parameters", "trainable"]]
     totals = [0, 0]
     for part in PARTS:
@@ -54,7 +54,20 @@ def parameters(vlm: "VLM", tuning: Any) -> str:
         lines.append([part, tuning[part], f"{sum(counts):,}", f"{sum(trainable):,}"])
         totals = [totals[0] + sum(counts), totals[1] + sum(trainable)]
     lines.append(["all", "", *(f"{total:,}" for total in totals)])
-    return table(lines, right=(2, 3))
+    fixed = sum(value.numel() for value in fixed_numbers(vlm).values())
+    beside = f"\n  with {fixed:,} numbers that never train: {totals[0] + fixed:,} stored"
+    return table(lines, right=(2, 3)) + (beside if fixed else "")
+
+
+def fixed_numbers(module: Any) -> dict[str, Any]:
+    """The floating-point buffers that a checkpoint holds, such as the positions of a resampler."""
+    own = {id(parameter) for parameter in module.parameters()}
+    state = module.state_dict(keep_vars=True)
+    return {
+        name: value
+        for name, value in state.items()
+        if value.is_floating_point() and id(value) not in own
+    }
 
 
 def pictures(vlm: "VLM", sizes: list[list[int]]) -> str:
@@ -74,7 +87,7 @@ def costs(vlm: "VLM", config: Any) -> str:
     (width, height), text_tokens = config.example.picture, config.example.text_tokens
     cost = measure(vlm, vlm.tiler.plan(width, height), text_tokens=text_tokens)
     batch, precision = config.data.batch_size, str(config.trainer.precision)
-    needed = memory(vlm, cost=cost, batch_size=batch, precision=precision)
+    needed = memory(vlm, saved=cost.saved * batch, precision=precision)
     flops = [[f"forward, {part}", amount(n, "FLOP")] for part, n in cost.forward.items()]
     flops += [["forward and backward", amount(cost.step, "FLOP")]]
     room = [[name, amount(getattr(needed, name), "B")] for name in needed.__dataclass_fields__]
@@ -89,17 +102,49 @@ def costs(vlm: "VLM", config: Any) -> str:
     )
 
 
-def table(rows: list[list[str]], right: tuple[int, ...] = ()) -> str:
-    """Rows in columns, two spaces apart and two in."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if index in right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+def data_costs(vlm: "VLM", config: Any) -> str:
+    """Sizes of the data, and what an epoch of them takes on ``gpus`` devices.
+
+    Raises:
+        ValueError: training would leave out more of the data than ``data.max_bad``, a sample is
+            larger than the packing's budget, or a device is too small.
+    """
+    from hdvl.data.build import build_data
+    from hdvl.data.survey import lay_out, survey
+    from hdvl.training.checks import precision_of
+    from hdvl.training.cluster import Peak, estimate
+
+    if vlm.llm.tokenizer is None:
+        return "data: not measured, the model has no tokenizer"
+    data, trainer = build_data(config.data, vlm, seed=config.seed), to_plain(config.trainer)
+    trainer["precision"] = precision_of(trainer)
+    found = survey(data.conversations, data.processor, most=config.survey, seed=config.seed)
+    found.check(max_bad=config.data.max_bad, max_length=config.data.max_length)
+    layout = lay_out(
+        found.sizes,
+        batch_size=config.data.batch_size,
+        packing=data.packing,
+        world=config.gpus,
+        accumulate=trainer["accumulate_grad_batches"],
+    )
+    peak = Peak(**to_plain(config.peak))
+    taken = estimate(vlm, layout, trainer=trainer, gpus=config.gpus, peak=peak)
+    share = found.length / len(found.sizes)
+    epoch = [
+        ["steps an epoch", f"{taken.steps * share:,.0f}"],
+        ["tokens an epoch", amount(layout.tokens * share, "")],
+        ["FLOPs an epoch", amount(taken.flops * share, "")],
+    ]
+    devices = [[name, amount(number, unit)] for name, number, unit in taken.rows()]
+    return "\n".join(
+        [
+            f"data: {found.length:,} conversations, {len(found.sizes):,} of them measured",
+            table([*found.rows(), *layout.rows(), *epoch]),
+            "",
+            f"each of {config.gpus} (gpus), {taken.strategy}, estimated from peak:",
+            table(devices, right=(1,)),
         ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
-    return "\n".join(lines)
+    )
 
 
 def amount(number: float, unit: str) -> str:
@@ -112,7 +157,7 @@ def amount(number: float, unit: str) -> str:
     power = 0
     while number >= 1000 and power < len(prefixes) - 1:
         number, power = number / 1000, power + 1
-    return f"{number:.3g} {prefixes[power]}{unit}" if power else f"{number:g} {unit}"
+    return f"{number:.3g} {prefixes[power]}{unit}".rstrip()
 
 
 def run(config: Any) -> None:
@@ -120,7 +165,9 @@ def run(config: Any) -> None:
     import torch
     from omegaconf import OmegaConf
 
+    from hdvl.training.checks import check_stage
     from hdvl.training.groups import group_table, parameter_groups
+    from hdvl.training.recompute import recompute
     from hdvl.training.schedule import check_warmup
     from hdvl.training.stages import split_stages
     from hdvl.training.tuning import apply_tuning
@@ -130,8 +177,10 @@ def run(config: Any) -> None:
     for number, stage in enumerate(stages):
         vlm = build_on_meta(stage.model)
         tuning, optimizer = to_plain(stage.tuning), to_plain(stage.optimizer)
+        check_stage(to_plain(stage), gpus=stage.gpus)
         with torch.device("meta"):
             apply_tuning(vlm, tuning)
+        recompute(vlm, (stage.callbacks.get("recompute") or {}).get("parts", ()))
         if not number:
             print(shapes(vlm), pictures(vlm, to_plain(stage.pictures)), sep="\n\n")
         if len(stages) > 1:
@@ -142,6 +191,8 @@ def run(config: Any) -> None:
         indented = "\n".join(f"  {line}" for line in group_table(groups).splitlines())
         steps = f"{stage.trainer.max_steps} steps, {optimizer['shape']}"
         print(f"\nlearning rates: {steps}\n{indented}\n\n{costs(vlm, stage)}")
+        if stage.survey != 0:
+            print(f"\n{data_costs(vlm, stage)}")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="plan")
@@ -152,7 +203,7 @@ def main(config: Any) -> None:
     except InstantiationException as error:
         # Hydra wraps what a part said; the part said it better.
         sys.exit(f"hdvl plan: {error.__cause__ or error}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OmegaConfBaseException) as error:
         sys.exit(f"hdvl plan: {error}")
 
 

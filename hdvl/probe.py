@@ -10,12 +10,17 @@ from hdvl.protocols import Encoder
 def probe_encoder(encoder: Encoder) -> None:
     """Run one tile through ``encoder`` on ``meta`` and compare with its ``grid`` and ``width``.
 
+    An encoder that got those numbers in this way itself keeps them as ``measured`` (tile size, grid,
+    width), and is not run again while it says the same.
+
     Raises:
         ValueError: it gives another number of patches or another width than it says.
     """
     if not isinstance(encoder, nn.Module):
         raise TypeError(f"encoder must be an nn.Module, got {type(encoder).__name__}")
     size, (rows, cols) = encoder.tile_size, encoder.grid
+    if getattr(encoder, "measured", None) == (size, (rows, cols), encoder.width):
+        return
     state = {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
     on_meta = {name: value.to("meta") for name, value in state.items()}
     pixels = torch.empty(1, len(encoder.mean), size, size, dtype=torch.uint8, device="meta")

@@ -1,7 +1,7 @@
 """Conversations with pictures -> what the model reads. One way for training and inference."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -10,39 +10,74 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hdvl.model import IGNORED, VLM
-from hdvl.protocols import Message, Template, TilePlan, Tiler
+from hdvl.protocols import (
+    Conversation,
+    Independent,
+    Message,
+    Rendered,
+    Segment,
+    Template,
+    TilePlan,
+    Tiler,
+    Tiles,
+)
+from hdvl.templates.branches import encode_row, pictures_of
 from hdvl.templates.encode import encode
+from hdvl.templates.tokens import tokenise
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation, ready for the model."""
+    """One conversation, ready for the model; or several about the same pictures, none of which sees
+    another: ``branches`` are then the lengths of what each of them adds to their common beginning.
+
+    ``dropped`` of its messages, the oldest after the system's, did not fit into the template's window.
+    ``row`` is its number in the training data.
+    """
 
     ids: Int[Tensor, " s"]
     labels: Int[Tensor, " s"]
     pixels: UInt8[Tensor, "t c h w"]
     plans: tuple[TilePlan, ...]
+    dropped: int = 0
+    row: int | None = None
+    branches: tuple[int, ...] = ()
+
+    @property
+    def segment(self) -> Segment:
+        """What it is in a packed row: its length, or those of the beginning and of each branch."""
+        length = len(self.ids)
+        return (length - sum(self.branches), *self.branches) if self.branches else length
+
+    def read(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Those of ``messages``, which this is a sample of, that the model reads."""
+        head = int(messages[0].role == "system") if messages else 0
+        return (*messages[:head], *messages[head + self.dropped :])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Several samples, padded to one length; tiles of all pictures stand behind each other."""
+    """Several samples, padded to one length; tiles of all pictures stand behind each other.
+
+    With ``segments`` the samples were packed: one row holds them all, and these are their lengths; of
+    a sample of several conversations the length of what they begin with, and of the rest of each.
+    ``left_out`` are (name, reason) of rows that no sample could be made of.
+    ``rows`` are the numbers of the samples in the training data.
+    """
 
     input_ids: Int[Tensor, "b s"]
     labels: Int[Tensor, "b s"]
     attention_mask: Int[Tensor, "b s"]
     pixels: UInt8[Tensor, "t c h w"]
     plans: tuple[TilePlan, ...]
+    segments: tuple[Segment, ...] | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+    rows: tuple[int | None, ...] = ()
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on ``device``."""
-        return Batch(
-            input_ids=self.input_ids.to(device),
-            labels=self.labels.to(device),
-            attention_mask=self.attention_mask.to(device),
-            pixels=self.pixels.to(device),
-            plans=self.plans,
-        )
+        names = ("input_ids", "labels", "attention_mask", "pixels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 @dataclass(frozen=True)
@@ -64,33 +99,84 @@ class Processor:
         """The processor that fits a model."""
         return cls(vlm.tiler, vlm.template, vlm.llm.tokenizer, vlm.merger.token_count, max_length)
 
-    def __call__(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = False
-    ) -> Sample:
-        """Messages with pictures -> ids, labels, pixels and plans."""
-        tiles = [self.tiler(image) for message in messages for image in message.images]
+    def __call__(self, messages: Conversation, *, add_generation_prompt: bool = False) -> Sample:
+        """Messages with pictures -> ids, labels, pixels and plans.
+
+        A prompt leaves out what the template's window does not hold. The pictures of independent
+        conversations are cut and encoded once.
+        """
+        tokenizer = needed(self.tokenizer)
+        if isinstance(messages, Independent):
+            if add_generation_prompt:
+                raise ValueError("a prompt must be one conversation, got independent ones")
+            return self._shared(messages)
+        cut: dict[int, list[Tiles]] = {}
+
+        def tiles_of(part: Sequence[Message]) -> list[Tiles]:
+            for message in part:
+                if id(message) not in cut:
+                    cut[id(message)] = [self.tiler(image) for image in message.images]
+            return [item for message in part for item in cut[id(message)]]
+
+        def length(rendered: Rendered, part: Sequence[Message]) -> int:
+            slots = sum(self.token_count(item.plan) - 1 for item in tiles_of(part))
+            return len(tokenise(tokenizer, rendered)) + slots
+
+        prompt = self.template.recent(messages, length) if add_generation_prompt else messages
+        tiles = tiles_of(prompt)
         encoded = encode(
             self.template,
-            self.tokenizer,
-            messages,
+            tokenizer,
+            prompt,
             [self.token_count(item.plan) for item in tiles],
             add_generation_prompt=add_generation_prompt,
             max_length=self.max_length,
         )
-        size = self.tiler.tile_size
-        empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
         return Sample(
             ids=encoded.ids,
             labels=encoded.labels,
-            pixels=torch.cat([empty, *(item.pixels for item in tiles)]),
+            pixels=self._pixels(tiles),
             plans=tuple(item.plan for item in tiles),
+            dropped=len(messages) - len(prompt),
         )
+
+    def _shared(self, several: Independent) -> Sample:
+        tiles = [self.tiler(image) for image in pictures_of(several)]
+        counts = [self.token_count(item.plan) for item in tiles]
+        row = encode_row(self.template, self.tokenizer, several, counts, max_length=self.max_length)
+        plans = tuple(item.plan for item in tiles)
+        return Sample(row.ids, row.labels, self._pixels(tiles), plans, branches=row.branches)
+
+    def _pixels(self, tiles: Sequence[Tiles]) -> UInt8[Tensor, "t c h w"]:
+        size = self.tiler.tile_size
+        empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
+        return torch.cat([empty, *(item.pixels for item in tiles)])
+
+
+def needed(tokenizer: Any) -> Any:
+    """``tokenizer``, if there is one: a model may have been loaded from a folder of weights alone.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if tokenizer is None:
+        raise ValueError(
+            "text needs a tokenizer, this model was loaded without one; put the published "
+            "tokenizer.json and tokenizer_config.json beside its weights"
+        )
+    return tokenizer
 
 
 def collate(
     samples: Sequence[Sample], *, pad_id: int, side: Literal["left", "right"] = "right"
 ) -> Batch:
-    """Pad to the longest sample: on the right for training, on the left for generation."""
+    """Pad to the longest sample: on the right for training, on the left for generation.
+
+    Samples of several conversations are packed instead, with all others of their batch: their numbers
+    are the same, and nothing is padded.
+    """
+    if any(sample.branches for sample in samples):
+        return pack(samples)
 
     def pad(rows: list[Tensor], value: int) -> Tensor:
         return pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
@@ -101,4 +187,19 @@ def collate(
         attention_mask=pad([torch.ones_like(sample.ids) for sample in samples], 0),
         pixels=torch.cat([sample.pixels for sample in samples]),
         plans=tuple(plan for sample in samples for plan in sample.plans),
+        rows=tuple(sample.row for sample in samples),
+    )
+
+
+def pack(samples: Sequence[Sample]) -> Batch:
+    """One row of all samples behind each other: nothing is padded. ``segments`` say what is whose."""
+    ids = torch.cat([sample.ids for sample in samples])[None]
+    return Batch(
+        input_ids=ids,
+        labels=torch.cat([sample.labels for sample in samples])[None],
+        attention_mask=torch.ones_like(ids),
+        pixels=torch.cat([sample.pixels for sample in samples]),
+        plans=tuple(plan for sample in samples for plan in sample.plans),
+        segments=tuple(sample.segment for sample in samples),
+        rows=tuple(sample.row for sample in samples),
     )

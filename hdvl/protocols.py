@@ -16,7 +16,7 @@ A picture flows through the parts like this::
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
@@ -61,28 +61,85 @@ class VLMOutput:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. Pictures stand where ``<image>`` stands in ``text``, or in front if it does not."""
+    """One turn. Pictures stand where ``<image>`` stands in ``text``, or in front if it does not.
+
+    ``numbered`` lets the template number the pictures; not so where the text does it as it likes.
+    """
 
     role: Literal["system", "user", "assistant"]
     text: str
     images: tuple[Any, ...] = ()
+    numbered: bool = True
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Conversations that begin with the same pictures, of which none sees another.
+
+    The pictures are encoded and read once: see :mod:`hdvl.templates.branches`.
+    """
+
+    conversations: tuple[list[Message], ...]
+
+    def __post_init__(self) -> None:
+        if not self.conversations:
+            raise ValueError("conversations must be at least one, got none")
+
+
+Conversation = Sequence[Message] | Independent
+
+
+def first_of(conversation: Conversation) -> Sequence[Message]:
+    """The conversation itself, or the first of several: it shows the pictures of all."""
+    return conversation.conversations[0] if isinstance(conversation, Independent) else conversation
+
+
+Segment = int | tuple[int, ...]
+"""The length of a document in a packed row. Or several lengths: of what some documents begin with, and of
+the rest of each of them."""
+
+
+def lengths_of(segments: Sequence[Segment]) -> list[int]:
+    """The lengths of all pieces of a packed row, in order.
+
+    >>> lengths_of([7, (5, 2, 3)])
+    [7, 5, 2, 3]
+    """
+    pieces = ((segment,) if isinstance(segment, int) else segment for segment in segments)
+    return [length for piece in pieces for length in piece]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as one string, and the character spans that the model is trained to say."""
+    """A conversation as one string, and the character spans that the model is trained to say.
+
+    ``literal`` are the spans of text, outside of pictures and tags, that are tokenised on their own and
+    in which a control token is but letters.
+    """
 
     text: str
     spans: tuple[tuple[int, int], ...]
+    literal: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A labelled box found in an answer, in pixels of picture number ``image``."""
+    """A labelled box found in an answer, in pixels of picture number ``image``.
+
+    ``points`` are the corners (x, y) of a quadrilateral, which ``box`` encloses; empty for a box.
+    """
 
     label: str
     box: Box
     image: int = 0
+    points: tuple[tuple[float, float], ...] = ()
+
+
+class Decoded(NamedTuple):
+    """The boxes found in a text, and the pieces that begin like boxes but are none."""
+
+    boxes: list[GroundedBox]
+    errors: list[str]
 
 
 @runtime_checkable
@@ -167,26 +224,37 @@ class MergerFactory(Protocol):
 
 @runtime_checkable
 class LLM(Protocol):
-    """Any causal language model, with its tokenizer."""
+    """Any causal language model, with its tokenizer.
+
+    ``keep`` asks for the logits of some positions alone; ``segments`` are the lengths of documents
+    packed into one row, none of which sees another (several in one segment share their beginning).
+    """
 
     tokenizer: Any
 
     @property
     def width(self) -> int: ...
     def add_tokens(self, tokens: Sequence[str]) -> int: ...
+    def name_slot(self, token: str, slot_id: int) -> None: ...
     def embed(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s e"]: ...
     def forward(
         self,
         embeddings: Float[Tensor, "b s e"],
         attention_mask: Int[Tensor, "b s"] | Bool[Tensor, "b s"] | None = None,
         position_ids: Int[Tensor, "b s"] | None = None,
-    ) -> Float[Tensor, "b s v"]: ...
+        *,
+        keep: Int[Tensor, " k"] | None = None,
+        segments: Sequence[Segment] | None = None,
+    ) -> Float[Tensor, "b _k v"]: ...
     def __call__(
         self,
         embeddings: Float[Tensor, "b s e"],
         attention_mask: Int[Tensor, "b s"] | Bool[Tensor, "b s"] | None = None,
         position_ids: Int[Tensor, "b s"] | None = None,
-    ) -> Float[Tensor, "b s v"]: ...
+        *,
+        keep: Int[Tensor, " k"] | None = None,
+        segments: Sequence[Segment] | None = None,
+    ) -> Float[Tensor, "b _k v"]: ...
     def generate(
         self,
         embeddings: Float[Tensor, "b s e"],
@@ -214,6 +282,7 @@ class BoxCodec(Protocol):
     def tokens(self) -> tuple[str, ...]: ...
     def encode(self, box: Box, width: int, height: int) -> str: ...
     def decode(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[GroundedBox]: ...
+    def decode_with_errors(self, text: str, sizes: Sequence[tuple[int, int]]) -> Decoded: ...
 
 
 @runtime_checkable
@@ -231,6 +300,11 @@ class Template(Protocol):
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False
     ) -> Rendered: ...
+    def recent(
+        self,
+        messages: Sequence[Message],
+        length: Callable[[Rendered, Sequence[Message]], int],
+    ) -> Sequence[Message]: ...
 
 
 @runtime_checkable

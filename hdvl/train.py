@@ -18,28 +18,41 @@ def main(config: Any) -> None:
     from omegaconf import OmegaConf
 
     from hdvl.data.build import build_data
+    from hdvl.training.ranks import leads, one_run_dir
     from hdvl.training.run import Stopped, resumed, run
 
     if config.resume is None:
         plain: Any = OmegaConf.to_container(config, resolve=False)
-        plain["run_dir"] = str(config.run_dir)  # ${now:} is a time: written down once
+        # ${now:} is a time: written down once
+        plain["run_dir"] = one_run_dir(str(config.run_dir), given_values())
     else:
         plain = resumed(config.resume, changed_values())
+    code = 0
     try:
-        print(f"the model is in {run(plain, build_data)}")
+        text = f"the model is in {run(plain, build_data)}"
     except Stopped as stop:
-        print(stop)
-        sys.exit(130)
+        text, code = str(stop), 130
+    if leads():
+        print(text)
+    if code:
+        sys.exit(code)
 
 
-def changed_values() -> dict[str, Any]:
-    """The ``key=value`` words of the command line, but for ``resume``."""
+def given_values() -> dict[str, Any]:
+    """The ``key=value`` words of the command line."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    return {word.key_or_group: word.value() for word in words}
+
+
+def changed_values() -> dict[str, Any]:
+    """Those words but for ``resume``."""
+    from hydra.core.hydra_config import HydraConfig
+
     groups = HydraConfig.get().runtime.choices
-    values = {word.key_or_group: word.value() for word in words if word.key_or_group != "resume"}
+    values = {name: value for name, value in given_values().items() if name != "resume"}
     for name in values:
         if name in groups or name == "run_dir":
             raise ValueError(

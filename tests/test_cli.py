@@ -11,7 +11,8 @@ import pytest
 from hdvl import __version__, cli
 
 ROOT = Path(__file__).resolve().parent.parent
-WRITTEN = [verb for verb in cli.VERBS if (ROOT / "hdvl" / f"{verb}.py").is_file()]
+MODULES = {cli.module_of(verb) for verb in cli.VERBS}
+WRITTEN = [verb for verb in cli.VERBS if (ROOT / "hdvl" / f"{cli.module_of(verb)}.py").is_file()]
 HEAVY = "torch", "transformers", "timm", "open_clip", "lightning", "peft", "torchvision", "numpy"
 # What a process loaded, said when it ends: on stderr, after everything else.
 WITNESS = """
@@ -39,8 +40,8 @@ def run(*words: str, cwd: Path) -> tuple[int, str, list[str]]:
 
 
 def test_every_verb_is_written() -> None:
-    for verb in cli.VERBS:
-        assert (ROOT / "hdvl" / f"{verb}.py").is_file(), f"hdvl/{verb}.py is missing"
+    for module in MODULES:
+        assert (ROOT / "hdvl" / f"{module}.py").is_file(), f"hdvl/{module}.py is missing"
 
 
 def test_every_verb_is_listed() -> None:
@@ -49,12 +50,12 @@ def test_every_verb_is_listed() -> None:
         for path in (ROOT / "hdvl").glob("*.py")
         if "@hydra.main(" in path.read_text(encoding="utf-8")
     }
-    assert modules <= set(cli.VERBS), f"cli.VERBS lacks {sorted(modules - set(cli.VERBS))}"
+    assert modules <= MODULES, f"cli.VERBS lacks {sorted(modules - MODULES)}"
 
 
 def test_primary_files_are_verbs() -> None:
     primary = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
-    assert primary <= set(cli.VERBS), f"cli.VERBS lacks {sorted(primary - set(cli.VERBS))}"
+    assert primary <= MODULES, f"cli.VERBS lacks {sorted(primary - MODULES)}"
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -103,7 +104,7 @@ def test_help_is_instant(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", WRITTEN)
 @pytest.mark.parametrize("option", ["--help", "--cfg job"])
 def test_verbs_explain_themselves_without_torch(verb: str, option: str, tmp_path: Path) -> None:
-    code, printed, loaded = run(verb, *option.split(), cwd=tmp_path)
+    code, printed, loaded = run(*verb.split(), *option.split(), cwd=tmp_path)
     assert code == 0, printed
     assert printed.strip()
     assert not loaded, f"hdvl {verb} {option} loads {loaded}"
@@ -112,7 +113,7 @@ def test_verbs_explain_themselves_without_torch(verb: str, option: str, tmp_path
 
 @pytest.mark.parametrize("verb", WRITTEN)
 def test_verbs_refuse_unknown_keys(verb: str, tmp_path: Path) -> None:
-    code, printed, _ = run(verb, "no_such_key=1", cwd=tmp_path)
+    code, printed, _ = run(*verb.split(), "no_such_key=1", cwd=tmp_path)
     assert code == 1
     assert "no_such_key" in printed
     assert "Traceback" not in printed

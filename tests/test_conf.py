@@ -145,6 +145,20 @@ def test_presets_compose(primary: str, choice: str) -> None:
     check_composed([choice], primary, resolve=True)
 
 
+# Classes that no two of the presets' parts share their keys with.
+OTHERS = (
+    ("tiler=squash", "encoder=tiny", "bridge=pooling", "merger=concat", "llm=tiny"),
+    ("tiler=anyres", "encoder=timm", "bridge=mlp", "merger=spatial", "llm=tiny_llama"),
+)
+
+
+@pytest.mark.parametrize("others", OTHERS, ids=",".join)
+@pytest.mark.parametrize("path", sorted((CONF_DIR / "model").glob("*.yaml")), ids=name_of)
+def test_any_part_of_a_preset_can_be_swapped(path: Path, others: tuple[str, ...]) -> None:
+    """The numbers of a part stand in the part's file: in the preset they would stay behind."""
+    check_composed([f"model={path.stem}", *others, "template=plain"], "train", resolve=True)
+
+
 def rounds() -> list[list[str]]:
     """Overrides that together name every file of every group: as few compositions as may be.
 
@@ -197,7 +211,8 @@ def test_verbs_write_no_logs_and_no_folders(path: Path) -> None:
 @each_primary
 def test_primary_files_open_with_their_command(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith(f"# hdvl {path.stem}"), f"{path.name} opens with {first!r}"
+    verb = path.stem.replace("_", " ")
+    assert first.startswith(f"# hdvl {verb}"), f"{path.name} opens with {first!r}"
 
 
 @pytest.mark.parametrize("path", sorted((CONF_DIR / "experiment").glob("*.yaml")), ids=name_of)

@@ -1,5 +1,6 @@
 """Whatever Pillow opens becomes one upright RGB picture, or one clear error that names the file."""
 
+import base64
 import io
 import random
 import struct
@@ -273,3 +274,36 @@ def test_resize_is_width_first_whatever_pillow_does(size: tuple[int, int]) -> No
         wide = picture.resize((size[0], picture.height), Image.Resampling.BICUBIC)
         want = wide.resize(size, Image.Resampling.BICUBIC)
         assert same(resize_bicubic(picture, size), want)
+
+
+def test_data_urls() -> None:
+    image = Image.new("RGB", (3, 2), (200, 10, 0))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    body = base64.b64encode(buffer.getvalue()).decode()
+    for url in (
+        f"data:image/png;base64,{body}",
+        f"DATA:image/png;charset=x;BASE64,{body[:20]}\n {body[20:]}",
+    ):
+        assert read_image(url).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("data:image/png,abc", "does not begin with data:TYPE;base64,"),
+        ("data:image/png;base64", "does not begin with"),
+        ("data:image/png;base64,%%%", "must be in base64, got 'data:image/png;base64,%%%'"),
+        ("data:image/png;base64,", r"picture \(data URL of 22 characters\) is empty"),
+        ("data:image/png;base64,AAAA", "is not a picture Pillow can read"),
+        (
+            "https://example.org/a.png",
+            "must not be a URL to fetch, got 'https://example.org/a.png'",
+        ),
+        ("FILE:///a.png", "must not be a URL to fetch"),
+    ],
+)
+def test_urls_that_are_no_picture(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        read_image(url)
+    assert len(str(caught.value)) < 300

@@ -138,14 +138,15 @@ def test_what_is_printed_and_drawn(
 ) -> None:
     overrides = [f"checkpoint={tiny_folder}", f"image={picture}", "prompt=Where?"]
     pipe = pipeline(*overrides)
-    say(pipe, "<ref>cup</ref><box>(100,250),(500,750)</box>")
+    say(pipe, "<ref>cup</ref><box>(100,250),(500,750)</box><box>(1,2)</box>")
     for stream in ("false", "true"):
         answer = infer.ask(pipe, config(*overrides, f"stream={stream}"))
         assert capsys.readouterr().out == answer.text + "\n"
     lines = infer.report(answer).splitlines()
     assert lines[1] == "box      picture 1: cup (7, 10, 35, 30)"
-    assert lines[2] == "picture  1: 70x40 px, 7 tiles of 32 px (2 x 3 + thumbnail)"
-    assert lines[3].startswith("numbers  7 tiles, ") and " text tokens read, " in lines[3]
+    assert lines[2] == "no box   <box>(1,2)</box>"
+    assert lines[3] == "picture  1: 70x40 px, 7 tiles of 32 px (2 x 3 + thumbnail)"
+    assert lines[4].startswith("numbers  7 tiles, ") and " text tokens read, " in lines[4]
     (drawn,) = infer.write_drawings(answer, str(tmp_path / "new" / "out.png"))
     with Image.open(drawn) as opened:
         assert opened.size == (70, 40)

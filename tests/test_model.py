@@ -10,10 +10,10 @@ from hdvl.bridges import MLP, PixelShuffleMLP
 from hdvl.encoders.conv_stem import ConvStem
 from hdvl.llms import CausalLM, build_tokenizer
 from hdvl.mergers import Concat, OverlapBlend
-from hdvl.model import VLM, next_token_loss
+from hdvl.model import VLM
 from hdvl.processor import Processor, collate
 from hdvl.protocols import Message
-from hdvl.templates import ChatML
+from hdvl.templates import ChatML, Unit
 from hdvl.tilers import SlidingWindow
 
 
@@ -136,13 +136,6 @@ def test_generation_equals_recomputing_every_step(pictures):
         ids = torch.cat([ids, new[:, step : step + 1]], dim=1)
 
 
-def test_the_loss_of_no_supervised_token_is_zero_with_a_gradient():
-    logits = torch.randn(1, 4, 7, requires_grad=True)
-    loss = next_token_loss(logits, torch.full((1, 4), -100))
-    loss.backward()
-    assert float(loss.detach()) == 0 and logits.grad is not None and not logits.grad.any()
-
-
 def test_other_tile_sizes_are_refused():
     with pytest.raises(
         ValueError, match=r"tiler.tile_size=96 must equal the encoder's tile_size=64"
@@ -177,3 +170,39 @@ def test_it_builds_on_meta():
     with torch.device("meta"):
         vlm = tiny_vlm(bridge=partial(MLP), merger=partial(Concat))
     assert all(parameter.is_meta for parameter in vlm.parameters())
+
+
+@pytest.mark.parametrize("slot", [-1, 5000])
+def test_a_given_slot_needs_no_row_and_no_tokenizer(slot: int) -> None:
+    llm = tiny_llm()
+    rows, llm.tokenizer = llm.rows, None
+    vlm = tiny_vlm(llm=llm, image_token_id=slot)
+    assert (vlm.image_token_id, vlm.llm.rows) == (slot, rows)
+    visual = [torch.randn(3, 32)]
+    placed = vlm.place(torch.tensor([[7, slot, slot, slot, 9]]), visual)
+    assert torch.equal(placed[0, 1:4], visual[0])
+    assert torch.equal(placed[0, ::4], llm.embed(torch.tensor([[7, 9]]))[0])
+    with pytest.raises(ValueError, match=r"needs a tokenizer, this model was loaded without one"):
+        Processor.of(vlm)([Message("user", "What?")])
+
+
+def test_a_given_slot_must_be_the_tokenizers() -> None:
+    llm = tiny_llm()
+    template = ChatML(system="", boxes=Unit())
+    rows, last = llm.rows, len(llm.tokenizer)
+    vlm = tiny_vlm(llm=llm, template=template, image_token_id=last)
+    assert vlm.llm.rows == rows and vlm.image_token_id == last
+    message = rf"image_token_id must be the tokenizer's id of '<\|image_pad\|>', {last}, got 7"
+    with pytest.raises(ValueError, match=message):
+        tiny_vlm(llm=tiny_llm(), template=template, image_token_id=7)
+    with pytest.raises(
+        ValueError, match=r"must be in the published vocabulary, </box>, .* are not"
+    ):
+        tiny_vlm(llm=tiny_llm(), template=ChatML(system=""), image_token_id=last)
+
+
+def test_the_models_own_ends_come_before_the_tokenizers() -> None:
+    llm = tiny_llm()
+    assert llm._end_ids() == [llm.tokenizer.eos_token_id]
+    llm.stop_ids = (3, 4)
+    assert llm._end_ids() == [3, 4]

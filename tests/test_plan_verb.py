@@ -12,7 +12,7 @@ from hdvl.plan import amount, run, table
 
 
 def plan(*overrides: str) -> None:
-    run(compose(*overrides, config_name="plan"))
+    run(compose("survey=0", *overrides, config_name="plan"))
 
 
 def test_everything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +55,10 @@ def test_open_clip_with_the_tiny_llm(capsys: pytest.CaptureFixture[str]) -> None
             ["trainer.max_steps=5", "optimizer.common.warmup_steps=5"],
             "must be below the total of 5",
         ),
-        (["tuning.llm=loar"], "tuning.llm must be one of frozen, full, lora, got loar"),
+        (
+            ["tuning.llm=loar"],
+            "tuning.llm must be one of frozen, full, lora, dora, qlora, got loar",
+        ),
         (["tuning.merger=lora"], "tuning.merger=lora needs a linear layer"),
     ],
 )

@@ -51,10 +51,10 @@ def test_there_is_python_that_runs() -> None:
 @pytest.mark.parametrize("line", commands("hdvl"))
 def test_hdvl_commands_compose(line: str) -> None:
     """The verb exists, its groups and keys exist, and the shipped files it names too."""
-    verb, *words = shlex.split(line, comments=True)[1:]
+    verb, words = cli.split_verb(shlex.split(line, comments=True)[1:])
     assert verb in cli.VERBS, line
     overrides = [word for word in words if not word.startswith("-")]
-    compose(*overrides, config_name=verb)
+    compose(*overrides, config_name=cli.module_of(verb))
     for word in overrides:
         value = word.partition("=")[2]
         if value.startswith("hdvl/"):

@@ -71,8 +71,9 @@ def test_the_installed_copy_is_the_one_that_runs(installed: Path, tmp_path: Path
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_starts_from_another_folder(verb: str, installed: Path, tmp_path: Path) -> None:
     script = str(installed / "bin" / "hdvl")
-    run([script, verb, "--help"], installed=installed, cwd=tmp_path)
-    module = [sys.executable, "-m", f"hdvl.{verb}", "--cfg", "job"]
+    run([script, *verb.split(), "--help"], installed=installed, cwd=tmp_path)
+    name = verb.replace(" ", "_")  # hdvl data lint is hdvl.data_lint
+    module = [sys.executable, "-m", f"hdvl.{name}", "--cfg", "job"]
     assert run(module, installed=installed, cwd=tmp_path).strip()
     assert not list(tmp_path.iterdir())
 

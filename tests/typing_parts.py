@@ -33,8 +33,10 @@ def all_encoders(
     transformers: encoders.TransformersEncoder,
     conv_stem: encoders.ConvStem,
     fused: encoders.FusedEncoder,
+    intern_vit: encoders.InternViT,
+    qwen_vit: encoders.QwenViT,
 ) -> list[Encoder]:
-    return [open_clip, timm, transformers, conv_stem, fused]
+    return [open_clip, timm, transformers, conv_stem, fused, intern_vit, qwen_vit]
 
 
 def all_bridges(

@@ -1,14 +1,20 @@
 """Learned queries look at the patches: a fixed number of tokens whatever the grid."""
 
+import warnings
 from math import isqrt
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
+from hdvl.positions import resized
 from hdvl.protocols import Grid
+
+ROUNDING = 2**-8
+"""A bfloat16 between -1 and 1 is nearer to what it was rounded from."""
+DRIFT = 0.1
+"""More than training at published rates moves a number; another table is further away."""
 
 
 def sincos_table(side: int, width: int) -> Float[Tensor, "n e"]:
@@ -18,6 +24,32 @@ def sincos_table(side: int, width: int) -> Float[Tensor, "n e"]:
     angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies
     waves = torch.cat((angles.sin(), angles.cos()), dim=1).float()
     return torch.cat((waves.repeat(side, 1), waves.repeat_interleave(side, dim=0)), dim=1)
+
+
+def check_table(stored: Float[Tensor, "n e"]) -> Float[Tensor, "n e"]:
+    """``stored``, if it is :func:`sincos_table` up to the rounding of half precision.
+
+    Training it by accident, as Qwen-VL's published fine-tuning does, moves it a little: that is said
+    in a warning, and the table is kept as it is. On ``meta`` only the shape is looked at.
+
+    Raises:
+        ValueError: it is another table, as of a damaged file or of other axes.
+    """
+    side = isqrt(stored.shape[0])
+    if side**2 != stored.shape[0] or stored.shape[1] % 4:
+        raise ValueError(f"pos_embed must be of a square of positions, got {tuple(stored.shape)}")
+    if stored.is_meta:
+        return stored
+    wanted = sincos_table(side, stored.shape[1])
+    furthest = float((stored.float() - wanted).abs().max())
+    if not furthest <= DRIFT:
+        raise ValueError(
+            "pos_embed must be the sines and cosines of the positions, x before y, got a table up to "
+            f"{furthest:.3g} away from them; the file is damaged or of another model"
+        )
+    if furthest > ROUNDING:
+        warnings.warn(f"pos_embed was trained: up to {furthest:.3g} off its formula", stacklevel=2)
+    return stored
 
 
 class Block(nn.Module):
@@ -117,7 +149,7 @@ class Resampler(nn.Module):
                 f"features must fill the grid of {rows}x{cols} patches, got {features.shape[1]}"
             )
         values: Tensor = self.ln_kv(self.kv_proj(features))
-        keys = values + self._positions((rows, cols)).to(values.dtype)
+        keys = values + resized(self.pos_embed, self.out_grid, (rows, cols)).to(values.dtype)
         queries = self.ln_q(self.query) + self.pos_embed
         queries = repeat(queries, "m e -> t m e", t=len(features)).to(values.dtype)
         tokens, _ = self.attn(queries, keys, values, need_weights=False)
@@ -125,10 +157,3 @@ class Resampler(nn.Module):
             tokens = block(tokens, self.pos_embed, keys, values)
         output: Tensor = self.proj(self.ln_post(tokens))
         return output
-
-    def _positions(self, grid: Grid) -> Float[Tensor, "n e"]:
-        if grid == self.out_grid:
-            return self.pos_embed
-        table = rearrange(self.pos_embed.float(), "(y x) e -> 1 e y x", y=self.out_grid[0])
-        resized = interpolate(table, size=grid, mode="bicubic", align_corners=False)
-        return rearrange(resized, "1 e y x -> (y x) e")

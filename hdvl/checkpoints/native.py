@@ -4,7 +4,7 @@
 
     config.yaml          plain data: the model node, rebuilt by ``hdvl.config.build``
     model.safetensors    the weights, or model-0000x-of-0000y.safetensors and an index
-    tokenizer/           the tokenizer's files
+    tokenizer/           the tokenizer's files, if the model has one
     preprocessing.json   tiler and pixel numbers, hashes of golden tiles
     version.json         versions that wrote it
     README.md            model card with the licence
@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,23 @@ def save_folder(
             else than a model.
     """
     _refuse_adapters(vlm)
+
+    def weights(written: Path) -> None:
+        write_shards(stored_tensors(vlm), written, max_bytes=max_shard)
+
+    return write_folder(vlm, folder, config, weights=weights, licence=licence, card=card)
+
+
+def write_folder(
+    vlm: VLM,
+    folder: str | Path,
+    config: Mapping[str, Any],
+    *,
+    weights: Callable[[Path], None],
+    licence: str = "unknown",
+    card: str | None = None,
+) -> Path:
+    """As :func:`save_folder`, but ``weights`` writes the weight files: ``vlm`` may lie on meta."""
     if "model" not in config:
         raise ValueError(f"config must have the node model, got keys {sorted(config)}")
     folder = Path(folder)
@@ -79,9 +96,10 @@ def save_folder(
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
     try:
-        _write(vlm, written, plain, text, max_shard)
+        weights(written)
+        _write(vlm, written, plain, text)
         _check_rebuilds(vlm, written)
-        _put_in_place(written, folder)
+        put_in_place(written, folder)
     finally:
         shutil.rmtree(written, ignore_errors=True)
     return folder
@@ -103,7 +121,7 @@ def load_folder(
             listed.
     """
     folder = Path(folder)
-    vlm = _skeleton(folder, overrides or {})
+    vlm = unfilled(folder, overrides or {})
     files = find_shards(folder)
     check_keys(vlm, read_shapes(files), source=repr(str(folder)))
     fill(vlm, read_tensors(files))
@@ -166,17 +184,18 @@ def override(
     return changed
 
 
-def _skeleton(folder: Path, overrides: Mapping[str, Any]) -> VLM:
+def unfilled(folder: Path, overrides: Mapping[str, Any]) -> VLM:
+    """The model in ``folder`` with its parameters on ``meta``."""
     node = override(located(read_config(folder)["model"], folder), overrides)
     with parameters_on_meta():
         vlm: VLM = build(from_plain(node))
     return vlm
 
 
-def _write(vlm: VLM, folder: Path, plain: dict[str, Any], card: str, max_shard: int) -> None:
+def _write(vlm: VLM, folder: Path, plain: dict[str, Any], card: str) -> None:
     node = plain["model"]
-    write_shards(stored_tensors(vlm), folder, max_bytes=max_shard)
-    save_tokenizer(vlm.llm.tokenizer, folder / TOKENIZER)
+    if vlm.llm.tokenizer is not None:
+        save_tokenizer(vlm.llm.tokenizer, folder / TOKENIZER)
     described = preprocessing.describe(vlm.tiler, vlm.encoder, node["tiler"])
     for name, content in (
         (CONFIG, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)),
@@ -196,7 +215,7 @@ def _umask() -> int:
 
 def _check_rebuilds(vlm: VLM, folder: Path) -> None:
     """The folder's own configuration must give exactly the tensors that were written."""
-    again = _skeleton(folder, {})
+    again = unfilled(folder, {})
     check_keys(again, read_shapes(find_shards(folder)), source="config['model']")
     differing = untied(again, tie_groups(vlm))
     if differing:
@@ -221,7 +240,7 @@ def _check_replaceable(folder: Path) -> None:
         raise ValueError(f"folder {str(folder)!r} is a file; give another name")
 
 
-def _put_in_place(written: Path, folder: Path) -> None:
+def put_in_place(written: Path, folder: Path) -> None:
     """Rename ``written`` to ``folder``; what was there goes only when the new one stands."""
     if not folder.exists():
         written.rename(folder)

@@ -40,7 +40,8 @@ def located(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A stored model ``node`` with its tokenizer's path made that of ``folder``."""
     found = deepcopy(dict(node))
     tokenizer = found["llm"]["tokenizer"]
-    tokenizer["path"] = str(folder / tokenizer["path"])
+    if tokenizer is not None:
+        tokenizer["path"] = str(folder / tokenizer["path"])
     return found
 
 
@@ -54,11 +55,12 @@ def _without_weights(node: Any) -> Any:
 def _stored_llm(node: Mapping[str, Any], llm: LLM) -> dict[str, Any]:
     target = str(node["_target_"])
     kept = {key: value for key, value in node.items() if key not in ("_target_", "path", "dtype")}
+    files = {"_target_": "hdvl.llms.load_tokenizer", "path": TOKENIZER}
     return {
         "_target_": target.removesuffix(_FROM_PRETRAINED).removesuffix(_FROM_CONFIG) + _FROM_CONFIG,
         **kept,
         "config": transformers_numbers(llm),
-        "tokenizer": {"_target_": "hdvl.llms.load_tokenizer", "path": TOKENIZER},
+        "tokenizer": None if llm.tokenizer is None else files,
     }
 
 

@@ -1,21 +1,39 @@
 """Tensors in safetensors files of bounded size, and out of them one at a time."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 GB = 1_000_000_000
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What safetensors calls them."""
 
 
-def tie_groups(module: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Names that mean one tensor, under the first of them: the name that is stored."""
+def tie_groups(module: nn.Module | Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """Names that mean one tensor, under the first of them: the name that is stored.
+
+    ``module`` may be its ``state_dict(keep_vars=True)``.
+    """
+    state = module.state_dict(keep_vars=True) if isinstance(module, nn.Module) else module
     names: dict[int, list[str]] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
+    for name, tensor in state.items():
         names.setdefault(id(tensor), []).append(name)
     return {group[0]: tuple(group) for group in names.values()}
 
@@ -25,7 +43,7 @@ def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
     state = module.state_dict(keep_vars=True)
     tensors: dict[str, Tensor] = {}
     places: set[int] = set()
-    for name in tie_groups(module):
+    for name in tie_groups(state):
         value = state[name].detach().contiguous()
         place = value.untyped_storage().data_ptr()
         tensors[name] = value.clone() if place in places else value
@@ -50,25 +68,68 @@ def plan_shards(sizes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
     return shards
 
 
-def write_shards(tensors: Mapping[str, Tensor], folder: Path, *, max_bytes: int) -> None:
-    """Write ``tensors`` to ``folder``: one file, or several and an index."""
-    from safetensors.torch import save_file
+def write_shards(
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    max_bytes: int,
+    read: Callable[[str], Tensor] | None = None,
+) -> None:
+    """Write ``tensors`` to ``folder``: one file, or several and an index.
 
+    With ``read`` only the shapes and dtypes of ``tensors`` count (they may lie on ``meta``), and
+    the values are asked for one after the other: one of them is in memory at a time.
+    """
     if max_bytes < 1:
         raise ValueError(f"max_shard must be at least 1 byte, got {max_bytes}")
     sizes = {name: value.numel() * value.element_size() for name, value in tensors.items()}
     shards = plan_shards(sizes, max_bytes)
-    metadata = {"format": "pt"}
+    read = read or tensors.__getitem__
     if len(shards) == 1:
-        save_file(dict(tensors), folder / SINGLE, metadata=metadata)
+        _write_file(folder / SINGLE, tensors, read)
         return
     weight_map = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: tensors[name] for name in names}, folder / file, metadata=metadata)
+        _write_file(folder / file, {name: tensors[name] for name in names}, read)
         weight_map.update(dict.fromkeys(names, file))
     index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_file(file: Path, layouts: Mapping[str, Tensor], read: Callable[[str], Tensor]) -> None:
+    """One safetensors file, a tensor at a time, which the library's own writer cannot do.
+
+    Its format (https://github.com/huggingface/safetensors): the length of the header in 8 bytes,
+    the header as JSON, then the values. Wide numbers stand first, so that all lie aligned.
+    """
+    names = sorted(layouts, key=lambda name: -layouts[name].element_size())
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        start, end = end, end + layouts[name].numel() * layouts[name].element_size()
+        header[name] = {
+            "dtype": DTYPES[layouts[name].dtype],
+            "shape": list(layouts[name].shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            # No name for it: the tensor before is gone while the next one is read.
+            _bytes_of(name, read(name), layouts[name]).tofile(stream)
+
+
+def _bytes_of(name: str, value: Tensor, layout: Tensor) -> Any:
+    if (value.shape, value.dtype) != (layout.shape, layout.dtype):
+        raise ValueError(
+            f"{name} must be {tuple(layout.shape)} of {layout.dtype}, got {tuple(value.shape)} of "
+            f"{value.dtype}"
+        )
+    flat = value.detach().to("cpu").contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy()
 
 
 def find_shards(folder: Path) -> list[Path]:

@@ -18,7 +18,9 @@ def parameters_on_meta() -> Iterator[None]:
     Buffers outside the state dict (rotary frequencies) are thus right without being stored, and
     random initialisation costs neither time nor memory.
     """
-    register = nn.Module.register_parameter
+    from transformers import PreTrainedModel
+
+    register, initialise = nn.Module.register_parameter, PreTrainedModel.initialize_weights
 
     def register_on_meta(self: nn.Module, name: str, param: Parameter | None) -> None:
         if param is not None and param.device.type != "meta":  # a tied one is there already
@@ -26,10 +28,12 @@ def parameters_on_meta() -> Iterator[None]:
         register(self, name, param)
 
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    PreTrainedModel.initialize_weights = lambda self, *_, **__: None
     try:
         yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+        PreTrainedModel.initialize_weights = initialise
 
 
 def fill(module: nn.Module, tensors: Iterator[tuple[str, Tensor]]) -> None:
@@ -39,7 +43,7 @@ def fill(module: nn.Module, tensors: Iterator[tuple[str, Tensor]]) -> None:
     stay ties. The keys must have been checked.
     """
     own = module.state_dict(keep_vars=True)
-    groups = tie_groups(module)
+    groups = tie_groups(own)
     state: dict[str, Any] = {}
     for name, value in tensors:
         filled = _as_laid_out(value, like=own[name])

@@ -4,14 +4,28 @@ from typing import Any
 
 from hdvl.config import build
 from hdvl.data.module import ChatData
+from hdvl.data.packing import Budget
 from hdvl.model import VLM
 from hdvl.processor import Processor
 
+KEYS = (
+    *("train", "validation", "max_length", "batch_size", "num_workers", "prefetch_factor"),
+    *("shuffle", "max_bad", "workers", "packing"),
+)
+"""What the ``data`` config may have."""
+
 
 def build_data(config: Any, vlm: VLM, *, seed: int) -> ChatData:
-    """The data module for ``config`` (the ``data`` group), finished with what the model knows."""
+    """The data module for ``config`` (the ``data`` group), finished with what the model knows.
+
+    Raises:
+        ValueError: a key of ``config`` is unknown.
+    """
+    for key in config:
+        if key not in KEYS:
+            raise ValueError(f"data must have keys of {', '.join(KEYS)}, got {key}")
     boxes = vlm.template.boxes
-    validation = config.validation
+    validation, packing = config.validation, config.get("packing")
     return ChatData(
         train=build(config.train)(boxes=boxes),
         validation=None if validation is None else build(validation)(boxes=boxes),
@@ -20,5 +34,8 @@ def build_data(config: Any, vlm: VLM, *, seed: int) -> ChatData:
         num_workers=config.num_workers,
         prefetch_factor=config.prefetch_factor,
         shuffle=config.shuffle,
+        max_bad=config.get("max_bad", 0.001),
+        workers=config.get("workers", "processes"),
+        packing=None if packing is None else Budget(**packing),
         seed=seed,
     )

@@ -1,10 +1,11 @@
-"""Where conversations come from. Each source is map-style: ``source[i]`` is a list of messages."""
+"""Where conversations come from. Each source is map-style: ``source[i]`` is a list of messages.
 
-import json
+Or it is several lists about the same pictures (``Independent``), none of which sees another.
+"""
+
 import random
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from hdvl.data.synthetic import (
     Document,
@@ -14,7 +15,7 @@ from hdvl.data.synthetic import (
     compare,
     transcribe,
 )
-from hdvl.protocols import BoxCodec, Message
+from hdvl.protocols import BoxCodec, Conversation, Independent, Message
 
 
 @runtime_checkable
@@ -22,7 +23,21 @@ class Conversations(Protocol):
     """Numbered conversations, each with at least one answer by the assistant."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> list[Message]: ...
+    def __getitem__(self, index: int) -> Conversation: ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Conversations that have names of their own in errors and reports."""
+
+    def name(self, index: int) -> str: ...
+
+
+def name_of(conversations: Conversations, index: int) -> str:
+    """What errors and reports call conversation ``index``."""
+    if isinstance(conversations, Named):
+        return conversations.name(index)
+    return f"conversation {index}"
 
 
 class SyntheticConversations:
@@ -35,6 +50,10 @@ class SyntheticConversations:
         turns: most questions about one picture.
         locate_share, count_share: share of such questions, or pages with such a question.
         compare_share, transcribe_share: share of conversations that are of these tasks alone.
+        independent: each question begins a conversation of its own about the picture, which is encoded
+            once all the same. As turns of one conversation the answers can be told from the earlier
+            ones, since no field is asked for twice: a model may learn to go by what is left, and to
+            copy, before it learns to look. A model that is to hold conversations needs turns as well.
     """
 
     def __init__(
@@ -48,6 +67,7 @@ class SyntheticConversations:
         count_share: float = 0.05,
         compare_share: float = 0.0,
         transcribe_share: float = 0.0,
+        independent: bool = False,
     ) -> None:
         shares = {
             "locate": locate_share,
@@ -64,11 +84,12 @@ class SyntheticConversations:
         self.length, self.turns = length, turns
         self.locate_share, self.count_share = locate_share, count_share
         self.compare_share, self.transcribe_share = compare_share, transcribe_share
+        self.independent = independent
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> list[Message]:
+    def __getitem__(self, index: int) -> list[Message] | Independent:
         """Conversation number ``index``; it follows from the documents' seed and the index."""
         if not 0 <= index < self.length:
             raise IndexError(f"conversation {index} is not in 0..{self.length - 1}")
@@ -88,6 +109,8 @@ class SyntheticConversations:
             locate_share=self.locate_share,
             count_share=self.count_share,
         )
+        if self.independent and len(questions) > 1:
+            return Independent(tuple(_chat([question], document) for question in questions))
         return _chat(questions, document)
 
 
@@ -99,73 +122,3 @@ def _chat(questions: Sequence[Question], *documents: Document) -> list[Message]:
         messages.append(Message("user", question.text, images))
         messages.append(Message("assistant", question.answer))
     return messages
-
-
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
-
-
-class LlavaConversations:
-    """LLaVA-style data: JSON (an array, or lines) of {id, image, conversations: [{from, value}]}.
-
-    ``image`` is a file name below ``image_folder``, a list of them, or absent. Pictures belong to the
-    turn that names them with ``<image>``, and without any such mark to the first user turn.
-    """
-
-    def __init__(
-        self, *, path: str, image_folder: str = ".", boxes: BoxCodec | None = None
-    ) -> None:
-        self.path, self.image_folder, self.boxes = Path(path), Path(image_folder), boxes
-        if not self.path.is_file():
-            raise ValueError(f"path must be a JSON or JSONL file, got {path!r}, which is no file")
-        self.rows = _read_rows(self.path)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> list[Message]:
-        """Conversation number ``index`` with the paths of its pictures."""
-        row = self.rows[index]
-        try:
-            return self._messages(row)
-        except (KeyError, TypeError, ValueError) as error:
-            name = row.get("id", index) if isinstance(row, dict) else index
-            raise ValueError(f"row {index} (id {name}) of {self.path}: {error}") from error
-
-    def _messages(self, row: dict[str, Any]) -> list[Message]:
-        listed = row.get("image") or []
-        names = [listed] if isinstance(listed, str) else list(listed)
-        pictures = [self.image_folder / name for name in names]
-        turns = row["conversations"]
-        marks = sum(turn["value"].count("<image>") for turn in turns)
-        if marks not in (0, len(pictures)):
-            raise ValueError(f"{len(pictures)} pictures but {marks} <image> marks")
-        messages: list[Message] = []
-        for turn in turns:
-            if turn["from"] not in _ROLES:
-                raise ValueError(f"from must be one of {sorted(_ROLES)}, got {turn['from']!r}")
-            role = _ROLES[turn["from"]]
-            first_user = role == "user" and not any(item.role == "user" for item in messages)
-            count = turn["value"].count("<image>") if marks else len(pictures) * first_user
-            own, pictures = pictures[:count], pictures[count:]
-            messages.append(Message(role, turn["value"], tuple(own)))  # type: ignore[arg-type]
-        return messages
-
-
-def _read_rows(path: Path) -> Sequence[Any]:
-    text = path.read_text(encoding="utf-8")
-    try:
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} must hold a JSON array or JSON lines: {error}") from error
-    if not rows:
-        raise ValueError(f"{path} holds no conversations")
-    return list(rows)

@@ -1,18 +1,32 @@
 """Conversations -> batches, as Lightning wants them."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from hdvl.data.conversations import Conversations
+from hdvl.data.conversations import Conversations, name_of
+from hdvl.data.faults import BadRows, Faulty, batch_of
+from hdvl.data.mixture import Ordered
 from hdvl.data.order import GlobalOrder
-from hdvl.processor import Batch, Processor, Sample, collate
+from hdvl.data.packing import Budget, Packs, RankPacks
+from hdvl.data.rows import NOT_LEARNED
+from hdvl.data.sizes import Sizes
+from hdvl.data.threads import ThreadLoader
+from hdvl.processor import Batch, Processor, Sample, collate, pack
+
+Loader = DataLoader[Sample | Faulty] | ThreadLoader[Batch]
 
 
-class Samples(Dataset[Sample]):
-    """Conversations turned into samples where they are asked for: in the data workers."""
+class Samples(Dataset[Sample | Faulty]):
+    """Conversations turned into samples where they are asked for: in the data workers.
+
+    In the place of one that cannot be made stands why.
+    """
 
     def __init__(self, conversations: Conversations, processor: Processor) -> None:
         self.conversations, self.processor = conversations, processor
@@ -20,15 +34,31 @@ class Samples(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.conversations)
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.processor(self.conversations[index])
+    def __getitem__(self, index: int) -> Sample | Faulty:
+        try:
+            return replace(self.processor(self.conversations[index]), row=index)
+        except NOT_LEARNED as error:
+            name = name_of(self.conversations, index)
+            return Faulty(name, str(error).removeprefix(f"{name}: "))
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Conversations with a state of their own, which is kept in the checkpoints."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class ChatData(pl.LightningDataModule):
     """Training and validation batches.
 
     The position in the training data is a count of samples over all ranks; it is all that a resumed
-    run needs, whatever its number of workers.
+    run needs, whatever its number of workers. With ``packing`` a batch is one pack, a row of samples
+    within that budget, and the position is a count of packs.
+
+    Rows that cannot be learned from are left out of their batch and named, at most ``max_bad`` of all.
+    ``workers`` are processes, or threads of this one.
     """
 
     def __init__(
@@ -42,6 +72,9 @@ class ChatData(pl.LightningDataModule):
         prefetch_factor: int = 4,
         seed: int = 0,
         shuffle: bool = True,
+        packing: Budget | None = None,
+        max_bad: float = 0.001,
+        workers: Literal["processes", "threads"] = "processes",
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -52,7 +85,18 @@ class ChatData(pl.LightningDataModule):
         self.conversations, self.processor, self.validation = train, processor, validation
         self.batch_size, self.num_workers = batch_size, num_workers
         self.prefetch_factor, self.seed, self.shuffle = prefetch_factor, seed, shuffle
+        if workers not in ("processes", "threads"):
+            raise ValueError(f"workers must be processes or threads, got {workers!r}")
+        self.packing, self.workers = packing, workers
+        self.bad = BadRows(max_bad, len(train) + (0 if validation is None else len(validation)))
         self.consumed = 0
+        self._packs: Packs | None = None
+        self._packs_state: dict[str, Any] | None = None
+
+    @property
+    def per_batch(self) -> int:
+        """By how much a training batch of one rank moves the position: its samples, or one pack."""
+        return self.batch_size if self.packing is None else 1
 
     @property
     def pad_id(self) -> int:
@@ -60,49 +104,136 @@ class ChatData(pl.LightningDataModule):
         tokenizer = self.processor.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> Loader:
         """Batches from position ``consumed`` on, as many as the trainer's steps need."""
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         samples = Samples(self.conversations, self.processor)
+        packed = self.packing is not None
         order = GlobalOrder(
             len(samples),
             seed=self.seed,
-            start=self.consumed,
+            start=0 if packed else self.consumed,
             stop=2**62,
-            rank=rank,
-            world=world,
+            rank=0 if packed else rank,
+            world=1 if packed else world,
+            block=self.batch_size,
             shuffle=self.shuffle,
+            index=self._shares(),
         )
-        return self._loader(samples, order)
+        if not packed:
+            return self._loader(samples, BatchSampler(order, self.batch_size, False), self.collate)
+        accumulate = trainer.accumulate_grad_batches if trainer else 1
+        packs = self._pack(order)
+        batches = RankPacks(
+            packs, start=self.consumed, rank=rank, world=world, accumulate=accumulate
+        )
+        return self._loader(samples, batches, pack)
 
-    def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
+    def _shares(self) -> Callable[[int], int] | None:
+        """The order of sources that have one of their own."""
+        if isinstance(self.conversations, Ordered):
+            return self.conversations.order(self.seed, shuffle=self.shuffle)
+        return None
+
+    def _pack(self, order: GlobalOrder) -> Packs:
+        assert self.packing is not None
+        workers = min(1, self.num_workers)
+        sizes = Sizes(self.conversations, self.processor, num_workers=workers)
+        self._packs = Packs(order, sizes, self.packing, state=self._packs_state)
+        return self._packs
+
+    def val_dataloader(self) -> Loader | list[Any]:
         """Validation batches in their own order; none if no validation data was given."""
         if self.validation is None:
             return []
         samples = Samples(self.validation, self.processor)
-        return self._loader(samples, range(len(samples)))
+        every = BatchSampler(range(len(samples)), self.batch_size, False)
+        return self._loader(samples, every, self.collate)
 
-    def _loader(self, samples: Samples, order: Any) -> DataLoader[Sample]:
+    def _loader(
+        self, samples: Samples, batches: Any, make: Callable[[list[Sample]], Batch]
+    ) -> Loader:
+        gather = partial(
+            batch_of, make=make, pad_id=self.pad_id, tile_size=self.processor.tiler.tile_size
+        )
+        if self.workers == "threads" and self.num_workers:
+            return ThreadLoader(
+                samples,
+                batches,
+                collate=gather,
+                num_workers=self.num_workers,
+                prefetch_factor=self.prefetch_factor,
+            )
         return DataLoader(
             samples,
-            self.batch_size,
-            sampler=order,
+            batch_sampler=batches,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
-            collate_fn=self.collate,
+            collate_fn=gather,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Count the rows that were left out of the batch."""
+        self.bad.meet(batch.left_out)
+        return batch
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Samples padded on the right."""
         return collate(samples, pad_id=self.pad_id)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the data, counted over all ranks."""
-        return {"consumed": self.consumed}
+        """The position in the data, counted over all ranks, and what it is a position in."""
+        state: dict[str, Any] = {
+            "consumed": self.consumed,
+            "length": len(self.conversations),
+            "step": self._step_size(),
+        }
+        if isinstance(self.conversations, Stateful):
+            state["source"] = self.conversations.state_dict()
+        if self.bad:
+            state["bad"] = dict(self.bad.met)
+        if self.packing is not None:
+            packs = self._packs
+            state["packs"] = self._packs_state if packs is None else packs.state_at(self.consumed)
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where a run stopped."""
+        """Go on from where a run stopped, with any number of workers and of ranks.
+
+        Raises:
+            ValueError: these are other data, or steps of another size.
+        """
+        if (self.packing is not None) != ("packs" in state):
+            raise ValueError(
+                "a run must go on with the packing it was begun with; give data.packing as it was, "
+                "or begin anew from its weights with initialise"
+            )
+        self._check(state)
+        if isinstance(self.conversations, Stateful):
+            self.conversations.load_state_dict(state["source"])
+        self.bad.load(state.get("bad", {}))
         self.consumed = int(state["consumed"])
+        self._packs_state = state.get("packs")
+
+    def _step_size(self) -> int:
+        """By how much an optimizer step moves the position."""
+        trainer = self.trainer
+        ranks = trainer.world_size * trainer.accumulate_grad_batches if trainer else 1
+        return self.per_batch * ranks
+
+    def _check(self, state: dict[str, Any]) -> None:
+        length, step = len(self.conversations), self._step_size()
+        if state.get("length", length) != length:
+            raise ValueError(
+                f"a run must go on with the data it was begun with, they had {state['length']} "
+                f"conversations and have {length} now; begin anew from its weights with initialise"
+            )
+        if state.get("step", step) != step:
+            raise ValueError(
+                f"a step must have the size it was begun with, ranks * accumulate_grad_batches * "
+                f"{self.per_batch} = {state['step']}, got {step}; set "
+                "trainer.accumulate_grad_batches or data.batch_size so that it has"
+            )

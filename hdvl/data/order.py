@@ -1,6 +1,6 @@
 """The order of samples: a pure function of seed and position, so any run can go on anywhere."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils.data import Sampler
@@ -10,8 +10,10 @@ class GlobalOrder(Sampler[int]):
     """Indices of samples ``start``, ``start + 1``, ... of an endless sequence of shuffled epochs.
 
     Position p of the sequence is entry p % length of the permutation of epoch p // length. With
-    ``world`` ranks, rank r takes positions start + r, start + r + world, ...: the union over ranks
-    is the sequence, whatever the world size. Stops before position ``stop``.
+    ``world`` ranks, each takes ``block`` positions in turn (a batch): the union over ranks is the
+    sequence, and the batches are the same, whatever the world size. Stops before position ``stop``.
+
+    With ``index`` the sequence is another: that gives the sample at a position.
     """
 
     def __init__(
@@ -23,25 +25,34 @@ class GlobalOrder(Sampler[int]):
         start: int = 0,
         rank: int = 0,
         world: int = 1,
+        block: int = 1,
         shuffle: bool = True,
+        index: Callable[[int], int] | None = None,
     ) -> None:
-        if length < 1:
-            raise ValueError(f"length must be at least 1, got {length}")
+        if length < 1 or block < 1:
+            raise ValueError(f"length and block must be at least 1, got {length} and {block}")
         if not 0 <= rank < world:
             raise ValueError(f"rank must be in 0..{world - 1}, got {rank}")
         self.length, self.seed, self.shuffle = length, seed, shuffle
-        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+        self._given = index
+        self.start, self.stop, self.block = start, stop, block
+        self.rank, self.world = rank, world
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
-        return max(0, -(-(self.stop - self.start - self.rank) // self.world))
+        rounds, rest = divmod(max(0, self.stop - self.start), self.block * self.world)
+        return rounds * self.block + min(self.block, max(0, rest - self.rank * self.block))
 
     def __iter__(self) -> Iterator[int]:
-        for position in range(self.start + self.rank, self.stop, self.world):
-            yield self.index(position)
+        stride = self.block * self.world
+        for first in range(self.start + self.rank * self.block, self.stop, stride):
+            for position in range(first, min(first + self.block, self.stop)):
+                yield self.index(position)
 
     def index(self, position: int) -> int:
         """The sample at ``position`` of the sequence."""
+        if self._given is not None:
+            return self._given(position)
         epoch, place = divmod(position, self.length)
         if not self.shuffle:
             return place

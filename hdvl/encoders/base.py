@@ -29,6 +29,7 @@ class PatchEncoder(nn.Module):
     pixels: Normalise
     select_layer: int
     final_norm: bool
+    measured: tuple[int, Grid, int]
 
     def __init__(
         self,
@@ -101,6 +102,7 @@ class PatchEncoder(nn.Module):
                     "does not; set final_norm=False"
                 )
         self.width, self.grid = features.shape[2], (side, side)
+        self.measured = (self.tile_size, self.grid, self.width)
         drop_unreached(self, reached)
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hdvl.encoders.twins import first_twins_only
+
 
 class Skip(nn.Module):
     """Stands where a head or norm was that the features do not depend on."""
@@ -23,25 +25,49 @@ def reach(
 ) -> tuple[Float[Tensor, "t n d"], frozenset[str]]:
     """The output of ``encoder`` on a ``meta`` tile (c, h, w), and the parameters it depends on.
 
-    Parameters that need no gradient (fixed position tables) always count as reached.
+    Parameters that need no gradient (fixed position tables) always count as reached. Of blocks that
+    are alike one is asked for all.
     """
     training = encoder.training
     encoder.eval()  # batch statistics of one tile do not exist
-    with torch.inference_mode(False), torch.enable_grad():
-        tensors = {
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        first_twins_only(encoder) as passed,
+    ):
+        tensors = dict(chain(encoder.named_parameters(), encoder.named_buffers()))
+        moved = {
             name: torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
-            for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers())
+            for name, tensor in tensors.items()
+            if not tensor.is_meta
         }
-        names = [name for name, tensor in tensors.items() if tensor.requires_grad]
-        features: Tensor = functional_call(
-            encoder, tensors, (torch.empty(1, *tile, device="meta"),)
-        )
-        gradients = torch.autograd.grad(
-            features.sum(), [tensors[name] for name in names], allow_unused=True
-        )
+        pixels = torch.empty(1, *tile, device="meta")
+        features: Tensor = functional_call(encoder, moved, (pixels,))
     encoder.train(training)
-    unreached = {name for name, gradient in zip(names, gradients, strict=True) if gradient is None}
-    return features.detach(), frozenset(tensors) - unreached
+    found = _leaves(features)
+    wanted = {name: tensor for name, tensor in (tensors | moved).items() if tensor.requires_grad}
+    wanted |= {name: zero for name, (_, zero) in passed.items()}
+    unreached = {name for name, tensor in wanted.items() if id(tensor) not in found}
+    reached = frozenset(tensors) - unreached
+    for name, (twin, _) in passed.items():
+        if name not in unreached:
+            inner = {key.removeprefix(twin) for key in reached if key.startswith(f"{twin}.")}
+            reached |= {name + key for key in inner}
+    return features.detach(), reached
+
+
+def _leaves(output: Tensor) -> set[int]:
+    """The ``id`` of each tensor that a gradient of ``output`` would arrive at, found without one."""
+    waiting, seen, leaves = [output.grad_fn], set[Any](), set[int]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        waiting += [source for source, _ in node.next_functions]
+    return leaves
 
 
 def drop_unreached(module: nn.Module, reached: Iterable[str]) -> None:
@@ -54,7 +80,7 @@ def drop_unreached(module: nn.Module, reached: Iterable[str]) -> None:
         inner = {f"{name}.{key}" for key, _ in child.named_parameters()}
         if inner and not inner & reached:
             setattr(module, name, Skip())
-        else:
+        elif not inner <= reached:
             drop_unreached(child, {key.removeprefix(f"{name}.") for key in inner & reached})
     for name in [key for key, _ in module.named_parameters(recurse=False)]:
         if name not in reached:

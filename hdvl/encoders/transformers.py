@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.weights import fit, locate, read, under
@@ -34,6 +35,9 @@ class TransformersEncoder(PatchEncoder):
     parameter keeps its published shape. ``mean`` and ``std`` have no default: transformers keeps
     them with the weights, not with the model.
 
+    ``feature_norm`` puts a LayerNorm of its own (eps 1e-5) behind the chosen block, as XVERSE-V
+    does; it starts as weight 1 and bias 0, and computes in float32.
+
     Raises:
         ValueError: unknown type, a layer that the model does not have, or no final norm to apply.
     """
@@ -41,6 +45,7 @@ class TransformersEncoder(PatchEncoder):
     patch: int
     accepts: frozenset[str]
     settled: bool
+    feature_norm: nn.Module
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class TransformersEncoder(PatchEncoder):
         tile_size: int | None = None,
         select_layer: int = -1,
         final_norm: bool = False,
+        feature_norm: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         from transformers import AutoModel
@@ -70,6 +76,8 @@ class TransformersEncoder(PatchEncoder):
         self.patch = _first(described.patch_size)
         check_tile(self.tile_size, self.patch, native)
         self.accepts = frozenset(inspect.signature(self.model.forward).parameters)
+        width = described.hidden_size
+        self.feature_norm = Float32LayerNorm(width, eps=1e-5) if feature_norm else nn.Identity()
         self.settled = False
         self._settle(name)
         self.settled = True
@@ -112,7 +120,7 @@ class TransformersEncoder(PatchEncoder):
         # norm that is not wanted is gone, and no list need be kept in memory.
         bare = not self.final_norm and not self.settled
         output = self.model(**self._inputs(pixels), output_hidden_states=bare)
-        found = output.hidden_states[-1] if bare else output.last_hidden_state
+        found = self.feature_norm(output.hidden_states[-1] if bare else output.last_hidden_state)
         count = found.shape[1] - (self.tile_size // self.patch) ** 2
         return found[:, count:], found[:, :count]
 
@@ -128,6 +136,16 @@ class TransformersEncoder(PatchEncoder):
         if "interpolate_pos_encoding" in self.accepts:
             return {"pixel_values": pixels, "interpolate_pos_encoding": True}
         return {"pixel_values": pixels}
+
+
+class Float32LayerNorm(nn.LayerNorm):
+    """A LayerNorm that computes in float32 whatever its weights and input are stored in."""
+
+    def forward(self, input: Float[Tensor, "t n d"]) -> Float[Tensor, "t n d"]:
+        """``input`` normalised over its last axis, in its own dtype."""
+        weight, bias = self.weight.float(), self.bias.float()
+        shape = list(self.normalized_shape)
+        return functional.layer_norm(input.float(), shape, weight, bias, self.eps).to(input.dtype)
 
 
 def _first(size: int | Sequence[int]) -> int:

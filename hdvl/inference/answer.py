@@ -37,8 +37,10 @@ class Answer:
     Attributes:
         text: what the model said, without end marker and control tokens.
         boxes: boxes found in ``text``, in pixels of picture number ``box.image``.
+        malformed: the pieces of ``text`` that begin like boxes and are none.
         history: the whole conversation with this answer; hand it to the next ``chat``.
-        images: the pictures of the conversation as they were given, in order of appearance.
+        images: the pictures that the model read as they were given, in order of appearance: all of
+            the conversation, but for turns that a template's ``window`` left out.
         plans: how each was cut.
         numbers: what it took.
         exif: whether the pictures were turned by their EXIF orientation.
@@ -51,9 +53,15 @@ class Answer:
     plans: tuple[TilePlan, ...]
     numbers: Numbers
     exif: bool = True
+    malformed: tuple[str, ...] = ()
 
-    def draw(self, image_index: int = 0) -> Image.Image:
-        """Picture number ``image_index`` with the boxes found in it, in its own size."""
+    def draw(self, image_index: int | None = None) -> Image.Image:
+        """Picture number ``image_index`` with the boxes found in it, in its own size.
+
+        None is the picture of the first box, or the first picture where there is no box.
+        """
+        if image_index is None:
+            image_index = self.boxes[0].image if self.boxes else 0
         found = [box for box in self.boxes if box.image == image_index]
         return draw_boxes(self.picture(image_index), found)
 

@@ -41,6 +41,8 @@ def draw_boxes(
 ) -> Image.Image:
     """A copy of ``image`` with each box outlined (around it) and labelled; equal labels share a colour.
 
+    Quadrilaterals are outlined along their edges.
+
     Line width and letters grow with the picture. Labels that no installed font can write are numbered
     instead, and a warning says which.
     """
@@ -62,7 +64,10 @@ def draw_boxes(
             min(picture.width, max(x0 + 1, x1) + width) - 1,
             min(picture.height, max(y0 + 1, y1) + width) - 1,
         )
-        pen.rectangle(corners, outline=colour, width=width)
+        if box.points:
+            pen.polygon(box.points, outline=colour, width=width)
+        else:
+            pen.rectangle(corners, outline=colour, width=width)
         if box.label:
             _label(pen, box.label, number, corners, size=size, colour=colour, on=picture.size)
     return picture

@@ -1,12 +1,15 @@
 """A pipeline out of a model folder, or of a shipped model by its name."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hdvl.checkpoints import load_folder
+from hdvl.checkpoints import is_model_folder, load_folder
+from hdvl.checkpoints.importers import detect, load_published
 from hdvl.inference.pipeline import Pipeline
+from hdvl.model import VLM
 
 SHIPPED = "hdvl/"
 """Names that begin so mean the models inside this package."""
@@ -15,7 +18,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
 def load(
-    source: str | Path,
+    source: str | Path | Mapping[str, str | Path],
     *,
     device: str | None = None,
     dtype: str | None = None,
@@ -27,9 +30,11 @@ def load(
     >>> load("runs/docs", device="cuda", tiler={"max_tiles": 12})  # doctest: +SKIP
 
     Args:
-        source: a model folder, or ``hdvl/small``, the model that is shipped with this package.
+        source: a model folder; ``hdvl/small``, the model that is shipped with this package; or a
+            model as others published it (docs/checkpoints.md), in a folder or in parts.
         device: where the model runs; None stays on the CPU.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps what is stored.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps what is stored, of a published
+            model what most of it is stored in.
         max_length: most ids of a prompt.
         **overrides: numbers of the model's parts to change; a mapping with ``_target_`` replaces
             the part.
@@ -37,8 +42,23 @@ def load(
     Raises:
         ValueError: no such folder or model, or weights that do not fit.
     """
-    vlm = load_folder(find_folder(source), overrides=overrides)
-    return Pipeline(model=vlm.to(device=device, dtype=as_dtype(dtype)), max_length=max_length)
+    wanted = as_dtype(dtype)
+    vlm = _read(source if isinstance(source, Mapping) else find_folder(source), overrides, wanted)
+    if device is not None or wanted is not None:
+        vlm = vlm.to(device=device, dtype=wanted)
+    return Pipeline(model=vlm, max_length=max_length)
+
+
+def _read(
+    source: Path | Mapping[str, str | Path],
+    overrides: dict[str, Any],
+    dtype: torch.dtype | None,
+) -> VLM:
+    if isinstance(source, Mapping):
+        return load_published(source, overrides=overrides, dtype=dtype)
+    if not is_model_folder(source) and ((source / "config.json").is_file() or detect(source)):
+        return load_published(source, overrides=overrides, dtype=dtype)
+    return load_folder(source, overrides=overrides)
 
 
 def find_folder(source: str | Path) -> Path:

@@ -63,17 +63,25 @@ def _columns(text: str) -> int:
 
 
 def write_page(path: Path, outcomes: Sequence[Outcome], *, title: str, about: str) -> Path:
-    """Write the page whole or not at all."""
+    """Write the page of these outcomes."""
     right = sum(outcome.right for outcome in outcomes)
     sections = [_section(number, outcome) for number, outcome in enumerate(outcomes, 1)]
+    body = (
+        f"<p>{html.escape(about)}</p>\n"
+        f"<p>{right} of {len(outcomes)} right. Numbered outlines are the tiles that the model "
+        f"sees beside the thumbnail; red boxes are the model's, green ones the truth.</p>\n"
+        f"{''.join(sections)}"
+    )
+    return write_html(path, title=title, body=body)
+
+
+def write_html(path: Path, *, title: str, body: str) -> Path:
+    """Write a page of this look, ``body`` being HTML, whole or not at all."""
     page = (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width">\n'
         f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n"
-        f"<h1>{html.escape(title)}</h1>\n<p>{html.escape(about)}</p>\n"
-        f"<p>{right} of {len(outcomes)} right. Numbered outlines are the tiles that the model "
-        f"sees beside the thumbnail; red boxes are the model's, green ones the truth.</p>\n"
-        f"{''.join(sections)}</html>\n"
+        f"<h1>{html.escape(title)}</h1>\n{body}</html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -86,7 +94,7 @@ def write_page(path: Path, outcomes: Sequence[Outcome], *, title: str, about: st
 def _section(number: int, outcome: Outcome) -> str:
     names, question, text, truth, verdict, tiles, tokens, seconds = map(html.escape, cells(outcome))
     figures = [
-        f'<img alt="{names}, picture {index + 1}" src="{_embedded(picture(outcome, index))}">\n'
+        f'<img alt="{names}, picture {index + 1}" src="{embedded(picture(outcome, index))}">\n'
         for index in range(len(outcome.answer.images))
     ]
     return (
@@ -108,7 +116,8 @@ def picture(outcome: Outcome, index: int) -> Image.Image:
     return draw_boxes(drawn, found, colours=[RED])
 
 
-def _embedded(image: Image.Image) -> str:
+def embedded(image: Image.Image) -> str:
+    """A picture as the value of ``src``."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -2,19 +2,18 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from hdvl.images import Source
 from hdvl.inference.answer import Answer, Numbers
+from hdvl.inference.asking import History, Images, Prompt, ask, check_tiles, open_end
 from hdvl.inference.stream import AnswerStream
 from hdvl.inference.text import Reader
 from hdvl.model import VLM
-from hdvl.processor import Processor, Sample, collate
+from hdvl.processor import Processor, Sample, collate, needed
 from hdvl.protocols import Message, Template, Tiler
-
-Images = Source | Sequence[Source] | None
 
 
 class Pipeline:
@@ -33,8 +32,8 @@ class Pipeline:
 
     @property
     def tokenizer(self) -> Any:
-        """The LLM's tokenizer."""
-        return self.processor.tokenizer
+        """The LLM's tokenizer. A model without one can be used by its ids alone."""
+        return needed(self.processor.tokenizer)
 
     @property
     def tiler(self) -> Tiler:
@@ -48,34 +47,49 @@ class Pipeline:
 
     def chat(
         self,
-        prompt: str,
+        prompt: Prompt,
         images: Images = None,
-        history: Sequence[Message] | None = None,
+        history: History | None = None,
         system: str | None = None,
+        *,
+        image_folder: str | Path | None = None,
+        num_patches_list: Sequence[int] | None = None,
+        stop: Sequence[str] = (),
         **generation: Any,
     ) -> Answer:
         """One question, after ``history`` if there is one.
 
         Args:
-            prompt: the question; ``<image>`` places a picture, else the pictures stand in front.
-            images: new pictures: paths, bytes, Pillow pictures or arrays, one or a list.
-            history: ``answer.history`` of the turn before.
+            prompt: the question; ``<image>`` places a picture, else the pictures stand in front. Or
+                a list: ``[{"image": "a.png"}, {"text": "Where is it?"}]``.
+            images: new pictures: paths, ``data:`` URLs, bytes, Pillow pictures or arrays, one or a list.
+            history: ``answer.history`` of the turn before, or pairs of a question and its answer.
             system: the system message, of a conversation's first turn.
-            **generation: options of the LLM's ``generate``, and ``stop``.
+            image_folder: take ``<img>path</img>`` in questions as a picture inside this folder.
+            num_patches_list: tiles of each picture of the conversation, checked against the tiler's.
+            stop: strings that end the answer, beside those of the template.
+            **generation: options of the LLM's ``generate``.
 
         Raises:
             ValueError: pictures and ``<image>`` differ in number, a picture cannot be read, control
-                tokens in the text, or a prompt over ``max_length``.
+                tokens or open tags in the text, or a prompt over ``max_length``.
         """
-        return self.generate([ask(prompt, images, history, system)], **generation)[0]
+        messages = self._ask(prompt, images, history, system, image_folder)
+        start = time.perf_counter()
+        sample = self._sample(messages, num_patches_list)
+        reader = Reader.of(self.tokenizer, self.template, stop)
+        (ids,) = self._new_ids([sample], reader, generation)
+        return self._answer(messages, sample, ids, reader, time.perf_counter() - start)
 
     def stream(
         self,
-        prompt: str,
+        prompt: Prompt,
         images: Images = None,
-        history: Sequence[Message] | None = None,
+        history: History | None = None,
         system: str | None = None,
         *,
+        image_folder: str | Path | None = None,
+        num_patches_list: Sequence[int] | None = None,
         stop: Sequence[str] = (),
         **generation: Any,
     ) -> AnswerStream:
@@ -84,9 +98,9 @@ class Pipeline:
         The pictures are read before this returns, so their errors come from here. The whole answer is
         the stream's ``answer`` afterwards.
         """
-        messages = ask(prompt, images, history, system)
+        messages = self._ask(prompt, images, history, system, image_folder)
         start = time.perf_counter()
-        sample = self.processor(messages, add_generation_prompt=True)
+        sample = self._sample(messages, num_patches_list)
         reader = Reader.of(self.tokenizer, self.template, stop)
 
         def run(streamer: Any) -> Answer:
@@ -121,7 +135,7 @@ class Pipeline:
         for first in range(0, len(conversations), step):
             group = [tuple(messages) for messages in conversations[first : first + step]]
             start = time.perf_counter()
-            samples = [self.processor(m, add_generation_prompt=True) for m in group]
+            samples = [self._sample(messages) for messages in group]
             rows = self._new_ids(samples, reader, generation)
             seconds = time.perf_counter() - start
             answers += [
@@ -129,6 +143,24 @@ class Pipeline:
                 for messages, sample, ids in zip(group, samples, rows, strict=True)
             ]
         return answers
+
+    def _ask(
+        self,
+        prompt: Prompt,
+        images: Images,
+        history: History | None,
+        system: str | None,
+        image_folder: str | Path | None,
+    ) -> tuple[Message, ...]:
+        boxes = self.template.boxes
+        return ask(prompt, images, history, system, boxes=boxes, image_folder=image_folder)
+
+    def _sample(
+        self, messages: Sequence[Message], num_patches_list: Sequence[int] | None = None
+    ) -> Sample:
+        sample = self.processor(messages, add_generation_prompt=True)
+        check_tiles(sample.plans, num_patches_list)
+        return sample
 
     @torch.inference_mode()
     def _new_ids(
@@ -158,11 +190,14 @@ class Pipeline:
         text = reader.text(ids)
         sizes = [(plan.width, plan.height) for plan in sample.plans]
         count = self.processor.token_count
+        whole = open_end(messages[-1].text) + text
+        boxes, malformed = self.template.boxes.decode_with_errors(whole, sizes)
         return Answer(
             text=text,
-            boxes=tuple(self.template.boxes.decode(text, sizes)),
+            boxes=tuple(boxes),
+            malformed=tuple(malformed),
             history=(*messages, Message("assistant", text)),
-            images=tuple(image for message in messages for image in message.images),
+            images=tuple(image for message in sample.read(messages) for image in message.images),
             plans=sample.plans,
             numbers=Numbers(
                 tiles=len(sample.pixels),
@@ -173,24 +208,3 @@ class Pipeline:
             ),
             exif=self.tiler.exif,
         )
-
-
-def ask(
-    prompt: str,
-    images: Images = None,
-    history: Sequence[Message] | None = None,
-    system: str | None = None,
-) -> tuple[Message, ...]:
-    """The conversation that asks ``prompt`` about ``images`` after ``history``."""
-    before = tuple(history or ())
-    if system is not None:
-        if before:
-            raise ValueError("system must be given with the first turn, there is a history already")
-        before = (Message("system", system),)
-    return (*before, Message("user", prompt, _as_tuple(images)))
-
-
-def _as_tuple(images: Images) -> tuple[Source, ...]:
-    if images is None:
-        return ()
-    return tuple(images) if isinstance(images, list | tuple) else (images,)  # type: ignore[return-value]

@@ -9,38 +9,64 @@ from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from hdvl.llms.gptq_kernels import GPTQKernels
+from hdvl.llms.qwen1 import Qwen1Rules
+from hdvl.llms.segments import segment_options, use_segments
 from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
+from hdvl.protocols import Segment
 
 
 class CausalLM(nn.Module):
     """A causal language model that reads embeddings, and its tokenizer.
 
     ``tokenizer`` may be ``None`` (a folder of weights alone); whatever needs text then says so.
+    ``new_ids`` are those that :meth:`add_tokens` made.
     """
 
     model: Any
     tokenizer: Any
+    new_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...]
 
-    def __init__(self, *, model: nn.Module, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        tokenizer: Any = None,
+        stop_ids: Sequence[int] = (),
+        rules: Qwen1Rules | None = None,
+        quantisation: GPTQKernels | None = None,
+    ) -> None:
         super().__init__()
         from transformers import GenerationConfig
 
         # Some checkpoints carry sampling settings that would fill in for whatever is not said.
         model.generation_config = GenerationConfig()
+        use_segments(model)
+        if rules is not None:
+            rules.attach(model)
+        if quantisation is not None:
+            quantisation.attach(model)
         self.model = model
-        self.tokenizer = tokenizer
-        if tokenizer is not None and len(tokenizer) > self.rows:
-            raise ValueError(
-                f"vocabulary of the model must hold the tokenizer's {len(tokenizer)} tokens, got "
-                f"{self.rows} rows; leave vocab_size out, or give the tokenizer that belongs to it"
-            )
+        self.tokenizer, self.stop_ids = tokenizer, tuple(stop_ids)
+        self.new_ids = ()
 
     @classmethod
-    def from_config(cls, *, config: Mapping[str, Any], tokenizer: Any = None) -> "CausalLM":
+    def from_config(
+        cls,
+        *,
+        config: Mapping[str, Any],
+        tokenizer: Any = None,
+        stop_ids: Sequence[int] = (),
+        rules: Qwen1Rules | None = None,
+        quantisation: GPTQKernels | None = None,
+    ) -> "CausalLM":
         """A model with random weights from a plain ``config``: ``model_type`` and its numbers.
 
-        ``vocab_size`` follows from the tokenizer when ``config`` does not give it. Builds on the
-        ``meta`` device too.
+        ``vocab_size`` follows from the tokenizer when ``config`` does not give it. ``stop_ids`` end
+        an answer where a call of ``generate`` names none; without them the tokenizer's end of
+        sequence does. ``rules`` make a Qwen2 a Qwen-1; ``quantisation`` keeps
+        published weights of few bits as they are. Builds on the ``meta`` device too.
         """
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -55,7 +81,13 @@ class CausalLM(nn.Module):
                 numbers.setdefault(name, getattr(tokenizer, name))
         resolved = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
         model = AutoModelForCausalLM.from_config(resolved, attn_implementation="sdpa")
-        return cls(model=model, tokenizer=tokenizer)
+        return cls(
+            model=model,
+            tokenizer=tokenizer,
+            stop_ids=stop_ids,
+            rules=rules,
+            quantisation=quantisation,
+        )
 
     @classmethod
     def from_pretrained(
@@ -111,6 +143,7 @@ class CausalLM(nn.Module):
 
         if self.tokenizer is None:
             raise ValueError("adding tokens needs a tokenizer, this model was loaded without one")
+        self._check_rows(len(self.tokenizer))
         old = len(self.tokenizer)
         vocabulary = self.tokenizer.get_vocab()
         new = [token for token in dict.fromkeys(tokens) if token not in vocabulary]
@@ -119,15 +152,46 @@ class CausalLM(nn.Module):
             self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
         if new:
             self._start_rows(old, len(self.tokenizer))
+            self.new_ids += tuple(range(old, len(self.tokenizer)))
         return len(new)
+
+    def name_slot(self, token: str, slot_id: int) -> None:
+        """Make ``token`` the tokenizer's name of ``slot_id``, an id that needs no row of the tables.
+
+        Its embedding is never looked up: what it stands for is put in its place. So a published
+        vocabulary keeps exactly its rows. Without a tokenizer there is nothing to name.
+
+        Raises:
+            ValueError: the tokenizer gives ``token`` another id, or has other ids without a row.
+        """
+        from tokenizers import AddedToken
+
+        if self.tokenizer is None:
+            return
+        self.tokenizer.add_tokens([AddedToken(token, normalized=False, special=False)])
+        vocabulary = self.tokenizer.get_vocab()
+        if vocabulary[token] != slot_id:
+            raise ValueError(
+                f"image_token_id must be the tokenizer's id of {token!r}, {vocabulary[token]}, got "
+                f"{slot_id}"
+            )
+        self._check_rows(1 + max(i for name, i in vocabulary.items() if name != token))
+
+    def _check_rows(self, needed: int) -> None:
+        if needed > self.rows:
+            raise ValueError(
+                f"vocabulary of the model must hold the tokenizer's {needed} tokens, got "
+                f"{self.rows} rows; leave vocab_size out, or give the tokenizer that belongs to it"
+            )
 
     @torch.no_grad()
     def _start_rows(self, first: int, last: int) -> None:
-        tables = {id(m.weight): m.weight for m in self._tables()}
+        tables = {id(m.weight): m.weight for m in self.tables()}
         for weight in tables.values():
             weight[first:last] = reduce(weight[:first], "row width -> width", "mean")
 
-    def _tables(self) -> list[Any]:
+    def tables(self) -> list[Any]:
+        """The embedding and, where there is one, the output head; their weights may be tied."""
         head = self.model.get_output_embeddings()
         return [self.model.get_input_embeddings(), *([head] if head is not None else [])]
 
@@ -143,20 +207,27 @@ class CausalLM(nn.Module):
         position_ids: Int[Tensor, "b s"] | None = None,
         *,
         keep: Int[Tensor, " k"] | None = None,
+        segments: Sequence[Segment] | None = None,
     ) -> Float[Tensor, "b _k v"]:
         """Logits of every position, or of the positions ``keep`` alone, which saves the head.
 
         Without ``attention_mask`` the plain causal kernel runs and no mask is built: right for
         batches without padding, and for padding on the right, which no earlier position sees.
-        ``position_ids`` that start anew within a row, without a mask, separate packed samples.
+        ``segments`` are the lengths of the documents packed into one row: none sees another, and
+        positions start anew in each. A segment of several lengths is what some documents begin with,
+        then the rest of each, whose positions go on from there.
+
+        Raises:
+            ValueError: ``segments`` beside a mask or positions, or the model cannot be packed.
         """
-        logits: Tensor = self.model(
-            inputs_embeds=embeddings,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            use_cache=False,
-            **({} if keep is None else {"logits_to_keep": keep}),
-        ).logits
+        options: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
+        if segments is not None:
+            if attention_mask is not None or position_ids is not None:
+                raise ValueError("segments say all, give no attention_mask and no position_ids")
+            options = segment_options(self.model, embeddings, segments)
+        if keep is not None:
+            options["logits_to_keep"] = keep
+        logits: Tensor = self.model(inputs_embeds=embeddings, use_cache=False, **options).logits
         return logits
 
     @torch.no_grad()
@@ -187,7 +258,8 @@ class CausalLM(nn.Module):
             top_p: draw among the likeliest ids of this total probability.
             top_k: draw among this many ids; 0 for all.
             repetition_penalty: divides the logits of ids already said (not those of the prompt).
-            stop_ids: ids that end an answer; ``None`` takes the tokenizer's end of sequence.
+            stop_ids: ids that end an answer; ``None`` takes the model's own, or else the
+                tokenizer's end of sequence.
             streamer: is handed ids as they come, as transformers' streamers are.
         """
         if attention_mask is None:
@@ -210,6 +282,8 @@ class CausalLM(nn.Module):
         return ids
 
     def _end_ids(self) -> list[int]:
+        if self.stop_ids:
+            return list(self.stop_ids)
         if self.tokenizer is None or self.tokenizer.eos_token_id is None:
             raise ValueError(
                 "generate needs stop_ids, this model has no tokenizer with an end token"

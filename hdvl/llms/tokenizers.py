@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hdvl.llms.qwen_tiktoken import FILE as QWEN_FILE
+from hdvl.llms.qwen_tiktoken import load_qwen_tokenizer
 from hdvl.llms.texts import TEXTS
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json"),
+    QWEN_FILE,
+)
 
 
 def build_tokenizer(
@@ -95,22 +100,43 @@ def has_tokenizer(folder: str | Path) -> bool:
     return any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES)
 
 
-def load_tokenizer(path: str | Path) -> Any:
+def load_tokenizer(
+    path: str | Path, *, pad_token: str | None = None, eos_token: str | None = None
+) -> Any:
     """The fast tokenizer in a local folder, or of a hub name. Runs no code from there.
 
+    A folder with ``qwen.tiktoken`` and no ``tokenizer.json`` gives the tokenizer of the first Qwen models.
+
+    Args:
+        path: a folder, or a name on the hub.
+        pad_token: in place of what the files say: XVERSE-V pads with ``<pad>``.
+        eos_token: in place of what the files say: XVERSE's answers end with ``<|endoftext|>``.
+
     Raises:
-        ValueError: the tokenizer is not a fast one, so it knows no character offsets.
+        ValueError: the tokenizer is not a fast one, so it knows no character offsets, or has no such
+            token.
     """
     from transformers import AutoTokenizer
 
-    if not Path(path).is_dir() and str(path).startswith((".", "/", "~")):
+    folder = Path(path)
+    if not folder.is_dir() and str(path).startswith((".", "/", "~")):
         raise ValueError(f"tokenizer folder must exist, got {str(path)!r}; check the path")
-    tokenizer = AutoTokenizer.from_pretrained(str(path), use_fast=True)
+    if (folder / QWEN_FILE).is_file() and not (folder / "tokenizer.json").is_file():
+        tokenizer = load_qwen_tokenizer(folder)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), use_fast=True)
     if not tokenizer.is_fast:
         raise ValueError(
             f"tokenizer must be a fast one, for its character offsets, got "
             f"{type(tokenizer).__name__} in {str(path)!r}; convert it to tokenizer.json"
         )
+    vocabulary = tokenizer.get_vocab()
+    for name, token in (("pad_token", pad_token), ("eos_token", eos_token)):
+        if token is None:
+            continue
+        if token not in vocabulary:
+            raise ValueError(f"{name} must be a token of the tokenizer in {path}, got {token!r}")
+        setattr(tokenizer, name, token)
     return tokenizer
 
 

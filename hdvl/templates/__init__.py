@@ -1,7 +1,8 @@
 """How conversations and boxes are written for a language model."""
 
+from hdvl.protocols import Decoded
 from hdvl.templates.base import IMAGE, ImageSlots
-from hdvl.templates.boxes import Absolute, Decoded, Norm1000, Unit
+from hdvl.templates.boxes import Absolute, Norm1000, Unit
 from hdvl.templates.encode import IGNORED, Encoded, encode
 from hdvl.templates.node import node_of
 from hdvl.templates.tokenizer_template import TokenizerTemplate

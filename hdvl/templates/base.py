@@ -1,9 +1,9 @@
 """What all templates share: where pictures stand in the text, and which tokens they need."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from hdvl.protocols import BoxCodec, Message
+from hdvl.protocols import BoxCodec, Message, Rendered
 from hdvl.templates.boxes import Norm1000
 
 IMAGE = "<image>"
@@ -53,8 +53,10 @@ class ImageSlots:
         """The text of each message with its pictures written out.
 
         Raises:
-            ValueError: a message has pictures and ``<image>`` in different numbers (but not none).
+            ValueError: a message has pictures and ``<image>`` in different numbers (but not none), or
+                its text holds what pictures are written with.
         """
+        refuse_tokens((self.image_prefix, self.image_token, self.image_suffix), messages)
         texts, k = list[str](), 0
         for number, message in enumerate(messages):
             pieces = message.text.split(IMAGE)
@@ -67,11 +69,32 @@ class ImageSlots:
                     f"message {number} ({message.role}) must have as many {IMAGE} as pictures, got "
                     f"{len(pieces) - 1} in its text and {count} pictures: {message.text[:200]!r}"
                 )
-            slots = [self._slot(k + i + 1) for i in range(count)]
+            slots = [self._slot(k + i + 1, message.numbered) for i in range(count)]
             k += count
             texts.append(pieces[0] + "".join(s + p for s, p in zip(slots, pieces[1:], strict=True)))
         return texts
 
-    def _slot(self, k: int) -> str:
-        number = self.numbering.replace("{k}", str(k))
+    def _slot(self, k: int, numbered: bool) -> str:
+        number = self.numbering.replace("{k}", str(k)) if numbered else ""
         return number + self.image_prefix + self.image_token + self.image_suffix
+
+    def recent(
+        self,
+        messages: Sequence[Message],
+        length: Callable[[Rendered, Sequence[Message]], int],
+    ) -> Sequence[Message]:
+        """What of a conversation the model reads before it answers: all of it."""
+        return messages
+
+
+def refuse_tokens(tokens: Iterable[str], messages: Sequence[Message]) -> None:
+    """An error for the first message whose text (``<image>`` aside) holds one of ``tokens``."""
+    for number, message in enumerate(messages):
+        text = message.text.replace(IMAGE, "")
+        found = sorted(token for token in tokens if token and token in text)
+        if found:
+            raise ValueError(
+                f"text of message {number} ({message.role}) must not hold control tokens, got "
+                f"{found}; take them out or spell them otherwise, and give pictures as pictures: "
+                f"{message.text[:200]!r}"
+            )

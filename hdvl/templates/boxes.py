@@ -4,28 +4,25 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal
 
-from hdvl.protocols import Box, GroundedBox
+from hdvl.protocols import Box, Decoded, GroundedBox
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
-_CORNERS = re.compile(rf"\s*\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)\s*")
+_POINT = rf"\s*\({_NUMBER},{_NUMBER}\)\s*"
+_CORNERS = re.compile(f"{_POINT},{_POINT}")
+_QUAD = re.compile(",".join([_POINT] * 4))
 _FOUR = re.compile(rf"{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}")
+_LIST = rf"\s*\[{_FOUR.pattern}\]\s*"
+_LISTS = re.compile(rf"\s*\[{_LIST}(?:,{_LIST})*\]\s*|{_LIST}")
 _TAGGED = re.compile(
-    r"<ref>(?P<label>(?:(?!<ref>|<box>).)*?)</ref>|(?P<stray><ref>)"
-    r"|<box>(?P<box>[^<]*)(?P<end></box>)?",
+    r"<ref>(?P<label>(?:(?!<ref>|<box>|<quad>).)*?)</ref>|(?P<stray><ref>)"
+    r"|<(?P<tag>box|quad)>(?P<inside>[^<]*)(?P<end></(?P=tag)>)?",
     re.DOTALL,
 )
 # Something like "[12, 34": numbers with at least one comma; "[1]" and "[see there]" are prose.
 _BRACKETED = re.compile(r"\[(?P<box>[-\d.\s]*,[-\d.,\s]*)(?P<end>\])?")
-_PICTURE = re.compile(r"\bPicture (\d+):")
-
-
-class Decoded(NamedTuple):
-    """The boxes found in a text, and the pieces that begin like boxes but are none."""
-
-    boxes: list[GroundedBox]
-    errors: list[str]
+_PICTURE = re.compile(r"\b(?:Picture |Image-)(\d+):")
 
 
 def _check(box: Box, width: int, height: int) -> None:
@@ -40,7 +37,7 @@ def _clip(value: float, top: float) -> float:
 
 
 def _picture(text: str, position: int, count: int) -> int:
-    """Which picture a box at ``position`` is in: the last ``Picture k:`` before it, or the last."""
+    """Which picture a box at ``position`` is in: the last number before it, or the last."""
     marks = [int(match[1]) for match in _PICTURE.finditer(text, 0, position)]
     return marks[-1] - 1 if marks else count - 1
 
@@ -62,35 +59,52 @@ def _to_pixels(values: Sequence[str], scale: float, width: int, height: int) -> 
 class Norm1000:
     """``<ref>label</ref><box>(x1,y1),(x2,y2)</box>``, whole numbers in thousandths of the picture.
 
-    As Qwen-VL writes them (Bai et al., 2023, "Qwen-VL", arXiv:2308.12966): 0 <= v <= 999, and v
-    means v / ``divisor`` of the width or height. With 1000 a box ends at 0.999 of them at most.
+    As Qwen-VL writes them (Bai et al., 2023, "Qwen-VL", arXiv:2308.12966): 0 <= v <= 999, and v means
+    v / ``divisor`` of the width or height. With 1000, which it draws by, a box ends at 0.999 of them
+    at most; its published scores divide by 999. InternVL-Chat writes ``<box>[[x1, y1, x2, y2]]</box>``.
+
+    Attributes:
+        divisor: 1000 or 999.
+        form: how a box is written: ``corners`` as Qwen-VL, ``lists`` as InternVL-Chat. Both are read.
+        quads: make ``<quad>`` and ``</quad>`` tokens too. Quadrilaterals are read in any case.
 
     >>> Norm1000().encode((536, 509, 588, 602), 1000, 1000, label="击掌")
     '<ref>击掌</ref><box>(536,509),(588,602)</box>'
     """
 
     divisor: int = 1000
+    form: Literal["corners", "lists"] = "corners"
+    quads: bool = False
 
     def __post_init__(self) -> None:
         if self.divisor not in (999, 1000):
             raise ValueError(f"divisor must be 999 or 1000, got {self.divisor}")
+        if self.form not in ("corners", "lists"):
+            raise ValueError(f"form must be corners or lists, got {self.form!r}")
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """Tags to be made tokens of their own."""
-        return "<ref>", "</ref>", "<box>", "</box>"
+        return "<ref>", "</ref>", "<box>", "</box>", *(("<quad>", "</quad>") if self.quads else ())
 
     def encode(
         self, box: Box, width: int, height: int, *, label: str = "", picture: int | None = None
     ) -> str:
         """``box`` in pixels of a picture as text; ``picture`` counts from 0, written from 1."""
         _check(box, width, height)
-        x0, y0, x1, y1 = (
+        values = [
             int(_clip(round(v * self.divisor / side), 999.0))
             for v, side in zip(box, (width, height, width, height), strict=True)
-        )
+        ]
         name = f"<ref>{label}</ref>" if label else ""
-        return f"{_where(picture)}{name}<box>({x0},{y0}),({x1},{y1})</box>"
+        return f"{_where(picture)}{name}{self.write(values)}"
+
+    def write(self, values: Sequence[int]) -> str:
+        """The tag of one box given in thousandths: x1, y1, x2, y2."""
+        x0, y0, x1, y1 = values
+        lists = self.form == "lists"
+        inside = f"[[{x0}, {y0}, {x1}, {y1}]]" if lists else f"({x0},{y0}),({x1},{y1})"
+        return f"<box>{inside}</box>"
 
     def decode(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[GroundedBox]:
         """The well-formed boxes of ``text`` in source pixels; ``sizes`` are (width, height)."""
@@ -102,22 +116,47 @@ class Norm1000:
         Each box takes the label before it, so several boxes may follow one ``<ref>``, and belongs
         to the picture that the last ``Picture k:`` before it names, or else to the last one.
         Numbers outside the picture are clipped to it, corners in the wrong order are put right.
+        ``<quad>`` gives its four points and the box around them.
         """
         found, errors, label = list[GroundedBox](), list[str](), ""
         for match in _TAGGED.finditer(text):
-            if match["box"] is None:
+            if match["tag"] is None:
                 label = (match["label"] or "").strip()
                 errors += [match["stray"]] if match["stray"] else []
                 continue
-            corners = _CORNERS.fullmatch(match["box"]) if match["end"] else None
             picture = _picture(text, match.start(), len(sizes))
-            if corners is None or not 0 <= picture < len(sizes):
+            shapes = _shapes(match["tag"], match["inside"]) if match["end"] else []
+            if not shapes or not 0 <= picture < len(sizes):
                 errors.append(match[0])
                 continue
-            width, height = sizes[picture]
-            box = _to_pixels(corners.groups(), self.divisor, width, height)
-            found.append(GroundedBox(label=label, box=box, image=picture))
+            found += [self._grounded(label, picture, shape, *sizes[picture]) for shape in shapes]
         return Decoded(found, errors)
+
+    def _grounded(
+        self, label: str, picture: int, values: Sequence[str], width: int, height: int
+    ) -> GroundedBox:
+        """Two corners, or the four points of a quadrilateral, in source pixels."""
+        if len(values) == 4:
+            box = _to_pixels(values, self.divisor, width, height)
+            return GroundedBox(label=label, box=box, image=picture)
+        xs = [_clip(float(v) * width / self.divisor, width) for v in values[::2]]
+        ys = [_clip(float(v) * height / self.divisor, height) for v in values[1::2]]
+        return GroundedBox(
+            label=label,
+            box=(min(xs), min(ys), max(xs), max(ys)),
+            image=picture,
+            points=tuple(zip(xs, ys, strict=True)),
+        )
+
+
+def _shapes(tag: str, inside: str) -> list[Sequence[str]]:
+    """The numbers of each box or quadrilateral inside one tag; none where it is malformed."""
+    match = (_QUAD if tag == "quad" else _CORNERS).fullmatch(inside)
+    if match is not None:
+        return [match.groups()]
+    if tag == "quad" or _LISTS.fullmatch(inside) is None:
+        return []
+    return _FOUR.findall(inside)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hdvl.protocols import Message, Rendered, Template
-from hdvl.templates.base import IMAGE
+from hdvl.templates.base import refuse_tokens
 from hdvl.templates.tokens import control_tokens, tokenise
 
 IGNORED = -100
 """The label of a position that is not trained."""
+
+
+class NothingSupervised(ValueError):
+    """A sample that would teach nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def encode(
     ``tokenizer.decode(ids[labels != -100])`` is the text of the answers, each with its end marker.
 
     Control tokens (the template's and the tokenizer's, but for box tags) in the text of a message
-    are refused: text must not be able to end a turn or to open a picture.
+    are refused, or are but letters where the template says so: text must not be able to end a turn or
+    to open a picture.
 
     A conversation longer than ``max_length`` is an error. With ``truncate`` it loses text at its
     end instead, and ``Encoded.truncated`` says how many ids; a cut never touches a picture.
@@ -68,8 +73,9 @@ def encode(
         ValueError: pictures and placeholders differ in number, nothing is supervised, a text holds
             a control token, or the sample does not fit; the message shows the sample.
     """
-    _refuse_control_tokens(template, tokenizer, messages)
     rendered = template.render(messages, add_generation_prompt=add_generation_prompt)
+    if not rendered.literal:
+        refuse_tokens(control_tokens(template, tokenizer, template.boxes.tokens), messages)
     ids, labels = _label(tokenizer, rendered)
     image_id = _image_id(template, tokenizer)
     ids, labels, slots = _open_slots(ids, labels, image_id, token_counts, rendered)
@@ -80,7 +86,7 @@ def encode(
         ids, labels = ids[:max_length], labels[:max_length]
     if not add_generation_prompt and all(label == IGNORED for label in labels):
         after = f" after {truncated} ids were cut off" if truncated else ""
-        raise ValueError(
+        raise NothingSupervised(
             f"a sample must have at least one supervised token, got none{after} in: "
             f"{_show(rendered)}"
         )
@@ -95,18 +101,6 @@ def encode(
 
 def _show(rendered: Rendered) -> str:
     return repr(rendered.text if len(rendered.text) <= 2000 else rendered.text[:2000] + "...")
-
-
-def _refuse_control_tokens(template: Template, tokenizer: Any, messages: Sequence[Message]) -> None:
-    control = control_tokens(template, tokenizer, template.boxes.tokens)
-    for number, message in enumerate(messages):
-        text = message.text.replace(IMAGE, "")
-        found = sorted(token for token in control if token in text)
-        if found:
-            raise ValueError(
-                f"text of message {number} ({message.role}) must not hold control tokens, got "
-                f"{found}; take them out or spell them otherwise: {message.text[:200]!r}"
-            )
 
 
 def _label(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]]:

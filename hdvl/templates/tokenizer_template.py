@@ -32,6 +32,8 @@ class TokenizerTemplate(ImageSlots):
         end: the end marker, where no control token follows an answer; ``""`` for none.
         system: the system turn where a conversation brings none; empty leaves it to the template.
         supervise_end: train the end marker too.
+        parts: hand each message over as a list of one text part, for templates of vision-language
+            models that read nothing else.
     """
 
     chat_template: str
@@ -40,6 +42,7 @@ class TokenizerTemplate(ImageSlots):
     end: str | None = None
     system: str = ""
     supervise_end: bool = True
+    parts: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,7 +134,7 @@ class TokenizerTemplate(ImageSlots):
         marks = _GENERATION.search(self.chat_template) is not None
         try:
             texts, spans = render_jinja_template(
-                conversations=[turns],
+                conversations=[self._messages(turns)],
                 chat_template=self.chat_template,
                 return_assistant_tokens_mask=marks,
                 add_generation_prompt=prompt,
@@ -140,3 +143,8 @@ class TokenizerTemplate(ImageSlots):
         except TemplateError as error:
             raise ValueError(f"the chat template refuses the conversation: {error}") from error
         return texts[0], spans[0] if marks else None
+
+    def _messages(self, turns: Turns) -> list[dict[str, Any]]:
+        if not self.parts:
+            return [dict(turn) for turn in turns]
+        return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]

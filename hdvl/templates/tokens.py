@@ -19,21 +19,21 @@ class Token(NamedTuple):
 def tokenise(tokenizer: Any, rendered: Rendered) -> list[Token]:
     """The tokens of the text, none of which reaches over the edge of a span.
 
-    The text is tokenised once. Where a token lies over an edge (an answer that begins with a
-    newline after a newline), the text is cut there and tokenised in pieces: in generation the
-    prompt ends at that very edge.
+    The text is tokenised once, or in pieces where it has literal spans. Where a token lies over an
+    edge (an answer that begins with a newline after a newline), the text is cut there and tokenised
+    in pieces: in generation the prompt ends at that very edge.
 
     Raises:
         ValueError: the tokenizer cannot be cut there, because pieces of text give other text.
     """
-    text = rendered.text
-    tokens = _pieces(tokenizer, text, [])
+    text, literal = rendered.text, rendered.literal
+    tokens = _pieces(tokenizer, text, [], literal)
     edges = sorted({edge for span in rendered.spans for edge in span if 0 < edge < len(text)})
     inside = {edge for token in tokens for edge in range(token.start + 1, token.stop)}
     crossed = [edge for edge in edges if edge in inside]
     if not crossed:
         return tokens
-    cut = _pieces(tokenizer, text, crossed)
+    cut = _pieces(tokenizer, text, crossed, literal)
     if _text(tokenizer, cut) != _text(tokenizer, tokens):
         around = [text[max(0, edge - 20) : edge + 20] for edge in crossed]
         raise ValueError(
@@ -48,18 +48,22 @@ def _text(tokenizer: Any, tokens: Sequence[Token]) -> str:
     return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
-def _pieces(tokenizer: Any, text: str, cuts: Sequence[int]) -> list[Token]:
-    bounds = [0, *cuts, len(text)]
+def _pieces(
+    tokenizer: Any, text: str, cuts: Sequence[int], literal: Sequence[tuple[int, int]]
+) -> list[Token]:
+    bounds = sorted({0, len(text), *cuts, *(edge for span in literal for edge in span)})
+    parts = list(pairwise(bounds))
     encoding = tokenizer(
-        [text[a:b] for a, b in pairwise(bounds)],
-        add_special_tokens=False,
-        return_offsets_mapping=True,
+        [text[a:b] for a, b in parts], add_special_tokens=False, return_offsets_mapping=True
     )
+    found = list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
+    for number, (start, stop) in enumerate(parts):
+        if any(a <= start and stop <= b for a, b in literal):
+            letters = _letters(tokenizer, len(tokenizer)).encode(text[start:stop])
+            found[number] = (letters.ids, letters.offsets)
     greedy = _greedy_tokens(tokenizer, len(tokenizer))
     tokens = list[Token]()
-    for base, ids, offsets in zip(
-        bounds[:-1], encoding["input_ids"], encoding["offset_mapping"], strict=True
-    ):
+    for (base, _), (ids, offsets) in zip(parts, found, strict=True):
         done = base
         for token, (start, stop) in zip(ids, offsets, strict=True):
             # Some tokenizers leave spaces out of their offsets: they are of the token after them.
@@ -70,6 +74,19 @@ def _pieces(tokenizer: Any, text: str, cuts: Sequence[int]) -> list[Token]:
                 stop = start + len(greedy[token])
             tokens.append(Token(token, start, stop))
     return tokens
+
+
+@lru_cache(maxsize=8)
+def _letters(tokenizer: Any, size: int) -> Any:
+    """The tokenizer without any added token: to it, a control token is so many letters."""
+    from tokenizers import Tokenizer
+
+    whole = tokenizer.backend_tokenizer
+    bare = Tokenizer(whole.model)
+    for step in ("normalizer", "pre_tokenizer", "decoder"):
+        if getattr(whole, step) is not None:
+            setattr(bare, step, getattr(whole, step))
+    return bare
 
 
 @lru_cache(maxsize=8)

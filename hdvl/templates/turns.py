@@ -1,11 +1,13 @@
 """Templates made of fixed strings around each turn."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hdvl.protocols import BoxCodec, Message, Rendered
 from hdvl.templates.base import ImageSlots
-from hdvl.templates.boxes import Unit
+from hdvl.templates.boxes import Norm1000, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,11 @@ class TurnTemplate(ImageSlots):
         supervise_end: train the end marker too; without it a model never learns to stop.
         supervise_markers: train also the first marker of every turn, and what follows its text, as
             Qwen-VL's published fine-tuning does.
+        control_text: what control tokens in the text of a message are: ``refuse``, an error, or
+            ``letters``: each text is tokenised on its own, and they are letters like others, as in
+            Qwen-VL's published chat. What pictures are written with is refused in any case.
+        window: most ids of the system turn and the answered questions, in a prompt. Older ones are
+            left out; the question itself is not counted. None for no such limit.
     """
 
     system: str = ""
@@ -38,9 +45,15 @@ class TurnTemplate(ImageSlots):
     extra_stop: Sequence[str] = ()
     supervise_end: bool = True
     supervise_markers: bool = False
+    control_text: Literal["refuse", "letters"] = "refuse"
+    window: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.control_text not in ("refuse", "letters"):
+            raise ValueError(f"control_text must be refuse or letters, got {self.control_text!r}")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window must be at least 1 or null, got {self.window}")
         # Configurations bring lists; a frozen value holds tuples.
         object.__setattr__(self, "markers", tuple(self.markers))
         object.__setattr__(self, "extra_stop", tuple(self.extra_stop))
@@ -68,7 +81,10 @@ class TurnTemplate(ImageSlots):
         turns = list(zip((m.role for m in messages), self.place_images(messages), strict=True))
         if self.system and turns[0][0] != "system":
             turns.insert(0, ("system", self.system))
-        text, spans = self.start, list[tuple[int, int]]()
+        return self._write(self.start, turns, self.assistant_prefix * add_generation_prompt)
+
+    def _write(self, text: str, turns: Sequence[tuple[str, str]], last: str = "") -> Rendered:
+        spans, literal = list[tuple[int, int]](), list[tuple[int, int]]()
         for role, content in turns:
             if role == "system" and not content:
                 continue
@@ -76,9 +92,48 @@ class TurnTemplate(ImageSlots):
             first = len(text)
             text += prefix + content + end + self.separator
             spans += self._spans(role, first, prefix, content, end)
-        if add_generation_prompt:
-            text += self.assistant_prefix
-        return Rendered(text=text, spans=tuple(spans))
+            literal += self._literal(first + len(prefix), content)
+        return Rendered(text=text + last, spans=tuple(spans), literal=tuple(literal))
+
+    def _literal(self, first: int, content: str) -> list[tuple[int, int]]:
+        """The spans of ``content``, which stands at ``first``, between pictures and tags."""
+        if self.control_text == "refuse":
+            return []
+        tokens = "|".join(map(re.escape, self.image_tokens))
+        edges = [edge for match in re.finditer(tokens, content) for edge in match.span()]
+        bounds = [first + edge for edge in (0, *edges, len(content))]
+        pairs = zip(bounds[::2], bounds[1::2], strict=True)
+        return [(start, stop) for start, stop in pairs if start < stop]
+
+    def recent(
+        self,
+        messages: Sequence[Message],
+        length: Callable[[Rendered, Sequence[Message]], int],
+    ) -> Sequence[Message]:
+        """``messages`` without the oldest answered questions that do not fit into ``window``.
+
+        From the newest on, a question with its answer is kept while the system turn and all that is
+        kept are less than ``window`` ids; the first that does not fit ends it (Qwen-VL's published
+        chat). ``length`` gives the ids of a piece, pictures included.
+        """
+        if self.window is None:
+            return messages
+        self._check_order(messages)
+        head = 1 if messages[0].role == "system" else 0
+        system = messages[0].text if head else self.system
+        prefix, end = self._around("system")
+        literal = tuple(self._literal(len(prefix), system))
+        opening = Rendered(text=prefix + system + end, spans=(), literal=literal)
+        used = length(opening, ()) if system else 0
+        first = len(messages) - 1
+        while first > head:
+            pair = messages[first - 2 : first]
+            turns = zip((m.role for m in pair), self.place_images(pair), strict=True)
+            used += length(self._write("", list(turns)), pair)
+            if used >= self.window:
+                break
+            first -= 2
+        return [*messages[:head], *messages[first:]]
 
     def _spans(
         self, role: str, first: int, prefix: str, content: str, end: str
@@ -115,7 +170,8 @@ class ChatML(TurnTemplate):
     """``<|im_start|>role\\n ... <|im_end|>\\n``, as Qwen writes it.
 
     With ``numbering="Picture {k}: "``, ``image_prefix="<img>"``, ``image_token="<imgpad>"`` and
-    ``image_suffix="</img>"`` it is Qwen-VL-Chat's (Bai et al., 2023, arXiv:2308.12966).
+    ``image_suffix="</img>"`` it is Qwen-VL-Chat's (Bai et al., 2023, arXiv:2308.12966): see
+    conf/template/qwen_vl.yaml.
     """
 
     system: str = "You are a helpful assistant."
@@ -141,6 +197,7 @@ class Hermes2(ChatML):
     image_token: str = "<IMG_CONTEXT>"
     image_prefix: str = "<img>"
     image_suffix: str = "</img>"
+    boxes: BoxCodec = field(default_factory=lambda: Norm1000(form="lists", quads=True))
 
 
 @dataclass(frozen=True, kw_only=True)

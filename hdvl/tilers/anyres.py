@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from hdvl.geometry import Grid, Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_picture, check_thumbnail, grid_windows
+from hdvl.tilers.base import Cutter, check_picture, check_thumbnail
 
 LLAVA_NEXT_GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
@@ -66,15 +66,11 @@ class AnyRes(Cutter):
         canvas = (cols * self.tile_size, rows * self.tile_size)
         new_width, new_height = _fit(width, height, canvas)
         left, top = (canvas[0] - new_width) // 2, (canvas[1] - new_height) // 2
-        return TilePlan(
-            width=width,
-            height=height,
-            rows=rows,
-            cols=cols,
+        return TilePlan.of_grid(
+            width,
+            height,
+            (rows, cols),
             tile_size=self.tile_size,
-            stride=self.tile_size,
-            canvas=canvas,
-            windows=grid_windows(rows, cols, self.tile_size),
             thumbnail=self.thumbnail,
             content=(left, top, left + new_width, top + new_height),
         )

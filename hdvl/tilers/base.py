@@ -84,8 +84,3 @@ def check_picture(width: int, height: int) -> None:
     """Refuse pictures without pixels."""
     if width < 1 or height < 1:
         raise ValueError(f"a picture must have at least 1x1 pixels, got {width}x{height}")
-
-
-def grid_windows(rows: int, cols: int, tile_size: int) -> tuple[tuple[int, int], ...]:
-    """Top-left corners (x, y) of ``rows`` x ``cols`` windows that touch, row by row."""
-    return tuple((col * tile_size, row * tile_size) for row in range(rows) for col in range(cols))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hdvl.geometry import Grid, Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_picture, check_thumbnail, grid_windows
+from hdvl.tilers.base import Cutter, check_picture, check_thumbnail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +50,9 @@ class DynamicRatio(Cutter):
         1
         """
         check_picture(width, height)
-        rows, cols = self._grid(width, height)
-        return TilePlan(
-            width=width,
-            height=height,
-            rows=rows,
-            cols=cols,
-            tile_size=self.tile_size,
-            stride=self.tile_size,
-            canvas=(cols * self.tile_size, rows * self.tile_size),
-            windows=grid_windows(rows, cols, self.tile_size),
-            thumbnail=self.thumbnail if rows * cols > 1 else None,
-        )
+        grid = self._grid(width, height)
+        thumbnail = self.thumbnail if grid != (1, 1) else None
+        return TilePlan.of_grid(width, height, grid, tile_size=self.tile_size, thumbnail=thumbnail)
 
     def _grid(self, width: int, height: int) -> Grid:
         ratio, best, nearest = width / height, (1, 1), float("inf")

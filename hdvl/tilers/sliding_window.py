@@ -5,7 +5,7 @@ from math import ceil, isqrt
 from typing import Literal, get_args
 
 from hdvl.geometry import Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_picture, check_thumbnail, grid_windows
+from hdvl.tilers.base import Cutter, check_picture, check_thumbnail
 
 GridRule = Literal["native", "xverse"]
 Axes = Literal["published", "natural"]
@@ -143,18 +143,9 @@ class SlidingWindow(Cutter):
 
     def _xverse(self, width: int, height: int) -> TilePlan:
         down, across = (width, height) if self.axes == "published" else (height, width)
-        rows, cols = self._fit(self._rounded(down), self._rounded(across))
-        return TilePlan(
-            width=width,
-            height=height,
-            rows=rows,
-            cols=cols,
-            tile_size=self.tile_size,
-            stride=self.stride,
-            canvas=(cols * self.tile_size, rows * self.tile_size),
-            windows=grid_windows(rows, cols, self.tile_size),
-            thumbnail=self.thumbnail if rows * cols > 1 else None,
-        )
+        grid = self._fit(self._rounded(down), self._rounded(across))
+        thumbnail = self.thumbnail if grid != (1, 1) else None
+        return TilePlan.of_grid(width, height, grid, tile_size=self.tile_size, thumbnail=thumbnail)
 
     def _rounded(self, side: int) -> int:
         """Tiles along a side, exactly half a tile rounded down, at least one."""

@@ -27,13 +27,4 @@ class Squash(Cutter):
         (512.0, 384.0)
         """
         check_picture(width, height)
-        return TilePlan(
-            width=width,
-            height=height,
-            rows=1,
-            cols=1,
-            tile_size=self.tile_size,
-            stride=self.tile_size,
-            canvas=(self.tile_size, self.tile_size),
-            windows=((0, 0),),
-        )
+        return TilePlan.of_grid(width, height, (1, 1), tile_size=self.tile_size)

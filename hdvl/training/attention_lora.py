@@ -1,4 +1,4 @@
-"""LoRA for ``torch.nn.MultiheadAttention``, which reads its matrices without calling a layer.
+"""LoRA and DoRA for ``torch.nn.MultiheadAttention``, which reads its matrices without calling a layer.
 
 peft adds the adapter to the weight before each forward and subtracts it after, so that the frozen
 weights drift by rounding. Here the matrix is parametrised instead: the frozen one is never written.
@@ -14,23 +14,36 @@ MATRICES = ("in_proj_weight", "out_proj.weight")
 
 
 class LowRank(nn.Module):
-    """``weight + B A alpha / rank``; ``B`` starts at zero, so that nothing changes at first."""
+    """``weight + B A alpha / rank``; ``B`` starts at zero, so that nothing changes at first.
+
+    With ``dora`` the length of each row of that sum is a parameter of its own. The length that is
+    divided by counts as a constant for the gradient (arXiv 2402.09353, section 4.3).
+    """
 
     lora_A: nn.Parameter
     lora_B: nn.Parameter
+    lora_magnitude: nn.Parameter | None
     scale: float
 
-    def __init__(self, *, weight: Float[Tensor, "o i"], rank: int, alpha: int | float) -> None:
+    def __init__(
+        self, *, weight: Float[Tensor, "o i"], rank: int, alpha: int | float, dora: bool = False
+    ) -> None:
         super().__init__()
         rows, cols = weight.shape
         self.lora_A = nn.Parameter(weight.new_empty(rank, cols))
         self.lora_B = nn.Parameter(weight.new_zeros(rows, rank))
+        lengths = weight.detach().norm(dim=1)
+        self.lora_magnitude = nn.Parameter(lengths) if dora else None
         self.scale = alpha / rank
         if not weight.is_meta:
             nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def forward(self, weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
-        return weight + self.lora_B @ self.lora_A * self.scale
+        adapted = weight + self.lora_B @ self.lora_A * self.scale
+        if self.lora_magnitude is None:
+            return adapted
+        scales: Tensor = self.lora_magnitude / adapted.detach().norm(dim=1)
+        return scales[:, None] * adapted
 
 
 def attentions(module: nn.Module) -> list[tuple[str, nn.MultiheadAttention]]:
@@ -42,11 +55,13 @@ def attentions(module: nn.Module) -> list[tuple[str, nn.MultiheadAttention]]:
     ]
 
 
-def adapt(attention: nn.MultiheadAttention, rank: int, alpha: int | float) -> None:
+def adapt(
+    attention: nn.MultiheadAttention, rank: int, alpha: int | float, *, dora: bool = False
+) -> None:
     """Adapt both matrices of ``attention``, in place."""
     for path in MATRICES:
         owner, name = _place(attention, path)
-        matrix = LowRank(weight=getattr(owner, name), rank=rank, alpha=alpha)
+        matrix = LowRank(weight=getattr(owner, name), rank=rank, alpha=alpha, dora=dora)
         parametrize.register_parametrization(owner, name, matrix)
 
 

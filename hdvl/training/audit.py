@@ -8,13 +8,16 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from hdvl.training.groups import PARTS, group_table
-from hdvl.training.tuning import trains_fully
+from hdvl.training.groups import group_table
+from hdvl.training.nf4 import count
+from hdvl.training.sharding import own_share
+from hdvl.training.token_rows import token_rows
+from hdvl.training.tuning import NEW_TOKENS, PARTS, moves_buffer
 
 
 def fingerprint(tensor: Tensor) -> str:
-    """Hash of the bytes of ``tensor``."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    """Hash of the bytes of ``tensor``, or of this rank's share of it."""
+    flat = own_share(tensor).detach().cpu().contiguous().reshape(-1)
     return hashlib.blake2b(flat.view(torch.uint8).numpy().data, digest_size=16).hexdigest()
 
 
@@ -26,14 +29,15 @@ def fingerprints(vlm: nn.Module) -> dict[str, str]:
 def declared_tensors(vlm: nn.Module, tuning: Mapping[str, Any]) -> set[str]:
     """Names that may move: trainable parameters, and the buffers of parts that train in full."""
     # A shared weight has several names in the state and one among the parameters.
-    trainable = {p.data_ptr() for p in vlm.parameters() if p.requires_grad and p.numel()}
+    shares = [own_share(p) for p in vlm.parameters() if p.requires_grad]
+    trainable = {share.data_ptr() for share in shares if share.numel()}
     parameters = dict(vlm.named_parameters(remove_duplicate=False))
     names = set()
     for name, tensor in vlm.state_dict().items():
         if name in parameters:
-            moves = tensor.data_ptr() in trainable
+            moves = own_share(tensor).data_ptr() in trainable
         else:
-            moves = trains_fully(tuning, name.partition(".")[0])
+            moves = moves_buffer(vlm, tuning, name)
         if moves:
             names.add(name)
     return names
@@ -62,14 +66,22 @@ def check_moved(before: Mapping[str, str], vlm: nn.Module, tuning: Mapping[str, 
 
 
 def tuning_table(vlm: nn.Module, tuning: Mapping[str, Any]) -> str:
-    """For each part: how it trains, trainable and all parameters."""
+    """For each part: how it trains, trainable and all parameters; the rows of new tokens by themselves."""
     lines = []
     for part in PARTS:
         module = dict(vlm.named_children()).get(part, nn.Module())
-        total = sum(p.numel() for p in module.parameters())
-        trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        lines.append(f"{part:<8} {tuning[part]:<7} {trainable:>15,} of {total:>15,} train")
+        rows = {id(parameter) for parameter in token_rows(module)}
+        own = [p for p in module.parameters() if id(p) not in rows]
+        lines.append(_tuning_line(part, tuning[part], own))
+    if tuning.get(NEW_TOKENS) is not None:
+        lines.append(_tuning_line(NEW_TOKENS, tuning[NEW_TOKENS], token_rows(vlm)))
     return "\n".join(lines)
+
+
+def _tuning_line(part: str, mode: str, parameters: list[nn.Parameter]) -> str:
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    total = sum(map(count, parameters))
+    return f"{part:<10} {mode:<7} {trainable:>15,} of {total:>15,} train"
 
 
 def shorten(names: set[str], limit: int = 5) -> str:

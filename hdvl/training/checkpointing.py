@@ -1,7 +1,8 @@
 """Checkpoints of a run: written whole or not at all, and enough to go on bit for bit.
 
-A run's state is the weights, the optimizer, the step, and the count of samples consumed; every
-random number of a step follows from the seed and that count (:class:`StepSeeds`).
+A run's state is the weights, the optimizer, the step, and the place in the data, counted over all
+ranks; every random number follows from the seed, the step and the samples of a batch
+(:class:`StepSeeds`). So a run goes on anywhere, with any number of workers and of ranks.
 """
 
 import hashlib
@@ -10,12 +11,16 @@ import shutil
 import signal
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+
+from hdvl.training.ranks import leads
+from hdvl.training.shards import is_whole_folder, write_sums
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -35,14 +40,17 @@ def find_checkpoint(folder: Path | str) -> Path | None:
     return None
 
 
-def step_seed(seed: int, consumed: int, rank: int) -> int:
-    """The seed of one step on one rank: a hash, so that neighbours have nothing in common."""
-    digest = hashlib.blake2b(f"{seed}/{consumed}/{rank}".encode(), digest_size=8).digest()
+def step_seed(seed: int, step: int, rows: Sequence[int | None] = ()) -> int:
+    """The seed of one batch: a hash, so that neighbours have nothing in common."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rows}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 class StepSeeds(pl.Callback):
-    """Random numbers (dropout, drop path) that follow from the seed and the place in the data."""
+    """Random numbers (dropout, drop path) that follow from the seed, the step and the batch's samples.
+
+    Not from the rank: the same batch computed elsewhere gives the same numbers.
+    """
 
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
@@ -51,8 +59,7 @@ class StepSeeds(pl.Callback):
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Seed torch on all devices."""
-        consumed = trainer.datamodule.consumed
-        torch.manual_seed(step_seed(self.seed, consumed, trainer.global_rank))
+        torch.manual_seed(step_seed(self.seed, trainer.global_step, batch.rows))
 
 
 class Checkpoints(pl.Callback):
@@ -86,6 +93,14 @@ class Checkpoints(pl.Callback):
         """A resumed run starts at a step that is saved."""
         self._saved_step = self._seen_step = trainer.global_step
 
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Count the batches as this number of ranks does: a step may take others of them now."""
+        batches = checkpoint["global_step"] * trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts |= {"ready": batches, "started": batches, "processed": batches}
+            counts["completed"] = batches - 1  # it was saved before the last one was called so
+
     def on_train_batch_end(
         self,
         trainer: Any,
@@ -96,7 +111,7 @@ class Checkpoints(pl.Callback):
     ) -> None:
         """Count the samples; save where an optimizer step ended and a save is due."""
         data, step = trainer.datamodule, trainer.global_step
-        data.consumed += data.batch_size * trainer.world_size
+        data.consumed += data.per_batch * trainer.world_size
         if step == self._seen_step:  # between two steps gradients are half accumulated
             return
         self._seen_step = step
@@ -119,6 +134,9 @@ class Checkpoints(pl.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             _remove(fresh)
         trainer.save_checkpoint(fresh)  # on all ranks: a strategy may gather shards
+        if fresh.is_dir():
+            write_sums(fresh, rank=trainer.global_rank, world=trainer.world_size)
+            trainer.strategy.barrier()
         if trainer.is_global_zero:
             _flush(fresh)
             if last.exists():
@@ -135,13 +153,13 @@ class Checkpoints(pl.Callback):
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        print("\nCtrl-C: saving after this step; once more to stop at once", flush=True)
+        if leads():
+            print("\nCtrl-C: saving after this step; once more to stop at once", flush=True)
 
 
 def _is_whole(path: Path) -> bool:
-    """Sharded checkpoints are folders and count as whole once renamed into place."""
     if path.is_dir():
-        return True
+        return is_whole_folder(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -158,6 +176,7 @@ def _remove(path: Path) -> None:
 
 def _flush(path: Path) -> None:
     """A rename must not overtake the bytes it names."""
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for place in path.rglob("*") if path.is_dir() else (path,):
+        if place.is_file():
+            with place.open("rb") as file:
+                os.fsync(file.fileno())

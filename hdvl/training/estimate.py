@@ -1,6 +1,6 @@
 """FLOPs and memory of a step, measured on ``meta``: the operations run, the numbers do not exist."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -13,8 +13,14 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from hdvl.config import build, from_plain, to_plain
 from hdvl.model import VLM
 from hdvl.protocols import TilePlan
+from hdvl.training.nf4 import stored_bytes
+from hdvl.training.recompute import recomputed
+
+HALF = ("bf16-true", "16-true")
+"""Precisions of Lightning with weights of two bytes."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,9 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
 
         for name in ("encoder", "bridge", "llm"):
             stack.enter_context(_counted(getattr(vlm, name), name, parts, total))
+        for block in recomputed(vlm):
+            hook = block.register_forward_pre_hook(lambda _, inputs: _note(saved, inputs))
+            stack.callback(hook.remove)
         pixels = torch.empty(plan.count, channels, size, size, dtype=torch.uint8)
         tokens = torch.cat(vlm.see(pixels, [plan]))
         text = vlm.llm.embed(torch.empty(1, text_tokens, dtype=torch.long))
@@ -81,19 +90,29 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
     return Cost(forward=parts, step=step, saved=saved.bytes)
 
 
-def memory(vlm: nn.Module, *, cost: Cost, batch_size: int, precision: str) -> Memory:
-    """Bytes for training ``vlm`` with AdamW, two numbers a parameter, at Lightning's ``precision``."""
-    true_half = precision in ("bf16-true", "16-true")
-    half = true_half or precision in ("bf16-mixed", "16-mixed")
-    width = 2 if true_half else 4
-    total = sum(p.numel() for p in vlm.parameters())
-    trainable = sum(p.numel() for p in vlm.parameters() if p.requires_grad)
+def memory(
+    vlm: nn.Module, *, saved: int, precision: str, shards: int = 1, gathered: int = 0
+) -> Memory:
+    """Bytes for training ``vlm`` with AdamW, two numbers a parameter, at Lightning's ``precision``.
+
+    ``saved`` bytes, in float32, are kept for the backward pass. Of ``shards`` ranks each holds its
+    share, and ``gathered`` bytes of weights beside it.
+    """
+    total = weight_bytes(vlm.parameters(), precision)
+    trainable = weight_bytes((p for p in vlm.parameters() if p.requires_grad), precision)
+    half = precision in (*HALF, "bf16-mixed", "16-mixed")
     return Memory(
-        weights=total * width,
-        gradients=trainable * width,
-        optimizer=2 * trainable * width,
-        activations=cost.saved * batch_size // (2 if half else 1),
+        weights=total // shards + gathered,
+        gradients=trainable // shards,
+        optimizer=2 * trainable // shards,
+        activations=saved // (2 if half else 1),
     )
+
+
+def weight_bytes(parameters: Iterable[Tensor], precision: str) -> int:
+    """Bytes of ``parameters`` at Lightning's ``precision``; four-bit weights stay as they are."""
+    width = 2 if precision in HALF else 4
+    return sum(stored_bytes(p, width) for p in parameters)
 
 
 class _Attention(torch.autograd.Function):
@@ -167,6 +186,13 @@ class _Saved:
         return tensor
 
 
+def _note(saved: _Saved, inputs: Any) -> None:
+    """A block that is computed again keeps its inputs, but not by way of autograd."""
+    for tensor in inputs:
+        if isinstance(tensor, Tensor):
+            saved.keep(tensor)
+
+
 @contextmanager
 def _counted(module: Any, name: str, parts: dict[str, int], total: Any) -> Iterator[None]:
     """Adds the FLOPs of the calls of ``module`` to ``parts[name]``."""
@@ -189,6 +215,13 @@ def _counted(module: Any, name: str, parts: dict[str, int], total: Any) -> Itera
 def _attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
     *batch, length, width = query.shape
     return 2 * prod(batch) * length * key.shape[-2] * (width + value.shape[-1])
+
+
+def on_meta(model: Any) -> VLM:
+    """The model of a config node, without its numbers."""
+    with torch.device("meta"):
+        vlm: VLM = build(from_plain(without_weights(to_plain(model))))
+    return vlm
 
 
 def without_weights(node: Any) -> Any:

@@ -1,8 +1,9 @@
 """One optimizer, one group per (part, layer, decayed or not), each with its own rate and schedule.
 
-A part is a child of the VLM: ``encoder``, ``bridge``, ``merger``, ``llm``. Its options stand in the
-config under ``optimizer.groups.PART``; an option that is null there is taken from
-``optimizer.common``. Layer-wise decay is that of BEiT (arXiv 2106.08254).
+A part is a child of the VLM: ``encoder``, ``bridge``, ``merger``, ``llm``, or ``new_tokens``, the rows of
+new tokens that train by themselves. Its options stand in the config under ``optimizer.groups.PART``;
+an option that is null there is taken from ``optimizer.common``. Layer-wise decay is that of BEiT
+(arXiv 2106.08254).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hdvl.config import build
+from hdvl.training.token_rows import is_token_row
+from hdvl.training.tuning import NEW_TOKENS
+from hdvl.training.tuning import PARTS as MODULES
 
-PARTS = ("encoder", "bridge", "merger", "llm")
+PARTS = (*MODULES, NEW_TOKENS)
 OPTIONS = ("lr", "weight_decay", "warmup_steps", "floor", "layer_decay", "decay_embeddings")
+KEYS = ("factory", "shape", "weighting", "first_token_weight", "common", "groups")
 
 
 def parameter_groups(
@@ -32,13 +37,13 @@ def parameter_groups(
             option is unknown, missing or out of range.
     """
     _check_names(groups, common)
+    resolved = {part: _resolve(part, groups.get(part, {}), common) for part in PARTS}
     owner: dict[int, str] = {}
     found: dict[str, dict[str, Any]] = {}
-    for part in PARTS:
+    for part in MODULES:
         module = dict(vlm.named_children()).get(part, nn.Module())
-        options = _resolve(part, groups.get(part, {}), common)
-        scales = layer_scales(module, options["layer_decay"])
-        bare = undecayed(module, options["decay_embeddings"])
+        scales = layer_scales(module, resolved[part]["layer_decay"])
+        bare = undecayed(module, resolved[part]["decay_embeddings"])
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
@@ -48,9 +53,12 @@ def parameter_groups(
                     f"{owner[id(parameter)]}; share modules within a part only"
                 )
             owner[id(parameter)] = f"{part}.{name}"
-            layer, scale = scales[name]
-            label = "/".join(filter(None, (part, layer, "no_decay" if name in bare else "")))
-            group = found.setdefault(label, _group(label, part, options, scale, name in bare))
+            own, (layer, scale), flat = part, scales[name], name in bare
+            if is_token_row(name):
+                own, layer, scale = NEW_TOKENS, "", 1.0
+                flat = not resolved[own]["decay_embeddings"]
+            label = "/".join(filter(None, (own, layer, "no_decay" if flat else "")))
+            group = found.setdefault(label, _group(label, own, resolved[own], scale, flat))
             group["params"].append(parameter)
     for name, parameter in vlm.named_parameters():
         if parameter.requires_grad and id(parameter) not in owner:
@@ -68,7 +76,13 @@ def build_optimizer(node: Mapping[str, Any], groups: Sequence[dict[str, Any]]) -
 
     ``node`` is the whole ``optimizer`` config; its ``common`` and ``groups`` were used by
     :func:`parameter_groups`.
+
+    Raises:
+        ValueError: a key of ``node`` is unknown.
     """
+    for key in node:
+        if key not in KEYS:
+            raise ValueError(f"optimizer must have keys of {', '.join(KEYS)}, got {key}")
     optimizer: Optimizer = build(node["factory"])(list(groups))
     return optimizer
 
@@ -101,7 +115,7 @@ def layer_scales(module: nn.Module, decay: int | float) -> dict[str, tuple[str, 
     if decay == 1.0:
         return {name: ("", 1.0) for name, _ in module.named_parameters()}
     scales: dict[str, tuple[str, float]] = {}
-    for tower, prefix in _towers(module):
+    for tower, prefix in towers(module):
         scales |= _tower_scales(tower, prefix, decay)
     for name, _ in module.named_parameters():
         scales.setdefault(name, ("", 1.0))
@@ -134,7 +148,7 @@ def longest_stack(module: nn.Module) -> tuple[str, int]:
     return best
 
 
-def _towers(module: nn.Module) -> list[tuple[nn.Module, str]]:
+def towers(module: nn.Module) -> list[tuple[nn.Module, str]]:
     """Stacks that stand side by side (fused encoders) are numbered each by itself."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList) and all(
@@ -194,6 +208,11 @@ def _check_names(groups: Mapping[str, Mapping[str, Any]], common: Mapping[str, A
                 raise ValueError(
                     f"optimizer.{place} must have options of {', '.join(OPTIONS)}, got {option}"
                 )
+    if groups.get(NEW_TOKENS, {}).get("layer_decay") is not None:
+        raise ValueError(
+            "optimizer.groups.new_tokens.layer_decay must be null, rows of a table are no layers; set "
+            "its lr"
+        )
 
 
 def _resolve(part: str, own: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:

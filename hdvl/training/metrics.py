@@ -8,13 +8,14 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
+from hdvl.training.curves import Curve, read_curves
+
 HEADER = "step,name,value\n"
 
 
-def read_metrics(path: Path | str, name: str) -> dict[int, float]:
-    """The values of one metric by step."""
-    rows = (line.split(",") for line in Path(path).read_text().splitlines()[1:])
-    return {int(step): float(value) for step, key, value in rows if key == name}
+def read_metrics(path: Path | str, name: str) -> Curve:
+    """The values of one metric by step; none if it was never logged."""
+    return read_curves(path).get(name, {})
 
 
 def drop_rows_from(path: Path | str, step: int) -> None:

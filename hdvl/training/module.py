@@ -1,6 +1,7 @@
 """One training step, and what Lightning needs to know about it."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -8,28 +9,70 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.optim import Optimizer
 
-from hdvl.model import IGNORED, VLM
+from hdvl.loss import (
+    IGNORED,
+    WEIGHTINGS,
+    Weighting,
+    check_first_token_weight,
+    targets,
+    token_weights,
+)
+from hdvl.model import VLM
 from hdvl.processor import Batch
 from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.schedule import build_scheduler
+from hdvl.training.sharding import gather, shard
+from hdvl.training.step_loss import StepLoss
 from hdvl.training.tuning import set_modes
 
 
 class VLMModule(pl.LightningModule):
     """Trains a VLM whose tuning was applied before (``apply_tuning``).
 
-    ``step_numbers`` holds what the last step saw: tiles, tokens, padded_tokens, supervised_tokens.
+    ``step_numbers`` holds what the last batch held: tiles, tokens, padded_tokens, supervised_tokens;
+    ``step_loss`` the loss of the last optimizer step. The loss of a step is the mean over the
+    supervised tokens of all its batches on all ranks, weighted as ``weighting`` and
+    ``first_token_weight`` say (see :mod:`hdvl.loss`).
     """
 
     vlm: VLM
+    weighting: Weighting
+    first_token_weight: float
+    step_loss: Tensor
 
     def __init__(
-        self, vlm: VLM, *, optimizer: Mapping[str, Any], tuning: Mapping[str, Any]
+        self,
+        vlm: VLM,
+        *,
+        optimizer: Mapping[str, Any],
+        tuning: Mapping[str, Any],
+        weighting: Weighting = "token",
+        first_token_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
         self.vlm, self.optimizer_config, self.tuning = vlm, optimizer, tuning
+        check_first_token_weight(first_token_weight)
+        self.weighting, self.first_token_weight = weighting, first_token_weight
         self.step_numbers: dict[str, float] = {}
+        self.step_loss = torch.zeros(())
+        self._sums: StepLoss | None = None
+        self._last_batch = False
+        self._whole: list[VLM] | None = None  # in a list, which makes it no submodule
+
+    def configure_model(self) -> None:
+        """Share the model out over the ranks where the strategy asks for it (``trainer=fsdp2``)."""
+        if self.device_mesh is not None and self._whole is None:
+            self._whole = [self.vlm]
+            self.vlm = shard(self.vlm, self.device_mesh["data_parallel"])
+
+    def finish(self) -> None:
+        """After the training: the model that was given holds all weights again, on every rank."""
+        if self._whole is not None:
+            gather(self.vlm, self._whole[0])
 
     def train(self, mode: bool = True) -> "VLMModule":
         """Train mode, but frozen parts stay in evaluation mode."""
@@ -38,23 +81,70 @@ class VLMModule(pl.LightningModule):
             set_modes(self.vlm, self.tuning)
         return self
 
+    def on_train_start(self) -> None:
+        """The sums of each step go over the ranks of this trainer."""
+        trainer = self.trainer
+        self._sums = StepLoss(
+            reduce=partial(trainer.strategy.reduce, reduce_op="sum"),
+            world=trainer.world_size,
+            accumulate=trainer.accumulate_grad_batches,
+        )
+
     def training_step(self, batch: Batch, batch_index: int) -> Float[Tensor, ""]:
-        """The loss of one batch, padded on the right."""
+        """The share of one batch, padded on the right or packed, in the loss of its step."""
+        assert self._sums is not None
         self.step_numbers = batch_numbers(batch)
+        accumulate = self.trainer.accumulate_grad_batches
+        self._last_batch = (batch_index + 1) % accumulate == 0 or self.trainer.is_last_batch
+        wanted = targets(batch.labels, batch.segments)
+        weights = token_weights(
+            wanted,
+            batch.segments,
+            self.weighting,
+            first_token_weight=self.first_token_weight,
+        )
         # Padding stands on the right, where no position looks: no mask, and the causal kernel runs.
-        output = self.vlm(batch.input_ids, batch.pixels, batch.plans, None, batch.labels)
+        output = self.vlm(
+            batch.input_ids,
+            batch.pixels,
+            batch.plans,
+            None,
+            batch.labels,
+            segments=batch.segments,
+            weights=weights,
+            every_logit=False,
+        )
         assert output.loss is not None
-        loss: Tensor = output.loss
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        return loss
+        return self._sums.add(output.loss, weights.sum())
+
+    def on_after_backward(self) -> None:
+        """After the last batch of a step its gradients are divided by what all of it weighs."""
+        if self._last_batch and self._sums is not None:
+            self.step_loss = self._sums.close(self.parameters())
+            self.log("train/loss", self.step_loss, prog_bar=True)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """No step is made with gradients that are not divided."""
+        if self._sums is not None and self._sums.first is not None:
+            raise RuntimeError(
+                "an optimizer step must follow trainer.accumulate_grad_batches="
+                f"{self.trainer.accumulate_grad_batches} batches; it may not change within a run"
+            )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Loss, and the share of answers whose every token is right given the tokens before it."""
-        output = self.vlm(batch.input_ids, batch.pixels, batch.plans, None, batch.labels)
+        output = self.vlm(
+            batch.input_ids,
+            batch.pixels,
+            batch.plans,
+            None,
+            batch.labels,
+            segments=batch.segments,
+        )
         hits = answer_hits(output.logits, batch.labels)
-        size = len(batch.input_ids)
+        said = int(batch_numbers(batch)["supervised_tokens"])
         assert output.loss is not None
-        self.log("validation/loss", output.loss, batch_size=size, sync_dist=True)
+        self.log("validation/loss", output.loss, batch_size=said, sync_dist=True)
         self.log("validation/answers", hits.float().mean(), batch_size=len(hits), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

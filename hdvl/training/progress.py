@@ -9,9 +9,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm  # type: ignore[import-untyped]
+
+from hdvl.training.sharding import whole
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,17 @@ def part_rates(optimizer: Optimizer) -> dict[str, float]:
     return found
 
 
+def gradient_norm(module: nn.Module) -> Tensor:
+    """Norm of all gradients together, over all ranks; 0 without any."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    return whole(torch.nn.utils.get_total_norm(gradients))
+
+
 class Progress(pl.Callback):
     """A bar on a terminal, a line now and then elsewhere; the same numbers go to the loggers.
 
-    Needs ``step_numbers`` (tiles, tokens, padded_tokens) of the LightningModule. The gradient norm
-    is that before clipping.
+    Needs ``step_numbers`` (tiles, tokens, padded_tokens) and ``step_loss`` of the LightningModule.
+    The gradient norm is that before clipping.
 
     Args:
         interval: seconds between two lines where there is no terminal.
@@ -99,8 +107,7 @@ class Progress(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
         """Norm and rates of the step that is about to be made."""
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        self.norm = torch.nn.utils.get_total_norm(gradients)
+        self.norm = gradient_norm(pl_module)
         self.all_rates, self.shown_rates = learning_rates(optimizer), part_rates(optimizer)
 
     def on_train_batch_end(
@@ -126,7 +133,7 @@ class Progress(pl.Callback):
         stepped, self._step = trainer.global_step - self._step, trainer.global_step
         if stepped:
             self._log(trainer)
-            self._show(trainer, outputs, now, stepped)
+            self._show(trainer, pl_module, now, stepped)
         self._fetch_started = time.perf_counter()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -155,7 +162,7 @@ class Progress(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step - 1)
 
-    def _show(self, trainer: Any, outputs: Any, now: float, stepped: int) -> None:
+    def _show(self, trainer: Any, pl_module: Any, now: float, stepped: int) -> None:
         if self._bar is None:
             return
         self._bar.update(stepped)
@@ -165,7 +172,7 @@ class Progress(pl.Callback):
         if now - self._last_line < interval and not last:
             return
         self._last_line = now
-        text = self._text(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+        text = self._text(float(pl_module.step_loss))
         if self._bar.disable:
             print(f"step {trainer.global_step}/{trainer.max_steps}  {text}", flush=True)
         else:

@@ -19,6 +19,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from hdvl.checkpoints import load_folder, save_folder
 from hdvl.config import build, from_plain, to_plain
@@ -26,7 +27,10 @@ from hdvl.model import VLM
 from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
 from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
+from hdvl.training.ranks import leads
+from hdvl.training.shards import checkpoint_step, read_weights
 from hdvl.training.stages import set_value, split_stages
+from hdvl.training.start import started_from
 from hdvl.training.tuning import apply_tuning, merge_lora
 
 BuildData = Callable[..., pl.LightningDataModule]
@@ -53,17 +57,20 @@ def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
     whole = from_plain({key: value for key, value in config.items() if key != "stages"})
     _write_config(config, folder)
     pl.seed_everything(whole.seed, verbose=False)
+    if whole.initialise is not None:
+        whole.model = started_from(to_plain(whole.model), whole.initialise)
     vlm: VLM = build(whole.model)
     if whole.initialise is not None:
         vlm.load_state_dict(load_folder(whole.initialise).state_dict())
     for number, stage in enumerate(stages):
-        if len(stages) > 1:
+        if len(stages) > 1 and leads():
             print(f"stage {number + 1} of {len(stages)}: {Path(stage.run_dir).name}", flush=True)
-        torch.manual_seed(step_seed(whole.seed, number, 0))  # the adapters' first weights
+        torch.manual_seed(step_seed(whole.seed, number))  # the adapters' first weights
         if not train_stage(vlm, stage, build_data):
             raise Stopped(f"stopped and saved; go on with: hdvl train resume={folder}")
         merge_lora(vlm)
-    return save_folder(vlm, folder / MODEL, to_plain(whole))
+    node = {"model": to_plain(whole.model)}
+    return save_folder(vlm, folder / MODEL, node) if leads() else folder / MODEL
 
 
 def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
@@ -79,23 +86,32 @@ def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
     checkpoint = None if saver is None else find_checkpoint(saver.folder)
     done = folder / FINISHED
     if done.exists() and checkpoint and int(done.read_text()) >= config.trainer.max_steps:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        vlm.load_state_dict({name.removeprefix("vlm."): value for name, value in state.items()})
+        read_weights(checkpoint, vlm)
         return True
-    if checkpoint is not None:
-        step = torch.load(checkpoint, map_location="meta", weights_only=True)["global_step"]
+    if checkpoint is not None and leads():
+        step = checkpoint_step(checkpoint)
         drop_rows_from(folder / "metrics.csv", step)
         print(f"goes on from step {step} of {checkpoint}", flush=True)
     data = build_data(config.data, vlm, seed=config.seed)
-    module = VLMModule(vlm, optimizer=optimizer, tuning=tuning)
+    weighting = optimizer.get("weighting", "token")
+    module = VLMModule(
+        vlm,
+        optimizer=optimizer,
+        tuning=tuning,
+        weighting=weighting,
+        first_token_weight=optimizer.get("first_token_weight", 1.0),
+    )
     options = {"default_root_dir": str(folder), "callbacks": callbacks}
     with warnings.catch_warnings():
         _ignore_advice()
         trainer: pl.Trainer = build(config.trainer, **options)
+        _check_checkpoint(checkpoint, trainer)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if saver is not None and saver.interrupted:
         return False
-    done.write_text(f"{config.trainer.max_steps}\n")
+    module.finish()
+    if leads():
+        done.write_text(f"{config.trainer.max_steps}\n")
     return True
 
 
@@ -115,7 +131,19 @@ def resumed(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _check_checkpoint(checkpoint: Path | None, trainer: pl.Trainer) -> None:
+    """Shards are for the strategy that shards, files for the others; devices may be as many as you like."""
+    shards = isinstance(trainer.strategy, ModelParallelStrategy)
+    if checkpoint is not None and checkpoint.is_dir() != shards:
+        raise ValueError(
+            f"trainer.strategy must shard (trainer=fsdp2) if and only if {checkpoint} is a folder of "
+            "shards; leave it as it was, any number of trainer.devices will do"
+        )
+
+
 def _write_config(config: Mapping[str, Any], folder: Path) -> None:
+    if not leads():
+        return
     path = folder / CONFIG
     if path.exists() and config["resume"] is None:
         raise ValueError(
@@ -123,7 +151,9 @@ def _write_config(config: Mapping[str, Any], folder: Path) -> None:
             f"resume={folder} or choose another run_dir"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+    fresh = path.with_name(f"{path.name}.part")
+    fresh.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+    fresh.replace(path)  # other ranks may be reading it
 
 
 def _ignore_advice() -> None:

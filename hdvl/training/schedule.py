@@ -39,6 +39,12 @@ def warmup_length(warmup_steps: int | float, total_steps: int) -> int:
     return math.ceil(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
 
 
+def check_shape(shape: str) -> None:
+    """ValueError if there is no schedule of this name."""
+    if shape not in SHAPES:
+        raise ValueError(f"optimizer.shape must be one of {', '.join(SHAPES)}, got {shape}")
+
+
 def check_warmup(groups: Sequence[Mapping[str, Any]], total_steps: int) -> None:
     """ValueError if the warm-up of some group is not shorter than the run."""
     for group in groups:
@@ -56,8 +62,7 @@ def build_scheduler(optimizer: Optimizer, *, total_steps: int, shape: str = "cos
     Each group brings ``warmup_steps`` and ``floor`` (see ``groups.parameter_groups``). Its state is
     only the step number, so a run may be resumed with another ``total_steps``.
     """
-    if shape not in SHAPES:
-        raise ValueError(f"optimizer.shape must be one of {', '.join(SHAPES)}, got {shape}")
+    check_shape(shape)
     if total_steps < 1:
         raise ValueError(
             f"total_steps must be at least 1, got {total_steps}; set trainer.max_steps"

@@ -1,8 +1,16 @@
-"""What trains: each part frozen, full, or frozen with low-rank adapters (LoRA, arXiv 2106.09685).
+"""What trains: each part frozen, full, or frozen with low-rank adapters beside its weights.
 
-The config is a plain mapping: ``encoder``, ``bridge``, ``merger``, ``llm`` each one of
-:data:`MODES`, and ``lora`` with ``common`` and one entry a part, whose nulls are taken from
-``common``.
+The config is a plain mapping: ``encoder``, ``bridge``, ``merger``, ``llm`` each one of :data:`MODES`;
+``new_tokens``, the rows of new tokens: ``full``, ``frozen``, or null for whatever the LLM does; and
+
+``lora``
+    options of the adapters: ``common`` and one entry a part, whose nulls are taken from ``common``.
+``tokens``
+    which tokens are new, where it is not those that were added to the vocabulary.
+``also``
+    of each part, modules or parameters that train in full although the part does not.
+``keep``
+    of each part, modules or parameters that stay as they are although the part trains in full.
 """
 
 from collections.abc import Mapping
@@ -11,123 +19,120 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hdvl.training import attention_lora
+from hdvl.training.adapters import OPTIONS, add_adapters, lora_options, merge_adapters
+from hdvl.training.token_rows import add_token_rows, is_token_row, new_token_ids
 
 PARTS = ("encoder", "bridge", "merger", "llm")
-MODES = ("frozen", "full", "lora")
-ALL_LINEAR = "all-linear"
+ADAPTED = ("lora", "dora", "qlora")
+MODES = ("frozen", "full", *ADAPTED)
+NEW_TOKENS = "new_tokens"
 
 
 def apply_tuning(vlm: nn.Module, tuning: Mapping[str, Any]) -> None:
     """Set ``requires_grad`` of every parameter and insert the adapters, in place.
 
-    Adapters start as the identity, so the model's answers do not change. Call it once, before the
-    optimizer is built, on a model without adapters (see :func:`merge_lora`).
+    Adapters start as the identity, so the model's answers do not change, but for ``qlora``, which
+    rounds the frozen weights to four bits. Call it once, before the optimizer is built, on a model
+    without adapters (see :func:`merge_lora`).
 
     Raises:
-        ValueError: an unknown part, mode or LoRA option; a part without a layer to adapt.
+        ValueError: an unknown part, mode, option or name; a part without a layer to adapt; or
+            nothing that would train.
     """
     check_tuning(tuning)
     if has_lora(vlm):
         raise ValueError("the model has adapters already; merge_lora(vlm) before a new tuning")
     vlm.requires_grad_(False)
     for part, module in _parts(vlm).items():
+        also, keep = _named(tuning, "also", part, module), _named(tuning, "keep", part, module)
         if tuning[part] == "full":
             module.requires_grad_(True)
-        elif tuning[part] == "lora":
-            _add_lora(part, module, lora_options(tuning, part))
+        elif tuning[part] in ADAPTED:
+            add_adapters(part, tuning[part], module, lora_options(tuning, part))
+        for chosen in also.values():
+            chosen.requires_grad_(True)
+        for chosen in keep.values():
+            chosen.requires_grad_(False)
+    rows = tuning.get(NEW_TOKENS)
+    if rows is not None:
+        llm = vlm.get_submodule("llm")
+        add_token_rows(llm, new_token_ids(vlm, tuning.get("tokens")), trainable=rows == "full")
+    if not any(parameter.requires_grad for parameter in vlm.parameters()):
+        modes = ", ".join(f"{part}={tuning[part]}" for part in PARTS)
+        raise ValueError(f"tuning must train something, nothing would learn with {modes}")
     set_modes(vlm, tuning)
 
 
 def set_modes(vlm: nn.Module, tuning: Mapping[str, Any]) -> None:
-    """Train mode, except that frozen parts keep evaluation mode (dropout off, statistics fixed).
+    """Train mode, except that what is frozen keeps evaluation mode (dropout off, statistics fixed).
 
-    Under LoRA the weights beside the adapters are frozen, and so are the statistics of batch norms.
+    Under adapters the weights beside them are frozen, and so are the statistics of batch norms.
     ``vlm.train()`` undoes this: call it after, as the LightningModule does in its ``train``.
     """
     vlm.train()
     for part, module in _parts(vlm).items():
         if tuning[part] == "frozen":
             module.eval()
-        elif tuning[part] == "lora":
+        elif tuning[part] in ADAPTED:
             for child in module.modules():
                 if isinstance(child, _BatchNorm):
                     child.eval()
+        for chosen in _named(tuning, "keep", part, module).values():
+            if isinstance(chosen, nn.Module):
+                chosen.eval()
 
 
 def merge_lora(vlm: nn.Module) -> nn.Module:
-    """Fold every adapter into its weight and put the plain layer back, in place; returns ``vlm``.
+    """Fold adapters and new rows into the weights, the plain layers back, in place; returns ``vlm``.
 
-    The result computes the same within the rounding of one addition in the weights' dtype.
+    The result computes the same within the rounding of one addition in the weights' dtype. Weights
+    in four bits stay as rounded as they were, now as plain numbers.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    attention_lora.merge(vlm)
-    adapted = [name for name, child in vlm.named_modules() if isinstance(child, BaseTunerLayer)]
-    for name in adapted:
-        layer: Any = vlm.get_submodule(name)
-        layer.merge(safe_merge=True)
-        parent, _, leaf = name.rpartition(".")
-        setattr(vlm.get_submodule(parent), leaf, layer.get_base_layer())
+    merge_adapters(vlm)
     return vlm
 
 
 def has_lora(vlm: nn.Module) -> bool:
-    """Whether any layer has an adapter."""
-    return any("lora_" in name for name, _ in vlm.named_parameters())
+    """Whether any layer has an adapter or rows of its own."""
+    return any("lora_" in name or is_token_row(name) for name, _ in vlm.named_parameters())
 
 
-def trains_fully(tuning: Mapping[str, Any], part: str) -> bool:
-    """Whether all of ``part`` moves, its statistics included."""
-    return bool(tuning[part] == "full")
+def moves_buffer(vlm: nn.Module, tuning: Mapping[str, Any], name: str) -> bool:
+    """Whether training may move the buffer ``name``: it is in what trains in full."""
+    part, _, inside = name.partition(".")
+    if tuning[part] != "full":
+        return False
+    kept = _named(tuning, "keep", part, vlm.get_submodule(part))
+    return not any(f"{inside}.".startswith(f"{place}.") for place in kept)
 
 
 def check_tuning(tuning: Mapping[str, Any]) -> None:
-    """ValueError for an unknown or missing part, or an unknown mode."""
+    """ValueError for an unknown or missing part, mode or option."""
+    known = (*PARTS, NEW_TOKENS, "lora", "tokens", "also", "keep")
     for key in tuning:
-        if key not in (*PARTS, "lora"):
+        if key not in known:
             raise ValueError(f"tuning must name parts ({', '.join(PARTS)}) or lora, got {key}")
     for part in PARTS:
         if tuning.get(part) not in MODES:
             raise ValueError(
                 f"tuning.{part} must be one of {', '.join(MODES)}, got {tuning.get(part)}"
             )
-
-
-def lora_options(tuning: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The LoRA options of ``part``: its own, and the common ones where it has none."""
-    lora = tuning.get("lora", {})
-    options = dict(lora.get("common", {}))
-    options |= {name: value for name, value in lora.get(part, {}).items() if value is not None}
-    known = {"rank", "alpha", "dropout", "targets"}
-    if set(options) != known:
+    if tuning.get(NEW_TOKENS) not in (None, "frozen", "full"):
         raise ValueError(
-            f"tuning.lora of {part} must give {', '.join(sorted(known))}, got "
-            f"{', '.join(sorted(options)) or 'nothing'}"
+            f"tuning.new_tokens must be frozen, full or null, got {tuning[NEW_TOKENS]}"
         )
-    if options["rank"] < 1 or not 0 <= options["dropout"] < 1:
-        raise ValueError(
-            f"tuning.lora of {part} must have rank >= 1 and dropout in 0..1, got "
-            f"{options['rank']} and {options['dropout']}"
-        )
-    return options
-
-
-def linear_layers(module: nn.Module) -> list[str]:
-    """Names of the linear layers of ``module`` but for a language model's output head."""
-    from transformers.pytorch_utils import Conv1D
-
-    rows = {child.num_embeddings for child in module.modules() if isinstance(child, nn.Embedding)}
-    inside = _attention_children(module)
-    return [
-        name
-        for name, child in module.named_modules()
-        if name not in inside
-        and (
-            isinstance(child, Conv1D)
-            or (isinstance(child, nn.Linear) and child.out_features not in rows)
-        )
-    ]
+    for option in ("lora", "also", "keep"):
+        for part in tuning.get(option) or {}:
+            if part not in PARTS and (option, part) != ("lora", "common"):
+                raise ValueError(
+                    f"tuning.{option} must name parts ({', '.join(PARTS)}), got {part}"
+                )
+    for part, options in (tuning.get("lora") or {}).items():
+        for key in options:
+            if key not in OPTIONS:
+                raise ValueError(
+                    f"tuning.lora.{part} must have options of {', '.join(OPTIONS)}, got {key}"
+                )
 
 
 def _parts(vlm: nn.Module) -> dict[str, nn.Module]:
@@ -135,48 +140,20 @@ def _parts(vlm: nn.Module) -> dict[str, nn.Module]:
     return {part: children[part] for part in PARTS if part in children}
 
 
-def _attention_children(module: nn.Module) -> set[str]:
-    """Layers inside torch's attention: it reads their weights, and would never call an adapter."""
-    return {
-        f"{name}.{child}"
-        for name, attention in attention_lora.attentions(module)
-        for child, _ in attention.named_children()
-    }
-
-
-def _add_lora(part: str, module: nn.Module, options: Mapping[str, Any]) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    everything = options["targets"] == ALL_LINEAR
-    names = linear_layers(module) if everything else list(options["targets"])
-    attentions = attention_lora.attentions(module) if everything else []
-    if not names and not attentions:
-        raise ValueError(
-            f"tuning.{part}=lora needs a linear layer, {type(module).__name__} has none; use "
-            "frozen or full"
-        )
-    for target in names:
-        _check_target(part, module, target)
-    if names:
-        config = LoraConfig(
-            r=options["rank"],
-            lora_alpha=options["alpha"],
-            lora_dropout=options["dropout"],
-            target_modules=names,
-        )
-        inject_adapter_in_model(config, module)
-    for _, attention in attentions:
-        attention_lora.adapt(attention, options["rank"], options["alpha"])
-
-
-def _check_target(part: str, module: nn.Module, target: str) -> None:
-    hits = [n for n, _ in module.named_modules() if n == target or n.endswith(f".{target}")]
-    where = f"change tuning.lora.{part}.targets"
-    if not hits:
-        raise ValueError(f"each LoRA target must be in {part}, {target} is not; {where}")
-    blind = sorted(_attention_children(module) & set(hits))
-    if blind:
-        raise ValueError(
-            f"a LoRA target must be a layer that is called, {part}.{blind[0]} inside torch's "
-            f"attention is not; {where} to {ALL_LINEAR}"
-        )
+def _named(
+    tuning: Mapping[str, Any], option: str, part: str, module: nn.Module
+) -> dict[str, nn.Module | nn.Parameter]:
+    """Modules and parameters of ``part`` that ``tuning.also`` or ``tuning.keep`` names by their end."""
+    names = (tuning.get(option) or {}).get(part) or []
+    found: dict[str, nn.Module | nn.Parameter] = {}
+    if not names:
+        return found
+    places = {**dict(module.named_parameters()), **dict(module.named_modules())}
+    for wanted in names:
+        hits = {n: p for n, p in places.items() if n == wanted or n.endswith(f".{wanted}")}
+        if not hits:
+            raise ValueError(
+                f"each name of tuning.{option}.{part} must be in {part}, {wanted} is not"
+            )
+        found |= hits
+    return found

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hdvl.bridges import Resampler
-from hdvl.bridges.resampler import sincos_table
+from hdvl.bridges.resampler import check_table, sincos_table
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,17 @@ def test_refusals() -> None:
         make(layers=0)
     with pytest.raises(ValueError, match="features must fill the grid of 4x4 patches, got 15"):
         make()(torch.randn(1, 15, 6))
+
+
+def test_stored_tables_are_checked() -> None:
+    table = sincos_table(4, 32)
+    assert check_table(table.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(check_table(table.half()), table.half())
+    with pytest.warns(UserWarning, match="pos_embed was trained: up to 0.05 off its formula"):
+        check_table(table + 0.05)
+    y_first = torch.cat((table[:, 16:], table[:, :16]), dim=1)
+    for other in (y_first, torch.randn(16, 32), table * float("nan")):
+        with pytest.raises(ValueError, match="must be the sines and cosines of the positions"):
+            check_table(other)
+    with pytest.raises(ValueError, match=r"must be of a square of positions, got \(15, 32\)"):
+        check_table(table[:15])

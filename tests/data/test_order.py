@@ -30,12 +30,22 @@ def test_ranks_share_the_sequence(world):
     ]
 
 
+@pytest.mark.parametrize("stop", [36, 31, 5, 0])
+def test_ranks_take_whole_batches_in_turn(stop):
+    whole = list(GlobalOrder(9, seed=0, stop=stop))
+    orders = [GlobalOrder(9, seed=0, stop=stop, rank=r, world=3, block=2) for r in range(3)]
+    parts = [list(order) for order in orders]
+    assert [len(order) for order in orders] == [len(part) for part in parts]
+    batches = [part[i : i + 2] for i in range(0, len(parts[0]), 2) for part in parts]
+    assert [index for batch in batches for index in batch] == whole
+
+
 def test_without_shuffling_the_order_is_that_of_the_data():
     assert list(islice(GlobalOrder(4, seed=0, stop=99, shuffle=False), 6)) == [0, 1, 2, 3, 0, 1]
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="length and block must be at least 1, got 0 and 1"):
         GlobalOrder(0, seed=0, stop=1)
     with pytest.raises(ValueError, match=r"rank must be in 0..1, got 2"):
         GlobalOrder(1, seed=0, stop=1, rank=2, world=2)

@@ -208,3 +208,19 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 def test_without_weights_it_is_random() -> None:
     encoder = TransformersEncoder.from_pretrained(name="clip_vision_model", config=TINY, **HALF)
     assert encoder.grid == (4, 4)
+
+
+def test_a_norm_of_its_own_behind_the_chosen_block() -> None:
+    """XVERSE-V's: it starts as weight 1 and bias 0, and computes in float32 also in bfloat16."""
+    torch.manual_seed(0)
+    plain = make("clip_vision_model", select_layer=-2)
+    normed = make("clip_vision_model", select_layer=-2, feature_norm=True)
+    missing = {"feature_norm.weight", "feature_norm.bias"}
+    assert set(normed.state_dict()) - set(plain.state_dict()) == missing
+    normed.model.load_state_dict(plain.model.state_dict())
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    bare = plain(pixels)
+    torch.testing.assert_close(normed(pixels), nn.functional.layer_norm(bare, (48,), eps=1e-5))
+    half = normed.feature_norm.to(torch.bfloat16)(bare.bfloat16())
+    wanted = nn.functional.layer_norm(bare.bfloat16().float(), (48,), eps=1e-5).bfloat16()
+    assert torch.equal(half, wanted)

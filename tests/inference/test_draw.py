@@ -31,6 +31,14 @@ def test_an_outline_surrounds_its_box() -> None:
     assert not coloured(source).any()  # a copy
 
 
+def test_a_quadrilateral_is_drawn_along_its_edges() -> None:
+    points = ((100.0, 30.0), (150.0, 80.0), (100.0, 130.0), (50.0, 80.0))
+    drawn = draw_boxes(blank(), [GroundedBox("", (50.0, 30.0, 150.0, 130.0), points=points)])
+    marks = coloured(drawn)
+    assert marks[54:57, 73:78].any() and marks[30, 100] and not marks[80, 100]
+    assert not marks[30:40, 50:60].any() and not marks[120:130, 140:150].any()  # corners of its box
+
+
 def test_equal_labels_share_a_colour() -> None:
     boxes = [
         GroundedBox(label=name, box=(10.0, y, 60.0, y + 20.0))

@@ -1,5 +1,6 @@
 """Chat, history, batches and streams of one model agree with each other and with the plain forward."""
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,12 @@ def test_every_kind_of_picture(pipe: Pipeline, tmp_path: Path) -> None:
     image = picture(0)
     path = tmp_path / "图 1.png"
     image.save(path)
-    kinds: list[Any] = [image, path, str(path), path.read_bytes(), np.asarray(image)]
+    url = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    kinds: list[Any] = [image, path, str(path), path.read_bytes(), np.asarray(image), url]
     answers = [pipe.chat("What?", images=kind, max_new_tokens=6).text for kind in kinds]
     answers += [pipe.chat("What?", images=[kind], max_new_tokens=6).text for kind in kinds]
+    items = [{"image": url}, {"text": "What?"}]
+    answers.append(pipe.chat(items, max_new_tokens=6).text)
     assert len(set(answers)) == 1
 
 
@@ -159,6 +163,48 @@ def test_draw(parrot: Pipeline) -> None:
     assert drawn.tobytes() != answer.picture().tobytes()
     with pytest.raises(ValueError, match=r"image_index must be in 0..0, got 1"):
         answer.draw(1)
+
+
+def test_answers_with_boxes_that_are_none(parrot: Pipeline) -> None:
+    """The published drawing raises on these; here they are given back and the rest is drawn."""
+    text = "<ref>cup</ref><box>(1,2),(3)</box><box>(100,250),(500,750)</box><quad>(1,2)</quad>"
+    say(parrot, text)
+    answer = parrot.chat("where?", images=[picture(1), picture(0)])
+    assert answer.malformed == ("<box>(1,2),(3)</box>", "<quad>(1,2)</quad>")
+    (cup,) = answer.boxes
+    assert cup.label == "cup" and cup.image == 1  # the last picture, as nothing else is said
+    assert answer.draw().size == SIZES[0]
+    assert answer.draw().tobytes() == answer.draw(1).tobytes() != answer.picture(1).tobytes()
+    assert answer.draw(0).tobytes() == answer.picture(0).tobytes()
+
+
+def test_a_box_that_the_prompt_began(parrot: Pipeline) -> None:
+    say(parrot, "(100,250),(500,750)</box>")
+    answer = parrot.chat("<ref>the cup</ref><box>", images=picture(0))
+    assert answer.text == "(100,250),(500,750)</box>" and not answer.malformed
+    assert answer.boxes == (GroundedBox(label="the cup", box=(7.0, 10.0, 35.0, 30.0)),)
+
+
+def test_an_answer_that_reaches_max_new_tokens_is_whole(parrot: Pipeline) -> None:
+    """Published Qwen-VL drops the last token then, and counts characters of the prompt to cut it."""
+    say(parrot, "Soup", end="")
+    assert parrot.chat("cafe\u0301?", images=picture(0), stop=["none"]).text == "Soup"
+
+
+def test_answers_go_into_the_history_as_they_are(parrot: Pipeline) -> None:
+    """The published XVERSE-V page writes ``\\<`` for ``<`` into the next prompt."""
+    say(parrot, "<b> & <ref>x</ref>")
+    answer = parrot.chat("?")
+    assert answer.text == answer.history[-1].text == "<b> & <ref>x</ref>"
+
+
+def test_the_callers_stop_strings_stay_as_they_are(parrot: Pipeline) -> None:
+    """Published Qwen-VL adds to the list that it is given."""
+    stop = ["\nUser:"]
+    calls = say(parrot, "Soup")
+    parrot.chat("?", stop=stop)
+    parrot.generate([(Message("user", "?"),)], stop=stop)
+    assert stop == ["\nUser:"] and len(calls) == 2
 
 
 def test_stop_strings_are_cut(parrot: Pipeline) -> None:

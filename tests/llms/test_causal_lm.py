@@ -43,7 +43,7 @@ def test_the_configured_models(name: str) -> None:
     assert llm.width == config.hidden_size == {"small": 192}.get(name, 64)
     assert config.model_type == {"tiny_llama": "llama", "small": "qwen3"}.get(name, "qwen2")
     assert llm.rows == len(llm.tokenizer)
-    assert config._attn_implementation == "sdpa"
+    assert config._attn_implementation == "hdvl_segments"
     tied = llm.model.get_input_embeddings().weight is llm.model.get_output_embeddings().weight
     assert tied == (name != "tiny_llama")
     if name == "small":
@@ -267,6 +267,6 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"config must name a model_type.*\['hidden_size'\]"):
         CausalLM.from_config(config={"hidden_size": 3})
     with pytest.raises(ValueError, match="must hold the tokenizer's 512 tokens, got 100 rows"):
-        make(vocab_size=100)
+        make(vocab_size=100).add_tokens(["<box>"])
     with pytest.raises(ValueError, match=r"model folder must exist, got '\./nowhere'"):
         CausalLM.from_pretrained("./nowhere")

@@ -111,3 +111,17 @@ def test_a_missing_folder() -> None:
 def test_read_texts(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a\n图\n", encoding="utf-8")
     assert read_texts(str(tmp_path / "t.txt")) == ["a", "图"]
+
+
+def test_padding_and_end_in_place_of_the_files(tmp_path: Path) -> None:
+    """XVERSE-V pads with ``<pad>`` and ends with ``<|endoftext|>``, ids 1 and 3, which nothing says."""
+    special = ["<unk>", "<pad>", "<|startoftext|>", "<|endoftext|>"]
+    built = build_tokenizer(special_tokens=special, pad_token="<unk>", eos_token="<|startoftext|>")
+    save_tokenizer(built, tmp_path)
+    loaded = load_tokenizer(tmp_path, pad_token="<pad>", eos_token="<|endoftext|>")
+    assert (loaded.pad_token_id, loaded.eos_token_id) == (1, 3)
+    assert len(loaded) == len(built)
+    with pytest.raises(
+        ValueError, match=r"pad_token must be a token of the tokenizer in .*'<hole>'"
+    ):
+        load_tokenizer(tmp_path, pad_token="<hole>")

@@ -1,13 +1,23 @@
 """Boxes to text and back."""
 
 import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 
 from hdvl.protocols import Box, BoxCodec, GroundedBox
 from hdvl.templates import Absolute, Norm1000, Unit
 
-CODECS = [Norm1000(), Norm1000(divisor=999), Unit(), Unit(digits=2), Absolute()]
+CODECS = [
+    Norm1000(),
+    Norm1000(divisor=999),
+    Norm1000(form="lists"),
+    Unit(),
+    Unit(digits=2),
+    Absolute(),
+]
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -60,6 +70,36 @@ def test_several_boxes_share_a_label() -> None:
     assert [f.label for f in found] == ["a cat", "and a dog"]
 
 
+def test_quadrilaterals_keep_their_points() -> None:
+    text = "<ref>出口</ref><quad>(100,200),(300,210),(290,400),(90,390)</quad> and <quad>bad</quad>"
+    boxes, errors = Norm1000().decode_with_errors(text, [(1000, 500)])
+    points = ((100.0, 100.0), (300.0, 105.0), (290.0, 200.0), (90.0, 195.0))
+    assert boxes == [GroundedBox("出口", (90.0, 100.0, 300.0, 200.0), points=points)]
+    assert errors == ["<quad>bad</quad>"]
+    outside = Norm1000(divisor=999).decode("<quad>(-5,0),(999,1200),(1,1),(2,2)</quad>", [(64, 32)])
+    assert outside[0].points[:2] == ((0.0, 0.0), (64.0, 32.0))
+    assert Norm1000(quads=True).tokens[4:] == ("<quad>", "</quad>")
+
+
+def test_internvls_lists() -> None:
+    codec = Norm1000(form="lists")
+    text = codec.encode((100, 50, 300, 100), 1000, 500, label="cat")
+    assert text == "<ref>cat</ref><box>[[100, 100, 300, 200]]</box>"
+    several = "<ref>cats</ref><box>[[1, 2, 3, 4], [5, 6, 7, 8]]</box><box>[9, 10, 11, 12]</box>"
+    found = Norm1000().decode(several, [(1000, 1000)])
+    assert [f.box for f in found] == [(1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12)]
+    assert {f.label for f in found} == {"cats"}
+    assert codec.decode("Image-1: <box>[[0, 0, 1, 1]]</box>", [(10, 10)] * 2)[0].image == 0
+
+
+def test_drawing_divides_by_1000_and_scoring_by_999() -> None:
+    """Published for Qwen-VL: the two differ by a thousandth of the side."""
+    text, sizes = "<box>(0,0),(999,500)</box>", [(2000, 1000)]
+    drawn, scored = Norm1000().decode(text, sizes)[0], Norm1000(divisor=999).decode(text, sizes)[0]
+    assert drawn.box == (0, 0, 1998, 500)
+    assert scored.box == pytest.approx((0, 0, 2000, 500.5005))
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_pictures_are_numbered_from_one_in_text(codec: Norm1000 | Unit | Absolute) -> None:
     sizes = [(100, 100), (200, 200), (400, 400)]
@@ -84,6 +124,11 @@ def test_pictures_are_numbered_from_one_in_text(codec: Norm1000 | Unit | Absolut
         ("<ref>x<box>(1,2),(3,4)</box>", ["<ref>"]),
         ("Picture 5: <box>(1,2),(3,4)</box>", ["<box>(1,2),(3,4)</box>"]),
         ("<ref>a</ref> no box", []),
+        ("<quad>(1,2),(3,4)</quad>", ["<quad>(1,2),(3,4)</quad>"]),
+        ("<quad>(1,2),(3,4),(5,6),(7,8)</box>", ["<quad>(1,2),(3,4),(5,6),(7,8)"]),
+        ("<box>[[1, 2, 3]]</box>", ["<box>[[1, 2, 3]]</box>"]),
+        ("<box>[[1, 2, 3, 4], [5]]</box>", ["<box>[[1, 2, 3, 4], [5]]</box>"]),
+        ("<box>1,2,3,4</box>", ["<box>1,2,3,4</box>"]),
         ("", []),
     ],
 )
@@ -126,9 +171,12 @@ def test_no_picture_no_box() -> None:
     ]
 
 
-def test_bad_values() -> None:
+def test_bad_values(unchecked: Callable[[], AbstractContextManager[None]]) -> None:
     with pytest.raises(ValueError, match="divisor must be 999 or 1000, got 100"):
         Norm1000(divisor=100)
+    form: Any = "polar"
+    with unchecked(), pytest.raises(ValueError, match="form must be corners or lists, got 'polar'"):
+        Norm1000(form=form)
     with pytest.raises(ValueError, match="digits must be at least 1, got 0"):
         Unit(digits=0)
     with pytest.raises(ValueError, match="at least 1x1, got 0x5"):

@@ -233,3 +233,17 @@ def test_it_comes_from_a_folder(tmp_path: Any) -> None:
     tokenizer.save_pretrained(tmp_path)
     loaded = TokenizerTemplate.from_pretrained(str(tmp_path))
     assert loaded.render(CONVERSATIONS["turns"]) == template.render(CONVERSATIONS["turns"])
+
+
+def test_templates_that_read_parts_only() -> None:
+    source = (
+        "{% for m in messages %}<{{ m.role }}>{% for part in m.content if part.type == 'text' %}"
+        "{{ part.text }}{% endfor %}</s>{% endfor %}"
+    )
+    told = {"chat_template": source, "control": ["</s>"], "image_token": IMAGE}
+    talk = [Message("user", "A <image>?", images=("a",)), Message("assistant", "Yes.")]
+    rendered = TokenizerTemplate(**told, parts=True).render(talk)
+    assert rendered.text == f"<user>A {IMAGE}?</s><assistant>Yes.</s>"
+    assert [rendered.text[a:b] for a, b in rendered.spans] == ["Yes.</s>"]
+    with pytest.raises(ValueError, match="cannot be proven"):
+        TokenizerTemplate(**told).render(talk)

@@ -52,6 +52,34 @@ def test_xverse_without_a_system_turn_is_its_evaluation_prompt() -> None:
     assert text == "Human: <ImageHere>\nWhat is this?\nAssistant: "
 
 
+@pytest.mark.parametrize("kind", ["byte_level", "trimmed"])
+@pytest.mark.parametrize(
+    "text", ["<image>\nWhat?", "<image><image>", "A <image> b <image>", "<image>", "none"]
+)
+def test_xverses_segments_are_tokenised_on_their_own(
+    text: str, kind: str, tokenizer_for: Callable[..., Any]
+) -> None:
+    """Also pictures side by side, first or last, where the published training loses its place."""
+    template = Xverse(system="")
+    tokenizer = tokenizer_for(template, kind)
+    count = text.count("<image>")
+    messages = [Message("user", text, ("a",) * count)]
+    ids = encode(template, tokenizer, messages, [3] * count, add_generation_prompt=True).ids
+    segments = f"Human: {text}\nAssistant: ".split("<image>")
+    image = tokenizer.convert_tokens_to_ids("<ImageHere>")
+    expected = tokenizer(segments[0])["input_ids"]
+    for segment in segments[1:]:
+        expected += [image] * 3 + tokenizer(segment)["input_ids"]
+    assert ids.tolist() == expected
+
+
+def test_xverses_first_answer_begins_at_the_left() -> None:
+    """No newline before "Human:", which the published text-only evaluation writes."""
+    messages = [Message("user", "Q1"), Message("assistant", "A1"), Message("user", "Q2")]
+    text = Xverse(system="").render(messages, add_generation_prompt=True).text
+    assert text == "Human: Q1\nAssistant: A1<|endoftext|>Human: Q2\nAssistant: "
+
+
 def test_chatml() -> None:
     rendered = ChatML(system="Be brief.").render(TURNS[:2])
     assert rendered.text == (

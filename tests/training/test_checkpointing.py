@@ -39,10 +39,10 @@ def test_a_file_that_was_being_written_is_ignored(tmp_path: Path) -> None:
 
 
 def test_seeds_of_steps_differ() -> None:
-    seeds = {step_seed(s, c, r) for s in range(3) for c in range(10) for r in range(3)}
+    seeds = {step_seed(s, c, (r, 1)) for s in range(3) for c in range(10) for r in range(3)}
     assert len(seeds) == 90
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert step_seed(0, 1, 2) == step_seed(0, 1, 2)
+    assert step_seed(0, 1, (2,)) == step_seed(0, 1, (2,))
 
 
 def test_wrong_interval_is_named(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from hdvl.config import build, from_plain
+from hdvl.config import build, compose, from_plain
 from hdvl.model import VLM
-from hdvl.training.estimate import Cost, measure, memory, without_weights
+from hdvl.training.estimate import Cost, measure, memory, on_meta, without_weights
+from hdvl.training.recompute import recompute
 from hdvl.training.tuning import PARTS, apply_tuning
 
 TILE, WIDTH, EMBEDDING, TEXT = 32, 16, 32, 10
@@ -50,7 +51,9 @@ def planned(**modes: str) -> tuple[VLM, Cost, int]:
     """A model on meta, its cost for two tiles, and the visual tokens."""
     with torch.device("meta"):
         vlm: VLM = build(from_plain(MODEL))
-        apply_tuning(vlm, {part: modes.get(part, "frozen") for part in PARTS})
+        vlm.requires_grad_(False)
+        if modes:
+            apply_tuning(vlm, {part: modes.get(part, "frozen") for part in PARTS})
     plan = vlm.tiler.plan(2 * TILE, TILE)
     return vlm, measure(vlm, plan, text_tokens=TEXT), vlm.merger.token_count(plan)
 
@@ -89,17 +92,30 @@ def test_nothing_trains_nothing_is_kept() -> None:
     assert cost.step == sum(cost.forward.values())
 
 
+def test_recomputed_blocks_keep_less_and_cost_more() -> None:
+    vlm = on_meta(compose("encoder=tiny", "llm=tiny").model)
+    plan = vlm.tiler.plan(448, 448)
+    plain = measure(vlm, plan, text_tokens=64)
+    recompute(vlm, ["encoder", "llm"])
+    again = measure(vlm, plan, text_tokens=64)
+    inputs = 2 * 4 * plan.count * 49 * 48  # of two blocks of the encoder, at the least
+    assert inputs < again.saved < 0.5 * plain.saved
+    assert 1.15 < again.step / plain.step < 1.34
+
+
 def test_memory(full: tuple[VLM, Cost, int]) -> None:
     vlm, cost, _ = full
     count = sum(p.numel() for p in vlm.parameters())
-    needed = memory(vlm, cost=cost, batch_size=3, precision="32-true")
+    needed = memory(vlm, saved=3 * cost.saved, precision="32-true")
     assert (needed.weights, needed.gradients, needed.optimizer) == (4 * count, 4 * count, 8 * count)
     assert needed.activations == 3 * cost.saved
     assert needed.total == 16 * count + 3 * cost.saved
-    mixed = memory(vlm, cost=cost, batch_size=3, precision="bf16-mixed")
+    mixed = memory(vlm, saved=3 * cost.saved, precision="bf16-mixed")
     assert (mixed.weights, mixed.activations) == (4 * count, needed.activations // 2)
-    half = memory(vlm, cost=cost, batch_size=1, precision="bf16-true")
+    half = memory(vlm, saved=cost.saved, precision="bf16-true")
     assert half.optimizer == 4 * count
+    shared = memory(vlm, saved=0, precision="32-true", shards=4, gathered=7)
+    assert (shared.weights, shared.gradients, shared.optimizer) == (count + 7, count, 2 * count)
 
 
 def test_no_weights_are_read(tmp_path: Any) -> None:

@@ -51,6 +51,7 @@ def test_lines_and_logged_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     )
     module = nn.Linear(1, 2, bias=False)
     module.step_numbers = {"tiles": 5.0, "tokens": 75.0, "padded_tokens": 25.0}
+    module.step_loss = torch.tensor(0.5)
     module.weight.grad = torch.tensor([[3.0], [4.0]])
     progress, groups = Progress(interval=0), optimizer()
     progress.on_train_start(trainer, module)

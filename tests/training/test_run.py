@@ -2,92 +2,30 @@
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from omegaconf import OmegaConf
-from PIL import Image
 
 from hdvl.checkpoints import load_folder
-from hdvl.config import compose
-from hdvl.data.module import ChatData
 from hdvl.model import VLM
-from hdvl.processor import Processor
-from hdvl.protocols import Message
 from hdvl.training.metrics import read_metrics
 from hdvl.training.run import Stopped, resumed, run
+from tests.training import runs
+from tests.training.runs import Colours, Feeder
 
 pytestmark = [
     # Lightning's own, outside of the part that run() silences.
     pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning"),
 ]
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255,) * 3}
-
-
-class Colours:
-    """Pictures of one colour, and its name as the answer; something may happen at one of them."""
-
-    def __init__(self, at: int = -1, happens: Callable[[], None] = lambda: None) -> None:
-        self.calls, self.at, self.happens = 0, at, happens
-
-    def __len__(self) -> int:
-        return 10
-
-    def __getitem__(self, index: int) -> list[Message]:
-        self.calls += 1
-        if self.calls == self.at:
-            self.happens()
-        name = list(COLOURS)[index % 4]
-        image = Image.new("RGB", (32 + 32 * (index % 2), 32), COLOURS[name])
-        return [Message("user", "Colour?", (image,)), Message("assistant", name)]
-
-
-class Feeder:
-    """Gives the data module of every stage; all draw from one list of colours."""
-
-    def __init__(self, colours: Colours | None = None) -> None:
-        self.colours = colours or Colours()
-
-    def __call__(self, config: Any, vlm: VLM, *, seed: int) -> ChatData:
-        return ChatData(
-            train=self.colours,
-            processor=Processor.of(vlm),
-            batch_size=2,
-            num_workers=0,
-            seed=seed,
-        )
 
 
 def config(folder: Path, *overrides: str) -> dict[str, Any]:
     """Two stages of five steps: the bridge with dropout in its LoRA, then everything."""
-    composed = compose(
-        "encoder=conv_stem",
-        "encoder.tile_size=32",
-        "encoder.width=16",
-        "encoder.stem_width=8",
-        "encoder.depth=1",
-        "tiler.tile_size=32",
-        "tiler.stride=32",
-        "tiler.multiple_of=32",
-        "llm.config.hidden_size=32",
-        "llm.config.intermediate_size=32",
-        "llm.config.num_hidden_layers=1",
-        "llm.tokenizer.vocab_size=320",
-        "+llm.config.attention_dropout=0.1",
-        "trainer.max_steps=5",
-        "trainer.accelerator=cpu",
-        "trainer.log_every_n_steps=1",
-        "trainer.accumulate_grad_batches=2",
-        "callbacks.checkpoints.every_n_steps=2",
-        f"run_dir={folder}",
-        *overrides,
-    )
-    plain: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)
+    plain = runs.config(folder, *overrides)
     plain["stages"] = [
         {"name": "align", "tuning": {"encoder": "frozen", "llm": "lora"}},
         {"name": "all", "optimizer": {"groups": {"bridge": {"lr": 1e-3}}}},
@@ -118,11 +56,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_a_model_and_its_papers(whole: Path) -> None:
     assert isinstance(load_folder(whole / "model"), VLM)
     assert yaml.safe_load((whole / "train.yaml").read_text())["trainer"]["max_steps"] == 5
+    stored = yaml.safe_load((whole / "model" / "config.yaml").read_text())
+    assert stored.keys() == {"format", "model"}, "folders of a run mean nothing elsewhere"
     for stage in ("1-align", "2-all"):
         assert list((whole / stage).glob("events.*"))
         state = torch.load(whole / stage / "checkpoints" / "last.ckpt", weights_only=True)
         assert state["global_step"] == 5
-        assert state["ChatData"] == {"consumed": 20}
+        assert state["ChatData"] == {"consumed": 20, "length": 10, "step": 4}
         assert (whole / stage / "checkpoints" / "previous.ckpt").exists()
 
 

@@ -7,10 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from hdvl.training.tuning import PARTS, apply_tuning, has_lora, merge_lora, set_modes
+from hdvl.training.tuning import (
+    PARTS,
+    apply_tuning,
+    has_lora,
+    merge_lora,
+    moves_buffer,
+    set_modes,
+)
 
 LORA = {"common": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": "all-linear"}}
-MODES = ("frozen", "full", "lora")
+MODES = ("frozen", "full", "lora", "dora")
 
 
 def tuning(**modes: str) -> dict[str, Any]:
@@ -51,7 +58,7 @@ def test_exactly_the_declared_parts_move(vlm: Any, modes: tuple[str, str, str]) 
         names = {name for name in moved if name.startswith(f"{part}.")}
         if chosen[part] == "frozen":
             assert not names
-        elif chosen[part] == "lora":
+        elif chosen[part] in ("lora", "dora"):
             assert names and all("lora_" in name for name in names)
         else:
             assert {n.split(".", 1)[1] for n in names} >= {
@@ -86,6 +93,9 @@ def test_merged_model_takes_a_new_tuning(vlm: Any) -> None:
     apply_tuning(vlm, tuning(llm="lora"))
     with pytest.raises(ValueError, match="the model has adapters already; merge_lora"):
         apply_tuning(vlm, tuning(llm="full"))
+    merge_lora(vlm)
+    apply_tuning(vlm, tuning(llm="dora"))
+    assert len([name for name in vlm.llm.state_dict() if "lora_A" in name]) == 2
     merge_lora(vlm)
     apply_tuning(vlm, tuning(llm="full"))
     assert all(parameter.requires_grad for parameter in vlm.llm.parameters())
@@ -145,7 +155,7 @@ def test_own_lora_options_come_before_the_common_ones(vlm: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"llm": "lora8"}, "tuning.llm must be one of frozen, full, lora, got lora8"),
+        ({"llm": "lora8"}, "tuning.llm must be one of frozen, full, lora, dora, qlora, got lora8"),
         ({"vision": "full"}, r"tuning must name parts \(encoder, .*\) or lora, got vision"),
         ({"lora": {}}, "tuning.lora of llm must give alpha, dropout, rank, targets, got nothing"),
         ({"lora": {"common": LORA["common"] | {"rank": 0}}}, "must have rank >= 1 and dropout"),
@@ -163,3 +173,61 @@ def test_own_lora_options_come_before_the_common_ones(vlm: Any) -> None:
 def test_wrong_choices_are_named(vlm: Any, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         apply_tuning(vlm, tuning(llm="lora") | change)
+
+
+def test_dora_starts_as_the_identity_in_torch_attention_too(vlm: Any) -> None:
+    weight = vlm.encoder.attention.in_proj_weight.detach().clone()
+    apply_tuning(vlm, tuning(encoder="dora"))
+    assert vlm.encoder.attention.in_proj_weight.equal(weight)
+    assert "parametrizations.in_proj_weight.0.lora_magnitude" in vlm.encoder.attention.state_dict()
+    for _ in range(3):
+        train_step(vlm)
+    adapted = vlm.encoder.attention.in_proj_weight.detach().clone()
+    matrix = vlm.encoder.attention.parametrizations.in_proj_weight[0]
+    lengths = adapted.norm(dim=1)
+    torch.testing.assert_close(lengths, matrix.lora_magnitude.detach())
+    assert not lengths.allclose(weight.norm(dim=1))
+    merge_lora(vlm)
+    assert vlm.encoder.attention.in_proj_weight.equal(adapted)
+
+
+def test_dropout_inside_torch_attention_is_refused(vlm: Any) -> None:
+    chosen = tuning(encoder="lora") | {"lora": {"common": LORA["common"] | {"dropout": 0.1}}}
+    with pytest.raises(ValueError, match=r"tuning\.lora\.encoder\.dropout must be 0 .*, got 0\.1"):
+        apply_tuning(vlm, chosen)
+
+
+def test_named_layers_train_though_their_part_does_not(vlm: Any) -> None:
+    chosen = tuning(llm="lora", encoder="frozen") | {
+        "also": {"llm": ["embed_tokens", "lm_head"], "encoder": ["cls_token"]}
+    }
+    apply_tuning(vlm, chosen)
+    full = {n for n, p in vlm.named_parameters() if p.requires_grad and "lora_" not in n}
+    assert full == {"encoder.cls_token", "llm.embed_tokens.weight", "llm.lm_head.weight"}
+
+
+def test_named_layers_stay_though_their_part_trains(vlm: Any) -> None:
+    chosen = tuning(encoder="full") | {"keep": {"encoder": ["batch_norm", "blocks.0.fc.weight"]}}
+    apply_tuning(vlm, chosen)
+    kept = {n for n, p in vlm.encoder.named_parameters() if not p.requires_grad}
+    assert kept == {"batch_norm.weight", "batch_norm.bias", "blocks.0.fc.weight"}
+    assert not vlm.encoder.batch_norm.training and vlm.encoder.norm.training
+    before = snapshot(vlm)
+    train_step(vlm)
+    assert vlm.encoder.batch_norm.running_mean.equal(before["encoder.batch_norm.running_mean"])
+    assert not moves_buffer(vlm, chosen, "encoder.batch_norm.running_mean")
+    assert moves_buffer(vlm, tuning(encoder="full"), "encoder.batch_norm.running_mean")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"new_tokens": "lora"}, "tuning.new_tokens must be frozen, full or null, got lora"),
+        ({"also": {"vision": ["x"]}}, r"tuning.also must name parts \(.*\), got vision"),
+        ({"lora": {"common": {}, "head": {}}}, r"tuning.lora must name parts \(.*\), got head"),
+        ({"keep": {"llm": ["head"]}}, "each name of tuning.keep.llm must be in llm, head is not"),
+    ],
+)
+def test_wrong_names_are_named(vlm: Any, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_tuning(vlm, tuning(llm="full") | change)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import hdvl.data.synthetic.words as words
 from hdvl.data.synthetic.documents import Document
+from hdvl.data.synthetic.page import Glyph
 
 
 @lru_cache(maxsize=1)
@@ -30,17 +31,47 @@ def token_labels(
     """
     width, height = document.image.size
     labels = torch.zeros(height // token[0], width // token[1], slots, dtype=torch.long)
-    places: dict[tuple[int, int], list[tuple[int, float, int]]] = {}
+    for (row, col), found in _by_token(document, token).items():
+        order = sorted(found, key=lambda glyph: (round(sum(glyph.box[1::2]) / 2), glyph.box[0]))
+        chars = [classes()[glyph.char] for glyph in order[:slots]]
+        labels[row, col, : len(chars)] = torch.tensor(chars)
+    return labels
+
+
+def token_boxes(
+    document: Document, *, token: tuple[int, int] = (16, 16)
+) -> Float[Tensor, "rows cols four"]:
+    """The ink (x0, y0, x1, y1) of the characters whose centres lie in each token, NaN without any.
+
+    From the token's top-left corner, in tokens: 0..1 is inside, ink may reach out.
+    """
+    width, height = document.image.size
+    boxes = torch.full((height // token[0], width // token[1], 4), torch.nan)
+    for (row, col), found in _by_token(document, token).items():
+        x0, y0, x1, y1 = zip(*(glyph.ink for glyph in found), strict=True)
+        edges = (min(x0) / token[1], min(y0) / token[0], max(x1) / token[1], max(y1) / token[0])
+        boxes[row, col] = torch.tensor(edges) - torch.tensor([col, row, col, row])
+    return boxes
+
+
+def token_words(
+    document: Document, *, token: tuple[int, int] = (16, 16)
+) -> dict[tuple[int, int], set[str]]:
+    """The words, in lower case, of the characters whose centres lie in each (row, column)."""
+    found = _by_token(document, token)
+    return {place: {glyph.word.lower() for glyph in glyphs} for place, glyphs in found.items()}
+
+
+def _by_token(document: Document, token: tuple[int, int]) -> dict[tuple[int, int], list[Glyph]]:
+    """The glyphs whose centres lie in each (row, column) of tokens that lie whole on the page."""
+    rows, cols = document.image.height // token[0], document.image.width // token[1]
+    places: dict[tuple[int, int], list[Glyph]] = {}
     for glyph in document.glyphs:
         x0, y0, x1, y1 = glyph.box
-        x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        place = int(y) // token[0], int(x) // token[1]
-        places.setdefault(place, []).append((round(y), x, classes()[glyph.char]))
-    for (row, col), found in places.items():
-        if 0 <= row < labels.shape[0] and 0 <= col < labels.shape[1]:
-            chars = [char for _, _, char in sorted(found)[:slots]]
-            labels[row, col, : len(chars)] = torch.tensor(chars)
-    return labels
+        row, col = int((y0 + y1) / 2) // token[0], int((x0 + x1) / 2) // token[1]
+        if 0 <= row < rows and 0 <= col < cols:
+            places.setdefault((row, col), []).append(glyph)
+    return places
 
 
 def cell_labels(
@@ -53,15 +84,14 @@ def cell_labels(
     """
     width, height = document.image.size
     rows, cols = height // cell, width // cell
-    labels = torch.zeros(rows, cols, dtype=torch.long)
-    geometry = torch.zeros(rows, cols, 3)
+    labels = [[0] * cols for _ in range(rows)]  # lists: a tensor is slow to fill number by number
+    geometry = [[(0.0, 0.0, 0.0)] * cols for _ in range(rows)]
     table = classes()
     for glyph in document.glyphs:
         x0, y0, x1, y1 = (edge / cell for edge in glyph.box)
         for row in range(max(0, round(y0)), min(rows, round(y1))):
             for col in range(max(0, round(x0)), min(cols, round(x1))):
-                labels[row, col] = table[glyph.char]
-                geometry[row, col, 0] = (x0 + x1) / 2 - (col + 0.5)
-                geometry[row, col, 1] = (y0 + y1) / 2 - (row + 0.5)
-                geometry[row, col, 2] = y1 - y0
-    return labels, geometry
+                labels[row][col] = table[glyph.char]
+                centre = (x0 + x1) / 2 - (col + 0.5), (y0 + y1) / 2 - (row + 0.5)
+                geometry[row][col] = (*centre, y1 - y0)
+    return torch.tensor(labels), torch.tensor(geometry)

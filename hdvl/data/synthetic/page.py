@@ -16,10 +16,15 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Glyph:
-    """One drawn character and its cell: advance wide, ascent to descent high, in pixels."""
+    """One drawn character, its cell (advance wide, ascent to descent high) and its ink, in pixels.
+
+    ``word`` is what it is a part of: what stands between spaces.
+    """
 
     char: str
     box: Box
+    ink: Box
+    word: str
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,14 @@ class Page:
         self.draw.text((x, y), text, font=font, fill=ink or self.ink)
         ascent, descent = font.getmetrics()
         ends = [font.getlength(text[: index + 1]) for index in range(len(text))]
-        for char, (start, end) in zip(text, pairwise([0.0, *ends]), strict=True):
+        words = [word for word in text.split(" ") for _ in range(len(word) + 1)]
+        # ``words`` has one entry more: for the space that would follow the last word.
+        for char, word, (start, end) in zip(text, words, pairwise([0.0, *ends]), strict=False):
             if not char.isspace():
                 cell = (x + start, float(y), x + end, float(y + ascent + descent))
-                self.glyphs.append(Glyph(char, cell))
+                left, top, right, bottom = font.getbbox(char)
+                inked = (x + start + left, float(y + top), x + start + right, float(y + bottom))
+                self.glyphs.append(Glyph(char, cell, inked, word))
         left, top, right, bottom = font.getbbox(text)
         return float(x + left), float(y + top), float(x + right), float(y + bottom)
 

@@ -1,7 +1,15 @@
 """Dense labels: the class and the place of the glyph in every cell."""
 
+import torch
+
 from hdvl.data.synthetic import SyntheticDocuments
-from hdvl.data.synthetic.cells import cell_labels, classes, token_labels
+from hdvl.data.synthetic.cells import (
+    cell_labels,
+    classes,
+    token_boxes,
+    token_labels,
+    token_words,
+)
 
 
 def test_labels_name_the_glyph_over_the_centre_of_a_cell():
@@ -35,6 +43,32 @@ def test_token_labels_hold_the_characters_of_a_token_in_reading_order():
     assert {row for row in rows if row} <= said
     narrow = token_labels(document, token=(16, 16), slots=4)
     assert int((narrow > 0).sum()) >= 0.95 * len(document.glyphs)
+
+
+def test_token_boxes_are_the_ink_of_the_characters_of_a_token():
+    document = SyntheticDocuments(seed=0, width=(320, 320), height=(240, 240), entries=(3, 5))[0]
+    boxes = token_boxes(document, token=(16, 16))
+    written = token_labels(document, token=(16, 16))[..., 0] > 0
+    assert boxes.shape == (15, 20, 4)
+    assert (boxes[..., 0].isfinite() == written).all()
+    grey = torch.frombuffer(bytearray(document.image.convert("L").tobytes()), dtype=torch.uint8)
+    grey = grey.view(240, 320)
+    paper = grey.flatten().mode().values
+    for row, col in written.nonzero().tolist():
+        x0, y0, x1, y1 = (boxes[row, col] + torch.tensor([col, row, col, row])).mul(16).tolist()
+        ink = grey[int(y0) : int(y1) + 1, int(x0) : int(x1) + 1] != paper
+        assert ink.any() and x0 < x1 and y0 < y1
+        assert ink[0].any() or ink[1].any()  # the box begins where the ink does
+
+
+def test_token_words_are_the_words_that_a_token_is_part_of():
+    document = SyntheticDocuments(seed=1, width=(320, 320), height=(240, 240), chinese=0.0)[0]
+    found = token_words(document, token=(16, 16))
+    spelled = {word for line in document.lines for word in line.lower().split()}
+    assert set().union(*found.values()) == spelled
+    assert set(found) == {
+        tuple(place) for place in (token_labels(document)[..., 0] > 0).nonzero().tolist()
+    }
 
 
 def test_every_glyph_of_many_documents_has_a_class():

@@ -1,0 +1,81 @@
+"""Whether an exported processor reads a conversation as hdvl does: the same ids, the same pixels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hdvl.checkpoints.preprocessing import golden_picture
+from hdvl.model import VLM
+from hdvl.processor import Processor
+from hdvl.protocols import Message
+
+SIZES = ((640, 420), (97, 61))
+"""Wide pictures: tall ones are resized in another order by some versions of Pillow, not by hdvl."""
+
+LIMIT = 2.5 / 255 / 0.2
+"""Most that a normalised pixel may differ: two grey levels, and some rounding."""
+
+
+def disagreements(vlm: VLM, folder: Path) -> list[str]:
+    """In what the processor in ``folder`` and ``vlm`` differ on a probe conversation; maybe nothing."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folder)
+    images = [Image.fromarray(golden_picture(*size)) for size in SIZES]
+    talk = [
+        Message("user", "What is this?\nSay: 合计", images=(images[0],)),
+        Message("assistant", "A page."),
+        Message("user", "And this?", images=(images[1],)),
+    ]
+    ours = Processor.of(vlm)(talk, add_generation_prompt=True)
+    theirs = read(processor, talk)
+    found = []
+    ids = theirs["input_ids"][0].tolist()
+    if ids != ours.ids.tolist():
+        first = next(
+            (i for i, (a, b) in enumerate(zip(ids, ours.ids.tolist(), strict=False)) if a != b), -1
+        )
+        found.append(
+            f"ids differ: {len(ids)} against {len(ours.ids)}, first at {first}: "
+            f"{processor.tokenizer.decode(ids[max(0, first - 4) : first + 4])!r}"
+        )
+    own = vlm.encoder.pixels(ours.pixels, torch.float32)  # type: ignore[attr-defined]
+    pixels = tiles_of(theirs["pixel_values"], [plan.count for plan in ours.plans])
+    if pixels.shape != own.shape:
+        found.append(f"tiles differ: {tuple(pixels.shape)} against {tuple(own.shape)}")
+    elif (worst := float((pixels - own).abs().max())) > LIMIT:
+        found.append(f"pixels differ by {worst:.3f}")
+    return found
+
+
+def read(processor: Any, talk: Sequence[Message], **options: Any) -> Any:
+    """What a processor of transformers makes of ``talk``, its pictures in front of the text."""
+    messages = [
+        {
+            "role": message.role,
+            "content": [
+                *({"type": "image", "image": image} for image in message.images),
+                {"type": "text", "text": message.text},
+            ],
+        }
+        for message in talk
+    ]
+    return processor.apply_chat_template(
+        messages,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+        **options,
+    )
+
+
+def tiles_of(pixels: Tensor, counts: Sequence[int]) -> Tensor:
+    """Tiles behind each other, whether a processor padded them picture by picture or not."""
+    if pixels.ndim == 5:
+        return torch.cat([part[:count] for part, count in zip(pixels, counts, strict=True)])
+    return pixels

@@ -1,0 +1,123 @@
+"""A template of hdvl as the Jinja chat template of a processor of transformers.
+
+Messages may be text, or lists of parts of type ``image`` and ``text``, as transformers takes them.
+"""
+
+import json
+import re
+from typing import Any
+
+from hdvl.protocols import Template
+from hdvl.templates import TokenizerTemplate
+from hdvl.templates.turns import TurnTemplate
+
+_PARTS = """\
+{%- set all = namespace(messages=[], k=0) -%}
+{%- for message in messages -%}
+  {%- set one = namespace(text='', said=false) -%}
+  {%- if message['content'] is string -%}
+    {%- set one.text = message['content'] -%}
+  {%- else -%}
+    {%- for part in message['content'] -%}
+      {%- if part['type'] == 'image' -%}
+        {%- set all.k = all.k + 1 -%}
+        {%- set one.text = one.text + SLOT -%}
+        {%- if not one.said -%}{%- set one.text = one.text + SEPARATOR -%}{%- endif -%}
+      {%- elif part['type'] == 'text' -%}
+        {%- set one.text = one.text + part['text'] -%}
+        {%- set one.said = true -%}
+      {%- else -%}
+        {{- raise_exception('parts must be of type image or text, got ' + part['type']) -}}
+      {%- endif -%}
+    {%- endfor -%}
+  {%- endif -%}
+  {%- set all.messages = all.messages + [{'role': message['role'], 'content': CONTENT}] -%}
+{%- endfor -%}
+"""
+_SYSTEM = """\
+{%- if all.messages and all.messages[0]['role'] != 'system' -%}
+  {%- set all.messages = [{'role': 'system', 'content': TEXT}] + all.messages -%}
+{%- endif -%}
+"""
+_TURNS = """\
+{{- START -}}
+{%- for message in all.messages -%}
+  {%- set content = message['content'] -%}
+  {%- if message['role'] == 'user' -%}
+    {{- USER_PREFIX + content + USER_END + SEPARATOR -}}
+  {%- elif message['role'] == 'assistant' -%}
+    {{- ASSISTANT_PREFIX + content + ASSISTANT_END + SEPARATOR -}}
+  {%- elif message['role'] == 'system' -%}
+    {%- if content -%}{{- SYSTEM_PREFIX + content + SYSTEM_END + SEPARATOR -}}{%- endif -%}
+  {%- else -%}
+    {{- raise_exception('role must be system, user or assistant, got ' + message['role']) -}}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- ASSISTANT_PREFIX -}}{%- endif -%}
+"""
+
+
+def chat_template(template: Template, *, wraps: bool) -> str:
+    """The Jinja source; ``wraps`` if the processor itself writes what stands around a picture.
+
+    Raises:
+        ValueError: a kind of template, or an option of it, that Jinja is not written for here.
+    """
+    if not isinstance(template, TurnTemplate | TokenizerTemplate):
+        raise ValueError(
+            f"template must be of fixed turns or a tokenizer's, got {type(template).__name__}"
+        )
+    head = _parts(template, wraps)
+    if template.system:
+        head += _filled(_SYSTEM, {"TEXT": _inner(template, _literal(template.system))})
+    if isinstance(template, TokenizerTemplate):
+        known = {
+            "bos_token",
+            "eos_token",
+            "unk_token",
+            "pad_token",
+            "sep_token",
+            "cls_token",
+            "mask_token",
+        }
+        told = {key: value for key, value in template.variables.items() if key not in known}
+        sets = "".join(f"{{%- set {key} = {_literal(value)} -%}}\n" for key, value in told.items())
+        return f"{head}{sets}{{%- set messages = all.messages -%}}\n{template.chat_template}"
+    if template.window is not None:
+        raise ValueError("template.window drops old turns, which a chat template cannot")
+    names = (
+        *("start", "system_prefix", "system_end", "user_prefix", "user_end"),
+        *("assistant_prefix", "assistant_end", "separator"),
+    )
+    return head + _filled(_TURNS, {n.upper(): _literal(getattr(template, n)) for n in names})
+
+
+def _parts(template: Any, wraps: bool) -> str:
+    token = template.image_token
+    slot = token if wraps else template.image_prefix + token + template.image_suffix
+    before, number, after = template.numbering.partition("{k}")
+    pieces = [f"{_literal(before)} + all.k|string + {_literal(after)}"] if number else []
+    text = {
+        "SLOT": " + ".join([*pieces, _literal(slot)]),
+        "SEPARATOR": _literal(template.image_separator),
+        "CONTENT": _inner(template, "one.text"),
+    }
+    return _filled(_PARTS, text)
+
+
+def _inner(template: Any, text: str) -> str:
+    """A message's content as the inner template reads it."""
+    parts = isinstance(template, TokenizerTemplate) and template.parts
+    return f"[{{'type': 'text', 'text': {text}}}]" if parts else text
+
+
+def _filled(source: str, values: dict[str, str]) -> str:
+    """``source`` with the names in capitals replaced, in one pass: values may hold such names."""
+    return re.sub(r"\b[A-Z]+(?:_[A-Z]+)*\b", lambda match: values[match[0]], source)
+
+
+def _literal(value: Any) -> str:
+    """A Jinja literal."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    return json.dumps(value)

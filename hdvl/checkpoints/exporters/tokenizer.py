@@ -1,0 +1,49 @@
+"""The model's tokenizer with the attributes that a processor of transformers looks for."""
+
+import tempfile
+from typing import Any
+
+from hdvl.llms import save_tokenizer
+from hdvl.model import VLM
+from hdvl.protocols import Message
+
+
+def for_processor(vlm: VLM, *, wraps: bool) -> Any:
+    """A copy of the model's tokenizer; with ``wraps`` it names the tokens around a picture.
+
+    InternVL's processor wants a token for videos too, which it looks for in every text. None is
+    added to the vocabulary for that: one that no conversation holds stands in.
+    """
+    from transformers import AutoTokenizer
+
+    template: Any = vlm.template
+    names = {"image_token": template.image_token}
+    if wraps:
+        names = {
+            "start_image_token": template.image_prefix,
+            "end_image_token": template.image_suffix,
+            "context_image_token": template.image_token,
+            "video_token": _silent_token(vlm),
+        }
+    with tempfile.TemporaryDirectory() as folder:
+        save_tokenizer(vlm.llm.tokenizer, folder)
+        return AutoTokenizer.from_pretrained(folder, extra_special_tokens=names)
+
+
+def _silent_token(vlm: VLM) -> str:
+    """A special token of the tokenizer that no conversation of the template holds.
+
+    Raises:
+        ValueError: there is none.
+    """
+    tokenizer, template = vlm.llm.tokenizer, vlm.template
+    talk = [Message("system", "a"), Message("user", "a"), Message("assistant", "a")]
+    text = template.render([*talk, Message("user", "a")], add_generation_prompt=True).text
+    spoken = {*template.special_tokens, *template.stop, template.image_token}
+    for token in (tokenizer.pad_token, tokenizer.unk_token, *tokenizer.all_special_tokens):
+        if token is not None and token not in text and token not in spoken:
+            return str(token)
+    raise ValueError(
+        "InternVL of transformers needs a special token for videos, the tokenizer has none to spare: "
+        "add one, such as <video>, with a row in the embeddings"
+    )

@@ -1,0 +1,60 @@
+"""InternLM2 (Cai et al., arXiv 2403.17297), the language model of InternVL 1.5, as the Llama that it is.
+
+It differs in names, and keeps queries, keys and values in one matrix, group by group: the queries
+that share a key, then the key, then the value.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from einops import rearrange
+from torch import Tensor
+
+from hdvl.checkpoints.importers.mapping import From
+
+_NAMES = (
+    (r"model\.embed_tokens\.", "model.tok_embeddings."),
+    (r"lm_head\.", "output."),
+    (r"(model\.layers\.\d+\.)self_attn\.o_proj\.", r"\1attention.wo."),
+    (r"(model\.layers\.\d+\.)self_attn\.[qkv]_proj\.", r"\1attention.wqkv."),
+    (r"(model\.layers\.\d+\.)mlp\.gate_proj\.", r"\1feed_forward.w1."),
+    (r"(model\.layers\.\d+\.)mlp\.up_proj\.", r"\1feed_forward.w3."),
+    (r"(model\.layers\.\d+\.)mlp\.down_proj\.", r"\1feed_forward.w2."),
+    (r"(model\.layers\.\d+\.)input_layernorm\.", r"\1attention_norm."),
+    (r"(model\.layers\.\d+\.)post_attention_layernorm\.", r"\1ffn_norm."),
+)
+
+
+def as_llama(told: Mapping[str, Any]) -> dict[str, Any]:
+    """An InternLM2 configuration as a Llama's."""
+    biased = bool(told.get("bias", False))
+    return {**told, "model_type": "llama", "attention_bias": biased, "mlp_bias": False}
+
+
+def llama_entry(target: str, config: Mapping[str, Any], *, prefix: str) -> From:
+    """What tensor ``target`` of the Llama is made of; stored names start with ``prefix``."""
+    name = target
+    for pattern, stored in _NAMES:
+        name = re.sub("^" + pattern, stored, name)
+    part = re.search(r"\.([qkv])_proj\.", target)
+    if part is None:
+        return From((prefix + name,))
+    heads = int(config["num_attention_heads"])
+    groups = int(config.get("num_key_value_heads") or heads)
+    return From((prefix + name,), _of_groups(part[1], groups, heads // groups))
+
+
+def _of_groups(part: str, groups: int, queries: int) -> Callable[[Tensor], Tensor]:
+    chosen = {
+        "q": slice(0, queries),
+        "k": slice(queries, queries + 1),
+        "v": slice(queries + 1, queries + 2),
+    }[part]
+
+    def make(value: Tensor) -> Tensor:
+        apart = rearrange(value, "(g p d) ... -> g p d ...", g=groups, p=queries + 2)
+        rows: Tensor = rearrange(apart[:, chosen], "g p d ... -> (g p d) ...")
+        return rows
+
+    return make

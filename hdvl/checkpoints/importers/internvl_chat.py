@@ -1,0 +1,243 @@
+"""InternVL-Chat as OpenGVLab published it: ``vision_model``, ``mlp1`` and ``language_model``.
+
+Chen et al., arXiv 2312.14238 (1.2 and 1.2-Plus) and 2404.16821 (dynamic tiles, tokens in raster order).
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from math import isqrt
+from typing import Any
+
+from torch import Tensor
+
+from hdvl.checkpoints.importers.base import (
+    Importer,
+    Source,
+    agree,
+    one_folder,
+    required,
+    text_side,
+)
+from hdvl.checkpoints.importers.internlm2 import as_llama, llama_entry
+from hdvl.checkpoints.importers.llm_config import llm_numbers, stop_ids
+from hdvl.checkpoints.importers.mapping import From, lora, third
+from hdvl.checkpoints.importers.published import Published
+from hdvl.encoders.intern_vit import published_key
+
+SYSTEM = "Answer the questions."
+"""What 1.2 was trained with; its first configurations do not say it."""
+
+LORA_SCALE = 2.0
+"""alpha / rank of the published training code since February 2024: alpha is twice the rank."""
+
+_TEMPLATES = ("Hermes-2", "internlm2-chat")  # one and the same text
+_MODEL_TYPES = {
+    "LlamaForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "InternLM2ForCausalLM": "internlm2",
+}
+_VISION = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+           "patch_size", "image_size")  # fmt: skip
+_TOP = ("vision_config", "llm_config", "select_layer", "downsample_ratio")
+
+
+class InternVLChat(Importer):
+    """InternVL-Chat folders, merged or with the LoRA tensors that its trainer leaves in them."""
+
+    name = "internvl_chat"
+    preset = "internvl_chat_v1_2"
+    licence = "mit"
+
+    def recognises(self, config: Mapping[str, Any], files: Sequence[str]) -> bool:
+        return config.get("model_type") == self.name or "InternVLChatModel" in (
+            config.get("architectures") or ()
+        )
+
+    def node(
+        self, source: Source, config: Mapping[str, Any], published: Published
+    ) -> dict[str, Any]:
+        folder = one_folder(self.name, source)
+        required(config, _TOP, source=folder)
+        _refuse(config, folder)
+        dynamic = _is_dynamic(config)
+        node = self.preset_node("internvl_1_5_dynamic" if dynamic else None)
+        shapes = {_merged_name(key): shape for key, shape in published.shapes.items()}
+        vision = required(config["vision_config"], _VISION, source=f"{folder} (vision_config)")
+        size = int(config.get("force_image_size") or vision["image_size"])
+        node["tiler"] |= {"tile_size": size, **(_tiles(config) if dynamic else {})}
+        node["encoder"] |= _encoder(config, vision, size)
+        node["bridge"] |= _bridge(config, shapes)
+        tokenizer, slot = text_side(folder, node["template"]["image_token"])
+        node["llm"] |= {
+            "config": _llm_numbers(config["llm_config"], f"{folder} (llm_config)"),
+            "tokenizer": tokenizer,
+            "stop_ids": stop_ids(config["llm_config"], folder),
+        }
+        node["template"]["system"] = config.get("system_message", SYSTEM)
+        node["image_token_id"] = config.get("image_context_id", slot) if slot < 0 else slot
+        _check_shapes(node, config, shapes, folder)
+        return node
+
+    def mapping(
+        self, targets: Sequence[str], node: Mapping[str, Any], published: Published
+    ) -> dict[str, From]:
+        spelled = {_merged_name(key): key for key in published.shapes}
+        internlm2 = "language_model.model.tok_embeddings.weight" in spelled
+        return {target: _merged(_entry(target, node, internlm2), spelled) for target in targets}
+
+    def ignorable(self, node: Mapping[str, Any]) -> Sequence[str]:
+        """Vision blocks behind the chosen one, stored rotary frequencies, the head if it is tied."""
+        encoder = node["encoder"]
+        built = encoder["depth"] + encoder["select_layer"] + 1
+        left_out = "|".join(str(number) for number in range(built, encoder["depth"]))
+        found = [r"language_model\..*\.rotary_emb\.inv_freq"]
+        if left_out:
+            found.append(rf"vision_model\.(base_model\.model\.)?encoder\.layers\.({left_out})\..*")
+        if node["llm"]["config"].get("tie_word_embeddings"):
+            found.append(r"language_model\.(base_model\.model\.)?lm_head\.weight")
+        return found
+
+
+def _merged_name(key: str) -> str:
+    """``key`` without what peft puts into it: the name that the tensor has after merging."""
+    return key.replace(".base_model.model.", ".").replace(".base_layer.", ".")
+
+
+def _refuse(config: Mapping[str, Any], folder: object) -> None:
+    vision = config["vision_config"]
+    faults = []
+    if config.get("pad2square"):
+        faults.append("pad2square=true, which pads pictures before they are squashed")
+    if vision.get("hidden_act", "gelu") != "gelu":
+        faults.append(f"vision_config.hidden_act={vision['hidden_act']}, only gelu is known")
+    if config.get("template", "Hermes-2") not in _TEMPLATES:
+        known = " and ".join(_TEMPLATES)
+        faults.append(f"template={config['template']}, only {known} are known")
+    if config.get("ps_version", "v1") not in ("v1", "v2"):
+        faults.append(f"ps_version={config['ps_version']}, only v1 and v2 are known")
+    for key in ("use_backbone_lora", "use_llm_lora"):
+        if not isinstance(config.get(key, 0), int):
+            faults.append(f"{key} must be a rank or 0, got {config[key]!r}")
+    if faults:
+        raise ValueError(
+            f"configuration of {folder} asks for what hdvl does not do: {'; '.join(faults)}"
+        )
+
+
+def _is_dynamic(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("dynamic_image_size", (config.get("max_dynamic_patch") or 1) > 1))
+
+
+def _tiles(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "min_tiles": config.get("min_dynamic_patch") or 1,
+        "max_tiles": config.get("max_dynamic_patch") or 1,
+        "thumbnail": "last" if config.get("use_thumbnail") else None,
+    }
+
+
+def _encoder(config: Mapping[str, Any], vision: Mapping[str, Any], size: int) -> dict[str, Any]:
+    told = config["vision_config"]
+    return {
+        "width": vision["hidden_size"],
+        "depth": vision["num_hidden_layers"],
+        "heads": vision["num_attention_heads"],
+        "mlp_width": vision["intermediate_size"],
+        "patch": vision["patch_size"],
+        "image_size": vision["image_size"],
+        "tile_size": size,
+        "select_layer": config["select_layer"],
+        # Absent in the published 6B files: these are the defaults of the published class.
+        "norm": told.get("norm_type", "rms_norm"),
+        "norm_eps": told.get("layer_norm_eps", 1e-6),
+        "qk_norm": told.get("qk_normalization", True),
+        "qkv_bias": told.get("qkv_bias", False),
+        "drop_path": told.get("drop_path_rate", 0.0),
+    }
+
+
+def _bridge(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    ratio = float(config["downsample_ratio"])
+    factor = round(1 / ratio)
+    if factor * ratio != 1:
+        raise ValueError(f"downsample_ratio must be one over a whole number, got {ratio}")
+    # Revisions before July 2024 do not say ps_version: they know only v1.
+    bridge = {"factor": factor, "order": config.get("ps_version", "v1")}
+    return bridge | {"hidden": shapes.get("mlp1.1.weight", (None,))[0]}
+
+
+def _llm_numbers(told: Mapping[str, Any], source: str) -> dict[str, Any]:
+    kind = (told.get("architectures") or [None])[0]
+    if kind not in _MODEL_TYPES:
+        raise ValueError(
+            f"architectures of {source} must be one of {', '.join(_MODEL_TYPES)}, got {kind}"
+        )
+    model_type = _MODEL_TYPES[kind]
+    told = as_llama(told) if model_type == "internlm2" else {**told, "model_type": model_type}
+    return llm_numbers(told, source=source)
+
+
+def _check_shapes(
+    node: Mapping[str, Any],
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    folder: object,
+) -> None:
+    """Compare the numbers that the two files both say, where the weights are there."""
+    pairs = dict[str, tuple[object, object]]()
+    table = shapes.get("vision_model.embeddings.position_embedding")
+    if table is not None:
+        side = isqrt(table[1] - 1)
+        pairs["vision_config.image_size"] = (
+            node["encoder"]["image_size"], side * int(node["encoder"]["patch"])
+        )  # fmt: skip
+    words = shapes.get("language_model.model.embed_tokens.weight") or shapes.get(
+        "language_model.model.tok_embeddings.weight"
+    )
+    if words is not None:
+        pairs["llm_config.vocab_size"] = (node["llm"]["config"]["vocab_size"], words[0])
+    for part, key in (("vision_model", "use_backbone_lora"), ("language_model", "use_llm_lora")):
+        ranks = {
+            shape[0]
+            for name, shape in shapes.items()
+            if name.startswith(part) and name.endswith(".lora_A.default.weight")
+        }
+        found = ranks.pop() if len(ranks) == 1 else sorted(ranks) or 0
+        pairs[key] = (config.get(key, 0), found)
+    agree(pairs, source=folder)
+
+
+def _entry(target: str, node: Mapping[str, Any], internlm2: bool) -> From:
+    """What ``target`` is made of, in names without adapters."""
+    if target.startswith("encoder.model."):
+        key, part = published_key(target.removeprefix("encoder.model."))
+        key = f"vision_model.{key}"
+        return From((key,)) if part is None else From((key,), third(part))
+    if target.startswith("bridge.mlp."):
+        return From((target.replace("bridge.mlp.", "mlp1.", 1),))
+    own = target.removeprefix("llm.model.")
+    if internlm2:
+        return llama_entry(own, node["llm"]["config"], prefix="language_model.")
+    return From((f"language_model.{own}",))
+
+
+def _merged(entry: From, spelled: Mapping[str, str]) -> From:
+    """``entry`` from the stored names, with the adapter of a tensor merged into it."""
+    (name,) = entry.keys
+    base, adapters = spelled.get(name, name), _adapters(name)
+    if not all(key in spelled for key in adapters):
+        return From((base,), entry.make)
+    keys = (base, *(spelled[key] for key in adapters))
+    return From(keys, _after(lora(LORA_SCALE), entry.make))
+
+
+def _adapters(name: str) -> tuple[str, str]:
+    stem = re.sub(r"\.weight$", "", name)
+    return f"{stem}.lora_A.default.weight", f"{stem}.lora_B.default.weight"
+
+
+def _after(first: Callable[..., Tensor], then: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    def make(*tensors: Tensor) -> Tensor:
+        return then(first(*tensors))
+
+    return make

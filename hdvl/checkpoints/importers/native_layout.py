@@ -1,0 +1,169 @@
+"""What the vision-language models of transformers have in common on disk.
+
+``config.json`` holds ``vision_config`` and ``text_config``; tensors lie under ``vision_tower``,
+``multi_modal_projector`` and ``language_model``, spelled one way before transformers 5 and another since.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hdvl.checkpoints.importers.base import read_json
+from hdvl.checkpoints.importers.published import Published
+from hdvl.config import build
+from hdvl.llms import load_tokenizer
+from hdvl.llms.tokenizers import has_tokenizer
+from hdvl.templates import TokenizerTemplate, Unit
+from hdvl.templates.node import node_of
+
+PREFIXES = {
+    "vision": (
+        "model.vision_tower.vision_model.",
+        "model.vision_tower.",
+        "vision_tower.vision_model.",
+        "vision_tower.",
+    ),
+    "projector": ("model.multi_modal_projector.", "multi_modal_projector."),
+    "language": ("model.language_model.", "language_model.model."),
+    "head": ("lm_head.", "language_model.lm_head."),
+    "newline": ("model.image_newline", "image_newline"),
+}
+"""What each part's names start with: the more special spelling first."""
+
+_PROBE = "a question that no template writes by itself"
+
+
+def prefix(published: Published, part: str) -> str:
+    """What the names of ``part`` start with in these files; today's spelling if it is not there."""
+    for candidate in PREFIXES[part]:
+        if any(key.startswith(candidate) for key in published.shapes):
+            return candidate
+    return PREFIXES[part][-1] if part == "vision" else PREFIXES[part][0]
+
+
+def resolved(config: Mapping[str, Any]) -> Any:
+    """``config`` as transformers' own class, which knows the defaults that the file leaves out."""
+    from transformers import AutoConfig
+
+    plain = {key: value for key, value in config.items() if key != "model_type"}
+    return AutoConfig.for_model(str(config["model_type"]), **plain)
+
+
+def structure(described: Any) -> dict[str, Any]:
+    """The numbers of a configuration that say what the model is, without those of every model."""
+    from transformers import PreTrainedConfig
+
+    usual = set(type(described)().to_dict()) - set(PreTrainedConfig().to_dict())
+    plain: dict[str, Any] = json.loads(json.dumps(described.to_dict()))
+    return {key: value for key, value in plain.items() if key in usual}
+
+
+def text_numbers(config: Mapping[str, Any], described: Any, published: Published) -> dict[str, Any]:
+    """The language model's configuration, tied to the head as the checkpoint is.
+
+    transformers ties by a default that differs from class to class; a stored head is one of its
+    own unless the file says otherwise.
+    """
+    told = described.text_config
+    kept = {
+        name: getattr(told, name)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+        if getattr(told, name, None) is not None
+    }
+    head = prefix(published, "head") + "weight"
+    tied = config.get("tie_word_embeddings", head not in published.shapes)
+    return {"model_type": told.model_type, **structure(told), **kept, "tie_word_embeddings": tied}
+
+
+def picture_settings(folder: Path) -> dict[str, Any]:
+    """The image processor's settings, from whichever file holds them; maybe nothing."""
+    if (folder / "processor_config.json").is_file():
+        found = read_json(folder / "processor_config.json").get("image_processor")
+        if isinstance(found, dict):
+            return found
+    file = folder / "preprocessor_config.json"
+    return read_json(file) if file.is_file() else {}
+
+
+def statistics(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``mean`` and ``std`` where the settings say them."""
+    names = {"mean": "image_mean", "std": "image_std"}
+    return {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+
+
+def chat_template(folder: Path, tokenizer: Any) -> str | None:
+    """The folder's Jinja chat template, the processor's before the tokenizer's."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if (folder / "chat_template.json").is_file():
+        return str(read_json(folder / "chat_template.json")["chat_template"])
+    found: str | None = tokenizer.chat_template
+    return found
+
+
+def text_side(
+    folder: Path, fallback: Mapping[str, Any], image_id: int
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The nodes of the tokenizer and of the template in ``folder``; None and ``fallback`` without.
+
+    The picture token is the one with the configured ``image_id``, the tokens around it those that the
+    tokenizer names. Boxes are written by tags if the tokenizer knows them, else as plain numbers.
+
+    Raises:
+        ValueError: ``image_id`` is no added token: the tokenizer is of another model.
+    """
+    if not has_tokenizer(folder):
+        return None, dict(fallback)
+    tokenizer = load_tokenizer(folder)
+    added = tokenizer.added_tokens_decoder
+    if image_id not in added:
+        raise ValueError(
+            f"image_token_id={image_id} must be an added token of the tokenizer in {folder}, which "
+            f"are {sorted(added)}; one of the two is of another model"
+        )
+    boxes = build(fallback["boxes"])
+    if not set(boxes.tokens) <= set(tokenizer.get_vocab()):
+        boxes = Unit()
+    around = {
+        "image_prefix": getattr(tokenizer, "start_image_token", fallback.get("image_prefix", "")),
+        "image_suffix": getattr(tokenizer, "end_image_token", fallback.get("image_suffix", "")),
+    }
+    tokens = {"image_token": str(added[image_id]), **around}
+    node = {"_target_": "hdvl.llms.load_tokenizer", "path": str(folder)}
+    source = chat_template(folder, tokenizer)
+    if source is None:
+        return node, {**fallback, **tokens, "boxes": node_of(boxes)}
+    tokenizer.chat_template = source
+    template = TokenizerTemplate.from_tokenizer(tokenizer, boxes=boxes, **tokens)
+    return node, node_of(template) | {"parts": _reads_parts_only(tokenizer)}
+
+
+def _reads_parts_only(tokenizer: Any) -> bool:
+    """Whether the template loses a message that is text, not a list of parts."""
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template([{"role": "user", "content": _PROBE}], tokenize=False)
+    except TemplateError:
+        return True
+    return _PROBE not in text
+
+
+def ignorable_vision(node: Mapping[str, Any], depth: int) -> list[str]:
+    """Patterns of what features of ``select_layer`` do not need: later blocks, norms, heads."""
+    built = depth + int(node["encoder"]["select_layer"]) + 1
+    later = "|".join(str(number) for number in range(built, depth)) or "(?!)"
+    tower = r"(model\.)?vision_tower\.(vision_model\.)?"
+    return [
+        rf"{tower}encoder\.layers?\.({later})\..*",
+        rf"{tower}(post_layernorm|head)\..*",
+        rf"{tower}embeddings\.position_ids",
+        r"(model\.)?language_model\..*\.rotary_emb\.inv_freq",
+    ]
+
+
+def ignorable_head(node: Mapping[str, Any]) -> Sequence[str]:
+    """The pattern of a stored head that is tied to the embeddings, and so says nothing."""
+    tied = node["llm"]["config"]["tie_word_embeddings"]
+    return [r"(language_model\.)?lm_head\.weight"] if tied else []

@@ -1,0 +1,276 @@
+"""The weight files of a published folder: safetensors or pickled shards, read tensor by tensor."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hdvl.checkpoints.shards import DTYPES
+
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SINGLES = ("model.safetensors", "pytorch_model.bin")
+_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.(?P<kind>safetensors|bin)")
+_POINTER = b"version https://git-lfs"
+_DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
+
+
+class _SafeFile:
+    """An opened safetensors file."""
+
+    mapped = True
+
+    def __init__(self, file: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            self._opened: Any = safe_open(file, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{file.name} is damaged or cut short: {error}") from error
+
+    def layouts(self) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
+        """Name, shape and dtype of each tensor."""
+        for name in self._opened.keys():
+            piece = self._opened.get_slice(name)
+            yield name, tuple(piece.get_shape()), _DTYPE_OF[piece.get_dtype()]
+
+    def read(self, name: str) -> Tensor:
+        """One tensor."""
+        tensor: Tensor = self._opened.get_tensor(name)
+        return tensor
+
+
+class _PickledFile:
+    """An opened torch file: mapped into memory if it is of the newer zip kind, else read whole."""
+
+    mapped: bool
+
+    def __init__(self, file: Path, inner: str | None) -> None:
+        with file.open("rb") as stream:
+            self.mapped = stream.read(2) == b"PK"
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=self.mapped)
+        except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            reason = str(error).strip().splitlines()
+            raise ValueError(
+                f"{file.name} is damaged, cut short, or holds more than tensors: "
+                f"{reason[0] if reason else type(error).__name__}"
+            ) from error
+        if inner is not None and isinstance(state, Mapping):
+            if inner not in state:
+                raise ValueError(f"{file.name} must hold a dict under {inner!r}, got {list(state)}")
+            state = state[inner]
+        if not isinstance(state, Mapping) or not all(
+            isinstance(value, Tensor) for value in state.values()
+        ):
+            raise ValueError(f"{file.name} must hold a flat dict of tensors")
+        self._state: dict[str, Tensor] = dict(state)
+
+    def layouts(self) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
+        """Name, shape and dtype of each tensor."""
+        for name, value in self._state.items():
+            yield name, tuple(value.shape), value.dtype
+
+    def read(self, name: str) -> Tensor:
+        """One tensor."""
+        return self._state[name].detach()
+
+
+class _Shelf:
+    """Holds one file open at a time: the last one that was read from.
+
+    What was read of a mapped file counts as memory of this process until the file is let go, so that
+    happens each time a twentieth of it has been read.
+    """
+
+    def __init__(self, inner: str | None = None) -> None:
+        self._inner = inner
+        self._file: Path | None = None
+        self._opened: _SafeFile | _PickledFile | None = None
+        self._bytes_read = self._size = 0
+
+    def open(self, file: Path) -> _SafeFile | _PickledFile:
+        """``file``, opened; the one before it is let go first."""
+        if self._opened is None or file != self._file:
+            self._opened = None
+            with file.open("rb") as stream:
+                if stream.read(len(_POINTER)) == _POINTER:
+                    raise ValueError(f"{file.name} is a pointer of git-lfs, not the weights")
+            safe = file.suffix == ".safetensors"
+            self._opened = _SafeFile(file) if safe else _PickledFile(file, self._inner)
+            self._file, self._bytes_read, self._size = file, 0, file.stat().st_size
+        return self._opened
+
+    def read(self, file: Path, name: str, *, held: bool) -> Tensor:
+        """One tensor of ``file``; one that is ``held`` is in memory whether the file is or not."""
+        opened = self.open(file)
+        value = opened.read(name)
+        self._bytes_read += 0 if held else value.numel() * value.element_size()
+        if opened.mapped and 20 * self._bytes_read > self._size:
+            self._opened = None
+        return value
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One stored tensor: what it is, and where it lies."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path
+    name: str
+    shelf: _Shelf
+
+
+class Published:
+    """The tensors of a published model by the names they are stored under.
+
+    Of each folder one shard is held open at a time, mapped where its format allows it: reading
+    costs the memory of what is kept of it and a twentieth of the shard. A torch file of the older kind
+    (before 1.6) is in memory as a whole while it is open.
+    """
+
+    stored: dict[str, Stored]
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, torch.dtype]
+
+    def __init__(self, stored: Mapping[str, Stored]) -> None:
+        self.stored = dict(stored)
+        self.shapes = {key: item.shape for key, item in self.stored.items()}
+        self.dtypes = {key: item.dtype for key, item in self.stored.items()}
+        files = dict.fromkeys(item.file for item in self.stored.values())
+        self._places = {file: place for place, file in enumerate(files)}
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> "Published":
+        """The weights in ``folder``: shards with or without an index, or one file.
+
+        Raises:
+            ValueError: no weights, or shards that are absent, cut short, or lack what the index
+                promises; all are named.
+        """
+        files, promised = weight_files(folder)
+        return cls.in_files(files, promised=promised)
+
+    @classmethod
+    def in_files(
+        cls,
+        files: Sequence[Path],
+        *,
+        promised: Mapping[str, str] | None = None,
+        inner: str | None = None,
+    ) -> "Published":
+        """The weights in ``files``.
+
+        Args:
+            files: safetensors files or torch pickles, which are read with ``weights_only``.
+            promised: file name of each key, as an index says.
+            inner: key of a pickle under which the dict of tensors lies.
+        """
+        shelf, stored, faults = _Shelf(inner), dict[str, Stored](), list[str]()
+        for file in files:
+            if not file.is_file():
+                faults.append(f"{file.name} is not there")
+                continue
+            try:
+                for name, shape, dtype in shelf.open(file).layouts():
+                    if name in stored:
+                        faults.append(f"{name} is in {stored[name].file.name} and in {file.name}")
+                    stored[name] = Stored(shape, dtype, file, name, shelf)
+            except ValueError as error:
+                faults.append(str(error))
+        if not faults:
+            faults = [
+                f"{file} lacks {key}, which the index promises"
+                for key, file in (promised or {}).items()
+                if key not in stored or stored[key].file.name != file
+            ]
+        if faults:
+            where = str(files[0].parent) if files else "no files"
+            raise ValueError(
+                f"weights in {where!r} must be whole, they are not: {'; '.join(faults)}; "
+                "copy those files again"
+            )
+        return cls(stored)
+
+    @classmethod
+    def joined(cls, parts: Mapping[str, "Published"]) -> "Published":
+        """Several folders as one: each key with its folder's prefix in front."""
+        return cls(
+            {
+                prefix + key: item
+                for prefix, part in parts.items()
+                for key, item in part.stored.items()
+            }
+        )
+
+    def read(self, key: str, *, held: bool = False) -> Tensor:
+        """The tensor stored under ``key``. Treat it as read-only. ``held``: the caller keeps it."""
+        item = self.stored[key]
+        return item.shelf.read(item.file, item.name, held=held)
+
+    def place(self, key: str) -> int:
+        """The number of the file that holds ``key``: reading in this order opens each file once."""
+        return self._places[self.stored[key].file]
+
+    def common_dtype(self) -> torch.dtype:
+        """The floating-point type of most stored numbers."""
+        amounts: Counter[torch.dtype] = Counter()
+        for item in self.stored.values():
+            if item.dtype.is_floating_point:
+                amounts[item.dtype] += torch.Size(item.shape).numel()
+        return amounts.most_common(1)[0][0] if amounts else torch.float32
+
+
+def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """The weight files of ``folder``, and the file name that its index gives for each key.
+
+    safetensors are preferred to pickles. Numbered files without an index must be complete.
+
+    Raises:
+        ValueError: there are none, or the index cannot be read.
+    """
+    for index, single in zip(INDEXES, SINGLES, strict=True):
+        if (folder / index).is_file():
+            promised = _read_index(folder / index)
+            return [folder / name for name in sorted(set(promised.values()))], promised
+        if (folder / single).is_file():
+            return [folder / single], {}
+    for kind in ("safetensors", "bin"):
+        numbered = [
+            m for p in sorted(folder.glob(f"*.{kind}")) if (m := _NUMBERED.fullmatch(p.name))
+        ]
+        if numbered:
+            first = numbered[0]
+            width, count = len(first["number"]), int(first["count"])
+            names = (
+                f"{first['stem']}-{number:0{width}d}-of-{first['count']}.{kind}"
+                for number in range(1, count + 1)
+            )
+            return [folder / name for name in names], {}
+    alone = sorted(folder.glob("*.safetensors"))
+    if len(alone) == 1:
+        return alone, {}
+    raise ValueError(
+        f"folder {str(folder)!r} must hold weights: one of {', '.join((*INDEXES, *SINGLES))}, or "
+        "numbered shards"
+    )
+
+
+def _read_index(file: Path) -> dict[str, str]:
+    try:
+        promised = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"index {str(file)!r} must be JSON with a weight_map, it is not: {error!r}; copy it again"
+        ) from error
+    outside = sorted({name for name in promised.values() if Path(name).name != name})
+    if outside:
+        raise ValueError(f"index {str(file)!r} must name files beside it, got {outside}")
+    return dict(promised)

@@ -1,0 +1,69 @@
+"""Which importers there are, and which of them a folder is for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hdvl.checkpoints.importers.base import CONFIG, Importer, Source, read_json
+from hdvl.checkpoints.importers.internvl_chat import InternVLChat
+from hdvl.checkpoints.importers.internvl_hf import InternVLHF
+from hdvl.checkpoints.importers.llava_next import LlavaNext
+from hdvl.checkpoints.importers.qwen_vl import BelleVL, CatVision, QwenVL
+from hdvl.checkpoints.importers.xverse_v import XverseV
+
+_ALL = (
+    *(XverseV(), QwenVL(), InternVLChat(), BelleVL(), CatVision()),
+    *(LlavaNext(), InternVLHF()),
+)
+IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ALL}
+
+
+def importer_of(source: Source, name: str | None = None) -> Importer:
+    """The importer called ``name``, or the one that recognises ``source``.
+
+    Raises:
+        ValueError: no such importer, no such folder, or nobody recognises it.
+    """
+    known = ", ".join(IMPORTERS)
+    if name is not None and name not in IMPORTERS:
+        raise ValueError(f"from must be one of {known}, got {name!r}")
+    absent = [str(path) for path in _paths(source) if not path.exists()]
+    if absent:
+        raise ValueError(
+            f"published model must exist, {', '.join(absent)} does not; check the path"
+        )
+    if name is not None:
+        return IMPORTERS[name]
+    found = detect(source)
+    if found is None:
+        raise ValueError(
+            f"{_said(source)} is no published layout that hdvl knows, which are: {known}; give the "
+            "folder that holds config.json and the weights, or say from="
+        )
+    return IMPORTERS[found]
+
+
+def detect(source: Source) -> str | None:
+    """The name of the importer that recognises ``source``; None if none does."""
+    if isinstance(source, Mapping):
+        found = [item for item in IMPORTERS.values() if set(item.parts) == set(source)]
+    elif source.is_dir():
+        config = read_json(source / CONFIG) if (source / CONFIG).is_file() else {}
+        inside = [*source.iterdir(), *source.glob("*/*")]
+        files = sorted(path.relative_to(source).as_posix() for path in inside)
+        found = [item for item in IMPORTERS.values() if item.recognises(config, files)]
+    else:
+        return None
+    if len(found) > 1:
+        names = ", ".join(item.name for item in found)
+        raise ValueError(f"{_said(source)} could be of {names}; say from= which it is")
+    return found[0].name if found else None
+
+
+def _paths(source: Source) -> list[Path]:
+    return list(source.values()) if isinstance(source, Mapping) else [source]
+
+
+def _said(source: Source) -> str:
+    if isinstance(source, Mapping):
+        return f"{{{', '.join(f'{key}: {path}' for key, path in source.items())}}}"
+    return f"folder {str(source)!r}"

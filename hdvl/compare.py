@@ -1,0 +1,151 @@
+"""``hdvl compare``: how the configs of runs differ, beside how their metrics do."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf.errors import MissingMandatoryValue
+
+from hdvl.config import CONF_DIR
+from hdvl.tables import table
+
+ABSENT = "-"
+OWN = ("run_dir", "resume")
+"""Keys that differ between any two runs."""
+
+
+def flat(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of each value in a config; lists of mappings are numbered.
+
+    >>> dict(flat({"a": {"b": 1}, "c": [{"d": 2}], "e": [3, 4]}))
+    {'a.b': 1, 'c.0.d': 2, 'e': [3, 4]}
+    """
+    if isinstance(node, Mapping) and node:
+        pairs = [(str(key), value) for key, value in node.items()]
+    elif isinstance(node, list) and node and all(isinstance(item, Mapping) for item in node):
+        pairs = [(str(number), item) for number, item in enumerate(node)]
+    else:
+        yield place, node
+        return
+    for key, value in pairs:
+        yield from flat(value, f"{place}.{key}" if place else key)
+
+
+def config_table(runs: Sequence[Path]) -> list[list[str]]:
+    """A row for each key whose values are not all the same."""
+    import yaml
+
+    configs = []
+    for run in runs:
+        path = run / "train.yaml"
+        if not path.is_file():
+            raise ValueError(f"each of runs must be a run folder, {str(run)!r} has no train.yaml")
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        configs.append({key: value for key, value in flat(plain) if key not in OWN})
+    keys = dict.fromkeys(key for config in configs for key in config)
+    rows = []
+    for key in keys:
+        values = [str(config[key]) if key in config else ABSENT for config in configs]
+        if len(set(values)) > 1:
+            rows.append([key, *values])
+    return rows
+
+
+def metric_table(
+    runs: Sequence[Path], names: Sequence[str] | None, share: float
+) -> list[list[str]]:
+    """For each stage and each metric the last value of each run, of losses and rates of hits the best.
+
+    With two runs the difference stands behind them.
+    """
+    from hdvl.training.curves import Curve, read_curves
+
+    found: list[dict[str, Curve]] = []
+    for run in runs:
+        curves: dict[str, Curve] = {}
+        for file in sorted(run.glob("**/metrics.csv")):
+            stage = file.parent.relative_to(run).as_posix()
+            prefix = "" if stage == "." else f"{stage} "
+            curves |= {f"{prefix}{name}": curve for name, curve in read_curves(file).items()}
+        found.append(curves)
+    rows = []
+    for name in dict.fromkeys(name for curves in found for name in curves):
+        metric = name.split(" ")[-1]
+        if not wanted(metric, names):
+            continue
+        for label, numbers in values(metric, [curves.get(name) for curves in found], share):
+            rows.append([f"{name}{label}", *_cells(numbers)])
+    steps = [max((max(c) + 1 for c in curves.values()), default=None) for curves in found]
+    return [["steps", *_cells(steps)], *rows]
+
+
+def wanted(metric: str, names: Sequence[str] | None) -> bool:
+    """Whether a metric is compared."""
+    if names is not None:
+        return metric in names
+    return metric == "train/loss" or metric.startswith(("validation/", "total/"))
+
+
+def values(
+    metric: str, curves: Sequence[Any], share: float
+) -> Iterator[tuple[str, list[float | None]]]:
+    """What is said of a metric: (label, the number of each run)."""
+    if metric.startswith("total/"):
+        yield "", [None if curve is None else list(curve.values())[-1] for curve in curves]
+        return
+    yield " last", [None if curve is None else last(curve, share) for curve in curves]
+    best = min if metric.endswith("loss") else max
+    yield " best", [None if curve is None else best(curve.values()) for curve in curves]
+
+
+def last(curve: Mapping[int, float], share: float) -> float:
+    """Mean of the last ``share`` of a curve, one value at least."""
+    numbers = list(curve.values())
+    tail = numbers[-max(1, round(share * len(numbers))) :]
+    return sum(tail) / len(tail)
+
+
+def _cells(numbers: Sequence[float | None]) -> list[str]:
+    cells = [ABSENT if number is None else f"{number:.6g}" for number in numbers]
+    if len(numbers) == 2:
+        one, other = numbers
+        known = one is not None and other is not None
+        cells.append(f"{other - one:+.4g}" if known else "")  # type: ignore[operator]
+    return cells
+
+
+def run(config: Any) -> None:
+    """Print both tables. Raises ``ValueError`` where there is no run to compare."""
+    runs = [Path(str(folder)) for folder in config.runs]
+    if len(runs) < 2:
+        raise ValueError(f"runs must be at least two folders, got {len(runs)}")
+    if not 0 <= config.last <= 1:
+        raise ValueError(f"last must be a share in 0..1, got {config.last}")
+    names = None if config.metrics is None else list(config.metrics)
+    heads = [str(folder) for folder in runs]
+    different = config_table(runs)
+    print("config" if different else "the configs are the same")
+    if different:
+        print(table([["key", *heads], *different]))
+    rows = metric_table(runs, names, config.last)
+    difference = ["difference"] if len(runs) == 2 else []
+    print("\nmetrics")
+    columns = tuple(range(1, len(runs) + 1 + len(difference)))
+    print(table([["", *heads, *difference], *rows], right=columns))
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="compare")
+def main(config: Any) -> None:
+    """Compare ``config.runs``."""
+    try:
+        run(config)
+    except MissingMandatoryValue:
+        sys.exit("hdvl compare: no runs given; say hdvl compare RUN RUN")
+    except (ValueError, OSError) as error:
+        sys.exit(f"hdvl compare: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Where the time of a sample goes, and how many samples a second each kind of worker gives."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from hdvl.data.conversations import Conversations
+from hdvl.images import read_image
+from hdvl.processor import Batch, Processor, collate
+from hdvl.templates.branches import encode_row, pictures_of
+
+STAGES = ("read", "decode", "tile", "tokenise", "collate")
+
+
+@dataclass(frozen=True)
+class Split:
+    """CPU seconds of each stage, over ``samples`` samples with ``tiles`` tiles and ``tokens`` ids."""
+
+    seconds: dict[str, float]
+    samples: int
+    tiles: int
+    tokens: int
+
+
+def split_time(
+    conversations: Conversations, processor: Processor, indices: Sequence[int], *, pad_id: int
+) -> Split:
+    """Time the stages one after the other, in this process.
+
+    Tiling is timed on decoded pictures, decoding is what a picture's file takes more than that; ``read`` is
+    the row alone, ``collate`` a batch of all.
+    """
+    seconds = dict.fromkeys(STAGES, 0.0)
+    samples, tiles, tokens = [], 0, 0
+    for index in indices:
+        start = time.process_time()
+        messages = conversations[index]
+        read = time.process_time()
+        images = pictures_of(messages)
+        cut = [processor.tiler(image) for image in images]
+        whole = time.process_time() - read
+        decoded = [read_image(image, exif=processor.tiler.exif) for image in images]
+        again = time.process_time()
+        for image in decoded:
+            processor.tiler(image)
+        tile = time.process_time() - again
+        counts = [processor.token_count(item.plan) for item in cut]
+        text = time.process_time()
+        row = encode_row(processor.template, processor.tokenizer, messages, counts)
+        seconds["tokenise"] += time.process_time() - text
+        seconds["read"] += read - start
+        seconds["tile"] += min(tile, whole)
+        seconds["decode"] += max(0.0, whole - tile)
+        tiles, tokens = tiles + sum(item.plan.count for item in cut), tokens + len(row.ids)
+        samples.append(processor(messages))
+    start = time.process_time()
+    collate(samples, pad_id=pad_id)
+    seconds["collate"] = time.process_time() - start
+    return Split(seconds, len(samples), tiles, tokens)
+
+
+def samples_per_second(loader: Iterable[Any], batches: int, *, warm: int = 2) -> float:
+    """Wall-clock rate of ``loader`` over ``batches`` batches, after ``warm`` of them.
+
+    Raises:
+        ValueError: the loader has fewer batches.
+    """
+    stream = iter(loader)
+    for _ in islice(stream, warm):
+        pass
+    start, count, seen = time.perf_counter(), 0, 0
+    batch: Batch
+    for batch in islice(stream, batches):
+        count += len(batch.input_ids)
+        seen += 1
+    if seen < batches:
+        raise ValueError(f"the loader must have {warm + batches} batches, got {warm + seen}")
+    seconds = time.perf_counter() - start
+    del stream
+    return count / seconds

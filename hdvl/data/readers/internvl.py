@@ -1,0 +1,112 @@
+"""InternVL's meta file: several LLaVA-style files, each with its folder and how often it is read."""
+
+import json
+import warnings
+from bisect import bisect_right
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from hdvl.data.readers.llava import LlavaConversations
+from hdvl.protocols import BoxCodec, Message
+
+_KNOWN = {"root", "annotation", "repeat_time", "length", "data_augment", "max_dynamic_patch"}
+
+
+class InternVLConversations:
+    """The files of a meta file behind each other (Chen et al., 2023, "InternVL", arXiv:2312.14238).
+
+    The meta file is one JSON object: name -> {root, annotation, repeat_time, ...}. ``repeat_time``
+    below 1 takes the first share of the rows, a whole number takes all of them that often, and 2.5
+    takes them twice and then the first half. ``length`` is not needed. Paths are relative to ``folder``.
+
+    ``data_augment: true`` and ``max_dynamic_patch`` ask for what is the tiler's here: they are not
+    followed, and a warning names them. Video is an error of its row.
+
+    Raises:
+        ValueError: the meta file is no such object; the source and field are named.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        folder: str = ".",
+        boxes: BoxCodec | None = None,
+        written: BoxCodec | None = None,
+        quarantine: str | None = None,
+    ) -> None:
+        self.sources: dict[str, LlavaConversations] = {}
+        counts = list[int]()
+        for name, entry in _meta(path).items():
+            source = LlavaConversations(
+                path=str(Path(folder) / entry["annotation"]),
+                image_folder=str(Path(folder) / entry.get("root", "")),
+                boxes=boxes,
+                written=written,
+                quarantine=quarantine,
+            )
+            self.sources[name] = source
+            counts.append(_repeated(len(source), entry.get("repeat_time", 1), f"{path}: {name}"))
+        self._ends = list(accumulate(counts))
+        self._sources = list(self.sources.values())
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> list[Message]:
+        """Conversation number ``index`` of all files with their repetitions."""
+        source, place = self._find(index)
+        return source[place]
+
+    def name(self, index: int) -> str:
+        """What errors call conversation ``index``."""
+        source, place = self._find(index)
+        return source.name(place)
+
+    def _find(self, index: int) -> tuple[LlavaConversations, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"conversation {index} is not in 0..{len(self) - 1}")
+        number = bisect_right(self._ends, index)
+        start = self._ends[number - 1] if number else 0
+        source = self._sources[number]
+        return source, (index - start) % len(source)
+
+
+def _meta(path: str) -> dict[str, dict[str, Any]]:
+    try:
+        meta = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"meta file {path} must be a JSON object: {error}") from error
+    if not isinstance(meta, dict) or not meta:
+        raise ValueError(f"meta file {path} must be a JSON object of sources, got {meta!r:.200}")
+    for name, entry in meta.items():
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("annotation"), str):
+            raise ValueError(
+                f"meta file {path}: {name} must have an annotation, got {entry!r:.200}"
+            )
+        if unknown := sorted(set(entry) - _KNOWN):
+            raise ValueError(f"meta file {path}: {name} has unknown fields {unknown}")
+    asked = [
+        f"{name}.{field}"
+        for name, entry in meta.items()
+        for field in ("data_augment", "max_dynamic_patch")
+        if entry.get(field)
+    ]
+    if asked:
+        warnings.warn(
+            f"meta file {path}: {', '.join(asked)} not followed; how a picture is cut is the tiler's",
+            stacklevel=3,
+        )
+    return meta
+
+
+def _repeated(rows: int, times: Any, where: str) -> int:
+    """How many rows are read, of ``rows`` read ``times`` times."""
+    if isinstance(times, bool) or not isinstance(times, int | float) or times <= 0:
+        raise ValueError(f"{where}: repeat_time must be a number above 0, got {times!r}")
+    count = int(rows * times + 1e-9)
+    if count < 1:
+        raise ValueError(f"{where}: repeat_time={times} of {rows} rows leaves none")
+    return count

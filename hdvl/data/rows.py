@@ -1,0 +1,174 @@
+"""A row of a file -> a conversation: the one conversion that all readers share."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, cast
+
+from hdvl.protocols import Message
+from hdvl.templates.base import IMAGE
+
+Fault = Literal["row", "placeholder", "picture", "box", "conversation", "unsupervised", "long"]
+"""What may be wrong with a row on its own (that it stands there twice is known to a whole file)."""
+
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+PICTURES = ("image", "images")
+_INLINE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
+Turn = tuple[str, str]
+
+
+NOT_LEARNED = (
+    ValueError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+"""What a row may be left out for. Other errors are the machine's, such as a disk that is gone, and end
+the run."""
+
+
+class RowError(ValueError):
+    """A row that is no conversation. ``fault`` says of which kind the fault is."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+def to_messages(
+    row: Any, *, picture: Callable[[Any], Any] = lambda value: value, inline: bool = False
+) -> list[Message]:
+    """The turns of ``row`` with their pictures.
+
+    The turns stand in one of three fields (as a list, or as JSON text of one)::
+
+        conversations   [{from, value}]                     LLaVA, InternVL, Qwen-VL
+        messages        [{role, content}]                   content is text, or parts of type text and image
+        texts           [{user, assistant}]                 The Cauldron, FineVision
+
+    and the pictures in ``image`` or ``images``, one or a list, or in the parts. A picture belongs to
+    the turn that names it with ``<image>``; without any such mark all belong to the first user turn.
+
+    Args:
+        row: the row.
+        picture: from what the row says of a picture to what :func:`hdvl.images.read_image` takes.
+        inline: pictures stand in the text, as ``<img>path</img>``, and the text numbers them itself.
+
+    Raises:
+        RowError: the row is of another shape, or has other pictures than marks.
+    """
+    if not isinstance(row, Mapping):
+        raise RowError("row", f"a row must be a mapping of fields, got {type(row).__name__}")
+    if row.get("video"):
+        raise RowError("row", f"a row must be text and pictures, got video={row['video']!r:.200}")
+    pictures = _pictures(row)
+    turns = _turns(row, pictures)
+    if inline:
+        turns = _take_inline(turns, pictures)
+    marks = sum(text.count(IMAGE) for _, text in turns)
+    if marks not in (0, len(pictures)):
+        raise RowError("placeholder", f"{len(pictures)} pictures but {marks} {IMAGE} marks")
+    first = next((i for i, (role, _) in enumerate(turns) if role == "user"), None)
+    if pictures and not marks and first is None:
+        raise RowError("placeholder", f"{len(pictures)} pictures but no user turn to show them in")
+    left = [picture(value) for value in pictures]
+    messages = list[Message]()
+    for number, (role, text) in enumerate(turns):
+        count = text.count(IMAGE) if marks else len(left) * (number == first)
+        own, left = tuple(left[:count]), left[count:]
+        name = cast(Literal["system", "user", "assistant"], role)
+        messages.append(Message(name, text, own, numbered=not inline))
+    return messages
+
+
+def _pictures(row: Mapping[str, Any]) -> list[Any]:
+    listed: Any = next((row[name] for name in PICTURES if row.get(name) is not None), [])
+    if isinstance(listed, list | tuple):
+        return list(listed)
+    return [] if isinstance(listed, str) and not listed else [listed]
+
+
+def _turns(row: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
+    """(role, text) of each turn; pictures that stand in parts are added to ``pictures``."""
+    shapes = {"conversations": _said, "messages": _message, "texts": _pair}
+    name = next((name for name in shapes if row.get(name) is not None), None)
+    if name is None:
+        raise RowError("row", f"a row must have one of {', '.join(shapes)}, got {sorted(row)}")
+    listed = _parsed(row[name])
+    if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
+        raise RowError("row", f"{name} must be a list of turns, got {str(listed)[:200]!r}")
+    turns = list[Turn]()
+    try:
+        for turn in listed:
+            turns += shapes[name](turn, pictures)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RowError("row", f"{name} has a turn of another shape, {error!r}: {turn!r}") from error
+    return turns
+
+
+def _parsed(value: Any) -> Any:
+    """Formats without nested fields hold them as JSON."""
+    if not isinstance(value, str | bytes):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise RowError("row", f"turns must be a list or JSON of one: {error}") from error
+
+
+def _role(name: Any) -> str:
+    if name not in ROLES:
+        raise RowError("row", f"from must be one of {sorted(ROLES)}, got {name!r}")
+    return ROLES[name]
+
+
+def _said(turn: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
+    return [(_role(turn["from"]), _text(turn["value"]))]
+
+
+def _pair(turn: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
+    return [("user", _text(turn["user"])), ("assistant", _text(turn["assistant"]))]
+
+
+def _message(turn: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
+    content = turn["content"]
+    if isinstance(content, str):
+        return [(_role(turn["role"]), content)]
+    text = ""
+    for part in content:
+        if part["type"] == "text":
+            text += _text(part["text"])
+        elif part["type"] == "image":
+            text += IMAGE
+            if part.get("image") is not None:  # else it is the next of the row's pictures
+                pictures.append(part["image"])
+        else:
+            raise RowError("row", f"type of a part must be text or image, got {part['type']!r}")
+    return [(_role(turn["role"]), text)]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise RowError("row", f"the text of a turn must be a string, got {value!r}")
+    return value
+
+
+def _take_inline(turns: list[Turn], pictures: list[Any]) -> list[Turn]:
+    """The turns with ``<image>`` for each ``<img>path</img>``, whose paths go to ``pictures``."""
+    texts = [text for _, text in turns]
+    if pictures or any(IMAGE in text for text in texts):
+        raise RowError(
+            "placeholder", f"pictures must stand in the text as <img>path</img>, not as {IMAGE} too"
+        )
+    pictures += [path.strip() for text in texts for path in _INLINE.findall(text)]
+    taken = [(role, _INLINE.sub(IMAGE, text)) for role, text in turns]
+    if any("<img>" in text or "</img>" in text for _, text in taken):
+        raise RowError("placeholder", "every <img> must be closed by </img>, one is not")
+    return taken

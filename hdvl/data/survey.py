@@ -1,0 +1,228 @@
+"""What training on some data will take, from the sizes of its conversations: no pixel is decoded."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from hdvl.data.conversations import Conversations, name_of
+from hdvl.data.order import GlobalOrder
+from hdvl.data.packing import Budget, Pack, Packs, share
+from hdvl.data.sizes import Size, measure
+from hdvl.processor import Processor
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The sizes of ``len(sizes)`` of ``length`` conversations.
+
+    ``too_long`` and ``faulty`` are (name, reason) of those that training would refuse.
+    """
+
+    length: int
+    sizes: tuple[Size, ...]
+    too_long: tuple[tuple[str, str], ...]
+    faulty: tuple[tuple[str, str], ...]
+
+    def check(self, *, max_bad: float, max_length: int | None) -> None:
+        """ValueError if training would leave out more than its budget, or everything."""
+        seen = len(self.sizes) + len(self.too_long) + len(self.faulty)
+        for field, found in (
+            (f"data.max_length={max_length}", self.too_long),
+            ("data.train", self.faulty),
+        ):
+            if len(found) > max_bad * seen:
+                name, reason = found[0]
+                raise ValueError(
+                    f"{field} would leave out {len(found)} of {seen} conversations, at most "
+                    f"data.max_bad={max_bad} of them may be; the first is {name}: {reason}"
+                )
+        if not self.sizes:
+            raise ValueError(f"data.train must have a usable conversation, {seen} had none")
+
+    def rows(self) -> list[list[str]]:
+        """(what, number, share, bar) of a table."""
+        rows = [
+            ["left out", f"{len(self.too_long)} over max_length, {len(self.faulty)} faulty"],
+            *_histogram_rows("tokens", [size.tokens for size in self.sizes]),
+            *_histogram_rows("tiles", [size.tiles for size in self.sizes], exact=True),
+        ]
+        return rows
+
+
+class Micro(NamedTuple):
+    """What one rank computes at a time: ``tokens`` in ``positions``, of which the rest is padding.
+
+    ``squares`` is the sum of the squared lengths that attention runs over.
+    """
+
+    tokens: int
+    positions: int
+    tiles: int
+    squares: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How samples fill batches and ranks.
+
+    ``filled`` is the share of useful positions: of those computed, or with packing of the budget.
+    ``balance`` is the load of the slowest rank of a step over the mean, in tokens and in tiles.
+    """
+
+    micros: tuple[Micro, ...]
+    packed: bool
+    filled: float
+    balance: tuple[float, float]
+
+    @property
+    def tokens(self) -> int:
+        """Useful positions in all."""
+        return sum(micro.tokens for micro in self.micros)
+
+    def rows(self) -> list[list[str]]:
+        """(what, number) of a table."""
+        of = "of the packing's budget" if self.packed else "of the padded batches"
+        tokens, tiles = self.balance
+        return [
+            ["filled", f"{self.filled:.1%} {of}"],
+            ["slowest rank", f"{tokens:.2f} of the mean in tokens, {tiles:.2f} in tiles"],
+        ]
+
+
+def survey(
+    conversations: Conversations, processor: Processor, *, most: int | None, seed: int = 0
+) -> Survey:
+    """Sizes of ``most`` conversations, drawn by ``seed``, or of all."""
+    length = len(conversations)
+    if length < 1:
+        raise ValueError("data.train must have at least one conversation, got none")
+    order = GlobalOrder(length, seed=seed, stop=length if most is None else min(most, length))
+    free = replace(processor, max_length=None)
+    sizes, too_long, faulty = [], [], []
+    for index in order:
+        try:
+            size = measure(free, conversations[index])
+        except (ValueError, OSError) as error:
+            faulty.append((name_of(conversations, index), str(error).split("\n")[0]))
+            continue
+        if processor.max_length is not None and size.tokens > processor.max_length:
+            too_long.append((name_of(conversations, index), f"{size.tokens} tokens"))
+            continue
+        sizes.append(size)
+    return Survey(length, tuple(sizes), tuple(too_long), tuple(faulty))
+
+
+def lay_out(
+    sizes: Sequence[Size], *, batch_size: int, packing: Budget | None, world: int, accumulate: int
+) -> Layout:
+    """One epoch over ``sizes`` as training would lay it out."""
+    if packing is None:
+        rows = [sizes[start : start + batch_size] for start in range(0, len(sizes), batch_size)]
+        micros = [_padded(row) for row in rows]
+        dealt = [[[m] for m in step] for step in _groups(micros, world)]
+        room = sum(micro.positions for micro in micros)
+    else:
+        packs = _epoch(sizes, packing)
+        micros = [_packed([sizes[i] for i in pack.indices]) for pack in packs]
+        steps = _groups(packs, world * accumulate)
+        dealt = [
+            [[_packed([pack.size]) for pack in rank] for rank in share(step, world, packing)]
+            for step in steps
+        ]
+        room = packing.tokens * len(packs)
+    useful = sum(micro.tokens for micro in micros)
+    balance = _balance(dealt, "positions" if packing is None else "tokens")
+    return Layout(tuple(micros), packing is not None, useful / room, balance)
+
+
+def histogram(values: Sequence[int], *, exact: bool = False) -> list[tuple[str, int]]:
+    """(bucket, count) in order: buckets are powers of two, or each number by itself.
+
+    >>> histogram([1, 3, 3, 4])
+    [('1', 1), ('3..4', 3)]
+    """
+    found: Counter[tuple[int, int]] = Counter()
+    for value in values:
+        top = value if exact or value < 1 else 1 << (value - 1).bit_length()
+        low = top if exact or top <= 2 else top // 2 + 1
+        found[low, top] += 1
+    return [
+        (str(low) if low == top else f"{low}..{top}", count)
+        for (low, top), count in sorted(found.items())
+    ]
+
+
+def _histogram_rows(
+    name: str, values: Sequence[int], *, exact: bool = False, width: int = 40
+) -> list[list[str]]:
+    total = max(1, len(values))
+    return [
+        [f"{name} {bucket}", f"{count / total:4.0%} {'#' * round(width * count / total)}"]
+        for bucket, count in histogram(values, exact=exact)
+    ]
+
+
+def _padded(row: Sequence[Size]) -> Micro:
+    longest = max(size.tokens for size in row)
+    return Micro(
+        tokens=sum(size.tokens for size in row),
+        positions=longest * len(row),
+        tiles=sum(size.tiles for size in row),
+        squares=longest * longest * len(row),
+    )
+
+
+def _packed(row: Sequence[Size]) -> Micro:
+    tokens = sum(size.tokens for size in row)
+    squares = sum(size.tokens**2 for size in row)
+    return Micro(tokens, tokens, sum(size.tiles for size in row), squares)
+
+
+class _Known:
+    """Sizes that were measured before."""
+
+    def __init__(self, sizes: Sequence[Size]) -> None:
+        self.sizes = sizes
+
+    def of(self, indices: Sequence[int]) -> list[Size]:
+        return [self.sizes[index] for index in indices]
+
+    def begin(self, indices: Sequence[int]) -> None:
+        """Nothing is to be begun."""
+
+
+def _epoch(sizes: Sequence[Size], budget: Budget) -> list[Pack]:
+    packs = Packs(GlobalOrder(len(sizes), seed=0, stop=len(sizes)), _Known(sizes), budget)
+    found, samples = [], 0
+    for pack in packs.after(0):
+        found.append(pack)
+        samples += len(pack.indices)
+        if samples == len(sizes):
+            break
+    return found
+
+
+def _groups(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """Whole groups of ``size``; if there is not even one, all items."""
+    rest = iter(items)
+    whole = 0
+    while len(group := list(islice(rest, size))) == size or (group and not whole):
+        whole += 1
+        yield group
+
+
+def _balance(
+    steps: Iterable[Sequence[Sequence[Micro]]], length: Literal["positions", "tokens"]
+) -> tuple[float, float]:
+    """Mean over the steps of the heaviest rank's load over the mean load, in length and in tiles."""
+    ratios = []
+    for ranks in steps:
+        loads = [
+            [sum(getattr(micro, field) for micro in rank) for rank in ranks]
+            for field in (length, "tiles")
+        ]
+        ratios.append([max(load) * len(load) / max(1, sum(load)) for load in loads])
+    first, second = (sum(column) / len(ratios) for column in zip(*ratios, strict=True))
+    return max(1.0, first), max(1.0, second)

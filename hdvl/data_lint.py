@@ -1,0 +1,79 @@
+"""``hdvl data lint``: every row of the data looked at, a report, and a file of rows to leave out."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.errors import InstantiationException
+
+from hdvl.config import CONF_DIR, build, to_plain
+
+if TYPE_CHECKING:
+    from hdvl.data.lint import Report
+
+
+def run(config: Any) -> "tuple[Report, float]":
+    """Look, write both files, and give the report and the share of rows to leave out.
+
+    Raises:
+        ValueError: an unknown fault in ``leave_out``, or data without rows.
+    """
+    from hdvl.data.lint import FAULTS, lint, row_sources
+    from hdvl.data.quarantine import write_json
+    from hdvl.processor import Processor
+    from hdvl.training.estimate import on_meta
+
+    leave_out = to_plain(config.leave_out)
+    if unknown := sorted(set(leave_out) - set(FAULTS)):
+        raise ValueError(f"leave_out must be among {', '.join(FAULTS)}, got {unknown}")
+    vlm = on_meta(config.model)
+    nodes = [config.data.train, config.data.validation]
+    sources = [
+        source
+        for node in nodes
+        if node is not None
+        for source in row_sources(build(node)(boxes=vlm.template.boxes))
+    ]
+    processor = Processor.of(vlm, max_length=config.data.max_length)
+    report = lint(sources, processor, num_workers=config.num_workers)
+    write_json(Path(config.report), report.as_json())
+    write_json(Path(config.quarantine), report.quarantine(leave_out))
+    return report, len(report.bad(leave_out)) / sum(report.rows.values())
+
+
+def summary(report: "Report", config: Any, share: float) -> str:
+    """The counts, the first row of each fault, and where the rest is."""
+    from hdvl.data.lint import FAULTS
+
+    lines = [f"{rows:>9,} rows of {label}" for label, rows in report.rows.items()]
+    for fault, count in report.counts().items():
+        if count:
+            lines.append(f"{count:>9,} {fault}: {FAULTS[fault]}")
+            first = next(f for f in report.findings if fault in dict(f.faults))
+            lines.append(f"{'':>9} {first.name}: {dict(first.faults)[fault][:200]}")
+    return "\n".join(
+        [
+            *lines,
+            f"{100 * share:>8.2f}% to leave out; data.max_bad is {100 * config.data.max_bad:g}%",
+            f"every row with a fault is in {config.report}; leave them out with "
+            f"quarantine={config.quarantine} of the reader",
+        ]
+    )
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="data_lint")
+def main(config: Any) -> None:
+    """Exit code 1 if the rows to leave out are more than ``data.max_bad``."""
+    try:
+        report, share = run(config)
+    except InstantiationException as error:
+        sys.exit(f"hdvl data lint: {error.__cause__ or error}")
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"hdvl data lint: {error}")
+    print(summary(report, config, share))
+    sys.exit(1 if share > config.data.max_bad else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The vision transformer of Qwen-VL: OpenCLIP's ViT-bigG without a class token, at 448 pixels."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hdvl.encoders.base import PatchEncoder, check_tile
+from hdvl.encoders.weights import fit, locate, read, under
+from hdvl.positions import resized
+
+FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# What published checkpoints call the tensors of ``QwenViT.model``, as patterns.
+_BLOCK = r"blocks\.(\d+)\."
+_NAMES = (
+    (r"patches\.", r"conv1."),
+    (r"positions$", r"positional_embedding"),
+    (r"norm\.", r"ln_pre."),
+    (_BLOCK + r"norm([12])\.", r"transformer.resblocks.\1.ln_\2."),
+    (_BLOCK + r"attn\.qkv\.", r"transformer.resblocks.\1.attn.in_proj."),
+    (_BLOCK + r"attn\.proj\.", r"transformer.resblocks.\1.attn.out_proj."),
+    (_BLOCK + r"mlp\.fc1\.", r"transformer.resblocks.\1.mlp.c_fc."),
+    (_BLOCK + r"mlp\.fc2\.", r"transformer.resblocks.\1.mlp.c_proj."),
+)
+_BEHIND = ("attn_pool.", "ln_post.", "proj")
+"""What stands beside the trunk in a published checkpoint: the bridge."""
+
+
+def published_key(own: str) -> str:
+    """What published checkpoints call ``own``, a tensor of ``QwenViT.model``.
+
+    >>> published_key("blocks.3.attn.qkv.bias")
+    'transformer.resblocks.3.attn.in_proj.bias'
+    """
+    for pattern, name in _NAMES:
+        key, count = re.subn("^" + pattern, name, own)
+        if count:
+            return key
+    raise ValueError(f"own must be a tensor of QwenViT.model, got {own!r}")
+
+
+def is_packed(key: str) -> bool:
+    """Whether ``key`` of a published checkpoint holds queries, keys and values head by head."""
+    return ".attn.in_proj." in key
+
+
+def repacked(value: Float[Tensor, "rows *rest"], heads: int) -> Float[Tensor, "rows *rest"]:
+    """Rows published as q, k, v of head 0, then of head 1, ... as all q, then all k, all v."""
+    return rearrange(
+        value, "(head part size) ... -> (part head size) ...", head=heads, part=3
+    ).contiguous()
+
+
+class QwenViT(PatchEncoder):
+    """Qwen-VL's trunk with random weights (Bai et al., arXiv 2308.12966).
+
+    Pre-norm blocks with erf GELU; no class token, no layer scale and no norm after the last block.
+    The position table is that of ``image_size`` and is stretched in float32 to the tiles at each
+    call, so any ``tile_size`` of whole patches works with the same weights.
+
+    Args:
+        width: of a feature.
+        depth: blocks.
+        heads: of attention.
+        mlp_width: inner width of a block's perceptron.
+        patch: side of a patch in pixels.
+        image_size: pixels that the position table is made for.
+        tile_size: pixels of a tile.
+        norm_eps: of all norms.
+        drop_path: rate of the last block while training, growing from 0 in the first.
+        mean: of the pixels, CLIP's by default.
+        std: of the pixels, CLIP's by default.
+
+    Raises:
+        ValueError: sizes that do not divide, or a bad rate.
+    """
+
+    heads: int
+
+    def __init__(
+        self,
+        *,
+        width: int = 1664,
+        depth: int = 48,
+        heads: int = 16,
+        mlp_width: int = 8192,
+        patch: int = 14,
+        image_size: int = 224,
+        tile_size: int = 448,
+        norm_eps: float = 1e-6,
+        drop_path: float = 0.0,
+        mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),
+        std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),
+    ) -> None:
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path must be in 0..1, 1 excluded, got {drop_path}")
+        if depth < 1 or heads < 1 or width % heads:
+            raise ValueError(
+                f"depth must be at least 1 and width a multiple of heads, got depth={depth}, "
+                f"width={width}, heads={heads}"
+            )
+        if image_size % patch:
+            raise ValueError(f"image_size must be a multiple of patch={patch}, got {image_size}")
+        trunk = _Trunk(width=width, patch=patch, side=image_size // patch, norm_eps=norm_eps)
+        trunk.add_blocks(depth, heads=heads, mlp_width=mlp_width, drop_path=drop_path)
+        super().__init__(
+            model=trunk,
+            mean=mean,
+            std=std,
+            tile_size=check_tile(tile_size, patch, image_size),
+            select_layer=-1,
+            final_norm=False,
+        )
+        self.heads = heads
+        self._settle("QwenViT")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        *,
+        weights: str | Path | None = None,
+        prefix: str = "transformer.visual.",
+        **options: Any,
+    ) -> "QwenViT":
+        """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
+
+        Of a whole Qwen-VL checkpoint only the tensors under ``prefix`` are read.
+
+        Raises:
+            ValueError: keys are missing, surplus or of another shape; all are listed.
+        """
+        encoder = cls(**options)
+        if weights is None:
+            return encoder
+        path = locate(weights, FILES)
+        state = {
+            key: repacked(value, encoder.heads) if is_packed(key) else value
+            for key, value in under(read(path), prefix).items()
+            if not key.startswith(_BEHIND)
+        }
+        names = {published_key(own): own for own in encoder.model.state_dict()}
+        found = {names.get(key, key): value for key, value in state.items()}
+        fit(encoder.model, found, known=set(names.values()), source=path)
+        return encoder
+
+    def tokens(
+        self, pixels: Float[Tensor, "t c h w"]
+    ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
+        """Patches of the last block; there is no prefix."""
+        patches = self.model(pixels)
+        return patches, patches[:, :0]
+
+
+class _Trunk(nn.Module):
+    """Patches with positions, a norm, and timm's blocks, which are the published ones.
+
+    Theirs keep queries, keys and values apart (all q, all k, all v) in one matrix.
+    """
+
+    positions: nn.Parameter
+    side: int
+
+    def __init__(self, *, width: int, patch: int, side: int, norm_eps: float) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.positions = nn.Parameter(width**-0.5 * torch.randn(side * side, width))
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.blocks = nn.ModuleList()
+        self.side = side
+
+    def add_blocks(self, depth: int, *, heads: int, mlp_width: int, drop_path: float) -> None:
+        """Put ``depth`` blocks behind each other."""
+        from timm.models.vision_transformer import Block
+
+        width, eps = self.norm.normalized_shape[0], self.norm.eps
+        self.blocks.extend(
+            Block(
+                dim=width,
+                num_heads=heads,
+                mlp_ratio=(mlp_width + 0.5) / width,  # they round down what they multiply
+                qkv_bias=True,
+                drop_path=drop_path * number / max(1, depth - 1),
+                norm_layer=partial(nn.LayerNorm, eps=eps),
+            )
+            for number in range(depth)
+        )
+
+    def forward(self, pixels: Float[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
+        maps = self.patches(pixels)  # t d y x
+        places = resized(self.positions, (self.side, self.side), (maps.shape[2], maps.shape[3]))
+        tokens: Tensor = self.norm(rearrange(maps, "t d y x -> t (y x) d") + places)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens

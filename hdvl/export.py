@@ -1,0 +1,46 @@
+"""``hdvl export``: a model folder of hdvl becomes one of transformers, or the reasons why it cannot."""
+
+import sys
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+
+from hdvl.config import CONF_DIR, to_plain
+
+
+def run(config: Any) -> str:
+    """Export, and say what was written. Raises ``ValueError`` where transformers has no such model."""
+    from hdvl.checkpoints.exporters import FORMATS, export
+    from hdvl.inference.load import find_folder
+
+    plain = to_plain(config)
+    absent = [name for name in ("checkpoint", "to") if plain[name] is None]
+    if absent:
+        raise ValueError(f"{' and '.join(absent)} must be given: hdvl export checkpoint=DIR to=DIR")
+    if plain["format"] not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {plain['format']!r}")
+    found = export(
+        find_folder(plain["checkpoint"]),
+        plain["to"],
+        overrides=plain["overrides"] or {},
+        max_shard=plain["max_shard"],
+    )
+    notes = [f"note: {note}" for note in found.notes]
+    return "\n".join([f"{found.architecture} -> {found.folder}", *notes])
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="export")
+def main(config: Any) -> None:
+    """Export; exit code 1 with the reason if the model cannot be expressed."""
+    try:
+        print(run(config))
+    except InstantiationException as error:
+        # Hydra wraps what a part said; the part said it better.
+        sys.exit(f"hdvl export: {error.__cause__ or error}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"hdvl export: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The ways people ask: words, lists of pictures and words, text with pictures in it, and histories."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hdvl.images import Source
+from hdvl.inference.inline import take_pictures
+from hdvl.protocols import BoxCodec, Message, TilePlan
+from hdvl.templates import IMAGE, Norm1000
+
+Images = Source | Sequence[Source] | None
+Prompt = str | Sequence[Mapping[str, Any]]
+"""Words, or a list such as ``[{"image": "a.png"}, {"text": "Where is it?"}]``."""
+
+History = Sequence[Message | tuple[Prompt, str]]
+"""``answer.history``, or pairs of a question and its answer."""
+
+_KEYS = ("image", "text", "ref", "box")
+_OPEN_END = re.compile(r"(?:<ref>[^<]*</ref>)?<(?:box|quad)>$")
+
+
+def ask(
+    prompt: Prompt,
+    images: Images = None,
+    history: History | None = None,
+    system: str | None = None,
+    *,
+    boxes: BoxCodec,
+    image_folder: str | Path | None = None,
+) -> tuple[Message, ...]:
+    """The conversation that asks ``prompt`` about ``images`` after ``history``.
+
+    Raises:
+        ValueError: the parts do not fit together, or a tag in the prompt is not closed.
+    """
+    before = list(history or ())
+    if system is not None and any(isinstance(turn, Message) for turn in before):
+        raise ValueError("system must be given with the first turn, there is a history already")
+    messages = [] if system is None else [Message("system", system)]
+    for turn in before:
+        if isinstance(turn, Message):
+            messages.append(turn)
+        else:
+            query, answer = turn
+            messages += [_user(query, None, boxes, image_folder), Message("assistant", answer)]
+    asked = _user(prompt, images, boxes, image_folder)
+    check_tags(asked.text, boxes.tokens)
+    return (*messages, asked)
+
+
+def _user(
+    prompt: Prompt, images: Images, boxes: BoxCodec, image_folder: str | Path | None
+) -> Message:
+    given = _as_tuple(images)
+    message = Message("user", prompt, given) if isinstance(prompt, str) else _listed(prompt, boxes)
+    if not isinstance(prompt, str) and given:
+        raise ValueError("pictures must stand in the list or in images, not in both")
+    if image_folder is None or ("<img>" not in message.text and "</img>" not in message.text):
+        return message
+    text, files = take_pictures(message.text, image_folder)
+    if message.images:
+        raise ValueError(
+            "pictures must be given in the text as <img>path</img> or beside it, not both"
+        )
+    return replace(message, text=text, images=files, numbered=False)
+
+
+def _as_tuple(images: Images) -> tuple[Source, ...]:
+    if images is None:
+        return ()
+    return tuple(images) if isinstance(images, list | tuple) else (images,)  # type: ignore[return-value]
+
+
+def _listed(items: Sequence[Mapping[str, Any]], boxes: BoxCodec) -> Message:
+    """Qwen-VL's list format: pictures (each on a line of its own), texts, and labelled boxes.
+
+    ``{"ref": "cat", "box": (x1, y1, x2, y2)}`` holds one box or a list of boxes, in thousandths of the
+    picture, with or without a label.
+    """
+    text, images = "", list[Any]()
+    for number, item in enumerate(items, 1):
+        kinds = set(item)
+        if kinds == {"image"}:
+            images.append(item["image"])
+            text += IMAGE + "\n"
+        elif kinds == {"text"}:
+            text += item["text"]
+        elif kinds and kinds <= {"ref", "box"}:
+            text += f"<ref>{item['ref']}</ref>" if "ref" in item else ""
+            text += "".join(_tag(box, boxes, number) for box in _several(item.get("box", ())))
+        else:
+            raise ValueError(
+                f"item {number} of a prompt must have image, text, or ref and box, got "
+                f"{sorted(map(str, kinds))}"
+            )
+    return Message("user", text, tuple(images))
+
+
+def _several(box: Sequence[Any]) -> Sequence[Sequence[float]]:
+    return [box] if box and not isinstance(box[0], list | tuple) else box
+
+
+def _tag(box: Sequence[float], boxes: BoxCodec, number: int) -> str:
+    if not isinstance(boxes, Norm1000):
+        raise ValueError(
+            f"item {number} of a prompt has a box in thousandths, this template writes boxes as "
+            f"{type(boxes).__name__}; write it into the text"
+        )
+    if len(box) != 4:
+        raise ValueError(f"item {number} of a prompt: box must be 4 numbers, got {list(box)}")
+    return boxes.write([int(value) for value in box])
+
+
+def check_tags(text: str, tags: Sequence[str]) -> None:
+    """Each opening one of ``tags`` is closed before it opens again, and none closed that is not open.
+
+    A ``<box>`` or ``<quad>`` at the very end may stay open: the model is to go on from there.
+    """
+    for opening in (tag for tag in tags if not tag.startswith("</")):
+        closing = "</" + opening[1:]
+        found = re.findall(f"{re.escape(opening)}|{re.escape(closing)}", text)
+        if opening in ("<box>", "<quad>") and text.endswith(opening):
+            found.pop()
+        if found != [opening, closing] * (len(found) // 2):
+            raise ValueError(
+                f"every {opening} in a prompt must be closed by {closing}, got {text[:200]!r}; spell "
+                "the tag otherwise where none is meant"
+            )
+
+
+def open_end(text: str) -> str:
+    """The tag at the end of a prompt that the answer goes on from: ``<ref>cat</ref><box>``, or nothing."""
+    match = _OPEN_END.search(text)
+    return match[0] if match else ""
+
+
+def check_tiles(plans: Sequence[TilePlan], counts: Sequence[int] | None) -> None:
+    """InternVL's ``num_patches_list`` against the tiles of each picture of the conversation.
+
+    Raises:
+        ValueError: they differ, so the caller counts on another tiling.
+    """
+    found = [plan.count for plan in plans]
+    if counts is not None and list(counts) != found:
+        raise ValueError(
+            f"num_patches_list must be the tiles of each picture, {found} by this tiler, got "
+            f"{list(counts)}"
+        )

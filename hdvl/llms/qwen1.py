@@ -1,0 +1,173 @@
+"""What the first Qwen models do beyond Qwen2 where a text outgrows the length they were trained on.
+
+Both rules act in evaluation mode alone and leave texts of up to ``seq_length`` as they are.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hdvl.llms.segments import NAME
+
+_DOUBLINGS = 24
+"""How often ``seq_length`` may double: to more positions than any memory holds."""
+
+
+@dataclass(frozen=True)
+class Qwen1Rules:
+    """Dynamic NTK and LogN of Qwen-1 for a model of the Qwen2 family (arXiv 2309.16609, 2.3).
+
+    *Dynamic NTK*: a prompt longer than ``seq_length`` is read with a larger rotary base, times
+    ``alpha ** (d / (d - 2))`` for heads of width d, alpha being 3 up to twice the length, 7 up to four
+    times, and so on. What is generated after it keeps the prompt's alpha.
+
+    *LogN*: the query of the p-th token (p > ``seq_length``) is multiplied by the logarithm of p to the
+    base ``seq_length``.
+
+    A row's length and places are those of its own tokens, so that padding, batches and packing are
+    invisible in the numbers. The published code counts padding as tokens; ``count_padding`` does as
+    well. Without padding both are the same.
+
+    Raises:
+        ValueError: ``seq_length`` is below 2, or (when attached) the model is of another family.
+    """
+
+    seq_length: int
+    dynamic_ntk: bool = True
+    logn: bool = True
+    count_padding: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seq_length < 2:
+            raise ValueError(f"seq_length must be at least 2, got {self.seq_length}")
+
+    def attach(self, model: Any) -> None:
+        """Make ``model``, a causal language model of transformers, follow these rules."""
+        kind = model.config.model_type
+        if kind != "qwen2":
+            raise ValueError(f"the rules of Qwen-1 need a model_type of qwen2, got {kind!r}")
+        if not (self.dynamic_ntk or self.logn):
+            return
+        decoder = model.base_model
+        decoder.register_forward_pre_hook(self._begin, with_kwargs=True)
+        for layer in decoder.layers:
+            layer.register_forward_pre_hook(_turn, with_kwargs=True)
+
+    def _begin(self, decoder: Any, args: tuple[Any, ...], call: dict[str, Any]) -> Any:
+        """What the layers are to be told, added to a call of the decoder."""
+        if decoder.training:
+            return None
+        call = {**call, "past_key_values": _cache(decoder, call)}
+        embeddings = call.get("inputs_embeds")
+        given = call["input_ids"] if embeddings is None else embeddings
+        places, lengths = self._places(given, call)
+        past = call["past_key_values"]
+        seen = 0 if past is None else int(past.get_seq_length())
+        if self.dynamic_ntk:
+            self._check_shared(call)
+            doublings = self._doublings(lengths, past, seen)
+            dtype = decoder.embed_tokens.weight.dtype
+            call["rotation"] = rotation(decoder.config, places, doublings, dtype)
+        if self.logn and seen + given.shape[1] > self.seq_length:
+            if decoder.config._attn_implementation != NAME:
+                raise ValueError(
+                    f"LogN needs the attention {NAME}, got {decoder.config._attn_implementation}"
+                )
+            call["query_scale"] = self.query_scale(places)[:, None, :, None]
+        return args, call
+
+    def _places(
+        self, given: Tensor, call: dict[str, Any]
+    ) -> tuple[Int[Tensor, "_b s"], Int[Tensor, "_b _k"]]:
+        """The place of each token in its text, from 0, and the length of the text it is in."""
+        mask, ids, past = (
+            call.get(name) for name in ("attention_mask", "position_ids", "past_key_values")
+        )
+        ends = call.get("cu_seq_lens_q")
+        if ends is not None:  # documents packed into one row
+            assert ids is not None
+            sizes = call["cu_seq_lens_k"].diff().long()
+            return ids, sizes.repeat_interleave(ends.diff())[None]
+        count = given.shape[1]
+        places = torch.arange(count, device=given.device)[None]
+        places = places + (0 if past is None else past.get_seq_length())
+        if not self.count_padding:
+            if isinstance(mask, Tensor) and mask.ndim == 2:
+                places = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -count:]
+            elif ids is not None:
+                places = ids
+        return places, places.amax(1, keepdim=True) + 1
+
+    def _check_shared(self, call: dict[str, Any]) -> None:
+        """Conversations that share pictures share their angles too: none may ask for others."""
+        if call.get("key_places") is not None and call["max_length_k"] > self.seq_length:
+            raise ValueError(
+                "conversations that share pictures must fit the model's seq_length="
+                f"{self.seq_length} where dynamic_ntk is true, the longest has "
+                f"{call['max_length_k']} tokens; set data.train.independent=false"
+            )
+
+    def _doublings(self, lengths: Int[Tensor, "b k"], past: Any, seen: int) -> Int[Tensor, "b k"]:
+        """How often ``seq_length`` has to double to hold the prompt: kept with the cache."""
+        if seen:
+            kept: Tensor | None = getattr(past, "qwen1_doublings", None)
+            if kept is None:
+                raise ValueError(
+                    "key-value cache must have been filled by this model in evaluation mode, it "
+                    "does not say the length of its prompt"
+                )
+            return kept
+        powers = torch.arange(_DOUBLINGS, device=lengths.device)
+        doublings = (lengths[..., None] > self.seq_length * 2**powers).sum(-1)
+        if past is not None:
+            past.qwen1_doublings = doublings
+        return doublings
+
+    def query_scale(self, places: Int[Tensor, "b s"]) -> Float[Tensor, "b s"]:
+        """LogN: what the query at each place (from 0) is multiplied by."""
+        return ((places + 1).float().log() / math.log(self.seq_length)).clamp(min=1)
+
+
+def alpha(doublings: int) -> int:
+    """The factor of dynamic NTK for a prompt that fits ``seq_length`` doubled so often.
+
+    >>> [alpha(n) for n in range(4)]
+    [1, 3, 7, 15]
+    """
+    return int(2 ** (doublings + 1) - 1)
+
+
+def rotation(
+    config: Any, places: Int[Tensor, "b s"], doublings: Int[Tensor, "b k"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "b s d"], Float[Tensor, "b s d"]]:
+    """Cosines and sines of the rotary angles, worked out in float32."""
+    base = float(config.rope_parameters["rope_theta"])
+    size = int(
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    bases = [base * alpha(n) ** (size / (size - 2)) for n in range(_DOUBLINGS + 1)]
+    powers = torch.arange(0, size, 2, device=places.device).float() / size
+    steps = 1 / torch.tensor(bases, device=places.device)[doublings][..., None] ** powers
+    angles = places[..., None].float() * steps
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _cache(decoder: Any, call: dict[str, Any]) -> Any:
+    """The call's cache; a new one where the decoder would make it, so that it can be written on."""
+    past, wanted = call.get("past_key_values"), call.get("use_cache")
+    if past is None and (decoder.config.use_cache if wanted is None else wanted):
+        from transformers import DynamicCache
+
+        return DynamicCache(config=decoder.config)
+    return past
+
+
+def _turn(layer: Any, args: tuple[Any, ...], call: dict[str, Any]) -> Any:
+    """Give a layer the angles of this call, if there are any, in place of the usual ones."""
+    own = call.pop("rotation", None)
+    return None if own is None else (args, {**call, "position_embeddings": own})

@@ -1,0 +1,240 @@
+"""Attention among packed documents: each sees itself alone, and no mask over the row is ever built.
+
+Documents may share what they begin with: its keys are then read by the rest of each, which sees nothing
+of the others. Registered with transformers under one name, so that every causal model that asks its
+``AttentionInterface`` for a kernel can be packed. Without segments it is SDPA, mask and all.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from hdvl.protocols import Segment, lengths_of
+
+NAME = "hdvl_segments"
+NATIVE = ("flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
+"""Kernels of transformers that keep packed documents apart without a dense mask by themselves."""
+_UNKNOWN = ("softcap", "s_aux", "position_bias")
+
+
+def use_segments(model: Any) -> None:
+    """Let ``model`` take segments, if it runs on SDPA: the same kernel in all other calls."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    AttentionInterface.register(NAME, segment_attention)
+    AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(NAME)
+
+
+def segment_options(
+    model: Any, embeddings: Float[Tensor, "b s e"], segments: Sequence[Segment]
+) -> dict[str, Any]:
+    """What the forward of ``model`` is given so that one row is read as documents of these lengths.
+
+    Positions start anew in each document; where some share a beginning they go on from there.
+
+    Raises:
+        ValueError: the lengths are not those of one row, or the model cannot keep documents apart.
+    """
+    rows, length = embeddings.shape[:2]
+    pieces = lengths_of(segments)
+    if rows != 1 or sum(pieces) != length or min(pieces, default=0) < 1 or () in segments:
+        raise ValueError(
+            f"segments must be lengths of at least 1 that fill one row, got {len(pieces)} of "
+            f"{sum(pieces)} positions in all for {rows} rows of {length}"
+        )
+    shared = len(pieces) > len(segments)
+    _check_model(model, shared=shared)
+    device = embeddings.device
+    positions, seen = _layout(segments)
+    ends = _ends(pieces).to(device)
+    # A mask of four axes is handed on as it is; empty, it fails loudly wherever it would be used.
+    mask = embeddings.new_empty(0, 0, 0, 0) if _kernel(model) == NAME else None
+    options = {
+        "attention_mask": mask,
+        "position_ids": torch.cat(positions)[None].to(device),
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": max(pieces),
+        "max_length_k": max(pieces),
+    }
+    if shared:
+        sizes = [len(places) for places in seen]
+        options["cu_seq_lens_k"], options["max_length_k"] = _ends(sizes).to(device), max(sizes)
+        options["key_places"] = torch.cat(seen).to(device)
+    return options
+
+
+def _kernel(model: Any) -> str:
+    return str(model.config._attn_implementation)
+
+
+def _check_model(model: Any, *, shared: bool) -> None:
+    kernel, known = _kernel(model), (NAME,) if shared else (NAME, *NATIVE)
+    what, instead = "packing", "data.packing=null"
+    if shared:
+        what = "sharing pictures among conversations"
+        instead = "data.train.independent=false"
+    if kernel not in known:
+        either = f" or one of {', '.join(NATIVE)}" * (not shared)
+        raise ValueError(
+            f"{what} needs a model whose attention is {NAME}{either}, got {kernel}; set {instead}"
+        )
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        raise ValueError(
+            f"{what} needs layers of attention alone, {model.config.model_type} has "
+            f"{', '.join(sorted(kinds))}; set {instead}"
+        )
+
+
+def _ends(lengths: Sequence[int]) -> Int[Tensor, " ends"]:
+    """0, and where each piece of a row ends."""
+    return functional.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int()
+
+
+def _layout(segments: Sequence[Segment]) -> tuple[list[Tensor], list[Tensor]]:
+    """The positions of each piece, and the places in the row of all that its last token sees."""
+    positions, seen, start = list[Tensor](), list[Tensor](), 0
+    for segment in segments:
+        first, *rests = (segment,) if isinstance(segment, int) else segment
+        shared = torch.arange(start, start + first)
+        positions.append(torch.arange(first))
+        seen.append(shared)
+        start += first
+        for rest in rests:
+            positions.append(torch.arange(first, first + rest))
+            seen.append(torch.cat([shared, torch.arange(start, start + rest)]))
+            start += rest
+    return positions, seen
+
+
+def segment_attention(
+    module: Any,
+    query: Float[Tensor, "b heads s d"],
+    key: Float[Tensor, "b groups s_k d"],
+    value: Float[Tensor, "b groups s_k d_v"],
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: Int[Tensor, " ends"] | None = None,
+    cu_seq_lens_k: Int[Tensor, " ends"] | None = None,
+    max_length_q: int | None = None,
+    max_length_k: int | None = None,
+    key_places: Int[Tensor, " seen"] | None = None,
+    query_scale: Float[Tensor, "_b 1 s 1"] | None = None,
+    **options: Any,
+) -> tuple[Float[Tensor, "b s heads d_v"], None]:
+    """Causal attention within each segment; SDPA over the row where no segments are given.
+
+    On a GPU in half precision all segments run in one variable-length kernel, elsewhere one SDPA
+    call a segment. ``query_scale`` is a factor of each query.
+
+    With ``key_places`` the queries of each segment see the keys at other places of the row: these are
+    those of all segments behind each other, and ``cu_seq_lens_k`` says where each segment's end. The
+    last query sees all of its segment's, the one before it all but the last, and so on.
+    """
+    if query_scale is not None:
+        query = query * query_scale.to(query.dtype)
+    if cu_seq_lens_q is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        mixed: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **options
+        )
+        return mixed
+    if (
+        key_places is None
+    ):  # the same tensor, which lets the kernel know that the lengths are the same
+        cu_seq_lens_k, max_length_k = cu_seq_lens_q, max_length_q
+    else:
+        key, value = (part.index_select(2, key_places) for part in (key, value))
+    assert cu_seq_lens_k is not None
+    _check(sliding_window, max_length_k, options)
+    ends, longest = (cu_seq_lens_q, cu_seq_lens_k), (max_length_q, max_length_k)
+    if query.is_cuda and not dropout and query.dtype in (torch.float16, torch.bfloat16):
+        return _one_kernel(query, key, value, scaling, ends, longest), None
+    return _one_by_one(query, key, value, dropout, scaling, ends), None
+
+
+def _check(window: int | None, longest: int | None, options: dict[str, Any]) -> None:
+    found = [name for name in _UNKNOWN if options.get(name) is not None]
+    if found:
+        raise ValueError(f"packed attention knows no {', '.join(found)}; set data.packing=null")
+    if window is not None and longest is not None and longest > window:
+        raise ValueError(
+            f"packed documents must fit the sliding window of {window} tokens, the longest has "
+            f"{longest}; set data.max_length={window} or data.packing=null"
+        )
+
+
+def _one_kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    ends: tuple[Tensor, Tensor],
+    longest: tuple[int | None, int | None],
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    longest_q, longest_k = longest
+    assert longest_q is not None and longest_k is not None
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    attended = varlen_attn(
+        q,
+        k,
+        v,
+        *ends,
+        longest_q,
+        longest_k,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    assert isinstance(attended, Tensor)
+    return attended[None]
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _one_by_one(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: float,
+    scaling: float | None,
+    ends: tuple[Tensor, Tensor],
+) -> Tensor:
+    asking, seen = (edges.diff().tolist() for edges in ends)
+    # split, not slices: the gradients of the pieces are then joined once, not summed one by one.
+    parts = ((query, asking), (key, seen), (value, seen))
+    pieces = zip(*(torch.split(part, lengths, dim=2) for part, lengths in parts), strict=True)
+    attended = [
+        functional.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=_lower_right(q, k),
+            dropout_p=dropout,
+            is_causal=q.shape[2] == k.shape[2],
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        for q, k, v in pieces
+    ]
+    return torch.cat([piece.transpose(1, 2) for piece in attended], dim=1)
+
+
+def _lower_right(query: Tensor, key: Tensor) -> Tensor | None:
+    """The causal mask of queries that stand behind earlier keys; SDPA itself counts from the first."""
+    asking, seen = query.shape[2], key.shape[2]
+    if asking == seen:
+        return None
+    return torch.ones(asking, seen, dtype=torch.bool, device=query.device).tril(seen - asking)

@@ -1,0 +1,144 @@
+"""Low-rank adapters beside the frozen weights of one part.
+
+LoRA (arXiv 2106.09685) adds ``B A`` to a weight, DoRA (arXiv 2402.09353) also learns the length of each
+row of the sum, QLoRA (arXiv 2305.14314) keeps the frozen weight in four bits.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from hdvl.training import attention_lora, nf4
+
+ALL_LINEAR = "all-linear"
+OPTIONS = ("rank", "alpha", "dropout", "targets")
+
+
+def lora_options(tuning: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The adapters' options of ``part``: its own, and the common ones where it has none."""
+    lora = tuning.get("lora", {})
+    options = dict(lora.get("common", {}))
+    options |= {name: value for name, value in lora.get(part, {}).items() if value is not None}
+    if set(options) != set(OPTIONS):
+        raise ValueError(
+            f"tuning.lora of {part} must give {', '.join(sorted(OPTIONS))}, got "
+            f"{', '.join(sorted(options)) or 'nothing'}"
+        )
+    if options["rank"] < 1 or not 0 <= options["dropout"] < 1:
+        raise ValueError(
+            f"tuning.lora of {part} must have rank >= 1 and dropout in 0..1, got "
+            f"{options['rank']} and {options['dropout']}"
+        )
+    return options
+
+
+def linear_layers(module: nn.Module) -> list[str]:
+    """Names of the linear layers of ``module`` but for a language model's output head."""
+    from transformers.pytorch_utils import Conv1D
+
+    rows = {child.num_embeddings for child in module.modules() if isinstance(child, nn.Embedding)}
+    inside = _attention_children(module)
+    return [
+        name
+        for name, child in module.named_modules()
+        if name not in inside
+        and (
+            isinstance(child, Conv1D)
+            or (isinstance(child, nn.Linear) and child.out_features not in rows)
+        )
+    ]
+
+
+def add_adapters(part: str, mode: str, module: nn.Module, options: Mapping[str, Any]) -> None:
+    """Put adapters of ``mode`` (lora, dora, qlora) into ``module``, in place.
+
+    Raises:
+        ValueError: nothing to adapt, a target that is not there, dropout inside torch's attention,
+            or no four-bit numbers to be had.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    everything = options["targets"] == ALL_LINEAR
+    names = linear_layers(module) if everything else list(options["targets"])
+    attentions = attention_lora.attentions(module) if everything else []
+    if not names and not attentions:
+        raise ValueError(
+            f"tuning.{part}={mode} needs a linear layer, {type(module).__name__} has none; use "
+            "frozen or full"
+        )
+    for target in names:
+        _check_target(part, module, target)
+    if attentions:
+        _check_attention(part, mode, options)
+    if mode == "qlora":
+        nf4.quantise(part, module, linear_layers(module))
+    if names:
+        config = LoraConfig(
+            r=options["rank"],
+            lora_alpha=options["alpha"],
+            lora_dropout=options["dropout"],
+            target_modules=names,
+            use_dora=mode == "dora",
+        )
+        inject_adapter_in_model(config, module)
+    for _, attention in attentions:
+        attention_lora.adapt(attention, options["rank"], options["alpha"], dora=mode == "dora")
+
+
+def merge_adapters(module: nn.Module) -> None:
+    """Fold every adapter into its weight and put the plain layer back, in place.
+
+    Four-bit weights become numbers of the dtype they had before, so nothing is rounded twice.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    attention_lora.merge(module)
+    adapted = [name for name, child in module.named_modules() if isinstance(child, BaseTunerLayer)]
+    for name in adapted:
+        layer: Any = module.get_submodule(name)
+        if nf4.is_quantised(layer.get_base_layer()):
+            plain = nf4.merged(layer)
+        else:
+            layer.merge(safe_merge=True)
+            plain = layer.get_base_layer()
+        module.set_submodule(name, plain)
+    nf4.restore(module)
+    for child in module.modules():
+        vars(child).pop("peft_config", None)  # or the next adapters would count as a second set
+
+
+def _attention_children(module: nn.Module) -> set[str]:
+    """Layers inside torch's attention: it reads their weights, and would never call an adapter."""
+    return {
+        f"{name}.{child}"
+        for name, attention in attention_lora.attentions(module)
+        for child, _ in attention.named_children()
+    }
+
+
+def _check_target(part: str, module: nn.Module, target: str) -> None:
+    hits = [n for n, _ in module.named_modules() if n == target or n.endswith(f".{target}")]
+    where = f"change tuning.lora.{part}.targets"
+    if not hits:
+        raise ValueError(f"each LoRA target must be in {part}, {target} is not; {where}")
+    blind = sorted(_attention_children(module) & set(hits))
+    if blind:
+        raise ValueError(
+            f"a LoRA target must be a layer that is called, {part}.{blind[0]} inside torch's "
+            f"attention is not; {where} to {ALL_LINEAR}"
+        )
+
+
+def _check_attention(part: str, mode: str, options: Mapping[str, Any]) -> None:
+    """torch's attention is adapted by its weights: what needs a layer's input cannot be had there."""
+    if options["dropout"]:
+        raise ValueError(
+            f"tuning.lora.{part}.dropout must be 0 for adapters of torch's attention, got "
+            f"{options['dropout']}; set it to 0, or name targets outside of attention"
+        )
+    if mode == "qlora":
+        raise ValueError(
+            f"tuning.{part}=qlora cannot keep torch's attention in four bits; use lora, or name "
+            f"targets outside of attention in tuning.lora.{part}.targets"
+        )

@@ -1,0 +1,31 @@
+"""DeepSpeed, handed through to Lightning."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+
+def deepspeed(*, stage: int = 2, **options: Any) -> Any:
+    """Lightning's ``DeepSpeedStrategy``; ``options`` are its arguments.
+
+    Raises:
+        ValueError: DeepSpeed or a CUDA device is missing, or a stage that hides the weights.
+    """
+    if stage not in (0, 1, 2):
+        raise ValueError(
+            f"trainer.strategy.stage must be 0, 1 or 2, got {stage}: the audit and the final model "
+            "need whole weights; to shard them, train with trainer=fsdp2"
+        )
+    if find_spec("deepspeed") is None:
+        raise ValueError(
+            "trainer=deepspeed needs DeepSpeed, which is not installed; pip install "
+            "'hdvl[distributed]', or train with trainer=fsdp2"
+        )
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "trainer=deepspeed needs a CUDA device, there is none; train with trainer=ddp or fsdp2"
+        )
+    from lightning.pytorch.strategies import DeepSpeedStrategy
+
+    return DeepSpeedStrategy(stage=stage, **options)

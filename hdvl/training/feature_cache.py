@@ -1,0 +1,206 @@
+"""Features of a frozen encoder on the disk: from the second epoch on, nothing is encoded.
+
+A picture's features are found by three hashes: of the pixels of its tiles (which are the picture as the
+tiler cut it: any other reading of it is another key), of their layout, and of the encoder, its weights and
+the plain numbers it is made with. One file a picture, written whole or not at all.
+"""
+
+import hashlib
+import os
+import uuid
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hdvl.model import Encode
+from hdvl.training.audit import fingerprint, fingerprints
+
+STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Damaged(ValueError):
+    """An entry of the cache that is not what was written under its name."""
+
+
+def encoder_hash(encoder: nn.Module) -> str:
+    """Hash of an encoder's weights, layers and plain attributes (which layer is taken, mean, ...)."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(fingerprints(encoder).items()):
+        whole.update(f"{name}={value};".encode())
+    for name, module in encoder.named_modules():
+        plain = {
+            key: value
+            for key, value in sorted(vars(module).items())
+            if key != "training" and isinstance(value, bool | int | float | str | tuple | None)
+        }
+        whole.update(f"{name}:{type(module).__qualname__}{plain};".encode())
+    return whole.hexdigest()
+
+
+class FeatureStore:
+    """Entries of one encoder in ``folder``.
+
+    Args:
+        folder: where entries lie; several encoders and several runs may share it.
+        encoder: the frozen encoder.
+        dtype: what features are stored in; null as they are. Rounded ones are used from the first
+            epoch on, so that all epochs see the same.
+        max_bytes: no more is written from here on; null for no limit.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        encoder: nn.Module,
+        *,
+        dtype: Literal["float32", "float16", "bfloat16"] | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        if dtype is not None and dtype not in STORED:
+            raise ValueError(f"dtype must be one of {', '.join(STORED)} or null, got {dtype!r}")
+        if any(parameter.requires_grad for parameter in encoder.parameters()):
+            raise ValueError(
+                "features can be kept of a frozen encoder only; set tuning.encoder=frozen, or drop "
+                "the feature cache"
+            )
+        self.encoder = encoder
+        self.folder = Path(folder) / encoder_hash(encoder)
+        self.dtype = None if dtype is None else STORED[dtype]
+        self.max_bytes = max_bytes
+        self.bytes = sum(file.stat().st_size for file in self.folder.glob("*/*.safetensors"))
+        self.read = self.encoded = self.damaged = self.unkept = 0
+
+    def __call__(
+        self, pixels: UInt8[Tensor, "t c h w"], counts: Sequence[int], encode: Encode
+    ) -> Float[Tensor, "t n d"]:
+        """Features of the pictures of ``counts`` tiles: read where they are known, else encoded."""
+        if self.encoder.training:
+            raise RuntimeError(
+                "a cached encoder must be in evaluation mode, this one is in training"
+            )
+        pictures = torch.split(pixels, list(counts))
+        keys = [self._key(picture) for picture in pictures]
+        first = {key: keys.index(key) for key in keys}  # a picture may be there twice
+        known = {key: found for key in first if (found := self._find(key)) is not None}
+        absent = [key for key in first if key not in known]
+        if absent:
+            asked = [pictures[first[key]] for key in absent]
+            features = encode(torch.cat(asked)).detach()
+            for key, own in zip(absent, torch.split(features, list(map(len, asked))), strict=True):
+                known[key] = self._keep(key, own)
+        self.encoded += len(absent)
+        self.read += len(keys) - len(absent)
+        return torch.cat([known[key].to(pixels.device) for key in keys])
+
+    def summary(self) -> str:
+        """What was read and written, in a line."""
+        text = (
+            f"feature cache: {self.read:,} pictures read, {self.encoded:,} encoded, "
+            f"{self.bytes / 1e9:.3g} GB in {self.folder}"
+        )
+        if self.damaged:
+            text += f"; {self.damaged:,} damaged entries encoded anew"
+        if self.unkept:
+            text += f"; {self.unkept:,} not kept: max_bytes={self.max_bytes} is reached"
+        return text
+
+    def _key(self, picture: UInt8[Tensor, "t c h w"]) -> str:
+        """Hash of the pixels, the layout, and the precision that the encoder runs in."""
+        kind = picture.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else "own"
+        whole = f"{tuple(picture.shape)} {precision} {self.dtype} {fingerprint(picture)}"
+        return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
+
+    def path(self, key: str) -> Path:
+        """The file of an entry."""
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def _find(self, key: str) -> Tensor | None:
+        """The entry, if there is one that is whole."""
+        path = self.path(key)
+        if not path.exists():
+            return None
+        try:
+            return _load(path, key)
+        except Damaged as error:
+            self.damaged += 1
+            warnings.warn(f"{error}; its picture is encoded anew", stacklevel=2)
+            return None
+
+    def _keep(self, key: str, features: Float[Tensor, "t n d"]) -> Float[Tensor, "t n d"]:
+        """Write an entry; gives the features as they will be read."""
+        stored = features.to(self.dtype or features.dtype).cpu().contiguous()
+        if self.max_bytes is None or self.bytes + stored.nbytes <= self.max_bytes:
+            path = self.path(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{key}.{uuid.uuid4().hex}.part")
+            meta = {"key": key, "sum": fingerprint(stored), "dtype": str(features.dtype)[6:]}
+            try:
+                save_file({"features": stored}, part, metadata=meta)
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+            self.bytes += path.stat().st_size
+        else:
+            self.unkept += 1
+        return stored.to(features.dtype)
+
+
+def _load(path: Path, key: str) -> Tensor:
+    """The features of an entry.
+
+    Raises:
+        Damaged: cut short, changed, or of another picture.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta, stored = file.metadata() or {}, file.get_tensor("features")
+    except SafetensorError as error:
+        raise Damaged(f"{path} is no whole entry of a feature cache: {error}") from error
+    if meta.get("key") != key:
+        raise Damaged(f"{path} holds the features of another picture, {meta.get('key')}")
+    if fingerprint(stored) != meta.get("sum"):
+        raise Damaged(f"{path} holds other features than were written")
+    features: Tensor = stored.to(getattr(torch, meta["dtype"]))
+    return features
+
+
+class FeatureCache(pl.Callback):
+    """Gives the model its encoder's features from ``folder`` while it trains.
+
+    The encoder must be frozen. See :class:`FeatureStore` for the arguments.
+    """
+
+    store: FeatureStore
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        dtype: Literal["float32", "float16", "bfloat16"] | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        self.folder, self.dtype, self.max_bytes = folder, dtype, max_bytes
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """The weights are what they will be: hash the encoder, and take its place."""
+        vlm = pl_module.vlm
+        self.store = FeatureStore(
+            self.folder, vlm.encoder, dtype=self.dtype, max_bytes=self.max_bytes
+        )
+        vlm.recall = self.store
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """The model goes on without the cache."""
+        if pl_module.vlm.recall is not None:
+            pl_module.vlm.recall = None
+            if trainer.is_global_zero:
+                print(self.store.summary(), flush=True)

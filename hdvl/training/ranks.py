@@ -1,0 +1,37 @@
+"""Which of several processes this is, before and without a trainer."""
+
+import os
+from collections.abc import Iterable
+
+RUN_DIR = "HDVL_RUN_DIR"
+_LAUNCHERS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+
+
+def leads() -> bool:
+    """Whether this process writes what is written once: it has rank 0, or is alone."""
+    for name in _LAUNCHERS:
+        if name in os.environ:
+            return int(os.environ[name]) == 0
+    # Started by Lightning: the first process of the first node starts the others of its node.
+    return all(int(os.environ.get(name, 0)) == 0 for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
+def one_run_dir(own: str, given: Iterable[str]) -> str:
+    """The run folder of all processes, where ``own`` may hold the time at which this one started.
+
+    The first process hands its folder to those that it starts. Where another launcher started
+    them, ``given`` (the keys on the command line) must name ``run_dir``.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if leads():
+        os.environ[RUN_DIR] = own
+    elif RUN_DIR in os.environ:
+        return os.environ[RUN_DIR]
+    elif "run_dir" not in given:
+        raise ValueError(
+            "run_dir must be given where a launcher starts the processes, each would make up its "
+            "own; add run_dir=FOLDER"
+        )
+    return own

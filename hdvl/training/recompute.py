@@ -1,0 +1,67 @@
+"""Activation checkpointing: blocks keep their inputs alone, and are computed again on the way back.
+
+Training Deep Nets with Sublinear Memory Cost (arXiv 1604.06174), without reentry: inputs need no
+gradient, so any part may be frozen or have adapters.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from hdvl.training.blocks import blocks
+
+PARTS = ("encoder", "llm")
+
+
+def recompute(vlm: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
+    """Let the blocks of ``parts`` be computed again; returns them. See :func:`keep`.
+
+    Raises:
+        ValueError: a part that is none, has no blocks, or batch norms that train.
+    """
+    found: list[nn.Module] = []
+    for part in parts:
+        if part not in PARTS:
+            raise ValueError(f"callbacks.recompute.parts must be of {', '.join(PARTS)}, got {part}")
+        own = blocks(vlm.get_submodule(part))
+        norms = [n for block in own for n in block.modules() if isinstance(n, _BatchNorm)]
+        if not own or any(p.requires_grad for norm in norms for p in norm.parameters()):
+            what = "batch norms that would count twice" if own else "no list of blocks"
+            raise ValueError(f"callbacks.recompute.parts: {part} has {what}; leave it out")
+        found += own
+    for block in found:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    return found
+
+
+def recomputed(vlm: nn.Module) -> list[nn.Module]:
+    """The blocks that :func:`recompute` changed."""
+    return [module for module in vlm.modules() if isinstance(vars(module).get("forward"), partial)]
+
+
+def keep(blocks: Sequence[nn.Module]) -> None:
+    """Undo :func:`recompute`."""
+    for block in blocks:
+        del block.forward
+
+
+class Recompute(pl.Callback):
+    """Recomputes the blocks of ``parts`` (encoder, llm) during training; the numbers are the same."""
+
+    def __init__(self, *, parts: Sequence[str] = ()) -> None:
+        self.parts = tuple(parts)
+        self._blocks: list[nn.Module] = []
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Before the model is compiled or sharded."""
+        self._blocks = recompute(pl_module.vlm, self.parts)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """The model that was given is as it was."""
+        keep(self._blocks)
+        self._blocks = []

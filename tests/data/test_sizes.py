@@ -1,0 +1,76 @@
+"""Sizes without pixels are those of the samples; each conversation is measured once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from hdvl.data.sizes import Size, Sizes, measure, picture_size
+from hdvl.images import read_image
+from hdvl.processor import Processor
+from hdvl.protocols import Independent, Message
+from tests.tiny_model import tiny_vlm
+
+
+class Talks:
+    """Conversations whose pictures grow with their number; counts how often each is asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> list[Message]:
+        self.calls.append(index)
+        images = tuple(Image.new("RGB", (20 + 5 * index, 40)) for _ in range(index % 3))
+        return [Message("user", "See " * index, images), Message("assistant", "yes")]
+
+
+@pytest.fixture(scope="module")
+def processor() -> Processor:
+    return Processor.of(tiny_vlm())
+
+
+def test_a_size_is_that_of_the_sample(processor: Processor) -> None:
+    talks = Talks()
+    for index in (0, 1, 2, 5, 20, 38):
+        sample = processor(talks[index])
+        assert measure(processor, talks[index]) == (len(sample.ids), len(sample.pixels))
+
+
+def test_a_size_counts_a_shared_picture_once(processor: Processor) -> None:
+    image = Image.new("RGB", (90, 40))
+    several = Independent(
+        tuple([Message("user", text, (image,)), Message("assistant", "yes")] for text in "abc")
+    )
+    sample = processor(several)
+    assert len(sample.branches) == 3
+    assert measure(processor, several) == (len(sample.ids), len(sample.pixels))
+
+
+@pytest.mark.parametrize("exif", [False, True])
+@pytest.mark.parametrize(("suffix", "turn"), [("jpg", 6), ("png", 1), ("tiff", 6), ("jpg", 3)])
+def test_the_upright_size(tmp_path: Path, suffix: str, turn: int, exif: bool) -> None:
+    path = tmp_path / f"it.{suffix}"
+    image = Image.new("RGB", (30, 20))
+    tags = image.getexif()
+    tags[274] = turn
+    image.save(path, exif=tags)
+    assert picture_size(path, exif=exif) == read_image(path, exif=exif).size
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_each_is_measured_once(processor: Processor, num_workers: int) -> None:
+    talks = Talks()
+    sizes = Sizes(talks, processor, num_workers=num_workers)
+    expected = [measure(processor, Talks()[index]) for index in range(40)]
+    assert sizes.of([3, 1, 2]) == [expected[index] for index in (3, 1, 2)]
+    sizes.begin([2, 7, 8])
+    assert sizes.of([2, 7, 8]) == [expected[index] for index in (2, 7, 8)]
+    sizes.begin([9])  # announced, but something else is asked for
+    assert sizes.of(list(range(40))) == expected
+    assert isinstance(expected[0], Size) and int(torch.count_nonzero(sizes.table[:, 0])) == 40
+    if not num_workers:
+        assert sorted(talks.calls) == list(range(40))

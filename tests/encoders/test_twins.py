@@ -1,0 +1,105 @@
+"""Measured by one block of each kind, an encoder is what it is when all of them are run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hdvl.encoders.reach as measuring
+from hdvl.encoders import InternViT, TimmEncoder, TransformersEncoder
+from hdvl.encoders.base import PatchEncoder
+from hdvl.encoders.twins import Passed, first_twins_only
+from hdvl.probe import probe_encoder
+
+HALF = (0.5, 0.5, 0.5)
+SMALL = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 7,
+}
+ENCODERS: dict[str, Callable[[], PatchEncoder]] = {
+    "intern_vit": lambda: InternViT(
+        width=24, depth=4, heads=2, mlp_width=32, patch=7, image_size=28
+    ),
+    "clip": lambda: TransformersEncoder(
+        name="clip_vision_model", mean=HALF, std=HALF, config=SMALL, select_layer=-2
+    ),
+    "siglip, normalised": lambda: TransformersEncoder(
+        name="siglip_vision_model", mean=HALF, std=HALF, config=SMALL, final_norm=True
+    ),
+    "timm": lambda: TimmEncoder(
+        name="vit_tiny_patch16_224",
+        tile_size=32,
+        select_layer=-2,
+        config={"embed_dim": 24, "depth": 5, "num_heads": 2, "img_size": 32},
+    ),
+}
+
+
+@contextmanager
+def all_blocks(model: nn.Module) -> Iterator[Passed]:
+    yield {}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_one_block_tells_what_all_would(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = ENCODERS[name]()
+    monkeypatch.setattr(measuring, "first_twins_only", all_blocks)
+    whole = ENCODERS[name]()
+    assert (quick.width, quick.grid) == (whole.width, whole.grid)
+    assert list(dict(quick.named_parameters())) == list(dict(whole.named_parameters()))
+    assert not any("forward" in vars(module) for module in quick.modules())
+    pixels = torch.zeros(1, 3, quick.tile_size, quick.tile_size, dtype=torch.uint8)
+    assert quick(pixels).shape == whole(pixels).shape
+
+
+class Row(nn.Module):
+    """Blocks one after the other, of which ``used`` count for the output."""
+
+    def __init__(self, *widths: int, used: int | None = None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.used = used
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        values, kept = pixels.mean(dim=1), None
+        for number, block in enumerate(self.blocks):
+            values = block(values)
+            kept = values if number + 1 == self.used else kept
+        return values if kept is None else kept
+
+
+def test_who_passes_by_and_who_counts() -> None:
+    model = Row(2, 2, 2, 2, 2, used=2)
+    with first_twins_only(model) as passed:
+        model(torch.zeros(1, 3, 2, 2))
+    assert {name: twin for name, (twin, _) in passed.items()} == dict.fromkeys(
+        ["blocks.1", "blocks.2", "blocks.3"], "blocks.0"
+    )
+    _, reached = measuring.reach(model, (3, 2, 2))
+    assert reached == {f"blocks.{n}.{part}" for n in (0, 1) for part in ("weight", "bias")}
+
+
+def test_blocks_that_change_the_shape_are_run() -> None:
+    model = Row(2, 4, 2, 4, 2)  # twins two and two: 2 to 4, and 4 to 2
+    with first_twins_only(model) as passed:
+        assert model(torch.zeros(1, 3, 2, 2)).shape == (1, 2, 2)
+    assert passed == {}
+    features, reached = measuring.reach(model, (3, 2, 2))
+    assert features.shape == (1, 2, 2) and len(reached) == 8
+
+
+def test_an_encoder_that_was_measured_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = ENCODERS["intern_vit"]()
+    monkeypatch.setattr(InternViT, "tokens", lambda self, pixels: pytest.fail("was run"))
+    probe_encoder(encoder)
+    monkeypatch.undo()
+    encoder.width = 25
+    with pytest.raises(ValueError, match="says grid=4x4 and width=25"):
+        probe_encoder(encoder)

@@ -1,0 +1,143 @@
+"""A killed run goes on as if nothing had been, with other workers, other ranks and other strategies."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from hdvl.checkpoints import load_folder
+from hdvl.data.build import build_data
+from hdvl.training.run import resumed, run
+from tests.training.runs import MIXED, SMALL, Feeder, killed, losses, mixed, rank_main
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning"),
+]
+PACKING = "data.packing={tokens: 160, tiles: 6, window: 6}"
+TWO = {"trainer.devices": 2, "trainer.accumulate_grad_batches": 1}
+ONE = {"trainer.devices": 1, "trainer.accumulate_grad_batches": 2}
+SHARDS = {"trainer.strategy": {"_target_": "hdvl.training.sharding.FullySharded"}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Uninterrupted runs of one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(mixed(folder / "padded"), Feeder())
+    run(mixed(folder / "packed", PACKING), Feeder())
+    return {name: folder / name for name in ("padded", "packed")}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_folder(folder / "model").state_dict()
+
+
+# Before batch 1 there is no checkpoint yet, before 7 and 11 a step is half done.
+@pytest.mark.parametrize("batch", [1, 4, 7, 11, 14])
+@pytest.mark.parametrize(
+    ("layout", "workers"), [("padded", 0), ("padded", 1), ("padded", 2), ("packed", 1)]
+)
+def test_killed_anywhere(
+    whole: dict[str, Path], tmp_path: Path, layout: str, workers: int, batch: int
+) -> None:
+    changes = {"data.num_workers": workers}
+    run(killed(whole[layout], batch, tmp_path / "run", changes), Feeder())
+    assert losses(tmp_path / "run") == losses(whole[layout])
+    ours, theirs = weights(tmp_path / "run"), weights(whole[layout])
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def free_ports(count: int) -> list[int]:
+    listeners = [socket.socket() for _ in range(count)]
+    for listener in listeners:
+        listener.bind(("127.0.0.1", 0))
+    ports = [int(listener.getsockname()[1]) for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+def test_ranks_and_strategies(whole: dict[str, Path], tmp_path: Path) -> None:
+    alone = whole["padded"]
+    two = ["trainer.devices=2", "trainer.accumulate_grad_batches=1"]
+    again = "callbacks.recompute.parts=[llm]"
+    jobs: list[tuple[str, tuple[Any, ...]]] = [
+        ("run", (mixed(tmp_path / "ddp", "trainer=ddp", *two),)),
+        ("killed", (alone, 9, tmp_path / "1-to-2", {**TWO, "trainer.strategy": "ddp"})),
+        ("killed", (whole["packed"], 9, tmp_path / "packed", {**TWO, "trainer.strategy": "ddp"})),
+        ("run", (mixed(tmp_path / "fsdp2", "trainer=fsdp2", again, *two),)),
+        ("killed", (tmp_path / "fsdp2", 5, tmp_path / "fsdp2-again", {})),
+        ("killed_alone", (tmp_path / "fsdp2", 5, tmp_path / "shards-to-1", ONE)),
+    ]
+    torch.multiprocessing.spawn(rank_main, args=(free_ports(2), jobs), nprocs=2)
+    back = {**ONE, "trainer.strategy": "auto"}
+    run(killed(tmp_path / "ddp", 5, tmp_path / "2-to-1", back), Feeder())
+    assert losses(tmp_path / "fsdp2-again") == losses(tmp_path / "fsdp2")
+    assert (tmp_path / "fsdp2" / "checkpoints" / "last.ckpt").is_dir()
+    for name in ("ddp", "1-to-2", "2-to-1", "fsdp2", "shards-to-1", "packed"):
+        expected = whole["packed" if name == "packed" else "padded"]
+        torch.testing.assert_close(losses(tmp_path / name), losses(expected), rtol=0, atol=1e-5)
+        ours, theirs = weights(tmp_path / name), weights(expected)
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-4, msg=f"{name} {key}")
+
+
+def test_shards_and_files_are_not_mixed_up(whole: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"trainer.strategy must shard .* if and only if"):
+        run(killed(whole["padded"], 9, tmp_path / "run", SHARDS), Feeder())
+
+
+def test_steps_keep_their_size(whole: dict[str, Path], tmp_path: Path) -> None:
+    changes = {"trainer.accumulate_grad_batches": 1}
+    with pytest.raises(ValueError, match=r"accumulate_grad_batches \* 2 = 4, got 2; set trainer"):
+        run(killed(whole["padded"], 9, tmp_path / "run", changes), Feeder())
+
+
+def test_kill_9_of_two_processes(tmp_path: Path, root: Path) -> None:
+    """From the command line: Lightning starts the second process, one goes on where two were killed."""
+    rows = []
+    for index, colour in enumerate(["red", "green", "blue", "white"] * 3):
+        name = f"{index}.png"
+        Image.new("RGB", (32 + 32 * (index % 2), 32), colour).save(tmp_path / name)
+        said = {"from": "human", "value": "<image>Colour?"}, {"from": "gpt", "value": colour}
+        rows.append({"id": name, "image": name, "conversations": said})
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    data = [
+        "data=llava",
+        f"data.train.path={tmp_path / 'rows.json'}",
+        f"data.train.image_folder={tmp_path}",
+    ]
+    plain = mixed(tmp_path / "alone", *data)
+    plain["callbacks"].pop("snapshots")
+    run(plain, build_data)
+    folder = tmp_path / "killed"
+    words = [*SMALL, *MIXED, *data, "trainer=ddp", "trainer.devices=2", f"run_dir={folder}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hdvl.train", *words, "trainer.accumulate_grad_batches=1"],
+        cwd=root,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoint, end = folder / "checkpoints" / "last.ckpt", time.monotonic() + 600
+    while not checkpoint.exists():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(0.2)  # a step's row of metrics.csv is written right after its checkpoint
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "model").exists()
+    run(resumed(folder, {**ONE, "trainer.strategy": "auto"}), build_data)
+    torch.testing.assert_close(losses(folder), losses(tmp_path / "alone"), rtol=0, atol=1e-5)

@@ -1,0 +1,68 @@
+"""Muon against torch's own on matrices, AdamW on the rest, in one optimizer."""
+
+import pytest
+import torch
+from torch import nn
+
+from hdvl.config import compose
+from hdvl.training.groups import build_optimizer
+from hdvl.training.muon import MuonAdamW, orthogonal
+
+
+def gradients(seed: int, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def test_matrices_move_as_by_muon_of_torch_and_the_rest_as_by_adamw():
+    shapes = ((48, 64), (96, 32), (48,), (400, 32))  # two matrices, a vector, a table
+    mine, theirs = ([nn.Parameter(x) for x in gradients(0, *shapes)] for _ in range(2))
+    options = {"lr": 0.01, "weight_decay": 0.1}
+    both = MuonAdamW(mine, betas=(0.9, 0.95), **options)
+    muon = torch.optim.Muon(theirs[:2], adjust_lr_fn="match_rms_adamw", **options)
+    adamw = torch.optim.AdamW(theirs[2:], betas=(0.9, 0.95), **options)
+    for step in range(1, 4):
+        for one, other, gradient in zip(mine, theirs, gradients(step, *shapes), strict=True):
+            one.grad, other.grad = gradient.clone(), gradient.clone()
+        for optimizer in (both, muon, adamw):
+            optimizer.step()
+    for one, other, start in zip(mine[:2], theirs[:2], gradients(0, *shapes), strict=False):
+        assert (one - other).norm() < 0.03 * (other - start).norm()  # bf16 inside
+    for one, other in zip(mine[2:], theirs[2:], strict=True):
+        assert torch.equal(one, other)
+    assert all(parameter.grad is not None for parameter in mine)
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (32, 120), (120, 32)])
+def test_singular_values_become_about_one(shape):
+    (matrix,) = gradients(3, shape)
+    values = torch.linalg.svdvals(orthogonal(matrix * 100, 5))
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_state_is_saved_and_goes_on():
+    runs = []
+    for cut in (False, True):
+        (start,) = gradients(5, (32, 32))
+        parameter = nn.Parameter(start)
+        optimizer = MuonAdamW([parameter], lr=0.01)
+        for step in range(4):
+            if cut and step == 2:
+                saved = optimizer.state_dict()
+                optimizer = MuonAdamW([parameter], lr=0.01)
+                optimizer.load_state_dict(saved)
+            (parameter.grad,) = gradients(step, (32, 32))
+            optimizer.step()
+        runs.append(parameter.detach().clone())
+    assert torch.equal(*runs)
+
+
+def test_the_choice_builds_it():
+    node = compose("optimizer=muon", config_name="train").optimizer
+    optimizer = build_optimizer(node, [{"params": [nn.Parameter(torch.zeros(32, 32))], "lr": 1.0}])
+    assert isinstance(optimizer, MuonAdamW) and optimizer.iterations == 5
+
+
+def test_numbers_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="momentum must be in"):
+        MuonAdamW([nn.Parameter(torch.zeros(2))], momentum=1.0)

@@ -1,0 +1,152 @@
+"""What ``bench_generate.py`` asks: random models in transformers' layouts, and one question for both."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from hdvl.model import VLM
+from hdvl.protocols import TilePlan
+
+SIDE, SLOT, WORDS = 224, 31999, 32
+TEXT = {
+    "hidden_size": 640,
+    "num_hidden_layers": 10,
+    "num_attention_heads": 10,
+    "num_key_value_heads": 2,
+    "intermediate_size": 1728,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+VISION = {"hidden_size": 320, "num_hidden_layers": 12, "num_attention_heads": 5}
+
+
+@dataclass(frozen=True)
+class Question:
+    """The same prompt for both sides: random words around the slots of one picture.
+
+    ``pixels`` and ``plans`` are hdvl's, ``peer`` what transformers takes in their place.
+    """
+
+    ids: Tensor
+    pixels: Tensor
+    plans: Sequence[TilePlan]
+    peer: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A model of transformers: its class, a random one, the picture shown and how it is handed over."""
+
+    kind: Callable[[], Any]
+    model: Callable[[], nn.Module]
+    picture: tuple[int, int]
+    peer: Callable[[Tensor, tuple[int, int]], dict[str, Any]]
+
+    def write(self, folder: Path) -> None:
+        """The folder as transformers writes it."""
+        torch.manual_seed(0)
+        scattered(self.model()).save_pretrained(folder)
+
+
+@torch.no_grad()
+def scattered(model: nn.Module) -> Any:
+    """Weights that keep the size of what passes through them: logits then differ from token to token."""
+    for name, value in model.named_parameters():
+        if value.ndim > 1 and "embed" not in name:
+            value.normal_(std=value[0].numel() ** -0.5)
+        elif value.ndim > 1:
+            value.normal_(std=2.0)
+    return model.eval()
+
+
+def question(vlm: VLM, layout: Layout) -> Question:
+    """A picture of noise and random words, 4 before it and the others behind."""
+    width, height = layout.picture
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)
+    tiles = vlm.tiler(Image.fromarray(noise.numpy()))
+    words = torch.randint(1, 30000, (WORDS,), generator=generator)
+    slots = torch.full((vlm.merger.token_count(tiles.plan),), vlm.image_token_id)
+    normalised = vlm.encoder.pixels(tiles.pixels, torch.float32)
+    return Question(
+        ids=torch.cat([words[:4], slots, words[4:]])[None],
+        pixels=tiles.pixels,
+        plans=[tiles.plan],
+        peer=layout.peer(normalised, layout.picture),
+    )
+
+
+def _internvl_class() -> Any:
+    from transformers import InternVLForConditionalGeneration
+
+    return InternVLForConditionalGeneration
+
+
+def _internvl() -> nn.Module:
+    from transformers import InternVLConfig
+
+    vision = {
+        **VISION,
+        "intermediate_size": 1280,
+        "image_size": [SIDE, SIDE],
+        "patch_size": [14, 14],
+        "layer_norm_eps": 1e-6,
+    }
+    config = InternVLConfig(
+        vision_config=vision,
+        text_config={"model_type": "qwen2", **TEXT},
+        image_token_id=SLOT,
+        image_seq_length=64,
+        tie_word_embeddings=False,
+    )
+    model: nn.Module = _internvl_class()(config)
+    return model
+
+
+def _llava_next_class() -> Any:
+    from transformers import LlavaNextForConditionalGeneration
+
+    return LlavaNextForConditionalGeneration
+
+
+def _llava_next() -> nn.Module:
+    from transformers import LlavaNextConfig
+
+    vision = {
+        **VISION,
+        "model_type": "clip_vision_model",
+        "intermediate_size": 1280,
+        "image_size": SIDE,
+        "patch_size": 14,
+    }
+    config = LlavaNextConfig(
+        vision_config=vision,
+        text_config={"model_type": "llama", **TEXT},
+        image_token_index=SLOT,
+        image_grid_pinpoints=[[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]],
+        tie_word_embeddings=False,
+    )
+    model: nn.Module = _llava_next_class()(config)
+    return model
+
+
+def _stacked(pixels: Tensor, picture: tuple[int, int]) -> dict[str, Any]:
+    return {"pixel_values": pixels}
+
+
+def _by_picture(pixels: Tensor, picture: tuple[int, int]) -> dict[str, Any]:
+    return {"pixel_values": pixels[None], "image_sizes": torch.tensor([picture[::-1]])}
+
+
+LAYOUTS = {
+    "internvl": Layout(_internvl_class, _internvl, (672, 448), _stacked),
+    "llava_next": Layout(_llava_next_class, _llava_next, (448, 224), _by_picture),
+}
