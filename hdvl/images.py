@@ -22,8 +22,8 @@ Colour = Sequence[int]
 """Red, green and blue, 0..255."""
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
-"""What counts as a picture: a path, a ``data:`` URL in base64, the bytes of a file, a Pillow picture,
-an array h w [c]."""
+"""What counts as a picture: a path, a file in base64 (bare, or as ``data:`` URL), its bytes, a Pillow
+picture, an array h w [c]."""
 
 MAX_PIXELS = 178_956_970
 """Larger pictures are refused. Pillow itself stops here, and warns from half of it on."""
@@ -40,6 +40,8 @@ _BROKEN = (
     zlib.error,
 )
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# How JPEG, PNG, GIF, WebP and TIFF files begin in base64. A path of that many such letters is no path.
+_BASE64 = re.compile(r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -112,13 +114,13 @@ def open_image(
 
 
 def read_bytes(source: Any) -> bytes:
-    """The bytes of a file given as path, as bytes or as a ``data:`` URL. Other URLs are not fetched."""
+    """The bytes of a file given as path, as bytes or in base64. URLs other than ``data:`` are not fetched."""
     if isinstance(source, bytes):
         return source
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
-    if isinstance(source, str) and source[:5].lower() == "data:":
-        return _from_data_url(source)
+    if isinstance(source, str) and (source[:5].lower() == "data:" or is_base64(source)):
+        return _from_base64(source)
     if isinstance(source, str) and _URL.match(source):
         raise ValueError(f"a picture must not be a URL to fetch, got {source[:200]!r}; download it")
     if isinstance(source, str | os.PathLike):
@@ -129,16 +131,23 @@ def read_bytes(source: Any) -> bytes:
     )
 
 
-def _from_data_url(url: str) -> bytes:
-    """The bytes of ``data:image/png;base64,...``."""
-    head, comma, body = url.partition(",")
+def is_base64(source: Any) -> bool:
+    """Whether ``source`` is a JPEG, PNG, GIF, WebP or TIFF file in base64 without ``data:``."""
+    return isinstance(source, str) and _BASE64.fullmatch(source) is not None
+
+
+def _from_base64(text: str) -> bytes:
+    """The bytes of ``data:image/png;base64,...``, or of what follows the comma alone."""
+    head, comma, body = text.partition(",")
     try:
-        if not (comma and head.lower().endswith(";base64")):
+        if is_base64(text):
+            body = text
+        elif not (comma and head.lower().endswith(";base64")):
             raise ValueError("it does not begin with data:TYPE;base64,")
         return base64.b64decode("".join(body.split()), validate=True)
     except (ValueError, binascii.Error) as error:
         raise ValueError(
-            f"a picture as data URL must be in base64, got {url[:60]!r}...: {error}"
+            f"a picture as text must be a whole file in base64, got {text[:60]!r}...: {error}"
         ) from error
 
 
@@ -146,6 +155,8 @@ def name_of(source: Any) -> str:
     """How errors call ``source``."""
     if isinstance(source, str) and source[:5].lower() == "data:":
         return f"(data URL of {len(source)} characters)"
+    if is_base64(source):
+        return f"(base64 of {len(source)} characters)"
     if isinstance(source, str | os.PathLike):
         return str(source)
     if isinstance(source, Image.Image):

@@ -284,6 +284,8 @@ def test_data_urls() -> None:
     for url in (
         f"data:image/png;base64,{body}",
         f"DATA:image/png;charset=x;BASE64,{body[:20]}\n {body[20:]}",
+        body,
+        f"{body[:20]}\n{body[20:]}\n",
     ):
         assert read_image(url).tobytes() == image.tobytes()
 
@@ -293,9 +295,17 @@ def test_data_urls() -> None:
     [
         ("data:image/png,abc", "does not begin with data:TYPE;base64,"),
         ("data:image/png;base64", "does not begin with"),
-        ("data:image/png;base64,%%%", "must be in base64, got 'data:image/png;base64,%%%'"),
+        (
+            "data:image/png;base64,%%%",
+            "must be a whole file in base64, got 'data:image/png;base64,%%%'",
+        ),
         ("data:image/png;base64,", r"picture \(data URL of 22 characters\) is empty"),
         ("data:image/png;base64,AAAA", "is not a picture Pillow can read"),
+        ("iVBORw0KGgo" + "A" * 50, "must be a whole file in base64, got 'iVBORw0KGgoAAA"),
+        (
+            "/9j/" + "A" * 48,
+            r"picture \(base64 of 52 characters\) is not a picture Pillow can read",
+        ),
         (
             "https://example.org/a.png",
             "must not be a URL to fetch, got 'https://example.org/a.png'",
