@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 VENV ?= .venv
 PIP_INSTALL_FLAGS ?=
+# A file's tests stay together: they share what is slow to make.
+PYTEST := -q -n auto --maxprocesses 4 --dist loadfile
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off $(PIP_INSTALL_FLAGS)
 
@@ -50,10 +52,10 @@ check: $(VENV)/installed-tests  ## ruff and mypy
 	$(BIN)/mypy
 
 unit: $(VENV)/installed-tests  ## the quick tests
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest $(PYTEST) -m "not slow and not gpu"
 
 slow: $(VENV)/installed-tests  ## the tests that train, build wheels and run notebooks
-	$(BIN)/python -m pytest -q -m "slow and not gpu"
+	$(BIN)/python -m pytest $(PYTEST) -m "slow and not gpu"
 
 demo: $(VENV)/installed  ## the shipped model answers about the shipped pictures, offline
 	$(BIN)/python -m hdvl.demo

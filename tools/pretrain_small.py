@@ -9,14 +9,11 @@ started again with the same --out it goes on from its last checkpoint. Writes a 
 """
 
 import argparse
-import csv
-import os
 import random
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from pretraining import Steps, arguments
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -157,24 +154,12 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     embeddings = vlm.llm.model.get_input_embeddings().weight.detach()
     heads = [cell_head, token_head, box_head, query, key]
     modules = nn.ModuleList([vlm.encoder, vlm.bridge, *heads])
-    parameters = list(modules.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.lr, total_steps=args.steps, pct_start=0.1
-    )
-    path = Path(f"{args.out}.checkpoint.pt")
-    step, spent = 0, 0.0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        modules.load_state_dict(state["modules"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        step, spent = state["step"], state["seconds"]
-    order = range(step * args.batch, args.steps * args.batch)
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=args.lr, weight_decay=0.02)
+    steps = Steps(args.out, modules, optimizer, steps=args.steps)
+    order = range(steps.step * args.batch, args.steps * args.batch)
     data = DataLoader(
         Labelled(args.seed, vlm.llm.tokenizer), args.batch, sampler=order, num_workers=1
     )
-    started = time.monotonic() - spent
     for tiles, cells, tokens, boxes, said in data:
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             features = vlm.encoder(tiles)
@@ -187,53 +172,18 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
         token_loss, token_hits = inked_loss(slots.float(), tokens)
         inked = boxes[..., 0].isfinite()
         box_loss = nn.functional.l1_loss(places.float()[inked], boxes[inked])
-        optimizer.zero_grad()
         word_loss, word_hits = matching_loss(matches.float(), said)
-        (cell_loss + token_loss + box_loss + word_loss).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        step += 1
-        if step % 25 == 0:
-            numbers = (cell_loss, token_loss, box_loss, word_loss, cell_hits, token_hits, word_hits)
-            log(args.out, [step, round(time.monotonic() - started), *(n.item() for n in numbers)])
-        if step % 100 == 0 or step == args.steps:
-            state = {
-                "modules": modules.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "step": step,
-                "seconds": time.monotonic() - started,
-            }
-            torch.save(state, path.with_suffix(".tmp"))
-            os.replace(path.with_suffix(".tmp"), path)
-
-
-def log(out: Path, row: list) -> None:
-    """One line of the curve, on paper and on the screen."""
-    with Path(f"{out}.curve.csv").open("a", newline="") as file:
-        csv.writer(file).writerow(row)
-    text = (
-        "step {}  {} s  loss cells {:.4f} tokens {:.4f} boxes {:.4f} words {:.4f}  "
-        "inked right: cells {:.4f} tokens {:.4f} words {:.4f}"
-    )
-    print(text.format(*row), flush=True)
+        losses = {"cells": cell_loss, "tokens": token_loss, "boxes": box_loss, "words": word_loss}
+        right = {"cells right": cell_hits, "tokens right": token_hits, "words right": word_hits}
+        steps.take(sum(losses.values(), torch.zeros(())), losses | right)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--initialise", type=Path, help="a model folder to start from")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = arguments(__doc__, steps=3000, batch=16, lr=3e-3)
     parser.add_argument("--bf16", action="store_true", help="multiply in bf16: 1.6x on AVX512-BF16")
-    parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     config = hdvl.compose("model=small")
     vlm = hdvl.build(config.model)
     if args.initialise is not None:

@@ -65,8 +65,9 @@ class StepSeeds(pl.Callback):
 class Checkpoints(pl.Callback):
     """Saves every ``every_n_steps`` optimizer steps, at the end, and on Ctrl-C.
 
-    ``last.ckpt`` is written beside its place and moved there; the one before stays as
-    ``previous.ckpt``. The first Ctrl-C lets the step end, saves and stops (``interrupted`` is then
+    ``last.ckpt`` is written beside its place and moved there once the step's metrics are written too:
+    a run that is killed in between goes on from the one before, and no row of theirs is lost. The one
+    before stays as ``previous.ckpt``. The first Ctrl-C lets the step end, saves and stops (``interrupted`` is then
     true); the second stops at once. Counts the consumed samples on the data module.
     """
 
@@ -76,7 +77,7 @@ class Checkpoints(pl.Callback):
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.folder, self.every_n_steps = Path(folder), every_n_steps
-        self.interrupted = False
+        self.interrupted = self._written = False
         self._saved_step = self._seen_step = 0
         self._old_handler: Any = None
 
@@ -119,16 +120,26 @@ class Checkpoints(pl.Callback):
         if stop:
             self.interrupted = trainer.should_stop = True
         if stop or step % self.every_n_steps == 0 or step == trainer.max_steps:
-            self.save(trainer)
+            self.write(trainer)
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The metrics of the step before are written by now."""
+        self.put_in_place(trainer)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """The metrics of the step before are written by now."""
+        self.put_in_place(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Whatever ended the run, its last step is saved."""
         if trainer.global_step != self._saved_step:
-            self.save(trainer)
+            self.write(trainer)
+        self.put_in_place(trainer)
 
-    def save(self, trainer: Any) -> Path:
-        """Write ``last.ckpt``, keep the one before, and return the path."""
-        last, previous = self.folder / LAST, self.folder / PREVIOUS
+    def write(self, trainer: Any) -> None:
+        """Write the checkpoint beside its place."""
         fresh = self.folder / f"{LAST}.part"
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -139,13 +150,20 @@ class Checkpoints(pl.Callback):
             trainer.strategy.barrier()
         if trainer.is_global_zero:
             _flush(fresh)
+        self._saved_step, self._written = trainer.global_step, True
+
+    def put_in_place(self, trainer: Any) -> None:
+        """Make what was written ``last.ckpt``, and keep the one before."""
+        if not self._written:
+            return
+        last, previous = self.folder / LAST, self.folder / PREVIOUS
+        if trainer.is_global_zero:
             if last.exists():
                 _remove(previous)
                 os.replace(last, previous)
-            os.replace(fresh, last)
+            os.replace(self.folder / f"{LAST}.part", last)
         trainer.strategy.barrier()
-        self._saved_step = trainer.global_step
-        return last
+        self._written = False
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:

@@ -1,0 +1,211 @@
+"""Pre-train the small model's lower LLM layers on dense labels: which field is this, and where is it?
+
+    python tools/pretrain_fields.py --initialise runs/small/pretrained --out runs/small/fields
+
+After two layers, linear heads that are thrown away read from each visual token of a field's value: the
+words that ask for it, the box as it would be written in digits, where in the value the token stands,
+and its characters. A question then finds the token by one product and copies the digits. Documents are
+small and stand at random places of large pages, whose coordinates their tokens get: a small part of
+the cost of whole pages. Restartable like tools/pretrain_small.py.
+"""
+
+import argparse
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from pretraining import Steps, arguments
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+import hdvl
+from hdvl.checkpoints import load_folder, save_folder
+from hdvl.config import to_plain
+from hdvl.data.synthetic import Document, SyntheticDocuments
+from hdvl.data.synthetic.cells import classes, token_labels
+from hdvl.model import VLM
+from hdvl.training.muon import MuonAdamW
+
+SLOTS, WORDS, DIGITS, PLACES = 4, 8, 12, 4
+TOKEN = 16
+LAYERS = 2
+STRETCH = (
+    "factors of the x and y positions at first: beside the bridge's tokens they start too small"
+)
+
+
+class Placed(Dataset):
+    """Batches of small documents of one size, at random places of large pages, with labels."""
+
+    def __init__(self, vlm: VLM, seed: int, batch: int) -> None:
+        self.tokenizer, self.boxes = vlm.llm.tokenizer, vlm.template.boxes
+        self.seed, self.batch = seed, batch
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = random.Random(f"fields/{self.seed}/{index}")
+        width, height = 32 * rng.randint(10, 20), 32 * rng.randint(7, 13)
+        documents = SyntheticDocuments(
+            seed=rng.randrange(10**9),
+            kinds=("receipt", "form", "table", "table", "chart", "sign", "street", "street"),
+            chinese=0.3,
+            width=(width, width),
+            height=(height, height),
+            entries=(3, 12),
+        )
+        count = max(1, self.batch * 20 * 13 // (width * height // 1024))
+        items = [self.item(documents[number], rng) for number in range(count)]
+        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+    def item(self, document: Document, rng: random.Random) -> dict[str, Tensor]:
+        width, height = document.image.size
+        page = rng.randint(max(896, width), 1120), rng.randint(max(672, height), 896)
+        x, y = (
+            TOKEN * rng.randint(0, (whole - part) // TOKEN)
+            for whole, part in zip(page, (width, height), strict=True)
+        )
+        pixels = torch.frombuffer(bytearray(document.image.tobytes()), dtype=torch.uint8)
+        cols, rows = width // TOKEN, height // TOKEN
+        across = (x + TOKEN * (torch.arange(cols) + 0.5)) / page[0]
+        down = (y + TOKEN * (torch.arange(rows) + 0.5)) / page[1]
+        return {
+            "pixels": pixels.view(height, width, 3).permute(2, 0, 1),
+            "across": across,
+            "down": down,
+            "chars": token_labels(document, slots=SLOTS),
+            **self.fields(document, (x, y), page),
+        }
+
+    def fields(
+        self, document: Document, place: tuple[int, int], page: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Labels of the tokens of each field's value; -1 elsewhere."""
+        width, height = document.image.size
+        cols, rows = width // TOKEN, height // TOKEN
+        words = torch.full((rows, cols, WORDS), -1)
+        digits = torch.full((rows, cols, DIGITS), -1)
+        places = torch.full((rows, cols), -1)
+        for field in document.fields:
+            left, top, right, bottom = field.box
+            moved = left + place[0], top + place[1], right + place[0], bottom + place[1]
+            said = self.boxes.encode(moved, *page)
+            numbers = said.removeprefix("<box>(").removesuffix(")</box>").replace("),(", ",")
+            code = torch.tensor([int(d) for v in numbers.split(",") for d in f"{int(v):03d}"])
+            ids = torch.tensor(self.tokenizer(f" {field.name}")["input_ids"][:WORDS])
+            row = min(rows - 1, int((top + bottom) / 2) // TOKEN)
+            first, last = int(left + 3) // TOKEN, min(cols - 1, int(right - 3) // TOKEN)
+            span = slice(first, last + 1)
+            words[row, span, : len(ids)] = ids
+            digits[row, span] = code
+            places[row, span] = torch.arange(last + 1 - first).clamp(max=PLACES - 1)
+        return {"words": words, "digits": digits, "places": places}
+
+
+class Heads(nn.Module):
+    """Reads labels from hidden states."""
+
+    def __init__(self, width: int, kinds: int) -> None:
+        super().__init__()
+        self.kinds = kinds
+        self.norm = nn.RMSNorm(width)
+        self.chars = nn.Linear(width, SLOTS * kinds)
+        self.digits = nn.Linear(width, DIGITS * 10)
+        self.places = nn.Linear(width, PLACES)
+        self.key, self.query = (nn.Linear(width, 64, bias=False) for _ in range(2))
+
+    def forward(
+        self, hidden: Tensor, table: Tensor, batch: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses, and shares of right labels."""
+        hidden = self.norm(hidden)
+        chars = batch["chars"]
+        inked = chars[..., 0] > 0
+        read = self.chars(hidden[inked]).unflatten(-1, (SLOTS, self.kinds))
+        found = {"chars": nn.functional.cross_entropy(read.flatten(0, 1), chars[inked].flatten())}
+        there = batch["places"] >= 0
+        hidden = hidden[there]
+        code, digits = batch["digits"][there], self.digits(hidden).unflatten(-1, (DIGITS, 10))
+        found["digits"] = nn.functional.cross_entropy(digits.flatten(0, 1), code.flatten())
+        found["places"] = nn.functional.cross_entropy(self.places(hidden), batch["places"][there])
+        scores = (self.key(hidden) @ self.query(table).T).log_softmax(-1)
+        said = batch["words"][there]
+        known = said >= 0
+        picked = scores.gather(-1, said.clamp(min=0)).masked_fill(~known, 0.0)
+        found["words"] = -(picked.sum(-1) / known.sum(-1)).mean()
+        best = scores.argmax(-1, keepdim=True)
+        shares = (digits.argmax(-1) == code).float().mean(0)
+        names = [f"{edge} {digit}" for edge in ("x1", "y1", "x2", "y2") for digit in "123"]
+        right = {
+            "words right": (best == said).any(-1).float().mean(),
+            "chars right": (read.argmax(-1) == chars[inked])[..., 0].float().mean(),
+            **dict(zip(names, shares, strict=True)),
+        }
+        return found, right
+
+
+def hidden_states(vlm: VLM, batch: dict[str, Tensor]) -> Tensor:
+    """What the LLM's first layers make of each token: b rows cols width."""
+    pixels = batch["pixels"]
+    count, _, height, width = pixels.shape
+    with torch.no_grad():
+        features = vlm.encoder(pixels)
+    tokens = vlm.bridge(features, (height // 8, width // 8))
+    grids = tokens.unflatten(1, (height // TOKEN, width // TOKEN))
+    placed = [
+        vlm.merger.positions(grid, across, down)
+        for grid, across, down in zip(grids, batch["across"], batch["down"], strict=True)
+    ]
+    newline = vlm.merger.newline.expand(count, height // TOKEN, 1, -1)
+    rows = torch.cat((torch.stack(placed), newline), dim=2)
+    hidden = vlm.llm.model.model(inputs_embeds=rows.flatten(1, 2), use_cache=False)
+    return hidden.last_hidden_state.view(rows.shape)[:, :, :-1]
+
+
+def train(vlm: VLM, args: argparse.Namespace) -> None:
+    """Train bridge, merger and the LLM's first layers so that linear heads read the labels."""
+    body = vlm.llm.model.model
+    heads = Heads(vlm.llm.width, len(classes()) + 1)
+    trained = nn.ModuleList([vlm.bridge, vlm.merger, body.layers, heads])
+    parameters = list(trained.parameters())
+    optimizer = MuonAdamW(parameters, lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    steps = Steps(args.out, trained, optimizer, steps=args.steps, warmup=0.05)
+    table = vlm.llm.model.get_input_embeddings().weight.detach()
+    documents = Placed(vlm, args.seed, args.batch)
+    order = range(steps.step, args.steps)
+    for batch in DataLoader(documents, batch_size=None, sampler=order, num_workers=1):
+        losses, right = heads(hidden_states(vlm, batch), table, batch)
+        loss = losses["words"] + 2 * losses["digits"] + 0.5 * losses["places"] + losses["chars"]
+        steps.take(loss, losses | right)
+
+
+@contextmanager
+def lower_layers(vlm: VLM) -> Iterator[None]:
+    """The LLM ends after its first layers, whose states are given as they are."""
+    body = vlm.llm.model.model
+    layers, norm, depth = body.layers, body.norm, body.config.num_hidden_layers
+    body.layers, body.norm, body.config.num_hidden_layers = layers[:LAYERS], nn.Identity(), LAYERS
+    yield
+    body.layers, body.norm, body.config.num_hidden_layers = layers, norm, depth
+
+
+def main() -> None:
+    parser = arguments(__doc__, steps=1800, batch=6, lr=2e-3)
+    parser.add_argument("--stretch", type=float, nargs=2, default=(2.0, 4.0), help=STRETCH)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    vlm = load_folder(args.initialise)
+    vlm.encoder.eval()
+    with torch.no_grad():
+        vlm.merger.positions.x.weight *= args.stretch[0]
+        vlm.merger.positions.y.weight *= args.stretch[1]
+    with lower_layers(vlm):
+        train(vlm, args)
+    print(save_folder(vlm, args.out, to_plain(hdvl.compose("model=small"))))
+
+
+if __name__ == "__main__":
+    main()
