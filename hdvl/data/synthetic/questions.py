@@ -28,10 +28,10 @@ def read(field: Field) -> Question:
 
 
 def locate(field: Field, document: Document, codec: BoxCodec) -> Question:
-    """Ask where a field's value stands; the answer names the value and gives its box."""
+    """Ask where a field's value stands; the answer repeats what was asked for and gives its box."""
     text = phrase("where", document.language, name=field.name)
-    place = codec.encode(field.box, *document.image.size)
-    return Question("locate", text, f"<ref>{field.value}</ref>{place}", field.box)
+    place = codec.encode(field.box, *document.image.size, label=field.name)
+    return Question("locate", text, place, field.box)
 
 
 def count(document: Document) -> Question:

@@ -19,7 +19,7 @@ def test_locating_answers_with_a_box_that_decodes_to_the_field():
     field = document.fields[-1]
     question = locate(field, document, Norm1000())
     (found,) = Norm1000().decode(question.answer, [document.image.size])
-    assert found.label == field.value
+    assert found.label == field.name
     width, height = document.image.size
     for got, wanted, side in zip(found.box, field.box, (width, height, width, height), strict=True):
         assert abs(got - wanted) <= side / 1000 + 1e-6
