@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off $(PIP_INSTALL_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-tests test check unit slow demo bench wheel clean
+.PHONY: help install install-tests test check unit slow small demo bench wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -56,6 +56,12 @@ unit: $(VENV)/installed-tests  ## the quick tests
 
 slow: $(VENV)/installed-tests  ## the tests that train, build wheels and run notebooks
 	$(BIN)/python -m pytest $(PYTEST) -m "slow and not gpu"
+
+small: $(VENV)/installed-tests  ## trains the shipped small model again: hours; goes on where it was stopped
+	$(BIN)/python tools/pretrain_small.py --out runs/small/pretrained
+	$(BIN)/python tools/pretrain_fields.py --initialise runs/small/pretrained --out runs/small/fields
+	$(BIN)/python tools/train_small.py $(if $(wildcard runs/small/run/train.yaml),resume=runs/small/run,\
+		experiment=small initialise=runs/small/fields run_dir=runs/small/run)
 
 demo: $(VENV)/installed  ## the shipped model answers about the shipped pictures, offline
 	$(BIN)/python -m hdvl.demo

@@ -1,0 +1,162 @@
+"""``hdvl train`` for the small model: two helps that are gone after training.
+
+    python tools/train_small.py experiment=small initialise=runs/small/fields run_dir=runs/small/run
+
+Small documents stand at places of large pages that follow from their size: their tokens get the page's
+coordinates, and boxes are written in them. Digits of boxes are then learned at the scale at which they
+are asked for, at a fraction of the cost of whole pages.
+
+A linear head reads from the LLM's third layer, wherever an answer with a box is written, all digits of
+that box. Without it the digits stayed at chance where the words around them had long been learned.
+
+Takes the words of ``hdvl train``; one process, one row a batch (``independent``).
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from hdvl.mergers.overlap_blend import OverlapBlend
+from hdvl.mergers.positions import SourcePositions
+from hdvl.model import VLM
+from hdvl.templates import Norm1000
+from hdvl.train import main
+
+TOKEN, LAYER, DIGITS = 16, 2, 12
+SMALL = 700
+"""Wider documents are pages themselves."""
+SETTLE, EVERY = 40, 10
+"""Steps in which the fresh head alone learns; steps between two lines about it."""
+
+
+@cache
+def place(width: int, height: int) -> tuple[int, int, int, int]:
+    """Where (x, y) a document of this size stands on a page, and the page's (width, height)."""
+    if width > SMALL:
+        return 0, 0, width, height
+    rng = random.Random(f"placed/{width}x{height}")
+    page = rng.randint(896, 1120), rng.randint(max(672, height), 896)
+    x, y = (
+        TOKEN * rng.randint(0, (whole - part) // TOKEN)
+        for whole, part in zip(page, (width, height), strict=True)
+    )
+    return x, y, *page
+
+
+@contextmanager
+def placed_documents() -> Iterator[None]:
+    """Boxes and positions are those on the page."""
+    encode, locate, arrange = Norm1000.encode, SourcePositions.forward, OverlapBlend.arrange
+    size = [(0, 0)]
+
+    def placed_encode(self: Any, box: Any, width: int, height: int, **options: Any) -> str:
+        x, y, *page = place(width, height)
+        return encode(self, (box[0] + x, box[1] + y, box[2] + x, box[3] + y), *page, **options)
+
+    def placed_arrange(self: Any, maps: Any, plan: Any) -> Tensor:
+        size[0] = plan.width, plan.height
+        return arrange(self, maps, plan)
+
+    def placed_positions(self: Any, tokens: Tensor, xs: Tensor, ys: Tensor, **options: Any) -> Any:
+        (width, height), (x, y, *page) = size[0], place(*size[0])
+        xs, ys = (xs * width + x) / page[0], (ys * height + y) / page[1]
+        return locate(self, tokens, xs, ys, **options)
+
+    with (
+        patch.object(Norm1000, "encode", placed_encode),
+        patch.object(OverlapBlend, "arrange", placed_arrange),
+        patch.object(SourcePositions, "forward", placed_positions),
+    ):
+        yield
+
+
+class BoxHead(nn.Module):
+    """Reads a box' digits from hidden states; learns by itself whenever it is asked again."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, DIGITS * 10))
+        self.optimizer = torch.optim.AdamW(self.parameters(), lr=3e-3, betas=(0.9, 0.98))
+        self.steps, self.right = 0, torch.zeros(DIGITS)
+
+    def step(self) -> None:
+        """Learn from the last backward pass."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.steps += 1
+        if self.steps % EVERY == 0:
+            shares = " ".join(f"{share:.2f}" for share in self.right.tolist())
+            print(f"digits of boxes right (x1 y1 x2 y2): {shares}", flush=True)
+
+    def loss(self, hidden: Tensor, labels: Tensor, tokenizer: Any) -> Tensor:
+        """Mean over the places of answers with boxes; units, which LAYER cannot know, count little."""
+        places, codes = list[int](), list[list[int]]()
+        for answer in answers(labels):
+            code = digits(tokenizer.decode(labels[answer]))
+            if code:
+                places += [place - 1 for place in answer]
+                codes += [code] * len(answer)
+        if not places:
+            return hidden.new_zeros(())
+        wanted = torch.tensor(codes)
+        states = hidden[places].detach() if self.steps < SETTLE else hidden[places]
+        logits = self.layers(states).unflatten(-1, (DIGITS, 10))
+        losses = nn.functional.cross_entropy(logits.mT, wanted, reduction="none").mean(0)
+        self.right = self.right.lerp((logits.argmax(-1) == wanted).float().mean(0), 0.05)
+        weights = torch.tensor([1.0, 1.0, 0.2] * 4)
+        return (losses * weights).sum() / weights.sum()
+
+
+def answers(labels: Tensor) -> list[list[int]]:
+    """The places of each answer's tokens."""
+    found: list[list[int]] = [[]]
+    for place, label in enumerate(labels.tolist()):
+        if label != -100:
+            found[-1].append(place)
+        elif found[-1]:
+            found.append([])
+    return [run for run in found if run]
+
+
+def digits(answer: str) -> list[int]:
+    """The twelve digits of the answer's box; none without a box."""
+    _, found, inside = answer.partition("<box>(")
+    numbers = inside.partition(")</box>")[0].replace("),(", ",").split(",") if found else []
+    return [int(digit) for number in numbers for digit in f"{int(number):03d}"]
+
+
+@contextmanager
+def supervised_boxes() -> Iterator[None]:
+    """The training loss holds that of a :class:`BoxHead`."""
+    forward, heads = VLM.forward, list[BoxHead]()
+
+    def supervised(self: VLM, *inputs: Any, **options: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(self, *inputs, **options)
+        if heads:
+            heads[0].step()
+        else:
+            heads.append(BoxHead(self.llm.width))
+        kept = list[Any]()
+        layer = self.llm.model.model.layers[LAYER]
+        hook = layer.register_forward_hook(lambda *call: kept.append(call[-1]))
+        output = forward(self, *inputs, **options)
+        hook.remove()
+        hidden = kept[0] if isinstance(kept[0], Tensor) else kept[0][0]
+        loss = heads[0].loss(hidden[0], inputs[4][0], self.llm.tokenizer)
+        return replace(output, loss=output.loss + options["weights"].sum() * loss)
+
+    with patch.object(VLM, "forward", supervised):
+        yield
+
+
+if __name__ == "__main__":
+    with placed_documents(), supervised_boxes():
+        main()
