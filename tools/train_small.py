@@ -32,7 +32,7 @@ from hdvl.train import main
 TOKEN, LAYER, DIGITS = 16, 2, 12
 SMALL = 700
 """Wider documents are pages themselves."""
-SETTLE, EVERY = 40, 10
+SETTLE, EVERY = 20, 10
 """Steps in which the fresh head alone learns; steps between two lines about it."""
 
 
