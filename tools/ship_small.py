@@ -3,7 +3,7 @@
     python tools/ship_small.py --model runs/small/run/model --card tools/small_card.md
 
 The card's text is written by hand in ``tools/small_card.md``; ``{scores}`` in it becomes the table of
-``--scores`` (of ``tools/evaluate_small.py``) and ``{curve}`` the loss of each stage of ``--run``.
+``--scores`` (of ``tools/evaluate_small.py``) and ``{curve}`` the rows of the stages of ``--run``.
 """
 
 import argparse
@@ -25,15 +25,9 @@ def scores_table(path: Path) -> str:
     return "\n".join(rows)
 
 
-def scores_line(path: Path) -> str:
-    """The scores over all documents in words."""
-    scores = {task: groups["all"] for task, groups in json.loads(path.read_text()).items()}
-    return ", ".join(f"{task} {one['right']:.3f} of {one['of']}" for task, one in scores.items())
-
-
 def curve_table(run: Path, parts: int = 6) -> str:
-    """A Markdown table: the mean training loss over equal parts of each stage."""
-    rows = ["| stage | steps | mean loss over sixths of the stage |", "|---|---:|---|"]
+    """Rows of a Markdown table: the mean training loss over equal parts of each stage."""
+    rows = []
     for metrics in sorted(run.glob("*/metrics.csv")):
         with metrics.open(newline="") as file:
             losses = [
@@ -57,13 +51,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--scores", type=Path, required=True)
-    parser.add_argument("--thumbnail", type=Path, help="scores of the same model without tiles")
     parser.add_argument("--card", type=Path, default=Path(__file__).with_name("small_card.md"))
     args = parser.parse_args()
     card = args.card.read_text(encoding="utf-8").replace("{scores}", scores_table(args.scores))
     card = card.replace("{curve}", curve_table(args.run))
-    if args.thumbnail is not None:
-        card = card.replace("{thumbnail}", scores_line(args.thumbnail))
     # The model alone: how it was trained is on the card, and folders of a run mean nothing elsewhere.
     config = {"model": read_config(args.model)["model"]}
     save_folder(load_folder(args.model), SHIPPED, config, licence="Apache-2.0", card=card)
