@@ -67,8 +67,9 @@ class Checkpoints(pl.Callback):
 
     ``last.ckpt`` is written beside its place and moved there once the step's metrics are written too:
     a run that is killed in between goes on from the one before, and no row of theirs is lost. The one
-    before stays as ``previous.ckpt``. The first Ctrl-C lets the step end, saves and stops (``interrupted`` is then
-    true); the second stops at once. Counts the consumed samples on the data module.
+    before stays as ``previous.ckpt``. The first Ctrl-C lets the step end, saves and stops
+    (``interrupted`` is then true); the second stops at once. Counts the consumed samples on the data
+    module.
     """
 
     interrupted: bool
