@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from pretraining import Steps, arguments
+from pretraining import (
+    DIGITS,
+    TOKEN,
+    Steps,
+    arguments,
+    box_digits,
+    matching_loss,
+    place_on_page,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -27,8 +35,7 @@ from hdvl.data.synthetic.cells import classes, token_labels
 from hdvl.model import VLM
 from hdvl.training.muon import MuonAdamW
 
-SLOTS, WORDS, DIGITS, PLACES = 4, 8, 12, 4
-TOKEN = 16
+SLOTS, WORDS, PLACES = 4, 8, 4
 LAYERS = 2
 STRETCH = (
     "factors of the x and y positions at first: beside the bridge's tokens they start too small"
@@ -62,11 +69,7 @@ class Placed(Dataset):
 
     def item(self, document: Document, rng: random.Random) -> dict[str, Tensor]:
         width, height = document.image.size
-        page = rng.randint(max(896, width), 1120), rng.randint(max(672, height), 896)
-        x, y = (
-            TOKEN * rng.randint(0, (whole - part) // TOKEN)
-            for whole, part in zip(page, (width, height), strict=True)
-        )
+        x, y, *page = place_on_page(rng, width, height)
         pixels = torch.frombuffer(bytearray(document.image.tobytes()), dtype=torch.uint8)
         cols, rows = width // TOKEN, height // TOKEN
         across = (x + TOKEN * (torch.arange(cols) + 0.5)) / page[0]
@@ -80,7 +83,7 @@ class Placed(Dataset):
         }
 
     def fields(
-        self, document: Document, place: tuple[int, int], page: tuple[int, int]
+        self, document: Document, place: tuple[int, int], page: list[int]
     ) -> dict[str, Tensor]:
         """Labels of the tokens of each field's value; -1 elsewhere."""
         width, height = document.image.size
@@ -91,9 +94,7 @@ class Placed(Dataset):
         for field in document.fields:
             left, top, right, bottom = field.box
             moved = left + place[0], top + place[1], right + place[0], bottom + place[1]
-            said = self.boxes.encode(moved, *page)
-            numbers = said.removeprefix("<box>(").removesuffix(")</box>").replace("),(", ",")
-            code = torch.tensor([int(d) for v in numbers.split(",") for d in f"{int(v):03d}"])
+            code = torch.tensor(box_digits(self.boxes.encode(moved, *page)))
             ids = torch.tensor(self.tokenizer(f" {field.name}")["input_ids"][:WORDS])
             row = min(rows - 1, int((top + bottom) / 2) // TOKEN)
             first, last = int(left + 3) // TOKEN, min(cols - 1, int(right - 3) // TOKEN)
@@ -130,16 +131,12 @@ class Heads(nn.Module):
         code, digits = batch["digits"][there], self.digits(hidden).unflatten(-1, (DIGITS, 10))
         found["digits"] = nn.functional.cross_entropy(digits.flatten(0, 1), code.flatten())
         found["places"] = nn.functional.cross_entropy(self.places(hidden), batch["places"][there])
-        scores = (self.key(hidden) @ self.query(table).T).log_softmax(-1)
-        said = batch["words"][there]
-        known = said >= 0
-        picked = scores.gather(-1, said.clamp(min=0)).masked_fill(~known, 0.0)
-        found["words"] = -(picked.sum(-1) / known.sum(-1)).mean()
-        best = scores.argmax(-1, keepdim=True)
+        matches = self.key(hidden) @ self.query(table).T
+        found["words"], words_right = matching_loss(matches, batch["words"][there])
         shares = (digits.argmax(-1) == code).float().mean(0)
         names = [f"{edge} {digit}" for edge in ("x1", "y1", "x2", "y2") for digit in "123"]
         right = {
-            "words right": (best == said).any(-1).float().mean(),
+            "words right": words_right,
             "chars right": (read.argmax(-1) == chars[inked])[..., 0].float().mean(),
             **dict(zip(names, shares, strict=True)),
         }

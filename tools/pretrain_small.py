@@ -13,7 +13,7 @@ import random
 from typing import Any
 
 import torch
-from pretraining import Steps, arguments
+from pretraining import Steps, arguments, matching_loss
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -130,16 +130,6 @@ def inked_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return (losses * weights).sum() / weights.sum(), (logits.argmax(-1) == labels)[
         inked
     ].float().mean()
-
-
-def matching_loss(logits: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each token's words among all embeddings; and the share that match best."""
-    there = said[..., 0] >= 0
-    scores, said = logits[there].log_softmax(-1), said[there]
-    known = said >= 0
-    picked = scores.gather(-1, said.clamp(min=0)).masked_fill(~known, 0.0)
-    hits = (scores.argmax(-1, keepdim=True) == said).any(-1).float().mean()
-    return -(picked.sum(-1) / known.sum(-1)).mean(), hits
 
 
 def train(vlm: VLM, args: argparse.Namespace) -> None:

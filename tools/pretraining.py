@@ -1,14 +1,18 @@
-"""What the two pre-trainings of the small model share: restartable steps with a curve on paper."""
+"""What the trainings of the small model share: restartable steps, places on pages, digits of boxes."""
 
 import argparse
 import csv
 import os
+import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+TOKEN, DIGITS = 16, 12
+"""Pixels of a side of a visual token; digits of a box."""
 
 
 class Steps:
@@ -91,3 +95,30 @@ def arguments(text: str, *, steps: int, batch: int, lr: float) -> argparse.Argum
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     return parser
+
+
+def matching_loss(logits: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each token's words among all embeddings; and the share that match best."""
+    there = said[..., 0] >= 0
+    scores, said = logits[there].log_softmax(-1), said[there]
+    known = said >= 0
+    picked = scores.gather(-1, said.clamp(min=0)).masked_fill(~known, 0.0)
+    hits = (scores.argmax(-1, keepdim=True) == said).any(-1).float().mean()
+    return -(picked.sum(-1) / known.sum(-1)).mean(), hits
+
+
+def place_on_page(rng: random.Random, width: int, height: int) -> tuple[int, int, int, int]:
+    """Where (x, y) on a large page a document may stand, on whole tokens; the page's (width, height)."""
+    page = rng.randint(max(896, width), 1120), rng.randint(max(672, height), 896)
+    x, y = (
+        TOKEN * rng.randint(0, (whole - part) // TOKEN)
+        for whole, part in zip(page, (width, height), strict=True)
+    )
+    return x, y, *page
+
+
+def box_digits(answer: str) -> list[int]:
+    """The twelve digits of the first box of ``answer``; none without a box."""
+    _, found, inside = answer.partition("<box>(")
+    numbers = inside.partition(")</box>")[0].replace("),(", ",").split(",") if found else []
+    return [int(digit) for number in numbers for digit in f"{int(number):03d}"]

@@ -21,6 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from pretraining import DIGITS, box_digits, place_on_page
 from torch import Tensor, nn
 
 from hdvl.mergers.overlap_blend import OverlapBlend
@@ -29,7 +30,7 @@ from hdvl.model import VLM
 from hdvl.templates import Norm1000
 from hdvl.train import main
 
-TOKEN, LAYER, DIGITS = 16, 2, 12
+LAYER = 2
 SMALL = 700
 """Wider documents are pages themselves."""
 SETTLE, EVERY = 20, 10
@@ -41,13 +42,7 @@ def place(width: int, height: int) -> tuple[int, int, int, int]:
     """Where (x, y) a document of this size stands on a page, and the page's (width, height)."""
     if width > SMALL:
         return 0, 0, width, height
-    rng = random.Random(f"placed/{width}x{height}")
-    page = rng.randint(896, 1120), rng.randint(max(672, height), 896)
-    x, y = (
-        TOKEN * rng.randint(0, (whole - part) // TOKEN)
-        for whole, part in zip(page, (width, height), strict=True)
-    )
-    return x, y, *page
+    return place_on_page(random.Random(f"placed/{width}x{height}"), width, height)
 
 
 @contextmanager
@@ -99,7 +94,7 @@ class BoxHead(nn.Module):
         """Mean over the places of answers with boxes; units, which LAYER cannot know, count little."""
         places, codes = list[int](), list[list[int]]()
         for answer in answers(labels):
-            code = digits(tokenizer.decode(labels[answer]))
+            code = box_digits(tokenizer.decode(labels[answer]))
             if code:
                 places += [place - 1 for place in answer]
                 codes += [code] * len(answer)
@@ -123,13 +118,6 @@ def answers(labels: Tensor) -> list[list[int]]:
         elif found[-1]:
             found.append([])
     return [run for run in found if run]
-
-
-def digits(answer: str) -> list[int]:
-    """The twelve digits of the answer's box; none without a box."""
-    _, found, inside = answer.partition("<box>(")
-    numbers = inside.partition(")</box>")[0].replace("),(", ",").split(",") if found else []
-    return [int(digit) for number in numbers for digit in f"{int(number):03d}"]
 
 
 @contextmanager

@@ -11,15 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
-from hdvl.encoders.weights import fit, locate, read, under
+from hdvl.encoders.weights import HUB_FILES, fit, locate, read, under
 from hdvl.positions import resized
 
-FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 # What published checkpoints call the tensors of ``InternViT.model``; the first pattern that fits counts.
 _BLOCK = r"encoder\.layer\.(\d+)\."
 _NAMES = (
@@ -168,7 +162,7 @@ class InternViT(PatchEncoder):
         encoder = cls(**options)
         if weights is None:
             return encoder
-        path = locate(weights, FILES)
+        path = locate(weights, HUB_FILES)
         state = under(read(path), prefix)
         found, used = dict[str, Tensor](), set[str]()
         for own in encoder.model.state_dict():

@@ -12,15 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hdvl.encoders.base import PatchEncoder, check_tile
-from hdvl.encoders.weights import fit, locate, read, under
+from hdvl.encoders.weights import HUB_FILES, fit, locate, read, under
 from hdvl.positions import resized
 
-FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 # What published checkpoints call the tensors of ``QwenViT.model``, as patterns.
 _BLOCK = r"blocks\.(\d+)\."
 _NAMES = (
@@ -143,7 +137,7 @@ class QwenViT(PatchEncoder):
         encoder = cls(**options)
         if weights is None:
             return encoder
-        path = locate(weights, FILES)
+        path = locate(weights, HUB_FILES)
         state = {
             key: repacked(value, encoder.heads) if is_packed(key) else value
             for key, value in under(read(path), prefix).items()

@@ -14,14 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
-from hdvl.encoders.weights import fit, locate, read, under
+from hdvl.encoders.weights import HUB_FILES, fit, locate, read, under
 
-FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 # What a configuration says besides the structure of the part that is used here.
 NOT_STRUCTURE = {"initializer_range", "initializer_factor", "projection_dim", "vision_use_head"}
 
@@ -105,7 +99,7 @@ class TransformersEncoder(PatchEncoder):
         encoder = cls(name=name, config=config, **options)
         if weights is None:
             return encoder
-        path = locate(weights, FILES)
+        path = locate(weights, HUB_FILES)
         whole = _describe(name, config)
         _check_description(path.parent, whole, encoder)
         state, known = _renamed(whole, under(read(path), prefix))

@@ -9,6 +9,13 @@ import torch
 from torch import Tensor, nn
 
 HUB = "hub:"
+HUB_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""The files that published transformers models keep their weights in, whole or as shards."""
 
 
 def locate(weights: str | Path, files: Sequence[str]) -> Path:

@@ -5,7 +5,6 @@ from typing import Any
 
 from hdvl.checkpoints.importers import native_layout as native
 from hdvl.checkpoints.importers.base import Importer, Source, one_folder
-from hdvl.checkpoints.importers.llm_config import stop_ids
 from hdvl.checkpoints.importers.mapping import From, renamed
 from hdvl.checkpoints.importers.published import Published
 
@@ -38,15 +37,7 @@ class InternVLHF(Importer):
             }
         node["encoder"] |= _encoder(described) | native.statistics(settings)
         node["bridge"] |= {"order": "v2", "factor": round(1 / described.downsample_ratio)}
-        tokenizer, node["template"] = native.text_side(
-            folder, node["template"], described.image_token_id
-        )
-        node["llm"] |= {
-            "config": native.text_numbers(config, described, published),
-            "tokenizer": tokenizer,
-            "stop_ids": stop_ids(described.text_config.to_dict(), folder),
-        }
-        node["image_token_id"] = described.image_token_id
+        native.fill_language(node, folder, config, described, published)
         return node
 
     def mapping(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hdvl.checkpoints.importers.base import read_json
+from hdvl.checkpoints.importers.llm_config import stop_ids
 from hdvl.checkpoints.importers.published import Published
 from hdvl.config import build
 from hdvl.llms import load_tokenizer
@@ -137,6 +138,23 @@ def text_side(
     tokenizer.chat_template = source
     template = TokenizerTemplate.from_tokenizer(tokenizer, boxes=boxes, **tokens)
     return node, node_of(template) | {"parts": _reads_parts_only(tokenizer)}
+
+
+def fill_language(
+    node: dict[str, Any],
+    folder: Path,
+    config: Mapping[str, Any],
+    described: Any,
+    published: Published,
+) -> None:
+    """Put the language model, its tokenizer and template, and the slot's id into ``node``."""
+    tokenizer, node["template"] = text_side(folder, node["template"], described.image_token_id)
+    node["llm"] |= {
+        "config": text_numbers(config, described, published),
+        "tokenizer": tokenizer,
+        "stop_ids": stop_ids(described.text_config.to_dict(), folder),
+    }
+    node["image_token_id"] = described.image_token_id
 
 
 def _reads_parts_only(tokenizer: Any) -> bool:
