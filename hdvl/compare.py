@@ -1,14 +1,13 @@
 """``hdvl compare``: how the configs of runs differ, beside how their metrics do."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf import OmegaConf
 
-from hdvl.config import CONF_DIR
+from hdvl.config import CONF_DIR, reasons
 from hdvl.tables import table
 
 ABSENT = "-"
@@ -139,12 +138,10 @@ def run(config: Any) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="compare")
 def main(config: Any) -> None:
     """Compare ``config.runs``."""
-    try:
+    with reasons("compare"):
+        if OmegaConf.is_missing(config, "runs"):
+            raise ValueError("no runs given; say hdvl compare RUN RUN")
         run(config)
-    except MissingMandatoryValue:
-        sys.exit("hdvl compare: no runs given; say hdvl compare RUN RUN")
-    except (ValueError, OSError) as error:
-        sys.exit(f"hdvl compare: {error}")
 
 
 if __name__ == "__main__":

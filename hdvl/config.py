@@ -3,6 +3,9 @@
 Knows Hydra and nothing of hdvl.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +54,18 @@ def from_plain(node: dict[str, Any]) -> Any:
     from omegaconf import OmegaConf
 
     return OmegaConf.create(node)
+
+
+@contextmanager
+def reasons(verb: str) -> Iterator[None]:
+    """What inputs and parts say against each other ends ``verb``: exit code 1 with the reason alone."""
+    from hydra.errors import InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except InstantiationException as error:
+        # Hydra wraps what a part said; the part said it better.
+        sys.exit(f"hdvl {verb}: {error.__cause__ or error}")
+    except (ValueError, OSError, ImportError, OmegaConfBaseException) as error:
+        sys.exit(f"hdvl {verb}: {error}")

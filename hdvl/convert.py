@@ -1,12 +1,10 @@
 """``hdvl convert``: a published model becomes a folder of hdvl, tensor by tensor."""
 
-import sys
 from typing import Any
 
 import hydra
-from hydra.errors import InstantiationException
 
-from hdvl.config import CONF_DIR, to_plain
+from hdvl.config import CONF_DIR, reasons, to_plain
 
 
 def run(config: Any) -> str:
@@ -45,13 +43,8 @@ def run(config: Any) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="convert")
 def main(config: Any) -> None:
     """Convert; exit code 1 with the reason if something is missing or does not fit."""
-    try:
+    with reasons("convert"):
         print(run(config))
-    except InstantiationException as error:
-        # Hydra wraps what a part said; the part said it better.
-        sys.exit(f"hdvl convert: {error.__cause__ or error}")
-    except (ValueError, OSError) as error:
-        sys.exit(f"hdvl convert: {error}")
 
 
 if __name__ == "__main__":

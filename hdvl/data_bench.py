@@ -1,12 +1,10 @@
 """``hdvl data bench``: where the time of a sample goes, and samples a second by kind of worker."""
 
-import sys
 from typing import Any
 
 import hydra
-from hydra.errors import InstantiationException
 
-from hdvl.config import CONF_DIR
+from hdvl.config import CONF_DIR, reasons
 
 
 def run(config: Any) -> str:
@@ -57,12 +55,8 @@ def run(config: Any) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="data_bench")
 def main(config: Any) -> None:
     """Print the table."""
-    try:
+    with reasons("data bench"):
         print(run(config))
-    except InstantiationException as error:
-        sys.exit(f"hdvl data bench: {error.__cause__ or error}")
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"hdvl data bench: {error}")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.errors import InstantiationException
 
-from hdvl.config import CONF_DIR, build, to_plain
+from hdvl.config import CONF_DIR, build, reasons, to_plain
 
 if TYPE_CHECKING:
     from hdvl.data.lint import Report
@@ -65,12 +64,8 @@ def summary(report: "Report", config: Any, share: float) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="data_lint")
 def main(config: Any) -> None:
     """Exit code 1 if the rows to leave out are more than ``data.max_bad``."""
-    try:
+    with reasons("data lint"):
         report, share = run(config)
-    except InstantiationException as error:
-        sys.exit(f"hdvl data lint: {error.__cause__ or error}")
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"hdvl data lint: {error}")
     print(summary(report, config, share))
     sys.exit(1 if share > config.data.max_bad else 0)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import hydra
 
-from hdvl.config import CONF_DIR
+from hdvl.config import CONF_DIR, reasons
 
 
 def demonstrate(cfg: Any) -> Path:
@@ -32,10 +32,8 @@ def demonstrate(cfg: Any) -> Path:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="demo")
 def main(cfg: Any) -> None:
     """Everything, or one line that says what is missing."""
-    try:
+    with reasons("demo"):
         demonstrate(cfg)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"hdvl demo: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """``hdvl export``: a model folder of hdvl becomes one of transformers, or the reasons why it cannot."""
 
-import sys
 from typing import Any
 
 import hydra
-from hydra.errors import InstantiationException
 
-from hdvl.config import CONF_DIR, to_plain
+from hdvl.config import CONF_DIR, reasons, to_plain
 
 
 def run(config: Any) -> str:
@@ -33,13 +31,8 @@ def run(config: Any) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="export")
 def main(config: Any) -> None:
     """Export; exit code 1 with the reason if the model cannot be expressed."""
-    try:
+    with reasons("export"):
         print(run(config))
-    except InstantiationException as error:
-        # Hydra wraps what a part said; the part said it better.
-        sys.exit(f"hdvl export: {error.__cause__ or error}")
-    except (ValueError, OSError) as error:
-        sys.exit(f"hdvl export: {error}")
 
 
 if __name__ == "__main__":

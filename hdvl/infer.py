@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
-from hdvl.config import CONF_DIR, build, to_plain
+from hdvl.config import CONF_DIR, build, reasons, to_plain
 
 if TYPE_CHECKING:
     from hdvl.inference import Answer, Pipeline
@@ -165,7 +165,7 @@ def write_drawings(answer: "Answer", out: str) -> list[Path]:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="infer")
 def run(cfg: Any) -> None:
     """Load or compose, ask, print, draw."""
-    try:
+    with reasons("infer"):
         if not cfg.prompt:
             raise ValueError('prompt must be given, such as prompt="What is the total?"')
         answer = ask(pipeline_of(cfg, HydraConfig.get().overrides.task), cfg)
@@ -173,8 +173,6 @@ def run(cfg: Any) -> None:
         if cfg.out is not None:
             for name in write_drawings(answer, cfg.out):
                 print(f"drawn    {name}")
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"hdvl infer: {error}") from error
 
 
 def main() -> None:

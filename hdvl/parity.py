@@ -4,9 +4,8 @@ import sys
 from typing import Any
 
 import hydra
-from hydra.errors import InstantiationException
 
-from hdvl.config import CONF_DIR, to_plain
+from hdvl.config import CONF_DIR, reasons, to_plain
 
 
 def run(config: Any) -> tuple[str, bool]:
@@ -88,13 +87,8 @@ def _answers(plain: dict[str, Any]) -> tuple[list[str], bool]:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="parity")
 def main(config: Any) -> None:
     """Compare; exit code 1 if the two differ or one cannot be read."""
-    try:
+    with reasons("parity"):
         text, same = run(config)
-    except InstantiationException as error:
-        # Hydra wraps what a part said; the part said it better.
-        sys.exit(f"hdvl parity: {error.__cause__ or error}")
-    except (ValueError, OSError) as error:
-        sys.exit(f"hdvl parity: {error}")
     print(text)
     sys.exit(0 if same else 1)
 

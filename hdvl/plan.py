@@ -1,13 +1,10 @@
 """``hdvl plan``: shapes, tokens, parameters, rates, memory and FLOPs, without weights or memory."""
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.errors import InstantiationException
-from omegaconf.errors import OmegaConfBaseException
 
-from hdvl.config import CONF_DIR, from_plain, to_plain
+from hdvl.config import CONF_DIR, from_plain, reasons, to_plain
 from hdvl.tables import table as table
 
 if TYPE_CHECKING:
@@ -198,13 +195,8 @@ def run(config: Any) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="plan")
 def main(config: Any) -> None:
     """Print the plan; exit code 1 with the reason if the parts do not fit."""
-    try:
+    with reasons("plan"):
         run(config)
-    except InstantiationException as error:
-        # Hydra wraps what a part said; the part said it better.
-        sys.exit(f"hdvl plan: {error.__cause__ or error}")
-    except (ValueError, OSError, OmegaConfBaseException) as error:
-        sys.exit(f"hdvl plan: {error}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """``hdvl tile``: draw the tiles of a picture on it, list what each shows, count the tokens."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, build
+from hdvl.config import CONF_DIR, build, reasons
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,10 +120,8 @@ def run(cfg: Any) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="tile")
 def main(cfg: Any) -> None:
     """List and draw the tiles of ``cfg.image``."""
-    try:
+    with reasons("tile"):
         run(cfg)
-    except (ValueError, OSError) as error:
-        sys.exit(f"hdvl tile: {error}")
 
 
 if __name__ == "__main__":
