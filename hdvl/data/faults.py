@@ -27,8 +27,8 @@ class TooManyBadRows(RuntimeError):
 class BadRows:
     """Counts the rows that were left out, each once, however many epochs meet it.
 
-    At most ``max_bad`` of the ``rows`` may be: a share, rounded down. A process counts the rows that
-    itself meets; of several ranks each holds to the whole budget.
+    At most ``max_bad`` of the ``rows`` may be: a share, rounded down. Of several ranks each meets its
+    own rows; after :meth:`share` all count the rows of all.
     """
 
     def __init__(self, max_bad: float, rows: int) -> None:
@@ -36,20 +36,32 @@ class BadRows:
             raise ValueError(f"max_bad must be a share in 0..1, got {max_bad}")
         self.max_bad, self.rows = max_bad, rows
         self.met: dict[str, str] = {}
+        self.news: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
         return len(self.met)
 
     def meet(self, left_out: Iterable[tuple[str, str]]) -> None:
-        """Take note of (name, reason) of rows; new ones are printed.
+        """Take note of (name, reason) of rows; new ones are printed."""
+        for name, reason in left_out:
+            if name not in self.met:
+                self.met[name] = reason
+                self.news.append((name, reason))
+                print(f"left out ({len(self.met)}): {name}: {reason}", flush=True)
+
+    def share(self, everyone: Iterable[Iterable[tuple[str, str]]]) -> None:
+        """Count also the ``news`` that the ranks had since they last shared."""
+        self.news = []
+        for news in everyone:
+            for name, reason in news:
+                self.met.setdefault(name, reason)
+
+    def check(self) -> None:
+        """Hold to the budget.
 
         Raises:
             TooManyBadRows: the budget is spent.
         """
-        for name, reason in left_out:
-            if name not in self.met:
-                self.met[name] = reason
-                print(f"left out ({len(self.met)}): {name}: {reason}", flush=True)
         allowed = int(self.max_bad * self.rows)
         if len(self.met) > allowed:
             raise TooManyBadRows(self._list(allowed))

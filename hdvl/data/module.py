@@ -178,7 +178,19 @@ class ChatData(pl.LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count the rows that were left out of the batch."""
         self.bad.meet(batch.left_out)
+        if self.trainer is None or self.trainer.world_size == 1:
+            self.bad.check()
         return batch
+
+    def share_bad_rows(self) -> None:
+        """Every rank calls it; it costs one number. All ranks go on, or none does."""
+        count = torch.tensor(float(len(self.bad.news)), device=self.trainer.strategy.root_device)
+        if not self.trainer.strategy.reduce(count, reduce_op="sum"):
+            return
+        everyone: list[list[tuple[str, str]]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(everyone, self.bad.news)
+        self.bad.share(everyone)
+        self.bad.check()
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Samples padded on the right."""

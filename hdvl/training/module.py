@@ -123,6 +123,11 @@ class VLMModule(pl.LightningModule):
             self.step_loss = self._sums.close(self.parameters())
             self.log("train/loss", self.step_loss, prog_bar=True)
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        """Rows that one rank left out count against the budget of all, at the end of a step."""
+        if self._last_batch and self.trainer.world_size > 1:
+            self.trainer.datamodule.share_bad_rows()
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """No step is made with gradients that are not divided."""
         if self._sums is not None and self._sums.first is not None:

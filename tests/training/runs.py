@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -138,7 +139,7 @@ def rank_main(rank: int, ports: Sequence[int], jobs: Sequence[tuple[str, tuple[A
 
     Those named ``killed_alone`` are done at the end, by the first process as the only one.
     """
-    _one_of(rank, 2, ports[0])
+    one_of(rank, 2, ports[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, arguments in jobs:
@@ -150,13 +151,25 @@ def rank_main(rank: int, ports: Sequence[int], jobs: Sequence[tuple[str, tuple[A
                 torch.distributed.barrier()
                 run(killed(*arguments), Feeder())
         torch.distributed.destroy_process_group()
-        _one_of(rank, 1, ports[1])
+        one_of(rank, 1, ports[1])
         for name, arguments in jobs:
             if name == "killed_alone" and rank == 0:
                 run(killed(*arguments), Feeder())
 
 
-def _one_of(rank: int, world: int, port: int) -> None:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine on which nothing listens."""
+    listeners = [socket.socket() for _ in range(count)]
+    for listener in listeners:
+        listener.bind(("127.0.0.1", 0))
+    ports = [int(listener.getsockname()[1]) for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+def one_of(rank: int, world: int, port: int) -> None:
+    """Make this process one of ``world``."""
     numbers = {"MASTER_PORT": port, "WORLD_SIZE": world, "LOCAL_RANK": rank, "NODE_RANK": 0}
     os.environ.update({name: str(value) for name, value in numbers.items()})
     os.environ["MASTER_ADDR"] = "127.0.0.1"

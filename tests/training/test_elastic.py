@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,16 @@ from PIL import Image
 from hdvl.checkpoints import load_folder
 from hdvl.data.build import build_data
 from hdvl.training.run import resumed, run
-from tests.training.runs import MIXED, SMALL, Feeder, killed, losses, mixed, rank_main
+from tests.training.runs import (
+    MIXED,
+    SMALL,
+    Feeder,
+    free_ports,
+    killed,
+    losses,
+    mixed,
+    rank_main,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,16 +64,6 @@ def test_killed_anywhere(
     assert losses(tmp_path / "run") == losses(whole[layout])
     ours, theirs = weights(tmp_path / "run"), weights(whole[layout])
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.socket() for _ in range(count)]
-    for listener in listeners:
-        listener.bind(("127.0.0.1", 0))
-    ports = [int(listener.getsockname()[1]) for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 def test_ranks_and_strategies(whole: dict[str, Path], tmp_path: Path) -> None:
