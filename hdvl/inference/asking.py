@@ -115,12 +115,12 @@ def _tag(box: Sequence[float], boxes: BoxCodec, number: int) -> str:
 
 
 def check_tags(text: str, tags: Sequence[str]) -> None:
-    """Each opening one of ``tags`` is closed before it opens again, and none closed that is not open.
+    """Each pair of ``tags`` is closed before it opens again, and none closed that is not open.
 
     A ``<box>`` or ``<quad>`` at the very end may stay open: the model is to go on from there.
     """
-    for opening in (tag for tag in tags if not tag.startswith("</")):
-        closing = "</" + opening[1:]
+    for closing in (tag for tag in tags if tag.startswith("</")):
+        opening = "<" + closing[2:]
         found = re.findall(f"{re.escape(opening)}|{re.escape(closing)}", text)
         if opening in ("<box>", "<quad>") and text.endswith(opening):
             found.pop()

@@ -17,9 +17,10 @@ _LIST = rf"\s*\[{_FOUR.pattern}\]\s*"
 _LISTS = re.compile(rf"\s*\[{_LIST}(?:,{_LIST})*\]\s*|{_LIST}")
 _TAGGED = re.compile(
     r"<ref>(?P<label>(?:(?!<ref>|<box>|<quad>).)*?)</ref>|(?P<stray><ref>)"
-    r"|<(?P<tag>box|quad)>(?P<inside>[^<]*)(?P<end></(?P=tag)>)?",
+    r"|<(?P<tag>box|quad)>(?P<inside>(?:[^<]|<loc_\d+>)*)(?P<end></(?P=tag)>)?",
     re.DOTALL,
 )
+_LOCATIONS = re.compile(r"<loc_(\d{1,3})>" * 4)
 # Something like "[12, 34": numbers with at least one comma; "[1]" and "[see there]" are prose.
 _BRACKETED = re.compile(r"\[(?P<box>[-\d.\s]*,[-\d.,\s]*)(?P<end>\])?")
 _PICTURE = re.compile(r"\b(?:Picture |Image-)(\d+):")
@@ -62,10 +63,13 @@ class Norm1000:
     As Qwen-VL writes them (Bai et al., 2023, "Qwen-VL", arXiv:2308.12966): 0 <= v <= 999, and v means
     v / ``divisor`` of the width or height. With 1000, which it draws by, a box ends at 0.999 of them
     at most; its published scores divide by 999. InternVL-Chat writes ``<box>[[x1, y1, x2, y2]]</box>``.
+    With ``locations`` each number is one token, ``<loc_0>`` to ``<loc_999>``, as in Florence-2 (Xiao et
+    al., 2024, arXiv:2311.06242): a box is four tokens, whose embeddings can say what is near what.
 
     Attributes:
         divisor: 1000 or 999.
-        form: how a box is written: ``corners`` as Qwen-VL, ``lists`` as InternVL-Chat. Both are read.
+        form: how a box is written: ``corners`` as Qwen-VL, ``lists`` as InternVL-Chat, ``locations``. All
+            are read.
         quads: make ``<quad>`` and ``</quad>`` tokens too. Quadrilaterals are read in any case.
 
     >>> Norm1000().encode((536, 509, 588, 602), 1000, 1000, label="击掌")
@@ -73,19 +77,21 @@ class Norm1000:
     """
 
     divisor: int = 1000
-    form: Literal["corners", "lists"] = "corners"
+    form: Literal["corners", "lists", "locations"] = "corners"
     quads: bool = False
 
     def __post_init__(self) -> None:
         if self.divisor not in (999, 1000):
             raise ValueError(f"divisor must be 999 or 1000, got {self.divisor}")
-        if self.form not in ("corners", "lists"):
-            raise ValueError(f"form must be corners or lists, got {self.form!r}")
+        if self.form not in ("corners", "lists", "locations"):
+            raise ValueError(f"form must be corners, lists or locations, got {self.form!r}")
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Tags to be made tokens of their own."""
-        return "<ref>", "</ref>", "<box>", "</box>", *(("<quad>", "</quad>") if self.quads else ())
+        """Tags and locations to be made tokens of their own."""
+        quads = ("<quad>", "</quad>") if self.quads else ()
+        locations = (f"<loc_{value}>" for value in range(1000)) if self.form == "locations" else ()
+        return "<ref>", "</ref>", "<box>", "</box>", *quads, *locations
 
     def encode(
         self, box: Box, width: int, height: int, *, label: str = "", picture: int | None = None
@@ -102,9 +108,12 @@ class Norm1000:
     def write(self, values: Sequence[int]) -> str:
         """The tag of one box given in thousandths: x1, y1, x2, y2."""
         x0, y0, x1, y1 = values
-        lists = self.form == "lists"
-        inside = f"[[{x0}, {y0}, {x1}, {y1}]]" if lists else f"({x0},{y0}),({x1},{y1})"
-        return f"<box>{inside}</box>"
+        forms = {
+            "corners": f"({x0},{y0}),({x1},{y1})",
+            "lists": f"[[{x0}, {y0}, {x1}, {y1}]]",
+            "locations": f"<loc_{x0}><loc_{y0}><loc_{x1}><loc_{y1}>",
+        }
+        return f"<box>{forms[self.form]}</box>"
 
     def decode(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[GroundedBox]:
         """The well-formed boxes of ``text`` in source pixels; ``sizes`` are (width, height)."""
@@ -151,9 +160,10 @@ class Norm1000:
 
 def _shapes(tag: str, inside: str) -> list[Sequence[str]]:
     """The numbers of each box or quadrilateral inside one tag; none where it is malformed."""
-    match = (_QUAD if tag == "quad" else _CORNERS).fullmatch(inside)
-    if match is not None:
-        return [match.groups()]
+    for pattern in (_QUAD,) if tag == "quad" else (_CORNERS, _LOCATIONS):
+        match = pattern.fullmatch(inside)
+        if match is not None:
+            return [match.groups()]
     if tag == "quad" or _LISTS.fullmatch(inside) is None:
         return []
     return _FOUR.findall(inside)

@@ -111,6 +111,7 @@ def test_pictures_in_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tag", ["ref", "box", "quad"])
 def test_tags_are_closed(tag: str) -> None:
     check_tags(f"a <{tag}>b</{tag}> <{tag}>c</{tag}>", BOXES.tokens)
+    check_tags("<loc_1>", ("<box>", "</box>", "<loc_1>"))  # no tag of a pair
     for text in (
         f"<{tag}>a b",
         f"</{tag}>",

@@ -14,6 +14,7 @@ CODECS = [
     Norm1000(),
     Norm1000(divisor=999),
     Norm1000(form="lists"),
+    Norm1000(form="locations"),
     Unit(),
     Unit(digits=2),
     Absolute(),
@@ -90,6 +91,19 @@ def test_internvls_lists() -> None:
     assert [f.box for f in found] == [(1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12)]
     assert {f.label for f in found} == {"cats"}
     assert codec.decode("Image-1: <box>[[0, 0, 1, 1]]</box>", [(10, 10)] * 2)[0].image == 0
+
+
+def test_locations_are_one_token_a_number() -> None:
+    codec = Norm1000(form="locations")
+    text = codec.encode((100, 50, 300, 100), 1000, 500, label="cat")
+    assert text == "<ref>cat</ref><box><loc_100><loc_100><loc_300><loc_200></box>"
+    assert len(codec.tokens) == 4 + 1000
+    assert {f"<loc_{value}>" for value in (0, 100, 300, 999)} <= set(codec.tokens)
+    (found,) = Norm1000().decode(text, [(1000, 500)])
+    assert found == GroundedBox("cat", (100.0, 50.0, 300.0, 100.0))
+    for wrong in ("<loc_1><loc_2><loc_3>", "<loc_1><loc_2><loc_3><loc_1000>", "<loc_1>(2,3)"):
+        boxes, errors = codec.decode_with_errors(f"<box>{wrong}</box>", [(1000, 500)])
+        assert boxes == [] and errors == [f"<box>{wrong}</box>"]
 
 
 def test_drawing_divides_by_1000_and_scoring_by_999() -> None:
@@ -175,7 +189,10 @@ def test_bad_values(unchecked: Callable[[], AbstractContextManager[None]]) -> No
     with pytest.raises(ValueError, match="divisor must be 999 or 1000, got 100"):
         Norm1000(divisor=100)
     form: Any = "polar"
-    with unchecked(), pytest.raises(ValueError, match="form must be corners or lists, got 'polar'"):
+    with (
+        unchecked(),
+        pytest.raises(ValueError, match="form must be corners, lists or locations, got 'polar'"),
+    ):
         Norm1000(form=form)
     with pytest.raises(ValueError, match="digits must be at least 1, got 0"):
         Unit(digits=0)
