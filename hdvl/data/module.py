@@ -182,12 +182,12 @@ class ChatData(pl.LightningDataModule):
             self.bad.check()
         return batch
 
-    def share_bad_rows(self) -> None:
+    def share_bad_rows(self, trainer: pl.Trainer) -> None:
         """Every rank calls it; it costs one number. All ranks go on, or none does."""
-        count = torch.tensor(float(len(self.bad.news)), device=self.trainer.strategy.root_device)
-        if not self.trainer.strategy.reduce(count, reduce_op="sum"):
+        count = torch.tensor(float(len(self.bad.news)), device=trainer.strategy.root_device)
+        if not trainer.strategy.reduce(count, reduce_op="sum"):
             return
-        everyone: list[list[tuple[str, str]]] = [[] for _ in range(self.trainer.world_size)]
+        everyone: list[list[tuple[str, str]]] = [[] for _ in range(trainer.world_size)]
         torch.distributed.all_gather_object(everyone, self.bad.news)
         self.bad.share(everyone)
         self.bad.check()

@@ -125,8 +125,9 @@ class VLMModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Rows that one rank left out count against the budget of all, at the end of a step."""
-        if self._last_batch and self.trainer.world_size > 1:
-            self.trainer.datamodule.share_bad_rows()
+        trainer: Any = self.trainer
+        if self._last_batch and trainer.world_size > 1:
+            trainer.datamodule.share_bad_rows(trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """No step is made with gradients that are not divided."""
