@@ -267,6 +267,7 @@ class LLM(Protocol):
         top_k: int = 0,
         repetition_penalty: float = 1.0,
         stop_ids: Sequence[int] | None = None,
+        ended: Callable[[list[int]], bool] | None = None,
         streamer: Any = None,
     ) -> Int[Tensor, "b new"]: ...
 

@@ -175,6 +175,7 @@ class Pipeline:
             batch.plans,
             batch.attention_mask,
             stop_ids=reader.end_ids,
+            **({"ended": reader.stopped} if reader.stops else {}),
             **generation,
         )
         return [reader.until_end(row) for row in ids.tolist()]

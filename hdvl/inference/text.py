@@ -53,6 +53,11 @@ class Reader:
                 return list(ids[: place + 1])
         return list(ids)
 
+    def stopped(self, ids: Sequence[int]) -> bool:
+        """Whether the text holds a stop string: nothing after it belongs to the answer."""
+        text = self._decode(ids)
+        return any(stop in text for stop in self.stops)
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of a finished answer."""
         return self._cut(self._decode(ids))

@@ -1,6 +1,6 @@
 """Any causal language model of transformers, behind the ``LLM`` protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,7 @@ class CausalLM(nn.Module):
         top_k: int = 0,
         repetition_penalty: float = 1.0,
         stop_ids: Sequence[int] | None = None,
+        ended: Callable[[list[int]], bool] | None = None,
         streamer: Any = None,
     ) -> Int[Tensor, "b new"]:
         """Continue ``embeddings`` (padding, if any, on the left) and return the new ids only.
@@ -260,6 +261,7 @@ class CausalLM(nn.Module):
             repetition_penalty: divides the logits of ids already said (not those of the prompt).
             stop_ids: ids that end an answer; ``None`` takes the model's own, or else the
                 tokenizer's end of sequence.
+            ended: says of an answer's ids so far whether it ends here, beside ``stop_ids``.
             streamer: is handed ids as they come, as transformers' streamers are.
         """
         if attention_mask is None:
@@ -277,6 +279,7 @@ class CausalLM(nn.Module):
                 **(sampling if do_sample else {}),
             ),
             logits_processor=_penalty(repetition_penalty),
+            stopping_criteria=_criteria(ended),
             streamer=streamer,
         )
         return ids
@@ -297,6 +300,16 @@ class CausalLM(nn.Module):
         if pad is None:
             pad = stop[0] if stop else 0
         return GenerationConfig(eos_token_id=stop or None, pad_token_id=pad, **options)
+
+
+def _criteria(ended: Callable[[list[int]], bool] | None) -> Any:
+    from transformers import StoppingCriteriaList
+
+    def rows(ids: Tensor, scores: Any, **options: Any) -> Tensor:
+        assert ended is not None
+        return torch.tensor([ended(row) for row in ids.tolist()], device=ids.device)
+
+    return StoppingCriteriaList([] if ended is None else [rows])
 
 
 def _penalty(strength: float) -> Any:

@@ -212,6 +212,8 @@ def test_stop_strings_are_cut(parrot: Pipeline) -> None:
     assert parrot.chat("?", stop=["\nUser:"]).text == "Soup."
     end = parrot.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert calls[0]["stop_ids"] == (end,)
+    said = [parrot.tokenizer(text)["input_ids"] for text in ("Soup.\nUse", "Soup.\nUser: ")]
+    assert [calls[0]["ended"](ids) for ids in said] == [False, True]  # generation ends there
     say(parrot, "Soup<|im_end|>and more", end="")
     answer = parrot.chat("?")
     assert answer.text == "Soup" and answer.history[-1].text == "Soup"

@@ -179,6 +179,23 @@ def test_generation_stops_and_pads(llm: CausalLM) -> None:
     assert torch.equal(eos, free[:, :2])
 
 
+def test_an_answer_may_end_by_what_it_says(llm: CausalLM) -> None:
+    embeddings = torch.randn(2, 5, 32) * 3
+    free = llm.generate(embeddings, max_new_tokens=9, stop_ids=[])
+    two = free[0, 2:4].tolist()
+    last = [next((n for n in range(2, 10) if row[n - 2 : n] == two), 9) for row in free.tolist()]
+
+    def ended(ids: list[int]) -> bool:
+        return ids[-2:] == two
+
+    ids = llm.generate(embeddings, max_new_tokens=9, ended=ended)
+    assert ids.shape[1] == max(last) and last[0] <= 4
+    for row, whole, end in zip(ids.tolist(), free.tolist(), last, strict=True):
+        assert row[:end] == whole[:end]
+    alone = llm.generate(embeddings[:1], max_new_tokens=9, ended=ended)
+    assert alone.tolist() == [free[0, : last[0]].tolist()]
+
+
 def test_sampling_and_repetition(llm: CausalLM) -> None:
     embeddings = torch.randn(1, 5, 32)
     options: dict[str, Any] = {"max_new_tokens": 12, "stop_ids": []}
