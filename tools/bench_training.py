@@ -1,7 +1,7 @@
 """A training step of a small VLM: packed by hdvl against padding and against packing under a mask.
 
-    OMP_NUM_THREADS=1 python tools/bench_training.py [--samples 16] [--rounds 5] [--threads 1 2]
-        [--dtypes fp32 bf16] [--curves docs/training_cost]
+    OMP_NUM_THREADS=1 python tools/bench_training.py [--samples 16] [--budget 4096] [--rounds 5]
+        [--threads 1 2] [--dtypes fp32 bf16] [--curves docs/training_cost]
 
 About 10M parameters: ViT of width 192 and 4 layers on 224-px tiles of 14-px patches, pixel shuffle to
 64 tokens a tile, Qwen2 of width 256 and 6 layers, 8192 ids. Samples have 1..12 tiles and log-normal
@@ -49,7 +49,7 @@ def compare(samples: list[Sample], args: argparse.Namespace, threads: int, name:
     dtype, vlm = DTYPES[name], own_model()
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
-    todo, tokens = ways(samples, vlm, args.batch), sum(len(s.ids) for s in samples)
+    todo, tokens = ways(samples, vlm, args.batch, args.budget), sum(len(s.ids) for s in samples)
     with FlopCounterMode(display=False) as flops, autocast(dtype):
         for loss in todo["hdvl, packed"].losses:
             loss().backward()
@@ -148,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8, help="samples a padded batch")
+    parser.add_argument("--budget", type=int, default=4096, help="tokens a pack")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--dtypes", choices=DTYPES, nargs="+", default=list(DTYPES))

@@ -3,10 +3,10 @@
     python tools/pretrain_fields.py --initialise runs/small/pretrained --out runs/small/fields
 
 After two layers, linear heads that are thrown away read from each visual token of a field's value: the
-words that ask for it, the box as it would be written in digits, where in the value the token stands,
-and its characters. A question then finds the token by one product and copies the digits. Documents are
-small and stand at random places of large pages, whose coordinates their tokens get: a small part of
-the cost of whole pages. Restartable like tools/pretrain_small.py.
+words that ask for it, the locations of its box, where in the value the token stands, and its
+characters. A question then finds the token by one product and copies the locations. Documents are as
+wide as pages but not as high, and stand at random places of large pages, whose coordinates their tokens
+get: a part of the cost of whole pages. Restartable like tools/pretrain_small.py.
 """
 
 import argparse
@@ -16,12 +16,15 @@ from contextlib import contextmanager
 
 import torch
 from pretraining import (
-    DIGITS,
     TOKEN,
+    BoxHead,
     Steps,
     arguments,
-    box_digits,
+    box_figures,
+    box_values,
+    location_rows,
     matching_loss,
+    place_locations,
     place_on_page,
 )
 from torch import Tensor, nn
@@ -54,14 +57,14 @@ class Placed(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = random.Random(f"fields/{self.seed}/{index}")
-        width, height = 32 * rng.randint(10, 20), 32 * rng.randint(7, 13)
+        width, height = 32 * rng.randint(10, 35), 32 * rng.randint(7, 20)
         documents = SyntheticDocuments(
             seed=rng.randrange(10**9),
             kinds=("receipt", "form", "table", "table", "chart", "sign", "street", "street"),
             chinese=0.3,
             width=(width, width),
             height=(height, height),
-            entries=(3, 12),
+            entries=(3, 14),
         )
         count = max(1, self.batch * 20 * 13 // (width * height // 1024))
         items = [self.item(documents[number], rng) for number in range(count)]
@@ -89,20 +92,20 @@ class Placed(Dataset):
         width, height = document.image.size
         cols, rows = width // TOKEN, height // TOKEN
         words = torch.full((rows, cols, WORDS), -1)
-        digits = torch.full((rows, cols, DIGITS), -1)
+        boxes = torch.full((rows, cols, 4), -1)
         places = torch.full((rows, cols), -1)
         for field in document.fields:
             left, top, right, bottom = field.box
             moved = left + place[0], top + place[1], right + place[0], bottom + place[1]
-            code = torch.tensor(box_digits(self.boxes.encode(moved, *page)))
+            box = torch.tensor(box_values(self.boxes.encode(moved, *page)))
             ids = torch.tensor(self.tokenizer(f" {field.name}")["input_ids"][:WORDS])
             row = min(rows - 1, int((top + bottom) / 2) // TOKEN)
             first, last = int(left + 3) // TOKEN, min(cols - 1, int(right - 3) // TOKEN)
             span = slice(first, last + 1)
             words[row, span, : len(ids)] = ids
-            digits[row, span] = code
+            boxes[row, span] = box
             places[row, span] = torch.arange(last + 1 - first).clamp(max=PLACES - 1)
-        return {"words": words, "digits": digits, "places": places}
+        return {"words": words, "boxes": boxes, "places": places}
 
 
 class Heads(nn.Module):
@@ -113,32 +116,29 @@ class Heads(nn.Module):
         self.kinds = kinds
         self.norm = nn.RMSNorm(width)
         self.chars = nn.Linear(width, SLOTS * kinds)
-        self.digits = nn.Linear(width, DIGITS * 10)
+        self.boxes = BoxHead(width)
         self.places = nn.Linear(width, PLACES)
         self.key, self.query = (nn.Linear(width, 64, bias=False) for _ in range(2))
 
     def forward(
-        self, hidden: Tensor, table: Tensor, batch: dict[str, Tensor]
+        self, states: Tensor, table: Tensor, locations: Tensor, batch: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses, and shares of right labels."""
-        hidden = self.norm(hidden)
+        """Losses, and how much of the labels is right."""
+        hidden = self.norm(states)
         chars = batch["chars"]
         inked = chars[..., 0] > 0
         read = self.chars(hidden[inked]).unflatten(-1, (SLOTS, self.kinds))
         found = {"chars": nn.functional.cross_entropy(read.flatten(0, 1), chars[inked].flatten())}
         there = batch["places"] >= 0
-        hidden = hidden[there]
-        code, digits = batch["digits"][there], self.digits(hidden).unflatten(-1, (DIGITS, 10))
-        found["digits"] = nn.functional.cross_entropy(digits.flatten(0, 1), code.flatten())
+        hidden, wanted = hidden[there], batch["boxes"][there]
+        found["boxes"], read_boxes = self.boxes(states[there], locations, wanted)
         found["places"] = nn.functional.cross_entropy(self.places(hidden), batch["places"][there])
         matches = self.key(hidden) @ self.query(table).T
         found["words"], words_right = matching_loss(matches, batch["words"][there])
-        shares = (digits.argmax(-1) == code).float().mean(0)
-        names = [f"{edge} {digit}" for edge in ("x1", "y1", "x2", "y2") for digit in "123"]
         right = {
             "words right": words_right,
             "chars right": (read.argmax(-1) == chars[inked])[..., 0].float().mean(),
-            **dict(zip(names, shares, strict=True)),
+            **box_figures(read_boxes, wanted),
         }
         return found, right
 
@@ -170,11 +170,12 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     optimizer = MuonAdamW(parameters, lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
     steps = Steps(args.out, trained, optimizer, steps=args.steps, warmup=0.05)
     table = vlm.llm.model.get_input_embeddings().weight.detach()
+    locations = location_rows(vlm).detach()
     documents = Placed(vlm, args.seed, args.batch)
     order = range(steps.step, args.steps)
     for batch in DataLoader(documents, batch_size=None, sampler=order, num_workers=1):
-        losses, right = heads(hidden_states(vlm, batch), table, batch)
-        loss = losses["words"] + 2 * losses["digits"] + 0.5 * losses["places"] + losses["chars"]
+        losses, right = heads(hidden_states(vlm, batch), table, locations, batch)
+        loss = losses["words"] + losses["boxes"] + 0.5 * losses["places"] + losses["chars"]
         steps.take(loss, losses | right)
 
 
@@ -189,7 +190,7 @@ def lower_layers(vlm: VLM) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=1800, batch=6, lr=2e-3)
+    parser = arguments(__doc__, steps=1500, batch=6, lr=1.5e-3)
     parser.add_argument("--stretch", type=float, nargs=2, default=(2.0, 4.0), help=STRETCH)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -199,6 +200,7 @@ def main() -> None:
     with torch.no_grad():
         vlm.merger.positions.x.weight *= args.stretch[0]
         vlm.merger.positions.y.weight *= args.stretch[1]
+    place_locations(vlm)
     with lower_layers(vlm):
         train(vlm, args)
     print(save_folder(vlm, args.out, to_plain(hdvl.compose("model=small"))))

@@ -1,9 +1,10 @@
-"""What the trainings of the small model share: restartable steps, places on pages, digits of boxes."""
+"""What the trainings of the small model share: restartable steps, places on pages, heads for boxes."""
 
 import argparse
 import csv
 import os
 import random
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-TOKEN, DIGITS = 16, 12
-"""Pixels of a side of a visual token; digits of a box."""
+from hdvl.mergers.positions import waves
+from hdvl.model import VLM
+
+TOKEN, LOCATIONS = 16, 1000
+"""Pixels of a side of a visual token; location tokens of the vocabulary."""
 
 
 class Steps:
@@ -117,8 +121,57 @@ def place_on_page(rng: random.Random, width: int, height: int) -> tuple[int, int
     return x, y, *page
 
 
-def box_digits(answer: str) -> list[int]:
-    """The twelve digits of the first box of ``answer``; none without a box."""
-    _, found, inside = answer.partition("<box>(")
-    numbers = inside.partition(")</box>")[0].replace("),(", ",").split(",") if found else []
-    return [int(digit) for number in numbers for digit in f"{int(number):03d}"]
+def box_values(answer: str) -> list[int]:
+    """The four locations of the first box of ``answer``; none without a box."""
+    return [int(value) for value in re.findall(r"<loc_(\d+)>", answer)[:4]]
+
+
+class BoxHead(nn.Module):
+    """Reads from hidden states the four locations of a box, by their embeddings."""
+
+    SPREAD = 1.5
+    """Locations beside the right one are nearly right: the target is a bell of this deviation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, 4 * width))
+
+    def forward(self, hidden: Tensor, table: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss, and the locations read: n width, locations width, n 4 -> (), n 4."""
+        scores = self.layers(hidden).unflatten(-1, (4, -1)) @ table.T
+        away = torch.arange(len(table)) - wanted[..., None]
+        target = (-0.5 * (away / self.SPREAD) ** 2).softmax(-1)
+        return -(target * scores.log_softmax(-1)).sum(-1).mean(), scores.argmax(-1)
+
+
+def box_figures(found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """The share of boxes with an IoU of at least 0.5, and the median error of each edge."""
+    both = torch.stack((found, wanted)).float()
+    sides = (both[..., 2:] - both[..., :2]).clamp(min=0)
+    low, high = both[..., :2].amax(0), both[..., 2:].amin(0)
+    shared = (high - low).clamp(min=0).prod(-1)
+    iou = shared / (sides.prod(-1).sum(0) - shared).clamp(min=1)
+    errors = (found - wanted).abs().float().median(0).values
+    names = zip(("x1", "y1", "x2", "y2"), errors, strict=True)
+    return {"boxes right": (iou >= 0.5).float().mean()} | {f"off {k}": v for k, v in names}
+
+
+def location_rows(vlm: VLM) -> Tensor:
+    """The embeddings of ``<loc_0>`` to ``<loc_999>``: locations width."""
+    first = vlm.llm.tokenizer.convert_tokens_to_ids("<loc_0>")
+    return vlm.llm.model.get_input_embeddings().weight[first : first + LOCATIONS]
+
+
+@torch.no_grad()
+def place_locations(vlm: VLM) -> None:
+    """Give location tokens embeddings in the directions that say "here" in visual tokens.
+
+    A location is then written by copying a token's position.
+    """
+    seen = waves(torch.arange(LOCATIONS) / LOCATIONS)
+    positions = vlm.merger.positions
+    rows = sum(
+        seen @ nn.functional.normalize(part.weight, dim=0).T for part in (positions.x, positions.y)
+    )
+    usual = vlm.llm.model.get_input_embeddings().weight[:-LOCATIONS].norm(dim=1).median()
+    location_rows(vlm).copy_(rows * usual / rows.norm(dim=1).mean())

@@ -2,12 +2,12 @@
 
     python tools/train_small.py experiment=small initialise=runs/small/fields run_dir=runs/small/run
 
-Small documents stand at places of large pages that follow from their size: their tokens get the page's
-coordinates, and boxes are written in them. Digits of boxes are then learned at the scale at which they
-are asked for, at a fraction of the cost of whole pages.
+Low documents stand at places of large pages that follow from their size: their tokens get the page's
+coordinates, and boxes are written in them. Boxes are then learned at the scale at which they are asked
+for, at a fraction of the cost of whole pages.
 
-A linear head reads from the LLM's third layer, wherever an answer with a box is written, all digits of
-that box. Without it the digits stayed at chance where the words around them had long been learned.
+A linear head reads from the LLM's third layer, wherever an answer with a box is written, where that box
+is. Without it boxes stayed at chance where the words around them had long been learned.
 
 Takes the words of ``hdvl train``; one process, one row a batch (``independent``).
 """
@@ -21,8 +21,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from pretraining import DIGITS, box_digits, place_on_page
-from torch import Tensor, nn
+from pretraining import BoxHead, box_figures, box_values, location_rows, place_on_page
+from torch import Tensor
 
 from hdvl.mergers.overlap_blend import OverlapBlend
 from hdvl.mergers.positions import SourcePositions
@@ -31,8 +31,8 @@ from hdvl.templates import Norm1000
 from hdvl.train import main
 
 LAYER = 2
-SMALL = 700
-"""Wider documents are pages themselves."""
+LOW = 620
+"""Higher documents are pages themselves."""
 SETTLE, EVERY = 20, 10
 """Steps in which the fresh head alone learns; steps between two lines about it."""
 
@@ -40,7 +40,7 @@ SETTLE, EVERY = 20, 10
 @cache
 def place(width: int, height: int) -> tuple[int, int, int, int]:
     """Where (x, y) a document of this size stands on a page, and the page's (width, height)."""
-    if width > SMALL:
+    if height > LOW:
         return 0, 0, width, height
     return place_on_page(random.Random(f"placed/{width}x{height}"), width, height)
 
@@ -72,14 +72,13 @@ def placed_documents() -> Iterator[None]:
         yield
 
 
-class BoxHead(nn.Module):
-    """Reads a box' digits from hidden states; learns by itself whenever it is asked again."""
+class LearningHead:
+    """A :class:`BoxHead` that learns by itself whenever it is asked again."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, DIGITS * 10))
-        self.optimizer = torch.optim.AdamW(self.parameters(), lr=3e-3, betas=(0.9, 0.98))
-        self.steps, self.right = 0, torch.zeros(DIGITS)
+        self.head = BoxHead(width)
+        self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=2e-3, betas=(0.9, 0.98))
+        self.steps, self.figures = 0, dict[str, float]()
 
     def step(self) -> None:
         """Learn from the last backward pass."""
@@ -87,26 +86,25 @@ class BoxHead(nn.Module):
         self.optimizer.zero_grad()
         self.steps += 1
         if self.steps % EVERY == 0:
-            shares = " ".join(f"{share:.2f}" for share in self.right.tolist())
-            print(f"digits of boxes right (x1 y1 x2 y2): {shares}", flush=True)
+            print("  ".join(f"{k} {v:.2f}" for k, v in self.figures.items()), flush=True)
 
-    def loss(self, hidden: Tensor, labels: Tensor, tokenizer: Any) -> Tensor:
-        """Mean over the places of answers with boxes; units, which LAYER cannot know, count little."""
-        places, codes = list[int](), list[list[int]]()
+    def loss(self, vlm: VLM, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the places of answers with boxes."""
+        places, boxes = list[int](), list[list[int]]()
         for answer in answers(labels):
-            code = box_digits(tokenizer.decode(labels[answer]))
-            if code:
+            box = box_values(vlm.llm.tokenizer.decode(labels[answer]))
+            if box:
                 places += [place - 1 for place in answer]
-                codes += [code] * len(answer)
+                boxes += [box] * len(answer)
         if not places:
             return hidden.new_zeros(())
-        wanted = torch.tensor(codes)
         states = hidden[places].detach() if self.steps < SETTLE else hidden[places]
-        logits = self.layers(states).unflatten(-1, (DIGITS, 10))
-        losses = nn.functional.cross_entropy(logits.mT, wanted, reduction="none").mean(0)
-        self.right = self.right.lerp((logits.argmax(-1) == wanted).float().mean(0), 0.05)
-        weights = torch.tensor([1.0, 1.0, 0.2] * 4)
-        return (losses * weights).sum() / weights.sum()
+        wanted = torch.tensor(boxes)
+        loss, found = self.head(states, location_rows(vlm).detach(), wanted)
+        for name, value in box_figures(found, wanted).items():
+            past = self.figures.get(name, value.item())
+            self.figures[name] = past + 0.1 * (value.item() - past)
+        return loss
 
 
 def answers(labels: Tensor) -> list[list[int]]:
@@ -122,8 +120,8 @@ def answers(labels: Tensor) -> list[list[int]]:
 
 @contextmanager
 def supervised_boxes() -> Iterator[None]:
-    """The training loss holds that of a :class:`BoxHead`."""
-    forward, heads = VLM.forward, list[BoxHead]()
+    """The training loss holds that of a :class:`LearningHead`."""
+    forward, heads = VLM.forward, list[LearningHead]()
 
     def supervised(self: VLM, *inputs: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
@@ -131,14 +129,14 @@ def supervised_boxes() -> Iterator[None]:
         if heads:
             heads[0].step()
         else:
-            heads.append(BoxHead(self.llm.width))
+            heads.append(LearningHead(self.llm.width))
         kept = list[Any]()
         layer = self.llm.model.model.layers[LAYER]
         hook = layer.register_forward_hook(lambda *call: kept.append(call[-1]))
         output = forward(self, *inputs, **options)
         hook.remove()
         hidden = kept[0] if isinstance(kept[0], Tensor) else kept[0][0]
-        loss = heads[0].loss(hidden[0], inputs[4][0], self.llm.tokenizer)
+        loss = heads[0].loss(self, hidden[0], inputs[4][0])
         return replace(output, loss=output.loss + options["weights"].sum() * loss)
 
     with patch.object(VLM, "forward", supervised):

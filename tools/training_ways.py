@@ -15,7 +15,7 @@ from hdvl.encoders import TimmEncoder
 from hdvl.llms import CausalLM, build_tokenizer
 from hdvl.loss import targets, token_weights
 from hdvl.mergers import Concat
-from hdvl.model import VLM
+from hdvl.model import VLM, Encode
 from hdvl.processor import Batch, Sample, collate, pack
 from hdvl.templates import ChatML
 from hdvl.tilers import SlidingWindow
@@ -178,29 +178,46 @@ class Step:
         return found
 
 
+class Kept:
+    """What the encoder gave when it first saw a batch."""
+
+    def __init__(self) -> None:
+        self.features: dict[int, Tensor] = {}
+
+    def __call__(self, pixels: Tensor, counts: Sequence[int], encode: Encode) -> Tensor:
+        if pixels.data_ptr() not in self.features:
+            self.features[pixels.data_ptr()] = encode(pixels)
+        return self.features[pixels.data_ptr()]
+
+
 def autocast(dtype: torch.dtype) -> AbstractContextManager[Any]:
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast("cpu", dtype)
 
 
-def ways(samples: Sequence[Sample], vlm: VLM, batch: int) -> dict[str, Step]:
-    """Every way with a model of its own."""
+def ways(samples: Sequence[Sample], vlm: VLM, batch: int, budget: int) -> dict[str, Step]:
+    """Every way with a model of its own: padded ``batch`` samples, packs of ``budget`` tokens."""
     total = float(sum((s.labels[1:] != -100).sum() for s in samples))
     tokens = sum(len(s.ids) for s in samples)
-    masked, frozen = own_model(), own_model()
-    frozen.encoder.requires_grad_(False)
+    masked, frozen, cached = own_model(), own_model(), own_model()
+    for model in (frozen, cached):
+        model.encoder.requires_grad_(False)
+    cached.recall = Kept()
     peer = peer_model(vlm.image_token_id)
     padded = [
         collate(samples[start : start + batch], pad_id=0) for start in range(0, len(samples), batch)
     ]
-    packed = packs_of(samples, -(-tokens // len(padded)) + 512)
+    packed = packs_of(samples, budget)
     rows = first_fit(samples)
     slots = sum(item.input_ids.numel() for item in padded)
     return {
         "hdvl, packed": Step(vlm, [partial(loss_of, vlm, b, total) for b in packed], tokens),
         "hdvl, packed, frozen encoder": Step(
             frozen, [partial(loss_of, frozen, b, total) for b in packed], tokens
+        ),
+        "hdvl, packed, cached features": Step(
+            cached, [partial(loss_of, cached, b, total) for b in packed], tokens
         ),
         f"transformers InternVL, padded, {batch}": Step(
             peer, [partial(peer_loss, peer, b, total) for b in padded], slots
