@@ -62,6 +62,7 @@ small: $(VENV)/installed-tests  ## trains the shipped small model again: hours; 
 	$(BIN)/python tools/pretrain_fields.py --initialise runs/small/pretrained --out runs/small/fields
 	$(BIN)/python tools/train_small.py $(if $(wildcard runs/small/run/train.yaml),resume=runs/small/run,\
 		experiment=small initialise=runs/small/fields run_dir=runs/small/run)
+	$(BIN)/python tools/average_small.py --run runs/small/run --out runs/small/model
 
 demo: $(VENV)/installed  ## the shipped model answers about the shipped pictures, offline
 	$(BIN)/python -m hdvl.demo

@@ -1,6 +1,6 @@
 """Put a trained small model into the package, with its model card.
 
-    python tools/ship_small.py --model runs/small/run/model --card tools/small_card.md
+    python tools/ship_small.py --model runs/small/model --card tools/small_card.md
 
 The card's text is written by hand in ``tools/small_card.md``; ``{scores}`` in it becomes the table of
 ``--scores`` (of ``tools/evaluate_small.py``) and ``{curve}`` the rows of the stages of ``--run``.
