@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -26,6 +26,13 @@ from hdvl.training.schedule import build_scheduler
 from hdvl.training.sharding import gather, shard
 from hdvl.training.step_loss import StepLoss
 from hdvl.training.tuning import set_modes
+
+
+@runtime_checkable
+class SharesBadRows(Protocol):
+    """Data whose ranks tell each other which rows they left out; other data need not."""
+
+    def share_bad_rows(self, trainer: pl.Trainer) -> None: ...
 
 
 class VLMModule(pl.LightningModule):
@@ -125,9 +132,9 @@ class VLMModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Rows that one rank left out count against the budget of all, at the end of a step."""
-        trainer: Any = self.trainer
-        if self._last_batch and trainer.world_size > 1:
-            trainer.datamodule.share_bad_rows(trainer)
+        data = getattr(self.trainer, "datamodule", None)
+        if self._last_batch and self.trainer.world_size > 1 and isinstance(data, SharesBadRows):
+            data.share_bad_rows(self.trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """No step is made with gradients that are not divided."""
