@@ -1,4 +1,4 @@
-"""The mean of the small model's weights after two of its stages.
+"""The mean of the small model's weights at the end of its run and after an earlier stage.
 
     python tools/average_small.py --run runs/small/run --out runs/small/model
 
@@ -38,12 +38,11 @@ def mean(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--stages", nargs=2, default=["pages", "values"])
+    parser.add_argument("--stage", default="pages", help="to take the mean with")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     vlm = load_folder(args.run / "model")
-    one, other = (stage_weights(args.run, stage) for stage in args.stages)
-    vlm.load_state_dict(mean(one, other))
+    vlm.load_state_dict(mean(stage_weights(args.run, args.stage), vlm.state_dict()))
     print(save_folder(vlm, args.out, read_config(args.run / "model")))
 
 

@@ -7,7 +7,8 @@ coordinates, and boxes are written in them. Boxes are then learned at the scale 
 for, at a fraction of the cost of whole pages.
 
 A linear head reads from the LLM's third layer, wherever an answer with a box is written, where that box
-is. Without it boxes stayed at chance where the words around them had long been learned.
+is. Without it boxes, then written in digits, stayed at chance where the words around them had long been
+learned.
 
 Takes the words of ``hdvl train``; one process, one row a batch (``independent``).
 """
