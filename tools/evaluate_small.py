@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 import hdvl
 from hdvl.data.synthetic import SyntheticDocuments, locate, read
@@ -99,17 +100,9 @@ def _judge(row: dict, answer, seconds: float) -> dict:
     row = {**row, "answer": answer.text, "seconds": round(seconds, 3)}
     if row["task"] == "read":
         return {**row, "right": answer.text.strip() == row["truth"]}
-    overlap = max((_iou(found.box, row["box"]) for found in answer.boxes), default=0.0)
+    found = torch.tensor([found.box for found in answer.boxes]).view(-1, 4)
+    overlap = max(box_iou(found, torch.tensor([row["box"]])).flatten().tolist(), default=0.0)
     return {**row, "iou": round(overlap, 3), "right": overlap >= 0.5}
-
-
-def _iou(one, other) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return width * height / (sum(areas) - width * height)
 
 
 def _line(rows: list[dict]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from hdvl.mergers.positions import waves
 from hdvl.model import VLM
@@ -22,8 +23,7 @@ TOKEN, LOCATIONS = 16, 1000
 class Steps:
     """Optimizer steps that go on from ``OUT.checkpoint.pt`` and leave figures in ``OUT.curve.csv``.
 
-    ``optimizer`` has one learning rate, which rises over a share ``warmup`` of the steps and falls
-    again (OneCycleLR).
+    The optimizer's learning rates rise over a share ``warmup`` of the steps and fall again (OneCycleLR).
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Steps:
         self.path, self.curve = Path(f"{out}.checkpoint.pt"), Path(f"{out}.curve.csv")
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
-            optimizer.defaults["lr"],
+            [group["lr"] for group in optimizer.param_groups],
             total_steps=steps + 1,
             pct_start=warmup,
             cycle_momentum=False,
@@ -146,11 +146,7 @@ class BoxHead(nn.Module):
 
 def box_figures(found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     """The share of boxes with an IoU of at least 0.5, and the median error of each edge."""
-    both = torch.stack((found, wanted)).float()
-    sides = (both[..., 2:] - both[..., :2]).clamp(min=0)
-    low, high = both[..., :2].amax(0), both[..., 2:].amin(0)
-    shared = (high - low).clamp(min=0).prod(-1)
-    iou = shared / (sides.prod(-1).sum(0) - shared).clamp(min=1)
+    iou = box_iou(found.float(), wanted.float()).diagonal()
     errors = (found - wanted).abs().float().median(0).values
     names = zip(("x1", "y1", "x2", "y2"), errors, strict=True)
     return {"boxes right": (iou >= 0.5).float().mean()} | {f"off {k}": v for k, v in names}
@@ -158,8 +154,12 @@ def box_figures(found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
 
 def location_rows(vlm: VLM) -> Tensor:
     """The embeddings of ``<loc_0>`` to ``<loc_999>``: locations width."""
+    return vlm.llm.model.get_input_embeddings().weight[_locations(vlm)]
+
+
+def _locations(vlm: VLM) -> slice:
     first = vlm.llm.tokenizer.convert_tokens_to_ids("<loc_0>")
-    return vlm.llm.model.get_input_embeddings().weight[first : first + LOCATIONS]
+    return slice(first, first + LOCATIONS)
 
 
 @torch.no_grad()
@@ -173,5 +173,6 @@ def place_locations(vlm: VLM) -> None:
     rows = sum(
         seen @ nn.functional.normalize(part.weight, dim=0).T for part in (positions.x, positions.y)
     )
-    usual = vlm.llm.model.get_input_embeddings().weight[:-LOCATIONS].norm(dim=1).median()
-    location_rows(vlm).copy_(rows * usual / rows.norm(dim=1).mean())
+    norms = vlm.llm.model.get_input_embeddings().weight.norm(dim=1)
+    norms[_locations(vlm)] = torch.nan
+    location_rows(vlm).copy_(rows * norms.nanmedian() / rows.norm(dim=1).mean())
