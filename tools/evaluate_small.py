@@ -12,32 +12,17 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torchvision.ops import box_iou
 
 import hdvl
 from hdvl.data.synthetic import SyntheticDocuments, locate, read
-from hdvl.model import Encode
 from hdvl.protocols import Message
 
 HELD_OUT_SEED = 20_260_000
 """Training uses other seeds, and a page follows from its seed and number: no page is shared."""
-
-
-class LastPicture:
-    """Remembers the features of one picture: both questions about it need them."""
-
-    pixels: Tensor | None = None
-    features: Tensor
-
-    def __call__(self, pixels: Tensor, counts: Sequence[int], encode: Encode) -> Tensor:
-        if self.pixels is None or not torch.equal(pixels, self.pixels):
-            self.pixels, self.features = pixels, encode(pixels)
-        return self.features
 
 
 def main() -> None:
@@ -51,7 +36,6 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pipe = hdvl.load(args.model)
-    pipe.model.recall = LastPicture()
     rows = _answered(args.answers)
     for start in range(len(rows) // 2, args.count, args.batch):
         numbers = range(start, min(start + args.batch, args.count))

@@ -9,6 +9,7 @@ import torch
 
 from hdvl.inference.answer import Answer, Numbers
 from hdvl.inference.asking import History, Images, Prompt, ask, check_tiles, open_end
+from hdvl.inference.seen import SeenPictures
 from hdvl.inference.stream import AnswerStream
 from hdvl.inference.text import Reader
 from hdvl.model import VLM
@@ -20,15 +21,18 @@ class Pipeline:
     """A model with all that turns conversations into answers.
 
     Options of every question (``max_new_tokens``, ``do_sample``, ``temperature``, ...) are those of the
-    LLM's ``generate``; ``stop`` adds strings that end the answer.
+    LLM's ``generate``; ``stop`` adds strings that end the answer. The pictures of the last question are
+    held encoded (``seen``): asked about again, as in the next turn, they cost the encoder nothing.
     """
 
     model: VLM
     processor: Processor
+    seen: SeenPictures
 
     def __init__(self, *, model: VLM, max_length: int | None = None) -> None:
         self.model = model.eval()
         self.processor = Processor.of(model, max_length=max_length)
+        self.seen = SeenPictures(model.get_submodule("encoder"))
 
     @property
     def tokenizer(self) -> Any:
@@ -169,15 +173,16 @@ class Pipeline:
         pad = self.tokenizer.pad_token_id
         batch = collate(samples, pad_id=0 if pad is None else int(pad), side="left")
         batch = batch.to(next(self.model.parameters()).device)
-        ids = self.model.generate(
-            batch.input_ids,
-            batch.pixels,
-            batch.plans,
-            batch.attention_mask,
-            stop_ids=reader.end_ids,
-            **({"ended": reader.stopped} if reader.stops else {}),
-            **generation,
-        )
+        with self.seen.shown_to(self.model):
+            ids = self.model.generate(
+                batch.input_ids,
+                batch.pixels,
+                batch.plans,
+                batch.attention_mask,
+                stop_ids=reader.end_ids,
+                **({"ended": reader.stopped} if reader.stops else {}),
+                **generation,
+            )
         return [reader.until_end(row) for row in ids.tolist()]
 
     def _answer(
