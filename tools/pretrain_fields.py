@@ -26,13 +26,12 @@ from pretraining import (
     matching_loss,
     place_locations,
     place_on_page,
+    save,
 )
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-import hdvl
-from hdvl.checkpoints import load_folder, save_folder
-from hdvl.config import to_plain
+from hdvl.checkpoints import load_folder
 from hdvl.data.synthetic import Document, SyntheticDocuments
 from hdvl.data.synthetic.cells import classes, token_labels
 from hdvl.model import VLM
@@ -203,7 +202,7 @@ def main() -> None:
     place_locations(vlm)
     with lower_layers(vlm):
         train(vlm, args)
-    print(save_folder(vlm, args.out, to_plain(hdvl.compose("model=small"))))
+    print(save(vlm, args.out))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ import random
 from typing import Any
 
 import torch
-from pretraining import Steps, arguments, matching_loss
+from pretraining import Steps, arguments, matching_loss, save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import hdvl
-from hdvl.checkpoints import load_folder, save_folder
-from hdvl.config import to_plain
+from hdvl.checkpoints import load_folder
 from hdvl.data.synthetic import Document, SyntheticDocuments, words
 from hdvl.data.synthetic.cells import (
     cell_labels,
@@ -174,12 +173,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    config = hdvl.compose("model=small")
+    # The LLM's other layers come last: tools/train_copying.py.
+    config = hdvl.compose("model=small", "llm.config.num_hidden_layers=4")
     vlm = hdvl.build(config.model)
     if args.initialise is not None:
         vlm.load_state_dict(load_folder(args.initialise).state_dict())
     train(vlm, args)
-    print(save_folder(vlm, args.out, to_plain(config)))
+    print(save(vlm, args.out))
 
 
 if __name__ == "__main__":

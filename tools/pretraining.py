@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
+import hdvl
+from hdvl.checkpoints import save_folder
+from hdvl.config import to_plain
 from hdvl.mergers.positions import waves
 from hdvl.model import VLM
 
@@ -176,3 +179,10 @@ def place_locations(vlm: VLM) -> None:
     norms = vlm.llm.model.get_input_embeddings().weight.norm(dim=1)
     norms[_locations(vlm)] = torch.nan
     location_rows(vlm).copy_(rows * norms.nanmedian() / rows.norm(dim=1).mean())
+
+
+def save(vlm: VLM, out: Path) -> Path:
+    """A folder of the small model, with as many layers as ``vlm`` has."""
+    depth = len(vlm.llm.model.model.layers)
+    config = hdvl.compose("model=small", f"llm.config.num_hidden_layers={depth}")
+    return save_folder(vlm, out, to_plain(config))

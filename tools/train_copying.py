@@ -1,6 +1,6 @@
 """Give the small model's LLM layers for copying, and train it to follow what it copies.
 
-    python tools/pretrain_copying.py --initialise runs/small/model --out runs/small/copying --grow 2
+    python tools/train_copying.py --initialise runs/small/model --out runs/small/copying --grow 2
 
 A value is written character by character, and each is found by where the one before it stood: with four
 layers that one was known too late to look further, so that repeated digits were skipped and neighbours
@@ -18,14 +18,12 @@ import random
 from typing import Any
 
 import torch
-from pretraining import BoxHead, Steps, arguments, box_figures, box_values, location_rows
+from pretraining import BoxHead, Steps, arguments, box_figures, box_values, location_rows, save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from train_small import LOW, answers, place, placed_documents
 
-import hdvl
-from hdvl.checkpoints import load_folder, save_folder
-from hdvl.config import to_plain
+from hdvl.checkpoints import load_folder
 from hdvl.data.synthetic import Document, Field, SyntheticDocuments, locate, read
 from hdvl.loss import targets, token_weights
 from hdvl.model import VLM
@@ -33,7 +31,10 @@ from hdvl.processor import Batch, Processor, pack
 from hdvl.protocols import Independent, Message
 from hdvl.training.muon import MuonAdamW
 
-KINDS = ("receipt", "form", "form", "table", "table", "chart", "sign", "street", "tag")
+KINDS = (*("table", "form", "tag", "street") * 2, "table", "receipt", "chart", "sign")
+"""Harder ones more often."""
+READS = 0.85
+"""Share of questions that read; the others locate."""
 PIXELS = 1 << 20
 """Of the pictures of one batch, for ``--batch 1``."""
 
@@ -81,7 +82,7 @@ class Answered(Dataset):
         branches, spelled = [], []
         for field in rng.sample(document.fields, min(18, len(document.fields))):
             found = characters(document, field)
-            reads = len(found) == len(field.value.replace(" ", "")) and rng.random() < 0.75
+            reads = len(found) == len(field.value.replace(" ", "")) and rng.random() < READS
             question = read(field) if reads else locate(field, document, self.boxes)
             said = Message("assistant", question.answer)
             branches.append([Message("user", question.text, (document.image,)), said])
@@ -165,6 +166,11 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     """Train the layers from ``args.below`` on."""
     body = vlm.llm.model.model
     head = BoxHead(vlm.llm.width)
+    if args.head:
+        state = torch.load(args.head, weights_only=True)["modules"]
+        head.load_state_dict(
+            {name[2:]: value for name, value in state.items() if name.startswith("3.")}
+        )
     groups = trained_groups(vlm, args.below, args.lr, args.decay)
     groups.append({"params": list(head.parameters()), "lr": args.lr})
     optimizer = MuonAdamW(groups, lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
@@ -203,6 +209,7 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=1.0, help="of the rate, a layer down")
     parser.add_argument("--pages", type=float, default=0.3, help="share of batches of whole pages")
     parser.add_argument("--weight", type=float, default=0.3, help="of the head's loss")
+    parser.add_argument("--head", help="a checkpoint of this tool to take the head from")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -212,7 +219,7 @@ def main() -> None:
         grow(vlm, args.grow)
     with placed_documents():
         train(vlm, args)
-    print(save_folder(vlm, args.out, to_plain(hdvl.compose("model=small"))))
+    print(save(vlm, args.out))
 
 
 if __name__ == "__main__":

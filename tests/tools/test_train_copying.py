@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from pretrain_copying import Answered, characters, grow, spell, trained_groups
+from train_copying import Answered, characters, grow, spell, trained_groups
 from train_small import answers, placed_documents
 
 from hdvl.data.synthetic import SyntheticDocuments
