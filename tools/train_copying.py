@@ -15,6 +15,7 @@ Low documents and pages are mixed. Restartable like tools/pretrain_small.py.
 import argparse
 import copy
 import random
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from hdvl.data.synthetic import Document, Field, SyntheticDocuments, locate, rea
 from hdvl.loss import targets, token_weights
 from hdvl.model import VLM
 from hdvl.processor import Batch, Processor, pack
-from hdvl.protocols import Independent, Message
+from hdvl.protocols import Box, Independent, Message
 from hdvl.training.muon import MuonAdamW
 
 KINDS = (*("table", "form", "tag", "street") * 2, "table", "receipt", "chart", "sign")
@@ -36,11 +37,18 @@ KINDS = (*("table", "form", "tag", "street") * 2, "table", "receipt", "chart", "
 READS = 0.85
 """Share of questions that read; the others locate."""
 PIXELS = 1 << 20
-"""Of the pictures of one batch, for ``--batch 1``."""
+"""Of the pictures of a batch, times ``--batch``."""
+
+
+Spelled = list[list[int] | None]
+"""The box of each character of an answer; ``None`` for a space, nothing where no value is written."""
 
 
 class Answered(Dataset):
-    """Packed batches of documents with questions, and where each character of the answers stands."""
+    """Packed batches of documents with questions, and where each character of the answers stands.
+
+    ``pages`` is the share of batches of whole pages, ``area`` what a batch's pictures hold, in pixels.
+    """
 
     def __init__(self, vlm: VLM, seed: int, *, pages: float, area: float) -> None:
         self.processor, self.boxes = Processor.of(vlm), vlm.template.boxes
@@ -52,83 +60,86 @@ class Answered(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Batch, Tensor, Tensor]:
         rng = random.Random(f"copying/{self.seed}/{index}")
-        documents, left = list[Document](), self.area
-        whole = rng.random() < self.pages
+        samples, spelled = [], list[Spelled]()
+        for document in self.documents(rng):
+            asked = [self.ask(document, field, rng) for field in some(document.fields, rng)]
+            samples.append(self.processor(Independent(tuple(turns for turns, _ in asked))))
+            spelled += [boxes for _, boxes in asked]
+        batch = pack(samples)
+        return batch, *self.next_boxes(batch.labels[0], spelled)
+
+    def documents(self, rng: random.Random) -> Iterator[Document]:
+        """Pages, or documents of less height, until their area is reached."""
+        whole, left = rng.random() < self.pages, self.area
         while left > 0:
-            width, height = (848, 1120), (624, 896)
-            if not whole:
-                width, height = (
-                    (224, rng.choice((416, 720, 1120))),
-                    (224, rng.choice((352, LOW - 12))),
-                )
-            documents.append(
-                SyntheticDocuments(
+            wide, high = (224, rng.choice((416, 720, 1120))), (224, rng.choice((352, LOW - 12)))
+            yield (
+                document := SyntheticDocuments(
                     seed=rng.randrange(10**9),
                     kinds=KINDS,
                     chinese=0.3,
-                    width=width,
-                    height=height,
+                    width=(848, 1120) if whole else wide,
+                    height=(624, 896) if whole else high,
                     entries=(3, 14),
                 )[0]
             )
-            left -= documents[-1].image.width * documents[-1].image.height
-        asked = [self.ask(document, rng) for document in documents]
-        batch = pack([self.processor(sample) for sample, _ in asked])
-        boxes = [box for _, spelled in asked for box in spelled]
-        return batch, *self.places(batch, boxes)
+            left -= document.image.width * document.image.height
 
-    def ask(self, document: Document, rng: random.Random) -> tuple[Independent, list[list[Any]]]:
-        """Questions that do not see each other; for each, the boxes of its answer's characters."""
-        branches, spelled = [], []
-        for field in rng.sample(document.fields, min(18, len(document.fields))):
-            found = characters(document, field)
-            reads = len(found) == len(field.value.replace(" ", "")) and rng.random() < READS
-            question = read(field) if reads else locate(field, document, self.boxes)
-            said = Message("assistant", question.answer)
-            branches.append([Message("user", question.text, (document.image,)), said])
-            spelled.append([self.moved(document, box) for box in found] if reads else [])
-        return Independent(tuple(branches)), [
-            list(spell(branch[1].text, boxes))
-            for branch, boxes in zip(branches, spelled, strict=True)
-        ]
-
-    def moved(self, document: Document, box: Any) -> list[int]:
-        """The four locations of ``box`` on the page where the document stands."""
+    def ask(
+        self, document: Document, field: Field, rng: random.Random
+    ) -> tuple[list[Message], Spelled]:
+        """A question about ``field`` with its answer, and the boxes of the characters it reads."""
+        reads = rng.random() < READS
+        question = read(field) if reads else locate(field, document, self.boxes)
         x, y, *page = place(*document.image.size)
-        moved = box[0] + x, box[1] + y, box[2] + x, box[3] + y
-        return box_values(self.boxes.encode(moved, *page))
+        boxes = [
+            box_values(self.boxes.encode((x1 + x, y1 + y, x2 + x, y2 + y), *page))
+            for x1, y1, x2, y2 in (characters(document, field) if reads else ())
+        ]
+        turns = [
+            Message("user", question.text, (document.image,)),
+            Message("assistant", question.answer),
+        ]
+        return turns, spell(question.answer, boxes) if boxes else []
 
-    def places(self, batch: Batch, boxes: list[list[Any]]) -> tuple[Tensor, Tensor]:
-        """Where a character comes next, and its box: n, n 4."""
+    def next_boxes(self, labels: Tensor, spelled: list[Spelled]) -> tuple[Tensor, Tensor]:
+        """The positions before a character of an answer, and that character's box: n, n 4."""
         where, wanted = list[int](), list[list[int]]()
-        runs = answers(batch.labels[0])
-        assert len(runs) == len(boxes)
-        for run, spelled in zip(runs, boxes, strict=True):
-            ids = batch.labels[0, run]
+        for run, boxes in zip(answers(labels), spelled, strict=True):
             for step, position in enumerate(run):
-                begun = len(self.tokenizer.decode(ids[:step])) if step else 0
-                if begun < len(spelled) and spelled[begun] is not None:
+                begun = len(self.tokenizer.decode(labels[run[:step]])) if step else 0
+                box = boxes[begun] if begun < len(boxes) else None
+                if box is not None:
                     where.append(position - 1)
-                    wanted.append(spelled[begun])
+                    wanted.append(box)
         return torch.tensor(where, dtype=torch.long), torch.tensor(wanted).view(-1, 4)
 
 
-def spell(text: str, boxes: list[list[int]]) -> Any:
-    """A box for each character of ``text``; ``None`` for spaces, nothing without boxes."""
+def some(fields: Sequence[Field], rng: random.Random) -> list[Field]:
+    """As many as a batch can bear, in random order."""
+    return rng.sample(fields, min(18, len(fields)))
+
+
+def spell(text: str, boxes: Sequence[list[int]]) -> Spelled:
+    """A box for each character of ``text``, none for its spaces."""
     rest = iter(boxes)
-    return [None if char == " " else next(rest) for char in text] if boxes else []
+    return [None if char == " " else next(rest) for char in text]
 
 
-def characters(document: Document, field: Field) -> list[Any]:
-    """The boxes of the characters of a field's value, from left to right, without its spaces."""
+def characters(document: Document, field: Field) -> list[Box]:
+    """The boxes of the characters of a field's value, from left to right, without its spaces.
+
+    Nothing where other text runs through the field.
+    """
     left, top, right, bottom = field.box
-    found = []
-    for glyph in document.glyphs:
-        across, down = (glyph.ink[0] + glyph.ink[2]) / 2, (glyph.box[1] + glyph.box[3]) / 2
-        if left - 1 <= across <= right + 1 and top - 2 <= down <= bottom + 2:
-            found.append(glyph)
-    value = field.value.replace(" ", "")
-    return [glyph.box for glyph in found] if "".join(g.char for g in found) == value else []
+    found = [
+        glyph
+        for glyph in document.glyphs
+        if left - 1 <= (glyph.ink[0] + glyph.ink[2]) / 2 <= right + 1
+        and top - 2 <= (glyph.box[1] + glyph.box[3]) / 2 <= bottom + 2
+    ]
+    same = "".join(glyph.char for glyph in found) == field.value.replace(" ", "")
+    return [glyph.box for glyph in found] if same else []
 
 
 def grow(vlm: VLM, count: int) -> None:
