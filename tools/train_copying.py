@@ -1,13 +1,13 @@
 """Give the small model's LLM layers for copying, and train it to follow what it copies.
 
-    python tools/train_copying.py --initialise runs/small/model --out runs/small/copying --grow 2
+    python tools/train_copying.py --initialise runs/small/mean --out runs/small/grown --grow 2
 
 A value is written character by character, and each is found by where the one before it stood: with four
 layers that one was known too late to look further, so that repeated digits were skipped and neighbours
 taken. The layers added on top begin as the identity (their output projections are zero, the rest is
 that of the layers below them; Kim et al., 2023, "SOLAR 10.7B", arXiv:2312.15166, repeat whole layers);
-while they learn, the rest stands still (``--below 0`` trains all). After the one before the last, a head
-that is thrown away reads the box of the character that comes next.
+while they learn, the rest stands still. With ``--below 0`` all but the encoder learns. After the last
+layer but one a head that is thrown away reads the box of the character that comes next.
 
 Low documents and pages are mixed. Restartable like tools/pretrain_small.py.
 """
@@ -214,7 +214,7 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=600, batch=1, lr=1.5e-3)
+    parser = arguments(__doc__, steps=950, batch=1, lr=1.2e-3)
     parser.add_argument("--grow", type=int, default=0, help="layers to add")
     parser.add_argument("--below", type=int, default=4, help="layers that stay as they are")
     parser.add_argument("--decay", type=float, default=1.0, help="of the rate, a layer down")
