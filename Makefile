@@ -62,11 +62,15 @@ small: $(VENV)/installed-tests  ## trains the shipped small model again: hours; 
 	$(BIN)/python tools/pretrain_fields.py --initialise runs/small/pretrained --out runs/small/fields
 	$(BIN)/python tools/train_small.py $(if $(wildcard runs/small/run/train.yaml),resume=runs/small/run,\
 		experiment=small initialise=runs/small/fields run_dir=runs/small/run)
-	$(BIN)/python tools/average_small.py --run runs/small/run --out runs/small/mean
+	$(BIN)/python tools/average_small.py runs/small/run/model runs/small/run/*-pages/checkpoints/last.ckpt \
+		--out runs/small/mean
 	$(BIN)/python tools/train_copying.py --initialise runs/small/mean --out runs/small/grown \
 		--grow 2 --steps 500 --lr 2e-3
 	$(BIN)/python tools/train_copying.py --initialise runs/small/grown --head runs/small/grown.checkpoint.pt \
-		--out runs/small/model --below 0 --decay 0.8 --pages 0.4
+		--out runs/small/copying --below 0 --decay 0.8 --pages 0.4
+	$(BIN)/python tools/train_copying.py --initialise runs/small/copying --head runs/small/copying.checkpoint.pt \
+		--out runs/small/values --below 0 --decay 0.85 --pages 0.2 --mix small --steps 350 --lr 9e-4
+	$(BIN)/python tools/average_small.py runs/small/copying runs/small/values --out runs/small/model
 
 demo: $(VENV)/installed  ## the shipped model answers about the shipped pictures, offline
 	$(BIN)/python -m hdvl.demo

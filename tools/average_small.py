@@ -1,9 +1,11 @@
-"""The mean of the small model's weights at the end of its run and after an earlier stage.
+"""The mean of two sets of the small model's weights.
 
-    python tools/average_small.py --run runs/small/run --out runs/small/model
+    python tools/average_small.py runs/small/run/model runs/small/run/*-pages/checkpoints/last.ckpt \\
+        --out runs/small/mean
 
-After ``values`` the model copies values better and has forgotten some of what pages need; the mean of
-its weights with those after ``pages`` does both (Wortsman et al., 2022, "Model soups", arXiv:2203.05482).
+After small documents with many values the model copies better and has forgotten some of what pages
+need; the mean of its weights with those from before does both (Wortsman et al., 2022, "Model soups",
+arXiv:2203.05482).
 """
 
 import argparse
@@ -15,9 +17,10 @@ from torch import Tensor
 from hdvl.checkpoints import load_folder, read_config, save_folder
 
 
-def stage_weights(run: Path, stage: str) -> dict[str, Tensor]:
-    """The model's tensors at the end of ``stage``."""
-    (path,) = run.glob(f"*-{stage}/checkpoints/last.ckpt")
+def weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a model folder, or of the model in a checkpoint of a run."""
+    if path.is_dir():
+        return load_folder(path).state_dict()
     state = torch.load(path, weights_only=True)["state_dict"]
     return {name.removeprefix("vlm."): tensor for name, tensor in state.items()}
 
@@ -31,19 +34,19 @@ def mean(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
         elif tensor.equal(other[name]):
             found[name] = tensor
         else:
-            raise ValueError(f"{name} must be the same after both stages, it has no mean")
+            raise ValueError(f"{name} must be the same in both, it has no mean")
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--stage", default="pages", help="to take the mean with")
+    parser.add_argument("model", type=Path, help="a model folder")
+    parser.add_argument("other", type=Path, help="another, or a checkpoint of a run")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    vlm = load_folder(args.run / "model")
-    vlm.load_state_dict(mean(stage_weights(args.run, args.stage), vlm.state_dict()))
-    print(save_folder(vlm, args.out, read_config(args.run / "model")))
+    vlm = load_folder(args.model)
+    vlm.load_state_dict(mean(vlm.state_dict(), weights(args.other)))
+    print(save_folder(vlm, args.out, read_config(args.model)))
 
 
 if __name__ == "__main__":

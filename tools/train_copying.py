@@ -32,8 +32,20 @@ from hdvl.processor import Batch, Processor, pack
 from hdvl.protocols import Box, Independent, Message
 from hdvl.training.muon import MuonAdamW
 
-KINDS = (*("table", "form", "tag", "street") * 2, "table", "receipt", "chart", "sign")
-"""Harder ones more often."""
+EACH = ("receipt", "chart", "sign")
+MIXES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "wide": {
+        "kinds": (*("table", "form", "tag", "street") * 2, "table", *EACH),
+        "widths": (416, 720, 1120),
+        "heights": (352, LOW - 12),
+    },
+    "small": {
+        "kinds": (*("tag",) * 6, *("form",) * 4, *("table",) * 3, *("street",) * 2, *EACH),
+        "widths": (320, 416, 720),
+        "heights": (256, 352, 480),
+    },
+}
+"""Kinds, the harder ones more often, and the most that a document which is no page measures."""
 READS = 0.85
 """Share of questions that read; the others locate."""
 PIXELS = 1 << 20
@@ -47,13 +59,14 @@ Spelled = list[list[int] | None]
 class Answered(Dataset):
     """Packed batches of documents with questions, and where each character of the answers stands.
 
-    ``pages`` is the share of batches of whole pages, ``area`` what a batch's pictures hold, in pixels.
+    ``mix`` is one of ``MIXES``, ``pages`` the share of batches of whole pages, ``area`` what a batch's
+    pictures hold, in pixels.
     """
 
-    def __init__(self, vlm: VLM, seed: int, *, pages: float, area: float) -> None:
+    def __init__(self, vlm: VLM, seed: int, *, mix: str, pages: float, area: float) -> None:
         self.processor, self.boxes = Processor.of(vlm), vlm.template.boxes
         self.tokenizer = vlm.llm.tokenizer
-        self.seed, self.pages, self.area = seed, pages, area
+        self.seed, self.mix, self.pages, self.area = seed, MIXES[mix], pages, area
 
     def __len__(self) -> int:
         return 1_000_000
@@ -72,11 +85,11 @@ class Answered(Dataset):
         """Pages, or documents of less height, until their area is reached."""
         whole, left = rng.random() < self.pages, self.area
         while left > 0:
-            wide, high = (224, rng.choice((416, 720, 1120))), (224, rng.choice((352, LOW - 12)))
+            wide, high = ((224, rng.choice(self.mix[side])) for side in ("widths", "heights"))
             yield (
                 document := SyntheticDocuments(
                     seed=rng.randrange(10**9),
-                    kinds=KINDS,
+                    kinds=self.mix["kinds"],
                     chinese=0.3,
                     width=(848, 1120) if whole else wide,
                     height=(624, 896) if whole else high,
@@ -187,7 +200,8 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     optimizer = MuonAdamW(groups, lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
     modules = nn.ModuleList([vlm.bridge, vlm.merger, body, head])
     steps = Steps(args.out, modules, optimizer, steps=args.steps, warmup=0.05)
-    data = Answered(vlm, args.seed, pages=args.pages, area=args.batch * PIXELS)
+    area = args.batch * PIXELS
+    data = Answered(vlm, args.seed, mix=args.mix, pages=args.pages, area=area)
     kept = list[Tensor]()
     body.layers[-2].register_forward_hook(
         lambda *call: kept.append(call[-1] if isinstance(call[-1], Tensor) else call[-1][0])
@@ -218,6 +232,7 @@ def main() -> None:
     parser.add_argument("--grow", type=int, default=0, help="layers to add")
     parser.add_argument("--below", type=int, default=4, help="layers that stay as they are")
     parser.add_argument("--decay", type=float, default=1.0, help="of the rate, a layer down")
+    parser.add_argument("--mix", choices=sorted(MIXES), default="wide", help="of documents")
     parser.add_argument("--pages", type=float, default=0.3, help="share of batches of whole pages")
     parser.add_argument("--weight", type=float, default=0.3, help="of the head's loss")
     parser.add_argument("--head", help="a checkpoint of this tool to take the head from")

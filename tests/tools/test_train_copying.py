@@ -36,7 +36,7 @@ def test_spaces_have_no_box() -> None:
 
 
 def test_each_answer_token_gets_the_box_of_the_character_it_begins_with(vlm: VLM) -> None:
-    data = Answered(vlm, 1, pages=0.0, area=100_000)
+    data = Answered(vlm, 1, mix="small", pages=0.0, area=100_000)
     with placed_documents():
         batch, where, boxes = data[0]
     labels = batch.labels[0]
