@@ -6,7 +6,8 @@ import os
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -149,7 +150,7 @@ class BoxHead(nn.Module):
 
 def box_figures(found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     """The share of boxes with an IoU of at least 0.5, and the median error of each edge."""
-    iou = box_iou(found.float(), wanted.float()).diagonal()
+    iou = box_iou(found.float()[:, None], wanted.float()[:, None]).flatten()  # each with its own
     errors = (found - wanted).abs().float().median(0).values
     names = zip(("x1", "y1", "x2", "y2"), errors, strict=True)
     return {"boxes right": (iou >= 0.5).float().mean()} | {f"off {k}": v for k, v in names}
@@ -179,6 +180,19 @@ def place_locations(vlm: VLM) -> None:
     norms = vlm.llm.model.get_input_embeddings().weight.norm(dim=1)
     norms[_locations(vlm)] = torch.nan
     location_rows(vlm).copy_(rows * norms.nanmedian() / rows.norm(dim=1).mean())
+
+
+@contextmanager
+def states_after(vlm: VLM, layer: int) -> Iterator[list[Tensor]]:
+    """The hidden states (b s width) after a layer of the LLM, of every call made inside."""
+    kept = list[Tensor]()
+    hook = vlm.llm.model.model.layers[layer].register_forward_hook(
+        lambda *call: kept.append(call[-1] if isinstance(call[-1], Tensor) else call[-1][0])
+    )
+    try:
+        yield kept
+    finally:
+        hook.remove()
 
 
 def save(vlm: VLM, out: Path) -> Path:

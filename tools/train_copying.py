@@ -19,18 +19,27 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from pretraining import BoxHead, Steps, arguments, box_figures, box_values, location_rows, save
+from pretraining import (
+    BoxHead,
+    Steps,
+    arguments,
+    box_figures,
+    box_values,
+    location_rows,
+    save,
+    states_after,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from train_small import LOW, answers, place, placed_documents
 
 from hdvl.checkpoints import load_folder
 from hdvl.data.synthetic import Document, Field, SyntheticDocuments, locate, read
-from hdvl.loss import targets, token_weights
 from hdvl.model import VLM
 from hdvl.processor import Batch, Processor, pack
 from hdvl.protocols import Box, Independent, Message
 from hdvl.training.muon import MuonAdamW
+from hdvl.training.step_loss import batch_loss
 
 EACH = ("receipt", "chart", "sign")
 MIXES: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -192,39 +201,26 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     head = BoxHead(vlm.llm.width)
     if args.head:
         state = torch.load(args.head, weights_only=True)["modules"]
+        whose = "head."
         head.load_state_dict(
-            {name[2:]: value for name, value in state.items() if name.startswith("3.")}
+            {name.removeprefix(whose): state[name] for name in state if name.startswith(whose)}
         )
     groups = trained_groups(vlm, args.below, args.lr, args.decay)
     groups.append({"params": list(head.parameters()), "lr": args.lr})
     optimizer = MuonAdamW(groups, lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    modules = nn.ModuleList([vlm.bridge, vlm.merger, body, head])
+    modules = nn.ModuleDict({"bridge": vlm.bridge, "merger": vlm.merger, "llm": body, "head": head})
     steps = Steps(args.out, modules, optimizer, steps=args.steps, warmup=0.05)
     area = args.batch * PIXELS
     data = Answered(vlm, args.seed, mix=args.mix, pages=args.pages, area=area)
-    kept = list[Tensor]()
-    body.layers[-2].register_forward_hook(
-        lambda *call: kept.append(call[-1] if isinstance(call[-1], Tensor) else call[-1][0])
-    )
     order = range(steps.step, args.steps)
     loader = DataLoader(data, batch_size=None, sampler=order, num_workers=1, prefetch_factor=4)
     for batch, where, wanted in loader:
-        weights = token_weights(
-            targets(batch.labels, batch.segments), batch.segments, "token", first_token_weight=1.5
-        )
-        output = vlm(
-            batch.input_ids,
-            batch.pixels,
-            batch.plans,
-            None,
-            batch.labels,
-            segments=batch.segments,
-            weights=weights / weights.sum(),
-            every_logit=False,
-        )
-        next_box, found = head(kept.pop()[0, where], location_rows(vlm).detach(), wanted)
-        figures = {"loss": output.loss, "next box": next_box, **box_figures(found, wanted)}
-        steps.take(output.loss + args.weight * next_box, figures)
+        with states_after(vlm, -2) as kept:
+            summed, weight = batch_loss(vlm, batch, first_token_weight=1.5)
+        loss = summed / weight
+        next_box, found = head(kept[0][0, where], location_rows(vlm).detach(), wanted)
+        figures = {"loss": loss, "next box": next_box, **box_figures(found, wanted)}
+        steps.take(loss + args.weight * next_box, figures)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from pretraining import BoxHead, box_figures, box_values, location_rows, place_on_page
+from pretraining import BoxHead, box_figures, box_values, location_rows, place_on_page, states_after
 from torch import Tensor
 
 from hdvl.mergers.overlap_blend import OverlapBlend
@@ -131,13 +131,9 @@ def supervised_boxes() -> Iterator[None]:
             heads[0].step()
         else:
             heads.append(LearningHead(self.llm.width))
-        kept = list[Any]()
-        layer = self.llm.model.model.layers[LAYER]
-        hook = layer.register_forward_hook(lambda *call: kept.append(call[-1]))
-        output = forward(self, *inputs, **options)
-        hook.remove()
-        hidden = kept[0] if isinstance(kept[0], Tensor) else kept[0][0]
-        loss = heads[0].loss(self, hidden[0], inputs[4][0])
+        with states_after(self, LAYER) as kept:
+            output = forward(self, *inputs, **options)
+        loss = heads[0].loss(self, kept[0][0], inputs[4][0])
         return replace(output, loss=output.loss + options["weights"].sum() * loss)
 
     with patch.object(VLM, "forward", supervised):

@@ -13,12 +13,13 @@ from hdvl.data.packing import Budget, fill
 from hdvl.data.sizes import Size
 from hdvl.encoders import TimmEncoder
 from hdvl.llms import CausalLM, build_tokenizer
-from hdvl.loss import targets, token_weights
+from hdvl.loss import targets
 from hdvl.mergers import Concat
 from hdvl.model import VLM, Encode
 from hdvl.processor import Batch, Sample, collate, pack
 from hdvl.templates import ChatML
 from hdvl.tilers import SlidingWindow
+from hdvl.training.step_loss import batch_loss
 
 TILE, TOKENS, VOCABULARY, ROW = 224, 64, 8192, 2560
 TEXT = {
@@ -92,19 +93,8 @@ def mix(vlm: VLM, count: int) -> list[Sample]:
 
 
 def loss_of(vlm: VLM, batch: Batch, total: float) -> Tensor:
-    weights = token_weights(targets(batch.labels, batch.segments), batch.segments, "token")
-    out = vlm(
-        batch.input_ids,
-        batch.pixels,
-        batch.plans,
-        None,
-        batch.labels,
-        segments=batch.segments,
-        weights=weights,
-        every_logit=False,
-    )
-    assert out.loss is not None
-    return out.loss / total
+    loss, _ = batch_loss(vlm, batch)
+    return loss / total
 
 
 def masked_loss(vlm: VLM, row: Sequence[Sample], total: float) -> Tensor:

@@ -16,15 +16,13 @@ from hdvl.loss import (
     WEIGHTINGS,
     Weighting,
     check_first_token_weight,
-    targets,
-    token_weights,
 )
 from hdvl.model import VLM
 from hdvl.processor import Batch
 from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.schedule import build_scheduler
 from hdvl.training.sharding import gather, shard
-from hdvl.training.step_loss import StepLoss
+from hdvl.training.step_loss import StepLoss, batch_loss
 from hdvl.training.tuning import set_modes
 
 
@@ -103,26 +101,10 @@ class VLMModule(pl.LightningModule):
         self.step_numbers = batch_numbers(batch)
         accumulate = self.trainer.accumulate_grad_batches
         self._last_batch = (batch_index + 1) % accumulate == 0 or self.trainer.is_last_batch
-        wanted = targets(batch.labels, batch.segments)
-        weights = token_weights(
-            wanted,
-            batch.segments,
-            self.weighting,
-            first_token_weight=self.first_token_weight,
+        loss, weight = batch_loss(
+            self.vlm, batch, self.weighting, first_token_weight=self.first_token_weight
         )
-        # Padding stands on the right, where no position looks: no mask, and the causal kernel runs.
-        output = self.vlm(
-            batch.input_ids,
-            batch.pixels,
-            batch.plans,
-            None,
-            batch.labels,
-            segments=batch.segments,
-            weights=weights,
-            every_logit=False,
-        )
-        assert output.loss is not None
-        return self._sums.add(output.loss, weights.sum())
+        return self._sums.add(loss, weight)
 
     def on_after_backward(self) -> None:
         """After the last batch of a step its gradients are divided by what all of it weighs."""

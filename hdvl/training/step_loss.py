@@ -11,6 +11,36 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hdvl.loss import Weighting, targets, token_weights
+from hdvl.model import VLM
+from hdvl.processor import Batch
+
+
+def batch_loss(
+    vlm: VLM, batch: Batch, weighting: Weighting = "token", *, first_token_weight: float = 1.0
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The weighted sum of the losses of a batch, padded on the right or packed, and what they weigh.
+
+    Only supervised positions cross the head. For the weights see :mod:`hdvl.loss`.
+    """
+    wanted = targets(batch.labels, batch.segments)
+    weights = token_weights(
+        wanted, batch.segments, weighting, first_token_weight=first_token_weight
+    )
+    # Padding stands on the right, where no position looks: no mask, and the causal kernel runs.
+    output = vlm(
+        batch.input_ids,
+        batch.pixels,
+        batch.plans,
+        None,
+        batch.labels,
+        segments=batch.segments,
+        weights=weights,
+        every_logit=False,
+    )
+    assert output.loss is not None
+    return output.loss, weights.sum()
+
 
 class StepLoss:
     """Sums over the micro-batches and ranks of one optimizer step.
