@@ -34,6 +34,15 @@ Recall = Callable[[Tensor, Sequence[int], Encode], Tensor]
 """From pixels t c h w and the tiles of each picture to features t n d, with what encodes the rest."""
 
 
+def encode_each(
+    encode: Encode, pictures: Sequence[UInt8[Tensor, "_t c h w"]]
+) -> list[Float[Tensor, "_t n d"]]:
+    """The features of each picture, from one call; no call without pictures."""
+    if not pictures:
+        return []
+    return list(torch.split(encode(torch.cat(list(pictures))), [len(tiles) for tiles in pictures]))
+
+
 class VLM(nn.Module):
     """A vision-language model composed of a tiler, encoder, bridge, merger, LLM and template.
 

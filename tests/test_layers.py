@@ -5,6 +5,7 @@ Everything is read from the syntax trees of the files that exist, so a new file 
 
 import ast
 import statistics
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +31,12 @@ LAYERS = [
 ]
 PARTS = LAYERS[3]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+HOMES = {
+    "hydra": {"config", "verbs"},
+    "omegaconf": {"config", "verbs"},
+    "lightning": {"training", "watching", "data", "verbs"},
+    "pytorch_lightning": {"training", "watching", "data", "verbs"},
+}
 HEAVY = {"timm", "open_clip", "transformers", "lightning", "peft", "torchvision"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 PRIMARY = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
@@ -121,67 +128,120 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-each_file = pytest.mark.parametrize("path", FILES, ids=relative)
+# --- what holds of every file: generators of what is wrong with one ------------------------------
 
 
-@each_file
-def test_every_file_has_a_layer(path: Path) -> None:
+def has_a_layer(path: Path) -> Iterator[str]:
     unit = unit_of(name_of(path))
-    assert unit == "" or unit in RANK, (
-        f"{relative(path)} has no layer; name {unit!r} in LAYERS or give it a conf/{unit}.yaml"
-    )
+    if unit and unit not in RANK:
+        yield f"has no layer; name {unit!r} in LAYERS or give it a conf/{unit}.yaml"
 
 
-@each_file
-def test_imports_point_one_way(path: Path) -> None:
+def imports_point_one_way(path: Path) -> Iterator[str]:
     if path == PACKAGE / "__init__.py":  # the public names, imported on first use
         return
     here = unit_of(name_of(path))
-    wrong = []
     for name, line in all_imports(path):
         if not name.startswith("hdvl.") or file_of(name) == PACKAGE / "__init__.py":
             continue
         there = unit_of(name)
         same_folder = here == there and here != "verbs"
         if not same_folder and RANK.get(there, -1) >= RANK.get(here, -1):
-            wrong.append(f"line {line}: {here} imports {name}")
-    assert not wrong, f"{relative(path)}: " + "; ".join(wrong)
+            yield f"line {line}: {here} imports {name}"
+
+
+def keeps_libraries_where_they_belong(path: Path) -> Iterator[str]:
+    unit = unit_of(name_of(path))
+    for name, line in all_imports(path):
+        library = name.split(".")[0]
+        if unit not in HOMES.get(library, {unit}):
+            yield f"line {line}: {name}, which {', '.join(sorted(HOMES[library]))} alone know"
+        if name == "hydra.utils.instantiate" and path != PACKAGE / "config.py":
+            yield f"line {line}: use hdvl.config.build"
+
+
+def parts_import_heavy_libraries_late(path: Path) -> Iterator[str]:
+    if unit_of(name_of(path)) in PARTS:
+        for name, line in top_imports(path):
+            if name.split(".")[0] in HEAVY:
+                yield f"line {line}: import {name} inside the method that needs it"
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    nodes = ast.walk(tree_of(path))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def is_short(path: Path) -> Iterator[str]:
+    count = len(path.read_text(encoding="utf-8").splitlines())
+    if count > 400:
+        yield f"{count} lines, at most 400"
+    for node in functions_of(path):
+        if lines_of(node) > 60:
+            yield f"{node.name}: {lines_of(node)} lines, at most 60"
+
+
+def is_annotated(path: Path) -> Iterator[str]:
+    for node in functions_of(path):
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        arguments += [arg for arg in (node.args.vararg, node.args.kwarg) if arg]
+        named = [arg for arg in arguments if arg.arg not in {"self", "cls"}]
+        if node.returns is None or any(arg.annotation is None for arg in named):
+            yield f"line {node.lineno}: {node.name} is not annotated"
+
+
+def says_what_it_is(path: Path) -> Iterator[str]:
+    if not ast.get_docstring(tree_of(path)):
+        yield "has no docstring"
+
+
+def has_no_forbidden_habit(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else "everything"
+            if caught in {"everything", "Exception", "BaseException"}:
+                yield f"line {node.lineno}: catches {caught}; name the errors"
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            for keyword in node.keywords:
+                said = ast.unparse(keyword)
+                if said == "trust_remote_code=True" or (said == "strict=False" and called != "zip"):
+                    yield f"line {node.lineno}: {called}(... {said})"
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if "TODO" in line or "FIXME" in line:
+            yield f"line {number}: do it, or write an issue"
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        has_a_layer,
+        imports_point_one_way,
+        keeps_libraries_where_they_belong,
+        parts_import_heavy_libraries_late,
+        is_short,
+        is_annotated,
+        says_what_it_is,
+        has_no_forbidden_habit,
+    ],
+)
+def test_every_file(faults: Callable[[Path], Iterator[str]]) -> None:
+    assert len(FILES) > 100
+    found = [f"{relative(path)}: {fault}" for path in FILES for fault in faults(path)]
+    assert not found, "\n".join(found)
+
+
+# --- what holds of some, or of all together ------------------------------------------------------
 
 
 def test_geometry_and_config_know_nothing_of_hdvl() -> None:
     for name in ("geometry", "config"):
         names = [imp for imp, _ in all_imports(PACKAGE / f"{name}.py")]
         assert not [imp for imp in names if imp.split(".")[0] == "hdvl"]
-
-
-@each_file
-def test_hydra_only_in_config_and_verbs(path: Path) -> None:
-    if unit_of(name_of(path)) in {"config", "verbs"}:
-        return
-    found = [
-        (n, line) for n, line in all_imports(path) if n.split(".")[0] in {"hydra", "omegaconf"}
-    ]
-    assert not found, f"{relative(path)} knows Hydra: {found}"
-
-
-@each_file
-def test_lightning_only_in_training_data_and_verbs(path: Path) -> None:
-    if unit_of(name_of(path)) in {"training", "watching", "data", "verbs"}:
-        return
-    found = [
-        (n, line)
-        for n, line in all_imports(path)
-        if n.split(".")[0] in {"lightning", "pytorch_lightning"}
-    ]
-    assert not found, f"{relative(path)} knows Lightning: {found}"
-
-
-@each_file
-def test_parts_import_heavy_libraries_late(path: Path) -> None:
-    if unit_of(name_of(path)) not in PARTS:
-        return
-    found = [(n, line) for n, line in top_imports(path) if n.split(".")[0] in HEAVY]
-    assert not found, f"{relative(path)}: import these inside the method that needs them: {found}"
 
 
 @pytest.mark.parametrize("verb", ["cli", *sorted(PRIMARY)])
@@ -194,84 +254,10 @@ def test_help_loads_no_torch(verb: str) -> None:
         assert not found, f"`hdvl {verb} --help` loads {relative(file)}, which imports {found}"
 
 
-# --- limits -------------------------------------------------------------------------------------
-
-
-def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    nodes = ast.walk(tree_of(path))
-    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-
-
-def lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    return (node.end_lineno or node.lineno) - node.lineno + 1
-
-
-@each_file
-def test_no_file_is_long(path: Path) -> None:
-    count = len(path.read_text(encoding="utf-8").splitlines())
-    assert count <= 400, f"{relative(path)} has {count} lines, at most 400"
-
-
-@each_file
-def test_no_function_is_long(path: Path) -> None:
-    long = [f"{node.name}: {lines_of(node)}" for node in functions_of(path) if lines_of(node) > 60]
-    assert not long, f"{relative(path)}: functions over 60 lines: {long}"
-
-
-@each_file
-def test_every_function_is_annotated(path: Path) -> None:
-    bare: list[str] = []
-    for node in functions_of(path):
-        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-        arguments += [arg for arg in (node.args.vararg, node.args.kwarg) if arg]
-        named = [arg for arg in arguments if arg.arg not in {"self", "cls"}]
-        if node.returns is None or any(arg.annotation is None for arg in named):
-            bare.append(f"{node.name} (line {node.lineno})")
-    assert not bare, f"{relative(path)}: not annotated: {bare}"
-
-
-@each_file
-def test_every_file_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(tree_of(path)), f"{relative(path)} has no docstring"
-
-
 def test_files_and_functions_are_short_in_the_middle() -> None:
     lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in FILES]
     assert statistics.median(lengths) <= 130
     assert statistics.median(lines_of(node) for path in FILES for node in functions_of(path)) <= 12
-
-
-def habits_of(path: Path) -> list[str]:
-    """What no file may do, with the lines where it does."""
-    found = []
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.ExceptHandler):
-            caught = ast.unparse(node.type) if node.type else "everything"
-            if caught in {"everything", "Exception", "BaseException"}:
-                found.append(f"line {node.lineno}: catches {caught}; name the errors")
-        elif isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            for keyword in node.keywords:
-                said = ast.unparse(keyword)
-                if said == "trust_remote_code=True" or (said == "strict=False" and called != "zip"):
-                    found.append(f"line {node.lineno}: {called}(... {said})")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if "TODO" in line or "FIXME" in line:
-            found.append(f"line {number}: do it, or write an issue")
-    return found
-
-
-@each_file
-def test_forbidden_habits(path: Path) -> None:
-    assert not (found := habits_of(path)), f"{relative(path)}: {found}"
-
-
-@each_file
-def test_one_instantiate(path: Path) -> None:
-    if path == PACKAGE / "config.py":
-        return
-    names = [name for name, _ in all_imports(path)]
-    assert "hydra.utils.instantiate" not in names, f"{relative(path)}: use hdvl.config.build"
 
 
 def test_tests_mirror_the_tree() -> None:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from hdvl.model import VLM, Encode
+from hdvl.model import VLM, Encode, encode_each
 
 
 class SeenPictures:
@@ -33,11 +33,9 @@ class SeenPictures:
         pictures = torch.split(pixels, list(counts))
         found = [_find(picture, kept) for picture in pictures]
         new = [place for place, features in enumerate(found) if features is None]
-        if new:
-            features = encode(torch.cat([pictures[place] for place in new]))
-            sizes = [counts[place] for place in new]
-            for place, own in zip(new, torch.split(features, sizes), strict=True):
-                found[place] = own
+        own = encode_each(encode, [pictures[place] for place in new])
+        for place, features in zip(new, own, strict=True):
+            found[place] = features
         self.encoded += len(new)
         known = [features for features in found if features is not None]
         self._state, self._kept = state, list(zip(pictures, known, strict=True))

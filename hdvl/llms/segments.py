@@ -2,7 +2,7 @@
 
 Documents may share what they begin with: its keys are then read by the rest of each, which sees nothing
 of the others. Registered with transformers under one name, so that every causal model that asks its
-``AttentionInterface`` for a kernel can be packed. Without segments it is SDPA, mask and all.
+``AttentionInterface`` for a kernel can be packed. Without segments it is SDPA.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from hdvl.llms.padding import attend_without_padding, padding_or_mask
 from hdvl.protocols import Segment, lengths_of
 
 NAME = "hdvl_segments"
@@ -24,10 +25,9 @@ _UNKNOWN = ("softcap", "s_aux", "position_bias")
 def use_segments(model: Any) -> None:
     """Let ``model`` take segments, if it runs on SDPA: the same kernel in all other calls."""
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
     AttentionInterface.register(NAME, segment_attention)
-    AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    AttentionMaskInterface.register(NAME, padding_or_mask)
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
 
@@ -132,7 +132,7 @@ def segment_attention(
     query_scale: Float[Tensor, "_b 1 s 1"] | None = None,
     **options: Any,
 ) -> tuple[Float[Tensor, "b s heads d_v"], None]:
-    """Causal attention within each segment; SDPA over the row where no segments are given.
+    """Causal attention within each segment; without segments SDPA, of padded prompts row by row.
 
     On a GPU in half precision all segments run in one variable-length kernel, elsewhere one SDPA
     call a segment. ``query_scale`` is a factor of each query.
@@ -143,6 +143,9 @@ def segment_attention(
     """
     if query_scale is not None:
         query = query * query_scale.to(query.dtype)
+    if cu_seq_lens_q is None and attention_mask is not None and attention_mask.ndim == 2:
+        padding = attention_mask
+        return attend_without_padding(query, key, value, padding, dropout, scaling), None
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

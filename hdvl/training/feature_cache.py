@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hdvl.model import Encode
+from hdvl.model import Encode, encode_each
 from hdvl.training.audit import fingerprint, fingerprints
 
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -91,11 +91,9 @@ class FeatureStore:
         first = {key: keys.index(key) for key in keys}  # a picture may be there twice
         known = {key: found for key in first if (found := self._find(key)) is not None}
         absent = [key for key in first if key not in known]
-        if absent:
-            asked = [pictures[first[key]] for key in absent]
-            features = encode(torch.cat(asked)).detach()
-            for key, own in zip(absent, torch.split(features, list(map(len, asked))), strict=True):
-                known[key] = self._keep(key, own)
+        own = encode_each(encode, [pictures[first[key]] for key in absent])
+        for key, features in zip(absent, own, strict=True):
+            known[key] = self._keep(key, features.detach())
         self.encoded += len(absent)
         self.read += len(keys) - len(absent)
         return torch.cat([known[key].to(pixels.device) for key in keys])

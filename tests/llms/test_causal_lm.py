@@ -86,7 +86,7 @@ def test_no_mask_is_built_without_padding(llm: CausalLM) -> None:
     embeddings = torch.randn(2, 6, 32)
     assert calls(llm, embeddings) == [(False, True)] * 2
     left = torch.tensor([[0, 1, 1, 1, 1, 1], [1] * 6])
-    assert calls(llm, embeddings, left) == [(True, False)] * 2
+    assert calls(llm, embeddings, left) == [(False, True)] * 4  # a call a row
 
 
 def test_padding_on_the_right_changes_nothing_before_it(llm: CausalLM) -> None:
