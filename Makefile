@@ -70,7 +70,14 @@ small: $(VENV)/installed-tests  ## trains the shipped small model again: hours; 
 		--out runs/small/copying --below 0 --decay 0.8 --pages 0.4
 	$(BIN)/python tools/train_copying.py --initialise runs/small/copying --head runs/small/copying.checkpoint.pt \
 		--out runs/small/values --below 0 --decay 0.85 --pages 0.2 --mix small --steps 350 --lr 9e-4
-	$(BIN)/python tools/average_small.py runs/small/copying runs/small/values --out runs/small/model
+	$(BIN)/python tools/average_small.py runs/small/copying runs/small/values --out runs/small/copied
+	$(BIN)/python tools/pretrain_small.py --initialise runs/small/copied --out runs/small/sharper \
+		--heads-first 100 --steps 1250 --lr 2e-3
+	$(BIN)/python tools/train_copying.py --initialise runs/small/sharper --head runs/small/values.checkpoint.pt \
+		--out runs/small/copying2 --below 0 --decay 0.85 --steps 560 --lr 1.3e-3 --seed 2
+	$(BIN)/python tools/train_copying.py --initialise runs/small/copying2 --head runs/small/copying2.checkpoint.pt \
+		--out runs/small/values2 --below 0 --decay 0.85 --pages 0.2 --mix small --steps 350 --lr 9e-4 --seed 2
+	$(BIN)/python tools/average_small.py runs/small/copying2 runs/small/values2 --out runs/small/model
 
 demo: $(VENV)/installed  ## the shipped model answers about the shipped pictures, offline
 	$(BIN)/python -m hdvl.demo

@@ -106,6 +106,7 @@ def main() -> None:
 
     ways: dict[str, Callable[[], object]] = {"fp32 loop over pictures": loop}
     ways["fp32 folded, one batch"] = lambda: folded(tiles)
+    ways["fp32 folded, as hdvl does"] = lambda: encode_in_chunks(folded, tiles)
     for chunk in args.chunks:
         ways[f"fp32 folded, chunks of {chunk}"] = lambda c=chunk: encode_in_chunks(folded, tiles, c)
     if native:

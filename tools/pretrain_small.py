@@ -4,7 +4,8 @@
 
 Linear heads, thrown away afterwards, read which character stands in every 8-px cell (from the encoder),
 and which characters, in reading order, and where, in every 16-px token (from the bridge). Restartable:
-started again with the same --out it goes on from its last checkpoint. Writes a model folder for
+started again with the same --out it goes on from its last checkpoint. With --initialise it sharpens a
+whole model; its language model has to get used to the new features then. Writes a model folder for
 ``hdvl train initialise=...`` and, beside it, ``OUT.curve.csv`` (step, seconds, three losses, two shares).
 """
 
@@ -143,7 +144,11 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     embeddings = vlm.llm.model.get_input_embeddings().weight.detach()
     heads = [cell_head, token_head, box_head, query, key]
     modules = nn.ModuleList([vlm.encoder, vlm.bridge, *heads])
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=args.lr, weight_decay=0.02)
+    groups = [
+        {"params": [*vlm.encoder.parameters(), *vlm.bridge.parameters()]},
+        {"params": [p for head in heads for p in head.parameters()]},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, weight_decay=0.02)
     steps = Steps(args.out, modules, optimizer, steps=args.steps)
     order = range(steps.step * args.batch, args.steps * args.batch)
     data = DataLoader(
@@ -151,9 +156,10 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     )
     for tiles, cells, tokens, boxes, said in data:
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            features = vlm.encoder(tiles)
+            with torch.set_grad_enabled(steps.step >= args.heads_first):
+                features = vlm.encoder(tiles)
+                bridged = vlm.bridge(features)
             characters = cell_head(features)
-            bridged = vlm.bridge(features)
             slots = token_head(bridged).unflatten(-1, (SLOTS, kinds))
             places = box_head(bridged)
             matches = key(bridged) @ query(embeddings).T
@@ -164,20 +170,25 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
         word_loss, word_hits = matching_loss(matches.float(), said)
         losses = {"cells": cell_loss, "tokens": token_loss, "boxes": box_loss, "words": word_loss}
         right = {"cells right": cell_hits, "tokens right": token_hits, "words right": word_hits}
+        if (
+            steps.step < 2 * args.heads_first
+        ):  # from there on the encoder's rate rises as long again
+            optimizer.param_groups[0]["lr"] *= max(0.0, steps.step / args.heads_first - 1)
         steps.take(sum(losses.values(), torch.zeros(())), losses | right)
 
 
 def main() -> None:
     parser = arguments(__doc__, steps=3000, batch=16, lr=3e-3)
     parser.add_argument("--bf16", action="store_true", help="multiply in bf16: 1.6x on AVX512-BF16")
+    parser.add_argument("--heads-first", type=int, default=0, help="steps of the heads alone")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    # The LLM's other layers come last: tools/train_copying.py.
-    config = hdvl.compose("model=small", "llm.config.num_hidden_layers=4")
-    vlm = hdvl.build(config.model)
     if args.initialise is not None:
-        vlm.load_state_dict(load_folder(args.initialise).state_dict())
+        vlm = load_folder(args.initialise).eval()  # batch norms keep what they know of whole pages
+    else:
+        # The LLM's other layers come last: tools/train_copying.py.
+        vlm = hdvl.build(hdvl.compose("model=small", "llm.config.num_hidden_layers=4").model)
     train(vlm, args)
     print(save(vlm, args.out))
 

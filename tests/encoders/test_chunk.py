@@ -67,6 +67,25 @@ def test_same_numbers(
     assert encoder.largest_batch == min(chunk or 7, 7)
 
 
+@pytest.mark.parametrize(
+    ("inference", "dtype", "largest"),
+    [(True, torch.float32, 2), (True, torch.bfloat16, 7), (False, torch.float32, 7)],
+)
+def test_inference_in_float32_takes_what_the_caches_hold(
+    inference: bool,
+    dtype: torch.dtype,
+    largest: int,
+    patches: Callable[..., Any],
+    noise: Callable[..., Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hdvl.encoders.chunk.PATCHES_A_CORE", 2 * 16)
+    encoder, tiles = patches().to(dtype), noise(7, 32).to(dtype)
+    with torch.inference_mode(inference):
+        features = encode_in_chunks(encoder, tiles)
+    assert features.shape == (7, 16, 8) and encoder.largest_batch == largest
+
+
 def test_gradients_are_those_of_one_batch(
     patches: Callable[..., Any], noise: Callable[..., Tensor]
 ) -> None:

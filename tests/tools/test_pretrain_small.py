@@ -1,0 +1,28 @@
+"""The tool that trains the small model's encoder on dense labels, as it goes on from a whole model."""
+
+from pathlib import Path
+
+import pretrain_small
+import pytest
+import torch
+
+from hdvl.checkpoints import load_folder
+from hdvl.inference.load import ASSETS
+
+
+@pytest.mark.parametrize(("steps", "moved"), [(2, False), (4, True)])
+def test_the_heads_learn_first(
+    steps: int, moved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "read"
+    options = {"initialise": ASSETS / "small", "out": out, "steps": steps, "heads-first": 2}
+    options |= {"batch": 1, "threads": 1}
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    monkeypatch.setattr("sys.argv", ["pretrain_small.py", *words])
+    pretrain_small.main()
+    before = load_folder(ASSETS / "small").state_dict()
+    after = load_folder(out).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    parts = {name.split(".")[0] for name in changed}
+    assert parts == ({"encoder", "bridge"} if moved else set())
+    assert not any("running" in name for name in changed), "batch norms stay as they are"
