@@ -77,7 +77,10 @@ small: $(VENV)/installed-tests  ## trains the shipped small model again: hours; 
 		--out runs/small/copying2 --below 0 --decay 0.85 --steps 560 --lr 1.3e-3 --seed 2
 	$(BIN)/python tools/train_copying.py --initialise runs/small/copying2 --head runs/small/copying2.checkpoint.pt \
 		--out runs/small/values2 --below 0 --decay 0.85 --pages 0.2 --mix small --steps 350 --lr 9e-4 --seed 2
-	$(BIN)/python tools/average_small.py runs/small/copying2 runs/small/values2 --out runs/small/model
+	$(BIN)/python tools/average_small.py runs/small/copying2 runs/small/values2 --out runs/small/copied2
+	$(BIN)/python tools/train_copying.py --initialise runs/small/copied2 --head runs/small/values2.checkpoint.pt \
+		--out runs/small/values3 --below 0 --decay 0.85 --mix small --steps 260 --lr 8e-4 --seed 3
+	$(BIN)/python tools/average_small.py runs/small/copied2 runs/small/values3 --out runs/small/model
 
 demo: $(VENV)/installed  ## the shipped model answers about the shipped pictures, offline
 	$(BIN)/python -m hdvl.demo
