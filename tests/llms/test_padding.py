@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hdvl.llms import CausalLM, build_tokenizer
 from hdvl.llms.padding import attend_without_padding
+from tests.llms.tiny_llm import make
 
 ROWS = (
     (0, 0, 0, 1, 1, 1, 1, 1),  # padded on the left
@@ -18,27 +18,13 @@ ROWS = (
 )
 
 
-def make(model_type: str, **numbers: Any) -> CausalLM:
-    config = {
-        "model_type": model_type,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 48,
-        "max_position_embeddings": 64,
-        **numbers,
-    }
-    return CausalLM.from_config(config=config, tokenizer=build_tokenizer(vocab_size=300)).eval()
-
-
 def positions(mask: torch.Tensor) -> torch.Tensor:
     return (mask.cumsum(1) - 1).clamp(min=0)
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3", "mistral"])
 def test_each_row_is_what_it_is_alone(model_type: str) -> None:
-    llm = make(model_type, **({"sliding_window": None} if model_type == "mistral" else {}))
+    llm = make(model_type, **({"sliding_window": None} if model_type == "mistral" else {})).eval()
     embeddings, mask = torch.randn(len(ROWS), 8, 32, requires_grad=True), torch.tensor(ROWS)
     together = llm(embeddings, mask, positions(mask))
     alone = torch.cat(
@@ -52,7 +38,7 @@ def test_each_row_is_what_it_is_alone(model_type: str) -> None:
 
 @pytest.mark.parametrize(("window", "masked"), [(None, False), (4, True)])
 def test_only_a_sliding_window_has_a_mask(window: int | None, masked: bool) -> None:
-    llm, seen = make("mistral", sliding_window=window), []
+    llm, seen = make("mistral", sliding_window=window).eval(), []
     real = functional.scaled_dot_product_attention
 
     def spy(query: Any, *inputs: Any, **options: Any) -> Any:
@@ -65,7 +51,7 @@ def test_only_a_sliding_window_has_a_mask(window: int | None, masked: bool) -> N
 
 
 def test_greedy_answers_of_a_padded_batch_are_those_of_each_alone() -> None:
-    llm, mask = make("qwen2"), torch.tensor((ROWS[0], ROWS[3]))
+    llm, mask = make("qwen2").eval(), torch.tensor((ROWS[0], ROWS[3]))
     embeddings = torch.randn(2, 8, 32)
     batch = llm.generate(embeddings, mask, max_new_tokens=6, stop_ids=[])
     alone = [

@@ -7,27 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hdvl.llms import CausalLM, build_tokenizer
+from hdvl.llms import CausalLM
 from hdvl.llms.segments import NAME, segment_attention, segment_options
 from hdvl.protocols import lengths_of
+from tests.llms.tiny_llm import make
 
 LENGTHS = (5, 1, 9, 12)
 # A document; one that three others begin with; another; one that two begin with, in one token.
 SHARED = (4, (6, 3, 1, 5), 2, (1, 2, 2))
-
-
-def make(model_type: str = "qwen2", **numbers: Any) -> CausalLM:
-    config = {
-        "model_type": model_type,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 48,
-        "max_position_embeddings": 512,
-        **numbers,
-    }
-    return CausalLM.from_config(config=config, tokenizer=build_tokenizer(vocab_size=300))
 
 
 def gradients(llm: CausalLM, loss: torch.Tensor) -> dict[str, torch.Tensor]:
