@@ -148,6 +148,8 @@ class Processor:
         return Sample(row.ids, row.labels, self._pixels(tiles), plans, branches=row.branches)
 
     def _pixels(self, tiles: Sequence[Tiles]) -> UInt8[Tensor, "t c h w"]:
+        if len(tiles) == 1:  # as it is, not copied
+            return tiles[0].pixels
         size = self.tiler.tile_size
         empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
         return torch.cat([empty, *(item.pixels for item in tiles)])

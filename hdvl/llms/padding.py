@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.nn import functional
+
+from hdvl.llms.kernels import causal
 
 
 def padding_or_mask(**options: Any) -> Tensor | None:
@@ -46,14 +47,6 @@ def attend_without_padding(
     for row, own in enumerate(padding.bool()):
         places = own.nonzero().squeeze(1)
         q, k, v = (part[row : row + 1].index_select(2, places) for part in (query, key, value))
-        found = functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
+        found = causal(q, k, v, dropout, scaling)
         attended[row, places] = found[0].transpose(0, 1)
     return attended

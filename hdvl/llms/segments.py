@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from hdvl.llms.kernels import all_at_once, one_by_one, one_operator
 from hdvl.llms.padding import attend_without_padding, padding_or_mask
 from hdvl.protocols import Segment, lengths_of
 
@@ -135,7 +136,7 @@ def segment_attention(
     """Causal attention within each segment; without segments SDPA, of padded prompts row by row.
 
     On a GPU in half precision all segments run in one variable-length kernel, elsewhere one SDPA
-    call a segment. ``query_scale`` is a factor of each query.
+    call a segment, in a compiled graph as one operator. ``query_scale`` is a factor of each query.
 
     With ``key_places`` the queries of each segment see the keys at other places of the row: these are
     those of all segments behind each other, and ``cu_seq_lens_k`` says where each segment's end. The
@@ -161,10 +162,18 @@ def segment_attention(
         key, value = (part.index_select(2, key_places) for part in (key, value))
     assert cu_seq_lens_k is not None
     _check(sliding_window, max_length_k, options)
-    ends, longest = (cu_seq_lens_q, cu_seq_lens_k), (max_length_q, max_length_k)
+    ends = cu_seq_lens_q, cu_seq_lens_k
     if query.is_cuda and not dropout and query.dtype in (torch.float16, torch.bfloat16):
-        return _one_kernel(query, key, value, scaling, ends, longest), None
-    return _one_by_one(query, key, value, dropout, scaling, ends), None
+        assert max_length_q is not None and max_length_k is not None
+        longest = max_length_q, max_length_k
+        return all_at_once(query, key, value, scaling, ends, longest), None
+    if torch.compiler.is_compiling():
+        if dropout:
+            raise ValueError(
+                "compiled packed attention knows no dropout; compile the encoder alone"
+            )
+        return one_operator(query, key, value, *ends, scaling), None
+    return one_by_one(query, key, value, dropout, scaling, ends), None
 
 
 def _check(window: int | None, longest: int | None, options: dict[str, Any]) -> None:
@@ -176,68 +185,3 @@ def _check(window: int | None, longest: int | None, options: dict[str, Any]) -> 
             f"packed documents must fit the sliding window of {window} tokens, the longest has "
             f"{longest}; set data.max_length={window} or data.packing=null"
         )
-
-
-def _one_kernel(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scaling: float | None,
-    ends: tuple[Tensor, Tensor],
-    longest: tuple[int | None, int | None],
-) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    longest_q, longest_k = longest
-    assert longest_q is not None and longest_k is not None
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    attended = varlen_attn(
-        q,
-        k,
-        v,
-        *ends,
-        longest_q,
-        longest_k,
-        scale=scaling,
-        window_size=(-1, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
-    assert isinstance(attended, Tensor)
-    return attended[None]
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _one_by_one(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    dropout: float,
-    scaling: float | None,
-    ends: tuple[Tensor, Tensor],
-) -> Tensor:
-    asking, seen = (edges.diff().tolist() for edges in ends)
-    # split, not slices: the gradients of the pieces are then joined once, not summed one by one.
-    parts = ((query, asking), (key, seen), (value, seen))
-    pieces = zip(*(torch.split(part, lengths, dim=2) for part, lengths in parts), strict=True)
-    attended = [
-        functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=_lower_right(q, k),
-            dropout_p=dropout,
-            is_causal=q.shape[2] == k.shape[2],
-            scale=scaling,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
-        for q, k, v in pieces
-    ]
-    return torch.cat([piece.transpose(1, 2) for piece in attended], dim=1)
-
-
-def _lower_right(query: Tensor, key: Tensor) -> Tensor | None:
-    """The causal mask of queries that stand behind earlier keys; SDPA itself counts from the first."""
-    asking, seen = query.shape[2], key.shape[2]
-    if asking == seen:
-        return None
-    return torch.ones(asking, seen, dtype=torch.bool, device=query.device).tril(seen - asking)

@@ -1,7 +1,9 @@
 """A conversation as ids and labels: one rendering, one tokenisation, labels by offsets."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -77,7 +79,7 @@ def encode(
     if not rendered.literal:
         refuse_tokens(control_tokens(template, tokenizer, template.boxes.tokens), messages)
     ids, labels = _label(tokenizer, rendered)
-    image_id = _image_id(template, tokenizer)
+    image_id = _image_id(template.image_token, tokenizer, len(tokenizer))
     ids, labels, slots = _open_slots(ids, labels, image_id, token_counts, rendered)
     truncated = 0
     if max_length is not None and len(ids) > max_length:
@@ -104,19 +106,23 @@ def _show(rendered: Rendered) -> str:
 
 
 def _label(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]]:
-    ids, labels, spans = list[int](), list[int](), rendered.spans
+    ids, labels, spans = list[int](), list[int](), sorted(rendered.spans)
+    starts = [start for start, _ in spans]
     for token, start, stop in tokenise(tokenizer, rendered):
-        said = start < stop and any(a <= start and stop <= b for a, b in spans)
+        span = bisect_right(starts, start) - 1
+        said = start < stop and span >= 0 and stop <= spans[span][1]
         ids.append(token)
         labels.append(token if said else IGNORED)
     return ids, labels
 
 
-def _image_id(template: Template, tokenizer: Any) -> int:
-    ids = tokenizer(template.image_token, add_special_tokens=False)["input_ids"]
+@lru_cache(maxsize=8)
+def _image_id(token: str, tokenizer: Any, size: int) -> int:
+    """The id of an image token. ``size`` makes room for tokens added later."""
+    ids = tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         raise ValueError(
-            f"image token {template.image_token!r} must be one id of the tokenizer, got "
+            f"image token {token!r} must be one id of the tokenizer, got "
             f"{len(ids)}; call llm.add_tokens(template.special_tokens) first"
         )
     return int(ids[0])

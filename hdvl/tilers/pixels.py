@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
 from hdvl.images import Colour, read_image, resize_bicubic
 from hdvl.protocols import TilePlan, Tiles
-from hdvl.tilers.decode import Buffers, Raster, decode
+from hdvl.tilers.decode import Buffers, Raster, as_array, decode
 
 Plan = Callable[[int, int], TilePlan]
 
@@ -38,8 +37,10 @@ def cut_pillow(
     cut = plan(*picture.size)
     x0, y0, x1, y1 = cut.content
     content = np.asarray(resize_bicubic(picture, (x1 - x0, y1 - y0)))
-    whole = np.asarray(resize_bicubic(picture, (cut.tile_size, cut.tile_size)))
-    return _assemble(cut, torch.tensor(content), torch.tensor(whole), out)
+    whole = None
+    if cut.thumbnail is not None:
+        whole = np.asarray(resize_bicubic(picture, (cut.tile_size, cut.tile_size)))
+    return _assemble(cut, content, whole, out)
 
 
 def cut_exact(
@@ -52,8 +53,8 @@ def cut_exact(
     content = _resize(raster, (x1 - x0, y1 - y0), "content")
     whole = None
     if cut.thumbnail is not None:
-        whole = _resize(raster, (cut.tile_size, cut.tile_size), "thumbnail")
-    return _assemble(cut, content, whole, out)
+        whole = _upright(_resize(raster, (cut.tile_size, cut.tile_size), "thumbnail"), raster)
+    return _assemble(cut, _upright(content, raster), whole, out)
 
 
 def cut_fast(
@@ -68,9 +69,11 @@ def cut_fast(
     content = _resize(raster, (x1 - x0, y1 - y0), "content")
     whole = None
     if cut.thumbnail is not None:
-        near = Raster(content, cut, 1) if content.numel() < raster.pixels.numel() else raster
-        whole = _resize(near, (cut.tile_size, cut.tile_size), "thumbnail")
-    return _assemble(cut, content, whole, out)
+        near = raster
+        if content.numel() < raster.pixels.numel():
+            near = Raster(content, cut, raster.orientation)
+        whole = _upright(_resize(near, (cut.tile_size, cut.tile_size), "thumbnail"), raster)
+    return _assemble(cut, _upright(content, raster), whole, out)
 
 
 METHODS: dict[str, Callable[..., Tiles]] = {
@@ -80,56 +83,54 @@ METHODS: dict[str, Callable[..., Tiles]] = {
 }
 
 
-def _resize(raster: Raster, size: tuple[int, int], name: str) -> UInt8[Tensor, "h w 3"]:
-    """``raster`` resized to ``size`` (width, height) as seen upright, and turned upright.
+def _resize(raster: Raster, size: tuple[int, int], name: str) -> UInt8[Tensor, "1 3 h w"]:
+    """``raster`` resized so that it has ``size`` (width, height) when it is turned upright.
 
     One axis at a time, the upright picture's width first, as Pillow does it: the clipping between
     the passes makes the order visible. A picture that lies on its side thus starts with its height.
     """
     lying = raster.orientation >= 5
     width, height = reversed(size) if lying else size
-    first = (height, raster.pixels.shape[1]) if lying else (raster.pixels.shape[0], width)
-    half = _pass(raster.pixels, first, _POOL.buffers.take(name + " pass", (*first, 3)))
-    full = _pass(half, (height, width), _POOL.buffers.take(name, (height, width, 3)))
-    return _turn(full, raster.orientation)
+    old_height, old_width = raster.pixels.shape[2:]
+    first = (old_width, height) if lying else (width, old_height)
+    half = _pass(raster.pixels, first, name + " pass")
+    return _pass(half, (width, height), name)
 
 
 def _pass(
-    source: UInt8[Tensor, "h w 3"], size: tuple[int, int], out: UInt8[Tensor, "h2 w2 3"]
-) -> UInt8[Tensor, "h2 w2 3"]:
-    if source.shape[:2] == size:
+    source: UInt8[Tensor, "1 3 h w"], size: tuple[int, int], name: str
+) -> UInt8[Tensor, "1 3 h2 w2"]:
+    width, height = size
+    if source.shape[2:] == (height, width):
         return source
-    # the SIMD kernel of torch wants channels-last memory, which h w c arrays have by themselves
-    torch.ops.aten._upsample_bicubic2d_aa.out(
-        rearrange(source, "h w c -> 1 c h w"),
-        list(size),
-        align_corners=False,
-        out=rearrange(out, "h w c -> 1 c h w"),
-    )
+    out = _POOL.buffers.take(name, width, height)
+    # The SIMD kernel of torch wants channels-last memory.
+    torch.ops.aten._upsample_bicubic2d_aa.out(source, [height, width], align_corners=False, out=out)
     return out
 
 
-def _turn(pixels: UInt8[Tensor, "h w 3"], orientation: int) -> UInt8[Tensor, "h2 w2 3"]:
-    """Undo an EXIF orientation."""
-    upright = rearrange(pixels, "h w c -> w h c") if orientation >= 5 else pixels
-    flips = {2: [1], 3: [0, 1], 4: [0], 6: [1], 7: [0, 1], 8: [0]}.get(orientation)
-    return upright.flip(flips) if flips else upright
+def _upright(picture: UInt8[Tensor, "1 3 h w"], raster: Raster) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """A view that undoes the EXIF orientation."""
+    pixels, turn = as_array(picture), raster.orientation
+    upright = pixels.transpose(1, 0, 2) if turn >= 5 else pixels
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(turn)
+    return np.flip(upright, flips) if flips else upright
 
 
 def _assemble(
     plan: TilePlan,
-    content: UInt8[Tensor, "h w 3"],
-    whole: UInt8[Tensor, "s s 3"] | None,
+    content: UInt8[np.ndarray, "h w 3"],
+    whole: UInt8[np.ndarray, "s s 3"] | None,
     out: Tensor | None,
 ) -> Tiles:
     """Copy the windows out of the canvas. Tiles are ``t c h w`` over channels-last memory."""
-    size = plan.tile_size
-    slab = _slab(plan, out)
+    size, slab = plan.tile_size, _slab(plan, out)
+    tiles = slab.numpy()
     x0, y0, x1, y1 = plan.content
     padded = (x0, y0, x1, y1) != (0, 0, *plan.canvas)
-    for tile, (x, y) in zip(slab[plan.window_slice], plan.windows, strict=True):
+    for tile, (x, y) in zip(tiles[plan.window_slice], plan.windows, strict=True):
         if padded:
-            tile.zero_()
+            tile[:] = 0
         left, top = max(x, x0), max(y, y0)
         right, bottom = min(x + size, x1), min(y + size, y1)
         if left < right and top < bottom:
@@ -137,8 +138,8 @@ def _assemble(
                 top - y0 : bottom - y0, left - x0 : right - x0
             ]
     if plan.thumbnail_index is not None and whole is not None:
-        slab[plan.thumbnail_index] = whole
-    return Tiles(rearrange(slab, "t h w c -> t c h w"), plan)
+        tiles[plan.thumbnail_index] = whole
+    return Tiles(slab.permute(0, 3, 1, 2), plan)
 
 
 def _slab(plan: TilePlan, out: Tensor | None) -> UInt8[Tensor, "t s s 3"]:
@@ -146,9 +147,9 @@ def _slab(plan: TilePlan, out: Tensor | None) -> UInt8[Tensor, "t s s 3"]:
     if out is None:
         return torch.empty(shape, dtype=torch.uint8)
     need = plan.count * plan.tile_size * plan.tile_size * 3
-    if out.dtype != torch.uint8 or not out.is_contiguous() or out.numel() < need:
+    if out.dtype != torch.uint8 or not out.is_contiguous() or out.numel() < need or out.is_cuda:
         raise ValueError(
-            f"out must be a contiguous uint8 tensor of at least {need} bytes, "
-            f"got {out.dtype} with {out.numel()}"
+            f"out must be a contiguous uint8 tensor of at least {need} bytes on the CPU, "
+            f"got {out.dtype} with {out.numel()} on {out.device}"
         )
     return out.view(-1)[:need].view(shape)

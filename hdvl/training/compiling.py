@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -135,23 +136,35 @@ class Compile(pl.Callback):
             segments: Sequence[Segment] | None = None,
             **options: Any,
         ) -> Float[Tensor, "b k v"]:
-            if segments is not None:
-                raise ValueError(
-                    "callbacks.compile.parts must not name llm with data.packing or "
-                    "data.train.independent, every row has another shape; compile the encoder alone"
-                )
             rows, length = embeddings.shape[:2]
             wanted = bucket(length, self.tokens)
-            self._now = ("llm", (rows, wanted), torch.is_grad_enabled())
-            padded = functional.pad(embeddings, (0, 0, 0, wanted - length))
+            kind = "rows" if segments is None else "packed"
+            if segments is not None and any(not isinstance(item, int) for item in segments):
+                kind = "shared"
+            self._now = ("llm", (rows, wanted), kind, torch.is_grad_enabled())
+            rest = wanted - length
+            padded = functional.pad(embeddings, (0, 0, 0, rest))
             if attention_mask is not None:
-                attention_mask = functional.pad(attention_mask, (0, wanted - length))
-            base.forward = compiled  # here alone: generation has a shape a token
-            try:
-                logits = forward(padded, attention_mask, keep=keep, **options)
+                attention_mask = functional.pad(attention_mask, (0, rest))
+            if segments is not None and rest:
+                segments = [*segments, rest]  # padding is a document of its own
+            base.forward = partial(_for_any_documents, compiled, wanted)
+            try:  # in training alone: generation has a shape a token
+                logits = forward(padded, attention_mask, keep=keep, segments=segments, **options)
             finally:
                 del base.forward
             self._done.add(self._now)
             return logits if keep is not None else logits[:, :length]
 
         return run
+
+
+def _for_any_documents(compiled: Callable[..., Any], longest: int, **options: Any) -> Any:
+    """A call in which nothing but tensors of unknown length tells what documents the row holds."""
+    for name in ("cu_seq_lens_q", "cu_seq_lens_k", "key_places"):
+        if name in options:
+            torch._dynamo.mark_dynamic(options[name], 0)
+    for name in ("max_length_q", "max_length_k"):
+        if name in options:
+            options[name] = longest  # at most
+    return compiled(**options)

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from hdvl.training.compiling import Compile
-from tests.training.compiled import check_compiled
+from tests.training.compiled import BATCHES, check_compiled
 
 
 @pytest.mark.slow
-def test_one_compilation_a_bucket() -> None:
+@pytest.mark.parametrize("kind", BATCHES)
+def test_one_compilation_a_bucket(kind: str) -> None:
     """In a process of its own: the checks of shapes, which tests run with, cannot be compiled."""
-    torch.multiprocessing.spawn(check_compiled, nprocs=1)
+    torch.multiprocessing.spawn(check_compiled, (kind, "aot_eager"), nprocs=1)
 
 
 def test_wrong_numbers_are_named() -> None:

@@ -1,0 +1,135 @@
+"""Causal attention: of one document, of several apart in one row, and that as one operator of a graph."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+Ends = tuple[Int[Tensor, " ends"], Int[Tensor, " ends"]]
+"""0, and where the queries of each document end in their row; the same of the keys that they see."""
+
+
+def causal(
+    query: Float[Tensor, "b heads s d"],
+    key: Float[Tensor, "b groups s_k d"],
+    value: Float[Tensor, "b groups s_k d_v"],
+    dropout: float,
+    scaling: float | None,
+) -> Float[Tensor, "b heads s d_v"]:
+    """SDPA; queries fewer than the keys stand behind them, the last one sees them all."""
+    asking, seen = query.shape[2], key.shape[2]
+    mask = None
+    if asking != seen:  # SDPA itself would count from the first key
+        mask = torch.ones(asking, seen, dtype=torch.bool, device=query.device).tril(seen - asking)
+    attended: Tensor = functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return attended
+
+
+def one_by_one(
+    query: Float[Tensor, "1 heads s d"],
+    key: Float[Tensor, "1 groups s_k d"],
+    value: Float[Tensor, "1 groups s_k d_v"],
+    dropout: float,
+    scaling: float | None,
+    ends: Ends,
+) -> Float[Tensor, "1 s heads d_v"]:
+    """One SDPA call a document."""
+    asking, seen = (edges.diff().tolist() for edges in ends)
+    # split, not slices: the gradients of the pieces are then joined once, not summed one by one.
+    parts = ((query, asking), (key, seen), (value, seen))
+    pieces = zip(*(torch.split(part, lengths, dim=2) for part, lengths in parts), strict=True)
+    attended = [causal(q, k, v, dropout, scaling) for q, k, v in pieces]
+    return torch.cat([piece.transpose(1, 2) for piece in attended], dim=1)
+
+
+def all_at_once(
+    query: Float[Tensor, "1 heads s d"],
+    key: Float[Tensor, "1 groups s_k d"],
+    value: Float[Tensor, "1 groups s_k d_v"],
+    scaling: float | None,
+    ends: Ends,
+    longest: tuple[int, int],
+) -> Float[Tensor, "1 s heads d_v"]:
+    """One variable-length kernel for all documents: on a GPU in half precision."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    attended = varlen_attn(
+        q,
+        k,
+        v,
+        *ends,
+        *longest,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    assert isinstance(attended, Tensor)
+    return attended[None]
+
+
+# What documents a row holds decides the shapes within: no graph may look inside, or it would be
+# compiled for every row. Operators are declared by plain annotations.
+@torch.library.custom_op("hdvl::documents", mutates_args=())
+def one_operator(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends_q: Tensor,
+    ends_k: Tensor,
+    scaling: float | None,
+) -> Tensor:
+    """:func:`one_by_one` without dropout, for graphs. The way back computes it again."""
+    return one_by_one(query, key, value, 0.0, scaling, (ends_q, ends_k))
+
+
+@torch.library.custom_op("hdvl::documents_backward", mutates_args=())
+def _backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends_q: Tensor,
+    ends_k: Tensor,
+    scaling: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    def again(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return one_by_one(query, key, value, 0.0, scaling, (ends_q, ends_k))
+
+    _, pull = torch.func.vjp(again, query, key, value)
+    q, k, v = (part.contiguous() for part in pull(gradient))
+    return q, k, v
+
+
+@one_operator.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+    batch, heads, length, _ = query.shape
+    return query.new_empty(batch, length, heads, value.shape[-1])
+
+
+@_backward.register_fake
+def _(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any) -> tuple[Tensor, ...]:
+    return tuple(part.new_empty(part.shape) for part in (query, key, value))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.scaling = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _pull(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    return *_backward(gradient, *ctx.saved_tensors, ctx.scaling), None, None, None
+
+
+one_operator.register_autograd(_pull, setup_context=_keep)
