@@ -148,11 +148,9 @@ class Processor:
         return Sample(row.ids, row.labels, self._pixels(tiles), plans, branches=row.branches)
 
     def _pixels(self, tiles: Sequence[Tiles]) -> UInt8[Tensor, "t c h w"]:
-        if len(tiles) == 1:  # as it is, not copied
-            return tiles[0].pixels
         size = self.tiler.tile_size
         empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
-        return torch.cat([empty, *(item.pixels for item in tiles)])
+        return _joined([empty, *(item.pixels for item in tiles)])
 
 
 def needed(tokenizer: Any) -> Any:
@@ -187,10 +185,16 @@ def collate(
         input_ids=pad([sample.ids for sample in samples], pad_id),
         labels=pad([sample.labels for sample in samples], IGNORED),
         attention_mask=pad([torch.ones_like(sample.ids) for sample in samples], 0),
-        pixels=torch.cat([sample.pixels for sample in samples]),
+        pixels=_joined([sample.pixels for sample in samples]),
         plans=tuple(plan for sample in samples for plan in sample.plans),
         rows=tuple(sample.row for sample in samples),
     )
+
+
+def _joined(pixels: Sequence[UInt8[Tensor, "_t c h w"]]) -> UInt8[Tensor, "t c h w"]:
+    """All tiles, in the memory format they have: beside empty tensors ``cat`` would change it."""
+    some = [tiles for tiles in pixels if len(tiles)]
+    return torch.cat(some) if len(some) > 1 else (some or list(pixels))[0]
 
 
 def pack(samples: Sequence[Sample]) -> Batch:
@@ -200,7 +204,7 @@ def pack(samples: Sequence[Sample]) -> Batch:
         input_ids=ids,
         labels=torch.cat([sample.labels for sample in samples])[None],
         attention_mask=torch.ones_like(ids),
-        pixels=torch.cat([sample.pixels for sample in samples]),
+        pixels=_joined([sample.pixels for sample in samples]),
         plans=tuple(plan for sample in samples for plan in sample.plans),
         segments=tuple(sample.segment for sample in samples),
         rows=tuple(sample.row for sample in samples),

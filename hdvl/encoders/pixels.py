@@ -37,10 +37,10 @@ def normalise(
 
 
 def widened(pixels: Shaped[Tensor, "t c h w"], dtype: torch.dtype) -> Float[Tensor, "t c h w"]:
-    """uint8 pixels as a fresh float tensor with the same values, 0 to 255."""
+    """uint8 pixels as a fresh float tensor with the same values, 0 to 255, whatever memory they lie in."""
     if pixels.dtype != torch.uint8:
         raise ValueError(f"pixels must be uint8 or float, got dtype={pixels.dtype}; use a tiler's")
-    return pixels.to(dtype)
+    return pixels.to(dtype, memory_format=torch.contiguous_format)
 
 
 class Normalise(nn.Module):

@@ -107,20 +107,22 @@ def _backward(
     def again(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return one_by_one(query, key, value, 0.0, scaling, (ends_q, ends_k))
 
-    _, pull = torch.func.vjp(again, query, key, value)
+    pull = torch.func.vjp(again, query, key, value)[1]
     q, k, v = (part.contiguous() for part in pull(gradient))
     return q, k, v
 
 
 @one_operator.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+def _empty(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Tensor:
     batch, heads, length, _ = query.shape
     return query.new_empty(batch, length, heads, value.shape[-1])
 
 
 @_backward.register_fake
-def _(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any) -> tuple[Tensor, ...]:
-    return tuple(part.new_empty(part.shape) for part in (query, key, value))
+def _empty_backward(
+    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

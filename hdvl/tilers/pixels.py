@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,43 +44,38 @@ def cut_pillow(
     return _assemble(cut, content, whole, out)
 
 
-def cut_exact(
-    image: Any, *, plan: Plan, exif: bool, background: Colour | None, out: Tensor | None
+def cut_torch(
+    image: Any,
+    *,
+    plan: Plan,
+    exif: bool,
+    background: Colour | None,
+    out: Tensor | None,
+    fast: bool,
 ) -> Tiles:
-    """Tiles by torch's antialiased bicubic filter from the fully decoded picture."""
-    raster = decode(image, plan=plan, exif=exif, background=background, buffers=_POOL.buffers)
-    cut = raster.plan
-    x0, y0, x1, y1 = cut.content
-    content = _resize(raster, (x1 - x0, y1 - y0), "content")
-    whole = None
-    if cut.thumbnail is not None:
-        whole = _upright(_resize(raster, (cut.tile_size, cut.tile_size), "thumbnail"), raster)
-    return _assemble(cut, _upright(content, raster), whole, out)
+    """Tiles by torch's antialiased bicubic filter, from the fully decoded picture.
 
-
-def cut_fast(
-    image: Any, *, plan: Plan, exif: bool, background: Colour | None, out: Tensor | None
-) -> Tiles:
-    """As :func:`cut_exact`, from a scaled decode; the thumbnail from the canvas if that is smaller."""
+    ``fast`` is from a scaled decode, and the thumbnail from the canvas if that is smaller.
+    """
+    buffers = _POOL.buffers
     raster = decode(
-        image, plan=plan, exif=exif, background=background, buffers=_POOL.buffers, scaled=True
+        image, plan=plan, exif=exif, background=background, buffers=buffers, scaled=fast
     )
-    cut = raster.plan
+    cut, size = raster.plan, raster.plan.tile_size
     x0, y0, x1, y1 = cut.content
     content = _resize(raster, (x1 - x0, y1 - y0), "content")
     whole = None
     if cut.thumbnail is not None:
-        near = raster
-        if content.numel() < raster.pixels.numel():
-            near = Raster(content, cut, raster.orientation)
-        whole = _upright(_resize(near, (cut.tile_size, cut.tile_size), "thumbnail"), raster)
+        smaller = fast and content.numel() < raster.pixels.numel()
+        near = Raster(content, cut, raster.orientation) if smaller else raster
+        whole = _upright(_resize(near, (size, size), "thumbnail"), raster)
     return _assemble(cut, _upright(content, raster), whole, out)
 
 
 METHODS: dict[str, Callable[..., Tiles]] = {
     "pillow": cut_pillow,
-    "exact": cut_exact,
-    "fast": cut_fast,
+    "exact": partial(cut_torch, fast=False),
+    "fast": partial(cut_torch, fast=True),
 }
 
 
@@ -137,7 +133,7 @@ def _assemble(
             tile[top - y : bottom - y, left - x : right - x] = content[
                 top - y0 : bottom - y0, left - x0 : right - x0
             ]
-    if plan.thumbnail_index is not None and whole is not None:
+    if whole is not None:
         tiles[plan.thumbnail_index] = whole
     return Tiles(slab.permute(0, 3, 1, 2), plan)
 

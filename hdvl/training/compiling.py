@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hdvl.protocols import Segment
+from hdvl.training.blocks import blocks
 
 PARTS = ("encoder", "llm")
 
@@ -34,7 +35,8 @@ class Compile(pl.Callback):
 
     ``graphs`` counts what was compiled for (part, shape, training, gradients); ``again`` what was
     compiled for one of these that had been compiled before, which is said as it happens. Padding
-    stands behind what is real and is cut off: the numbers are the same within rounding.
+    stands behind what is real and is cut off: the numbers are the same within rounding. Where the
+    weights are shared out over ranks, each block is compiled by itself: they are gathered between.
     """
 
     graphs: Counter[tuple[Any, ...]]
@@ -58,35 +60,42 @@ class Compile(pl.Callback):
                 raise ValueError(f"callbacks.compile.{name} must rise from at least 1, got {sizes}")
         self.parts, self.tiles, self.tokens, self.backend = parts, tiles, tokens, backend
         self.graphs, self.again = Counter(), Counter()
-        self._changed: list[nn.Module] = []
+        self._changed: list[tuple[nn.Module, Any]] = []
         self._now: tuple[Any, ...] = ()
         self._done: set[tuple[Any, ...]] = set()
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Compile lazily: each shape when it comes first."""
-        if self.parts and isinstance(trainer.strategy, ModelParallelStrategy):
-            raise ValueError(
-                "callbacks.compile.parts must be [] with trainer=fsdp2, whose hooks cut graphs"
-            )
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Compile lazily: each shape when it comes first. By now the model is sharded, if it ever is."""
         limit = len(self.tiles) + len(self.tokens)
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * limit)
-        vlm = pl_module.vlm
+        vlm, by_block = pl_module.vlm, isinstance(trainer.strategy, ModelParallelStrategy)
         if "encoder" in self.parts:
-            self._replace(
-                vlm.encoder, self._tiled(vlm.encoder, self._compiled(vlm.encoder.forward))
-            )
+            forward = self._whole_or_blocks(vlm.encoder, vlm.encoder.forward, by_block=by_block)
+            self._replace(vlm.encoder, self._tiled(vlm.encoder, forward))
         if "llm" in self.parts:
-            self._replace(vlm.llm, self._lengthened(vlm.llm.model.base_model, vlm.llm.forward))
+            base = vlm.llm.model.base_model
+            compiled = self._whole_or_blocks(vlm.llm, base.forward, by_block=by_block)
+            self._replace(vlm.llm, self._lengthened(base, compiled, vlm.llm.forward))
 
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """The model that was given is as it was."""
-        for module in self._changed:
+        for module, before in reversed(self._changed):
             del module.forward
+            if before is not None:
+                module.forward = before
         self._changed = []
 
     def _replace(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        self._changed.append((module, vars(module).get("forward")))
         module.forward = forward
-        self._changed.append(module)
+
+    def _whole_or_blocks(
+        self, part: nn.Module, forward: Callable[..., Any], *, by_block: bool
+    ) -> Callable[..., Any]:
+        found = blocks(part) if by_block else []
+        for block in found:
+            self._replace(block, self._compiled(block.forward))
+        return forward if found else self._compiled(forward)
 
     def _compiled(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         from torch._dynamo import lookup_backend
@@ -119,15 +128,16 @@ class Compile(pl.Callback):
             wanted = bucket(count, self.tiles)
             self._enter("encoder", (wanted,), encoder)
             padding = (0, 0) * (pixels.ndim - 1) + (0, wanted - count)
-            features = forward(functional.pad(pixels, padding))[:count]
+            padded = functional.pad(pixels, padding).contiguous(memory_format=torch.channels_last)
+            features = forward(padded)[:count]
             self._done.add(self._now)
             return features
 
         return run
 
-    def _lengthened(self, base: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        compiled = self._compiled(base.forward)
-
+    def _lengthened(
+        self, base: nn.Module, compiled: Callable[..., Any], forward: Callable[..., Tensor]
+    ) -> Callable[..., Tensor]:
         def run(
             embeddings: Float[Tensor, "b s e"],
             attention_mask: Int[Tensor, "b s"] | None = None,
@@ -138,11 +148,14 @@ class Compile(pl.Callback):
         ) -> Float[Tensor, "b k v"]:
             rows, length = embeddings.shape[:2]
             wanted = bucket(length, self.tokens)
-            kind = "rows" if segments is None else "packed"
-            if segments is not None and any(not isinstance(item, int) for item in segments):
-                kind = "shared"
+            kind, rest = _kind(segments), wanted - length
+            dropout = getattr(base.config, "attention_dropout", 0.0) or 0.0
+            if kind != "rows" and dropout and base.training:
+                raise ValueError(
+                    "callbacks.compile.parts must not name llm with packing and attention_dropout="
+                    f"{dropout}; set model.llm.config.attention_dropout=0 or leave llm out"
+                )
             self._now = ("llm", (rows, wanted), kind, torch.is_grad_enabled())
-            rest = wanted - length
             padded = functional.pad(embeddings, (0, 0, 0, rest))
             if attention_mask is not None:
                 attention_mask = functional.pad(attention_mask, (0, rest))
@@ -157,6 +170,13 @@ class Compile(pl.Callback):
             return logits if keep is not None else logits[:, :length]
 
         return run
+
+
+def _kind(segments: Sequence[Segment] | None) -> str:
+    """What a graph of the LLM is for: rows padded or whole, of documents, of some that share pictures."""
+    if segments is None:
+        return "rows"
+    return "packed" if all(isinstance(segment, int) for segment in segments) else "shared"
 
 
 def _for_any_documents(compiled: Callable[..., Any], longest: int, **options: Any) -> Any:

@@ -45,15 +45,24 @@ def check_compiled(process: int, kind: str, backend: str) -> None:
     vlm, plain = tiny_vlm(), tiny_vlm()
     compiling = Compile(parts=["encoder", "llm"], tiles=TILES, tokens=TOKENS, backend=backend)
     module: Any = SimpleNamespace(vlm=vlm)
-    compiling.setup(TRAINER, module, "fit")
+    compiling.on_fit_start(TRAINER, module)
     batches = BATCHES[kind](vlm)
     for batch in [*batches, *batches]:
         torch.testing.assert_close(_loss(vlm, batch), _loss(plain, batch), rtol=0, atol=1e-5)
         for ours, theirs in zip(vlm.parameters(), plain.parameters(), strict=True):
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-4)
     _check_shapes(compiling, kind, batches)
-    compiling.teardown(TRAINER, module, "fit")
+    compiling.on_fit_end(TRAINER, module)
     assert "forward" not in vars(vlm.encoder) and "forward" not in vars(vlm.llm)
+
+
+class Strict(Compile):
+    """Ends a run with an error unless every bucket of both parts was compiled, and none again."""
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        found = {part for part, *_ in self.graphs}
+        assert found == set(self.parts) and not self.again, (self.graphs, self.again)
+        super().on_fit_end(trainer, pl_module)
 
 
 def _check_shapes(compiling: Compile, kind: str, batches: Sequence[Batch]) -> None:
