@@ -147,7 +147,8 @@ class Checkpoints(pl.Callback):
             _remove(fresh)
         trainer.save_checkpoint(fresh)  # on all ranks: a strategy may gather shards
         if fresh.is_dir():
-            write_sums(fresh, rank=trainer.global_rank, world=trainer.world_size)
+            step, rank = trainer.global_step, trainer.global_rank
+            write_sums(fresh, step=step, rank=rank, world=trainer.world_size)
             trainer.strategy.barrier()
         if trainer.is_global_zero:
             _flush(fresh)

@@ -4,6 +4,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import Tensor
+
+
+def hidden_norm(trainer: Any) -> Tensor | None:
+    """The norm of the last step's gradients where DeepSpeed hides them from everyone; None elsewhere."""
+    engine = getattr(trainer.strategy, "deepspeed_engine", None)
+    return None if engine is None else torch.as_tensor(engine.get_global_grad_norm())
 
 
 def deepspeed(*, stage: int = 2, **options: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
@@ -70,6 +71,9 @@ class VLMModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Share the model out over the ranks where the strategy asks for it (``trainer=fsdp2``)."""
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            for parameter in self.vlm.parameters():  # which it sends as bytes
+                parameter.data = parameter.data.contiguous()
         if self.device_mesh is not None and self._whole is None:
             self._whole = [self.vlm]
             self.vlm = shard(self.vlm, self.device_mesh["data_parallel"])

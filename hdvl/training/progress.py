@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from hdvl.training.deepspeed import hidden_norm
 from hdvl.training.sharding import whole
 
 
@@ -132,6 +133,8 @@ class Progress(pl.Callback):
         )
         stepped, self._step = trainer.global_step - self._step, trainer.global_step
         if stepped:
+            hidden = hidden_norm(trainer)
+            self.norm = self.norm if hidden is None else hidden
             self._log(trainer)
             self._show(trainer, pl_module, now, stepped)
         self._fetch_started = time.perf_counter()

@@ -19,7 +19,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 
 from hdvl.checkpoints import load_folder, save_folder
 from hdvl.config import build, from_plain, to_plain
@@ -28,7 +28,7 @@ from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
 from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
 from hdvl.training.ranks import leads
-from hdvl.training.shards import checkpoint_step, read_weights
+from hdvl.training.shards import checkpoint_step, kind_of, read_weights
 from hdvl.training.stages import set_value, split_stages
 from hdvl.training.start import started_from
 from hdvl.training.tuning import apply_tuning, merge_lora
@@ -105,6 +105,8 @@ def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
     with warnings.catch_warnings():
         _ignore_advice()
         trainer: pl.Trainer = build(config.trainer, **options)
+        # There is no floating-point number in a batch, and Lightning would not look into ours.
+        vars(trainer.precision_plugin)["convert_input"] = lambda batch: batch
         _check_checkpoint(checkpoint, trainer)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if saver is not None and saver.interrupted:
@@ -132,12 +134,13 @@ def resumed(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_checkpoint(checkpoint: Path | None, trainer: pl.Trainer) -> None:
-    """Shards are for the strategy that shards, files for the others; devices may be as many as you like."""
-    shards = isinstance(trainer.strategy, ModelParallelStrategy)
-    if checkpoint is not None and checkpoint.is_dir() != shards:
+    """A strategy reads what one of its kind wrote."""
+    kinds = ((ModelParallelStrategy, "fsdp2"), (DeepSpeedStrategy, "deepspeed"))
+    own = next((kind for base, kind in kinds if isinstance(trainer.strategy, base)), "ddp")
+    if checkpoint is not None and kind_of(checkpoint) != own:
         raise ValueError(
-            f"trainer.strategy must shard (trainer=fsdp2) if and only if {checkpoint} is a folder of "
-            "shards; leave it as it was, any number of trainer.devices will do"
+            f"trainer.strategy must be that of trainer={kind_of(checkpoint)}, which wrote {checkpoint}, "
+            f"got that of trainer={own}; leave it as it was"
         )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are folders, one shard a rank: whole or torn, and what is in them."""
+"""Checkpoints that are folders (FSDP2's, DeepSpeed's): whole or torn, and what is in them."""
 
 import json
 import warnings
@@ -11,22 +11,29 @@ from torch import nn
 
 PREFIX = "vlm."
 """Where the LightningModule keeps the model."""
-_META = "meta.pt"  # Lightning's name for all that is not sharded
+_ENGINE = "checkpoint/mp_rank_00_model_states.pt"  # Lightning's and DeepSpeed's names
 
 
-def write_sums(folder: Path, *, rank: int, world: int) -> None:
+def kind_of(checkpoint: Path) -> str:
+    """The ``trainer`` that writes such: ``ddp`` (one device too), ``fsdp2`` or ``deepspeed``."""
+    if not checkpoint.is_dir():
+        return "ddp"
+    return "deepspeed" if (checkpoint / _ENGINE).exists() else "fsdp2"
+
+
+def write_sums(folder: Path, *, step: int, rank: int, world: int) -> None:
     """Write the checksums of this rank's share of the files of ``folder``; all ranks call it."""
     sums = {str(path.relative_to(folder)): _sum(path) for path in _files(folder)[rank::world]}
-    text = json.dumps({"world": world, "sums": sums})
-    (folder / f"sums-{rank}.json").write_text(text)
+    text = json.dumps({"step": step, "world": world, "sums": sums})
+    (folder / _sums_of(rank)).write_text(text)
 
 
 def is_whole_folder(folder: Path) -> bool:
     """Whether every file is there as it was written, by every rank."""
     try:
-        world = json.loads((folder / "sums-0.json").read_text())["world"]
+        world = json.loads((folder / _sums_of(0)).read_text())["world"]
         for rank in range(world):
-            sums = json.loads((folder / f"sums-{rank}.json").read_text())["sums"]
+            sums = json.loads((folder / _sums_of(rank)).read_text())["sums"]
             if any(_sum(folder / name) != value for name, value in sums.items()):
                 return False
     except (OSError, ValueError, KeyError):
@@ -36,13 +43,14 @@ def is_whole_folder(folder: Path) -> bool:
 
 def checkpoint_step(path: Path) -> int:
     """The optimizer step of a checkpoint, file or folder."""
-    place = path / _META if path.is_dir() else path
-    return int(torch.load(place, map_location="meta", weights_only=True)["global_step"])
+    if path.is_dir():
+        return int(json.loads((path / _sums_of(0)).read_text())["step"])
+    return int(torch.load(path, map_location="meta", weights_only=True)["global_step"])
 
 
 def read_weights(path: Path, vlm: nn.Module) -> None:
     """The weights of a checkpoint, file or folder, into ``vlm``."""
-    if path.is_dir():
+    if kind_of(path) == "fsdp2":
         from torch.distributed.checkpoint.state_dict_loader import load
 
         state = {f"{PREFIX}{name}": value for name, value in vlm.state_dict().items()}
@@ -50,8 +58,13 @@ def read_weights(path: Path, vlm: nn.Module) -> None:
             warnings.filterwarnings("ignore", message=".*in a single process.*")  # as is meant
             load({"state_dict": state}, checkpoint_id=path, no_dist=True)
         return
-    whole: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    place, key = (path / _ENGINE, "module") if path.is_dir() else (path, "state_dict")
+    whole: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True)[key]
     vlm.load_state_dict({name.removeprefix(PREFIX): value for name, value in whole.items()})
+
+
+def _sums_of(rank: int) -> str:
+    return f"sums-{rank}.json"
 
 
 def _files(folder: Path) -> list[Path]:

@@ -7,9 +7,12 @@ from statistics import median
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import Tensor
 from torch.optim import Optimizer
 
 from hdvl.processor import Batch
+from hdvl.training.deepspeed import hidden_norm
 from hdvl.training.progress import gradient_norm
 from hdvl.watching.dump import finite, row_names, save_batches
 
@@ -25,7 +28,8 @@ class Guard(pl.Callback):
     """Stops a run whose loss or gradient is not finite; says, skips or stops at a spike.
 
     Either way the batches of the step lie in ``folder/bad_steps`` (see :mod:`hdvl.watching.dump`),
-    each rank's own, and their rows are named. The weights are still those of the step before.
+    each rank's own, and their rows are named. The weights are still those of the step before; but with
+    DeepSpeed, which hides gradients, one that is not finite is found after its step, before it is saved.
 
     A spike is a loss above the median of the last ``window`` losses by ``spike`` times their spread:
     1.4826 times the median absolute deviation, but at least a twentieth of the median. Spikes
@@ -62,6 +66,16 @@ class Guard(pl.Callback):
         self.losses: deque[float] = deque(maxlen=window)
         self.spikes = 0
         self._batches: list[Batch] = []
+        self._stepped: list[Batch] = []
+        self._step = 0
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """A step can only be left out where its gradients can be."""
+        if self.on_spike == "skip" and isinstance(trainer.strategy, DeepSpeedStrategy):
+            raise ValueError(
+                "callbacks.guard.on_spike must be continue or stop with trainer=deepspeed, which hides "
+                "the gradients that skip leaves out"
+            )
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int
@@ -72,6 +86,7 @@ class Guard(pl.Callback):
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
         """Every rank sees the same loss, so all decide alike."""
         batches, self._batches = self._batches, []
+        self._step, self._stepped = trainer.global_step + 1, batches
         loss = float(pl_module.step_loss)
         wrong = self._not_finite(trainer, pl_module, loss)
         if wrong:
@@ -94,6 +109,17 @@ class Guard(pl.Callback):
         if trainer.is_global_zero:
             done = "left out" if self.on_spike == "skip" else "made all the same"
             print(f"{text}; the step is {done}", flush=True)
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Gradients that could not be seen before the step."""
+        norm = hidden_norm(trainer)
+        if norm is None or finite(norm) or str(trainer.precision).startswith("16"):
+            return  # fp16: as in :meth:`_not_finite`
+        wrong = _wrong_norm(float(pl_module.step_loss), norm)
+        place = self._dump(trainer, pl_module, self._stepped, wrong)
+        raise BadStep(self._text(trainer, self._stepped, wrong, place))
 
     def limit(self) -> float | None:
         """The loss above which the next one is a spike; None while too few are known."""
@@ -118,14 +144,10 @@ class Guard(pl.Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return None  # fp16: the gradient scaler meets infinite gradients, and skips those steps
         norm = gradient_norm(pl_module)
-        return (
-            None
-            if finite(norm)
-            else f"the loss is {loss:.4g}, but the gradient's norm {float(norm)}"
-        )
+        return None if finite(norm) else _wrong_norm(loss, norm)
 
     def _dump(self, trainer: Any, pl_module: Any, batches: Sequence[Batch], reason: str) -> Path:
-        folder = self.folder / f"step-{trainer.global_step + 1:06d}-rank{trainer.global_rank}"
+        folder = self.folder / f"step-{self._step:06d}-rank{trainer.global_rank}"
         source = trainer.datamodule.conversations
         return save_batches(folder, batches, vlm=pl_module.vlm, source=source, reason=reason)
 
@@ -134,4 +156,8 @@ class Guard(pl.Callback):
         names = [name for batch in batches for name in row_names(batch, source)]
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         where = "" if place is None else f"; the batch is in {place}"
-        return f"step {trainer.global_step + 1}: {reason}; rows: {', '.join(names[:NAMED])}{more}{where}"
+        return f"step {self._step}: {reason}; rows: {', '.join(names[:NAMED])}{more}{where}"
+
+
+def _wrong_norm(loss: float, norm: Tensor) -> str:
+    return f"the loss is {loss:.4g}, but the gradient's norm {float(norm)}"

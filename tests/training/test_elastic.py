@@ -75,6 +75,7 @@ def test_ranks_and_strategies(whole: dict[str, Path], tmp_path: Path) -> None:
         ("killed", (alone, 9, tmp_path / "1-to-2", {**TWO, "trainer.strategy": "ddp"})),
         ("killed", (whole["packed"], 9, tmp_path / "packed", {**TWO, "trainer.strategy": "ddp"})),
         ("run", (mixed(tmp_path / "fsdp2", "trainer=fsdp2", again, *two),)),
+        ("run", (mixed(tmp_path / "bf16", "trainer=fsdp2", "trainer.precision=bf16-true", *two),)),
         ("killed", (tmp_path / "fsdp2", 5, tmp_path / "fsdp2-again", {})),
         ("killed_alone", (tmp_path / "fsdp2", 5, tmp_path / "shards-to-1", ONE)),
     ]
@@ -83,6 +84,7 @@ def test_ranks_and_strategies(whole: dict[str, Path], tmp_path: Path) -> None:
     run(killed(tmp_path / "ddp", 5, tmp_path / "2-to-1", back), Feeder())
     assert losses(tmp_path / "fsdp2-again") == losses(tmp_path / "fsdp2")
     assert (tmp_path / "fsdp2" / "checkpoints" / "last.ckpt").is_dir()
+    torch.testing.assert_close(losses(tmp_path / "bf16"), losses(alone), rtol=0, atol=0.02)
     for name in ("ddp", "1-to-2", "2-to-1", "fsdp2", "shards-to-1", "packed"):
         expected = whole["packed" if name == "packed" else "padded"]
         torch.testing.assert_close(losses(tmp_path / name), losses(expected), rtol=0, atol=1e-5)
@@ -93,7 +95,9 @@ def test_ranks_and_strategies(whole: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_shards_and_files_are_not_mixed_up(whole: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"trainer.strategy must shard .* if and only if"):
+    with pytest.raises(
+        ValueError, match=r"must be that of trainer=ddp, which wrote .* trainer=fsdp2"
+    ):
         run(killed(whole["padded"], 9, tmp_path / "run", SHARDS), Feeder())
 
 

@@ -42,6 +42,7 @@ def test_lines_and_logged_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     logged: list[tuple[int, dict[str, float]]] = []
     logger = SimpleNamespace(log_metrics=lambda numbers, step: logged.append((step, numbers)))
     trainer = SimpleNamespace(
+        strategy=object(),
         global_step=0,
         max_steps=4,
         is_global_zero=True,
@@ -80,6 +81,7 @@ def test_between_lines_time_must_pass(capsys: pytest.CaptureFixture[str]) -> Non
     progress = Progress(interval=1e9)
     progress._last_line = 1e12
     trainer = SimpleNamespace(
+        strategy=object(),
         global_step=0,
         max_steps=9,
         is_global_zero=True,

@@ -17,11 +17,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*intent is to save in a single 
 def write(folder: Path, model: nn.Module, *, world: int = 3) -> Path:
     state = {f"vlm.{name}": value for name, value in model.state_dict().items()}
     sharded.save({"state_dict": state}, checkpoint_id=folder, no_dist=True)
-    torch.save({"global_step": 7}, folder / "meta.pt")
-    ranks = [
-        threading.Thread(target=write_sums, args=(folder,), kwargs={"rank": r, "world": world})
-        for r in range(world)
-    ]
+    options = [{"step": 7, "rank": rank, "world": world} for rank in range(world)]
+    ranks = [threading.Thread(target=write_sums, args=(folder,), kwargs=own) for own in options]
     for rank in ranks:
         rank.start()
     for rank in ranks:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import nn
 
 from hdvl.model import VLM
@@ -32,7 +33,9 @@ class Steps:
             global_step=0,
             global_rank=0,
             is_global_zero=True,
+            precision="32-true",
             precision_plugin=SimpleNamespace(),
+            strategy=SimpleNamespace(),
             datamodule=SimpleNamespace(conversations=Colours()),
         )
 
@@ -75,6 +78,36 @@ def test_infinite_gradients_are_the_scalers_business_in_fp16(vlm: VLM, tmp_path:
     steps.trainer.precision_plugin.scaler = object()
     steps.make(1.0, math.inf)
     assert not (tmp_path / "bad_steps").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-mixed"])
+def test_gradients_that_deepspeed_hides(vlm: VLM, tmp_path: Path, precision: str) -> None:
+    """They are known after the step; one that fp16 cannot hold is DeepSpeed's own business."""
+    steps, norms = Steps(vlm, tmp_path), [1.0, math.inf]
+    engine = SimpleNamespace(get_global_grad_norm=lambda: norms.pop(0))
+    steps.trainer.strategy.deepspeed_engine = engine
+    steps.trainer.precision = precision
+    steps.make(1.0)
+    end = (steps.trainer, steps.module, None, steps.batch, 0)
+    steps.guard.on_train_batch_end(*end)
+    steps.make(1.0)
+    if precision == "16-mixed":
+        steps.guard.on_train_batch_end(*end)
+        return
+    with pytest.raises(
+        BadStep, match="step 2: the loss is 1, but the gradient's norm inf; rows: con"
+    ):
+        steps.guard.on_train_batch_end(*end)
+    assert (tmp_path / "bad_steps" / "step-000002-rank0" / "batch-0.safetensors").exists()
+
+
+def test_what_deepspeed_hides_cannot_be_left_out(vlm: VLM, tmp_path: Path) -> None:
+    steps = Steps(vlm, tmp_path, on_spike="skip")
+    steps.trainer.strategy = object.__new__(DeepSpeedStrategy)
+    with pytest.raises(
+        ValueError, match=r"on_spike must be continue or stop with trainer=deepspeed"
+    ):
+        steps.guard.on_fit_start(steps.trainer, steps.module)
 
 
 @pytest.mark.parametrize("on_spike", ["continue", "skip", "stop"])
