@@ -56,6 +56,17 @@ def from_plain(node: dict[str, Any]) -> Any:
     return OmegaConf.create(node)
 
 
+def given_values() -> dict[str, Any]:
+    """The ``key=value`` words of the command line of a running verb; none outside of one."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not HydraConfig.initialized():
+        return {}
+    words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    return {word.key_or_group: word.value() for word in words}
+
+
 @contextmanager
 def reasons(verb: str) -> Iterator[None]:
     """What inputs and parts say against each other ends ``verb``: exit code 1 with the reason alone."""

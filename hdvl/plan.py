@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, from_plain, reasons, to_plain
+from hdvl.config import CONF_DIR, from_plain, given_values, reasons, to_plain
 from hdvl.tables import table as table
 
 if TYPE_CHECKING:
@@ -195,7 +195,10 @@ def run(config: Any) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="plan")
 def main(config: Any) -> None:
     """Print the plan; exit code 1 with the reason if the parts do not fit."""
+    from hdvl.training.stages import check_effect
+
     with reasons("plan"):
+        check_effect(config, given_values())
         run(config)
 
 

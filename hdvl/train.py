@@ -5,7 +5,7 @@ from typing import Any
 
 import hydra
 
-from hdvl.config import CONF_DIR
+from hdvl.config import CONF_DIR, given_values
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -20,13 +20,16 @@ def main(config: Any) -> None:
     from hdvl.data.build import build_data
     from hdvl.training.ranks import leads, one_run_dir
     from hdvl.training.run import Stopped, resumed, run
+    from hdvl.training.stages import check_effect
 
+    given = given_values()
     if config.resume is None:
         plain: Any = OmegaConf.to_container(config, resolve=False)
         # ${now:} is a time: written down once
-        plain["run_dir"] = one_run_dir(str(config.run_dir), given_values())
+        plain["run_dir"] = one_run_dir(own_folder(config), given)
     else:
-        plain = resumed(config.resume, changed_values())
+        plain = resumed(config.resume, changed_values(given))
+    check_effect(plain, given)
     code = 0
     try:
         text = f"the model is in {run(plain, build_data)}"
@@ -38,21 +41,32 @@ def main(config: Any) -> None:
         sys.exit(code)
 
 
-def given_values() -> dict[str, Any]:
-    """The ``key=value`` words of the command line."""
+def own_folder(config: Any) -> str:
+    """The run folder; of a job of a sweep a folder in it."""
+    import torch
     from hydra.core.hydra_config import HydraConfig
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.types import RunMode
 
-    words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    return {word.key_or_group: word.value() for word in words}
+    from hdvl.training.ranks import launched
+
+    job = HydraConfig.get()
+    if job.mode != RunMode.MULTIRUN:
+        return str(config.run_dir)
+    alone = 1 if torch.cuda.device_count() > 1 else "auto"
+    if config.trainer.devices not in (1, alone) and not launched():
+        raise ValueError(
+            "trainer.devices must be 1 with --multirun, or each process of a job would sweep, got "
+            f"{config.trainer.devices}; start the jobs one by one, or by a launcher (torchrun, SLURM)"
+        )
+    return f"{config.run_dir}/{job.job.num}"
 
 
-def changed_values() -> dict[str, Any]:
-    """Those words but for ``resume``."""
+def changed_values(given: dict[str, Any]) -> dict[str, Any]:
+    """The words ``given`` but for ``resume``."""
     from hydra.core.hydra_config import HydraConfig
 
     groups = HydraConfig.get().runtime.choices
-    values = {name: value for name, value in given_values().items() if name != "resume"}
+    values = {name: value for name, value in given.items() if name != "resume"}
     for name in values:
         if name in groups or name == "run_dir":
             raise ValueError(

@@ -82,3 +82,16 @@ def test_ctrl_c_and_resume_give_the_same_losses(whole: Path, tmp_path: Path, roo
         assert losses(folder, stage) == losses(whole, stage)
     ours, theirs = (path / "model" / "model.safetensors" for path in (folder, whole))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_sweep_has_a_folder_a_job(tmp_path: Path, root: Path) -> None:
+    few = [f"stages.{number}.trainer.max_steps=2" for number in range(2)]
+    words = ("--multirun", "experiment=smoke", "seed=1,2", f"run_dir={tmp_path}", *few)
+    subprocess.run(command(*words), cwd=root, check=True, capture_output=True)
+    first, second = (losses(tmp_path / job, STAGES[0]) for job in ("0", "1"))
+    assert len(first) == len(second) == 2 and first != second
+    assert all(is_model_folder(tmp_path / job / "model") for job in ("0", "1"))
+    several = subprocess.run(
+        command(*words, "trainer.devices=2"), cwd=root, capture_output=True, text=True, check=False
+    )
+    assert "trainer.devices must be 1 with --multirun" in several.stderr

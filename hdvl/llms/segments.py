@@ -167,11 +167,7 @@ def segment_attention(
         assert max_length_q is not None and max_length_k is not None
         longest = max_length_q, max_length_k
         return all_at_once(query, key, value, scaling, ends, longest), None
-    if torch.compiler.is_compiling():
-        if dropout:
-            raise ValueError(
-                "compiled packed attention knows no dropout; compile the encoder alone"
-            )
+    if torch.compiler.is_compiling() and not dropout:
         return one_operator(query, key, value, *ends, scaling), None
     return one_by_one(query, key, value, dropout, scaling, ends), None
 

@@ -123,4 +123,4 @@ def _table(
         order = cell.argsort(stable=True)
         starts = torch.searchsorted(cell[order], torch.arange(width * height))
         ordered = weights.flatten()[order].float()
-    return order.to(device), starts.to(device), ordered.to(device)
+        return order.to(device), starts.to(device), ordered.to(device)

@@ -32,9 +32,10 @@ class Buffers:
             return last
         need = height * width * 3
         held = self._held.get(name)
-        if held is None or held.numel() < need:
-            held = torch.empty(need, dtype=torch.uint8)
-        picture = held[:need].view(1, height, width, 3).permute(0, 3, 1, 2)
+        with torch.inference_mode(False):  # or it could not be written to outside of one
+            if held is None or held.numel() < need:
+                held = torch.empty(need, dtype=torch.uint8)
+            picture = held[:need].view(1, height, width, 3).permute(0, 3, 1, 2)
         if need <= KEEP_BYTES:
             self._held[name], self._last[name] = held, picture
         return picture

@@ -7,6 +7,11 @@ RUN_DIR = "HDVL_RUN_DIR"
 _LAUNCHERS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
+def launched() -> bool:
+    """Whether a launcher, not Lightning, starts the processes."""
+    return any(name in os.environ for name in _LAUNCHERS)
+
+
 def leads() -> bool:
     """Whether this process writes what is written once: it has rank 0, or is alone."""
     for name in _LAUNCHERS:

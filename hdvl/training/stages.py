@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -44,6 +44,31 @@ def split_stages(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         stage["run_dir"] = f"{base['run_dir']}/{index + 1}-{names[index]}"
         stages.append(stage)
     return stages
+
+
+def check_effect(config: Mapping[str, Any], given: Iterable[str]) -> None:
+    """Refuse the dotted keys of ``given``, changes to ``config``, that each stage sets to something else.
+
+    Raises:
+        ValueError: there is such a key.
+    """
+    changes = config.get("stages") or ()
+    for path in given:
+        if changes and "." in path and all(_sets(change, path.split(".")) for change in changes):
+            raise ValueError(
+                f"{path} has no effect, every stage sets it; change stages.0.{path} and so on, or "
+                "train without stages (stages=null)"
+            )
+
+
+def _sets(change: Any, keys: Sequence[str]) -> bool:
+    for key in keys:
+        if not isinstance(change, Mapping):
+            return True  # a whole was put in its place
+        if key not in change:
+            return False
+        change = change[key]
+    return True
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any], where: str) -> dict[str, Any]:

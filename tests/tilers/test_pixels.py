@@ -3,6 +3,7 @@
 import io
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -183,9 +184,25 @@ def test_tiles_are_the_callers_own(resample: Any, noise: Any) -> None:
     assert torch.equal(first.pixels, kept)
 
 
-def test_threads_have_buffers_of_their_own(noise: Any) -> None:
-    from concurrent.futures import ThreadPoolExecutor
+@pytest.mark.parametrize("resample", ["pillow", "exact", "fast"])
+def test_inference_leaves_no_trace(resample: Any, noise: Any) -> None:
+    """Validation and training take turns in one thread, and share its buffers."""
+    tiler = DynamicRatio(tile_size=32, resample=resample)
+    pictures = [noise(123 + 40 * number, 77) for number in range(3)]
+    with ThreadPoolExecutor(1) as fresh:  # with buffers that nothing has used
+        found = fresh.submit(_in_and_out_of_inference, tiler, pictures).result()
+    for inside, outside in found:
+        assert torch.equal(inside, outside) and not outside.is_inference()
 
+
+def _in_and_out_of_inference(tiler: Any, pictures: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    with torch.inference_mode():
+        inside = [tiler(picture).pixels for picture in pictures]
+    outside = [tiler(picture).pixels for picture in reversed(pictures)]
+    return list(zip(inside, reversed(outside), strict=True))
+
+
+def test_threads_have_buffers_of_their_own(noise: Any) -> None:
     tiler = DynamicRatio(tile_size=32, resample="exact")
     pictures = [jpeg(noise(100 + 7 * index, 300 - 9 * index)) for index in range(24)]
     want = [tiler(picture).pixels for picture in pictures]

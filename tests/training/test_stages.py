@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hdvl.training.stages import merge, set_value, split_stages
+from hdvl.training.stages import check_effect, merge, set_value, split_stages
 
 BASE: dict[str, Any] = {
     "run_dir": "runs/x",
@@ -89,3 +89,16 @@ def test_set_value() -> None:
     for path in ("trainer.steps", "trane.max_steps", "trainer.max_steps.more"):
         with pytest.raises(ValueError, match=f"{path} is no key of the run's config"):
             set_value(config, path, 3)
+
+
+def test_a_change_that_every_stage_undoes_is_refused() -> None:
+    one = {"name": "a", "trainer": {"max_steps": 1}, "tuning": {"_target_": "x"}, "data": None}
+    two = {"name": "b", "trainer": {"max_steps": 2, "precision": "32-true"}}
+    config = {"stages": [one, two]}
+    check_effect(config, ["seed", "trainer", "trainer.precision", "tuning.llm", "data.batch_size"])
+    check_effect({"stages": None}, ["trainer.max_steps"])
+    check_effect({}, ["trainer.max_steps"])
+    with pytest.raises(ValueError, match=r"trainer\.max_steps has no effect, every stage sets it"):
+        check_effect(config, ["trainer.max_steps"])
+    with pytest.raises(ValueError, match=r"data\.batch_size has no effect"):
+        check_effect({"stages": [one]}, ["data.batch_size"])
