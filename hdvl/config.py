@@ -60,10 +60,13 @@ def given_values() -> dict[str, Any]:
     """The ``key=value`` words of the command line of a running verb; none outside of one."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
 
     if not HydraConfig.initialized():
         return {}
-    words = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    # As they were written: a word may hold an interpolation.
+    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    words = OverridesParser.create().parse_overrides(given)
     return {word.key_or_group: word.value() for word in words}
 
 

@@ -21,6 +21,7 @@ from hdvl.loss import (
 from hdvl.model import VLM
 from hdvl.processor import Batch
 from hdvl.training.groups import build_optimizer, parameter_groups
+from hdvl.training.precision import put_back, unstored
 from hdvl.training.schedule import build_scheduler
 from hdvl.training.sharding import gather, shard
 from hdvl.training.step_loss import StepLoss, batch_loss
@@ -68,6 +69,7 @@ class VLMModule(pl.LightningModule):
         self._sums: StepLoss | None = None
         self._last_batch = False
         self._whole: list[VLM] | None = None  # in a list, which makes it no submodule
+        self._unstored: dict[str, Tensor] = {}
 
     def configure_model(self) -> None:
         """Share the model out over the ranks where the strategy asks for it (``trainer=fsdp2``)."""
@@ -77,6 +79,11 @@ class VLMModule(pl.LightningModule):
         if self.device_mesh is not None and self._whole is None:
             self._whole = [self.vlm]
             self.vlm = shard(self.vlm, self.device_mesh["data_parallel"])
+        self._unstored = unstored(self.vlm)
+
+    def on_fit_start(self) -> None:
+        """By now the model has the precision of its weights."""
+        put_back(self.vlm, self._unstored)
 
     def finish(self) -> None:
         """After the training: the model that was given holds all weights again, on every rank."""

@@ -27,6 +27,7 @@ from hdvl.model import VLM
 from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
 from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
+from hdvl.training.precision import leave_numbers
 from hdvl.training.ranks import leads
 from hdvl.training.shards import checkpoint_step, kind_of, read_weights
 from hdvl.training.stages import set_value, split_stages
@@ -105,8 +106,7 @@ def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
     with warnings.catch_warnings():
         _ignore_advice()
         trainer: pl.Trainer = build(config.trainer, **options)
-        # There is no floating-point number in a batch, and Lightning would not look into ours.
-        vars(trainer.precision_plugin)["convert_input"] = lambda batch: batch
+        leave_numbers(trainer)
         _check_checkpoint(checkpoint, trainer)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if saver is not None and saver.interrupted:

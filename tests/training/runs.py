@@ -20,6 +20,7 @@ from hdvl.model import VLM
 from hdvl.processor import Processor
 from hdvl.protocols import Message
 from hdvl.training.metrics import read_metrics
+from hdvl.training.precision import unstored
 from hdvl.training.run import resumed, run
 
 SMALL = [
@@ -104,6 +105,16 @@ class Snapshots(pl.Callback):
             self.number += 1
 
 
+class Precise(pl.Callback):
+    """Each step finds what no state dict holds in float32, and makes new numbers in float32."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        found = unstored(pl_module.vlm)
+        assert found and {buffer.dtype for buffer in found.values()} == {torch.float32}
+        with trainer.precision_plugin.train_step_context():
+            assert torch.zeros(()).dtype == torch.float32
+
+
 def config(folder: Path, *overrides: str) -> dict[str, Any]:
     """:data:`SMALL` with changes."""
     composed = compose(*SMALL, f"run_dir={folder}", *overrides)
@@ -117,6 +128,7 @@ def mixed(folder: Path, *overrides: str) -> dict[str, Any]:
     to = f"{folder}-killed-before"
     target = f"{__name__}.Snapshots"
     plain["callbacks"]["snapshots"] = {"_target_": target, "folder": "${run_dir}", "to": to}
+    plain["callbacks"]["precise"] = {"_target_": f"{__name__}.Precise"}
     return plain
 
 

@@ -94,9 +94,15 @@ def test_one_rank(tmp_path: Path) -> None:
 
 def test_two_ranks(tmp_path: Path) -> None:
     run(mixed(tmp_path / "alone"), Feeder())
-    jobs = [("run", (mixed(tmp_path / "run", *ZERO, "trainer.devices=2"),))]
+    two = [*ZERO, "trainer.devices=2"]
+    jobs = [
+        ("run", (mixed(tmp_path / "run", *two),)),
+        ("run", (mixed(tmp_path / "bf16", *two, "trainer.precision=bf16-true"),)),
+    ]
     torch.multiprocessing.spawn(two_ranks, args=(free_ports(2), jobs), nprocs=2)
     check_equal(tmp_path / "run", tmp_path / "alone")
+    alone = losses(tmp_path / "alone")
+    torch.testing.assert_close(losses(tmp_path / "bf16"), alone, rtol=0, atol=0.02)
 
 
 def check_equal(ours: Path, theirs: Path) -> None:

@@ -143,7 +143,9 @@ def test_wrong_resumptions_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_precisions(whole: Path, tmp_path: Path, precision: str) -> None:
     """The losses are those of float32, and the model is saved and read in what it was trained in."""
-    run(config(tmp_path / "run", f"trainer.precision={precision}"), Feeder())
+    plain = config(tmp_path / "run", f"trainer.precision={precision}")
+    plain["callbacks"]["precise"] = {"_target_": "tests.training.runs.Precise"}
+    run(plain, Feeder())
     torch.testing.assert_close(losses(tmp_path / "run"), losses(whole), rtol=0, atol=0.02)
     kept = {"bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
     model = load_folder(tmp_path / "run" / "model")
