@@ -101,10 +101,11 @@ def pipeline_of(cfg: Any, overrides: Sequence[str]) -> "Pipeline":
 
     from hdvl.inference import Pipeline
     from hdvl.inference.load import as_dtype
+    from hdvl.precision import converted
 
     print(RANDOM, file=sys.stderr)
     torch.manual_seed(cfg.seed)
-    vlm = build(cfg.model).to(device=cfg.device, dtype=as_dtype(cfg.dtype))
+    vlm = converted(build(cfg.model), dtype=as_dtype(cfg.dtype), device=cfg.device)
     return Pipeline(model=vlm, max_length=cfg.max_length)
 
 

@@ -18,7 +18,14 @@ PACKAGE = ROOT / "hdvl"
 LAYERS = [
     {"geometry", "config"},  # geometry: the part of the protocols that needs no torch
     {"protocols"},
-    {"images", "loss", "positions", "probe", "tables"},  # helpers of the parts and of the model
+    {
+        "images",
+        "loss",
+        "positions",
+        "precision",
+        "probe",
+        "tables",
+    },  # helpers of the parts and of the model
     {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
     {"model"},
     {"processor"},

@@ -10,6 +10,7 @@ from hdvl.checkpoints import is_model_folder, load_folder
 from hdvl.checkpoints.importers import detect, load_published
 from hdvl.inference.pipeline import Pipeline
 from hdvl.model import VLM
+from hdvl.precision import converted
 
 SHIPPED = "hdvl/"
 """Names that begin so mean the models inside this package."""
@@ -44,9 +45,7 @@ def load(
     """
     wanted = as_dtype(dtype)
     vlm = _read(source if isinstance(source, Mapping) else find_folder(source), overrides, wanted)
-    if device is not None or wanted is not None:
-        vlm = vlm.to(device=device, dtype=wanted)
-    return Pipeline(model=vlm, max_length=max_length)
+    return Pipeline(model=converted(vlm, dtype=wanted, device=device), max_length=max_length)
 
 
 def _read(

@@ -19,9 +19,9 @@ from hdvl.loss import (
     check_first_token_weight,
 )
 from hdvl.model import VLM
+from hdvl.precision import put_back, unstored
 from hdvl.processor import Batch
 from hdvl.training.groups import build_optimizer, parameter_groups
-from hdvl.training.precision import put_back, unstored
 from hdvl.training.schedule import build_scheduler
 from hdvl.training.sharding import gather, shard
 from hdvl.training.step_loss import StepLoss, batch_loss

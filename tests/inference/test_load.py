@@ -7,6 +7,7 @@ import torch
 
 import hdvl
 from hdvl.inference.load import ASSETS, find_folder, load
+from hdvl.precision import unstored
 
 
 def test_a_folder_with_overrides(tiny_folder: Path) -> None:
@@ -21,6 +22,14 @@ def test_device_and_dtype(tiny_folder: Path) -> None:
     assert pipe.chat("What?", max_new_tokens=2).numbers.new_tokens <= 2
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16 or null"):
         load(tiny_folder, dtype="int7")
+
+
+def test_angles_of_a_loaded_model_are_those_of_float32(tiny_folder: Path) -> None:
+    exact = unstored(load(tiny_folder).model)
+    rounded = unstored(load(tiny_folder, dtype="bfloat16").model)
+    assert exact.keys() == rounded.keys() and exact
+    for name, value in exact.items():
+        assert torch.equal(rounded[name], value), name
 
 
 def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

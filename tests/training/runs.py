@@ -17,10 +17,10 @@ from hdvl.config import compose
 from hdvl.data.module import ChatData
 from hdvl.data.packing import Budget
 from hdvl.model import VLM
+from hdvl.precision import unstored
 from hdvl.processor import Processor
 from hdvl.protocols import Message
 from hdvl.training.metrics import read_metrics
-from hdvl.training.precision import unstored
 from hdvl.training.run import resumed, run
 
 SMALL = [
