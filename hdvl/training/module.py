@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from hdvl.loss import (
     IGNORED,
@@ -22,7 +23,7 @@ from hdvl.model import VLM
 from hdvl.precision import put_back, unstored
 from hdvl.processor import Batch
 from hdvl.training.groups import build_optimizer, parameter_groups
-from hdvl.training.schedule import build_scheduler
+from hdvl.training.schedule import build_scheduler, follow, present_options
 from hdvl.training.sharding import gather, shard
 from hdvl.training.step_loss import StepLoss, batch_loss
 from hdvl.training.tuning import set_modes
@@ -70,6 +71,7 @@ class VLMModule(pl.LightningModule):
         self._last_batch = False
         self._whole: list[VLM] | None = None  # in a list, which makes it no submodule
         self._unstored: dict[str, Tensor] = {}
+        self._options: list[dict[str, Any]] = []
 
     def configure_model(self) -> None:
         """Share the model out over the ranks where the strategy asks for it (``trainer=fsdp2``)."""
@@ -98,8 +100,11 @@ class VLMModule(pl.LightningModule):
         return self
 
     def on_train_start(self) -> None:
-        """The sums of each step go over the ranks of this trainer."""
+        """The sums of each step go over the ranks of this trainer; rates are those of its config."""
         trainer = self.trainer
+        for setting in trainer.lr_scheduler_configs:
+            assert isinstance(setting.scheduler, LambdaLR)
+            follow(setting.scheduler, self._options)
         self._sums = StepLoss(
             reduce=partial(trainer.strategy.reduce, reduce_op="sum"),
             world=trainer.world_size,
@@ -163,6 +168,7 @@ class VLMModule(pl.LightningModule):
             total_steps=int(self.trainer.estimated_stepping_batches),
             shape=config["shape"],
         )
+        self._options = present_options(optimizer)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

@@ -79,3 +79,23 @@ def build_scheduler(optimizer: Optimizer, *, total_steps: int, shape: str = "cos
         optimizer,
         [factor(group["warmup_steps"], group["floor"]) for group in optimizer.param_groups],
     )
+
+
+def present_options(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """What each group was given, but for its parameters."""
+    return [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in optimizer.param_groups
+    ]
+
+
+def follow(scheduler: LambdaLR, options: Sequence[Mapping[str, Any]]) -> None:
+    """Let ``scheduler`` and its optimizer, read from a checkpoint, go by ``options``.
+
+    The checkpoint brings back rates, decay and the like of the run as it was, which may have been given
+    others since; what was computed (moments, the step) stays.
+    """
+    scheduler.base_lrs = [own["initial_lr"] for own in options]
+    groups = zip(scheduler.optimizer.param_groups, options, scheduler.lr_lambdas, strict=True)
+    for group, own, factor in groups:
+        group.update(own, lr=own["initial_lr"] * factor(scheduler.last_epoch))

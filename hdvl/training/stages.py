@@ -56,8 +56,8 @@ def check_effect(config: Mapping[str, Any], given: Iterable[str]) -> None:
     for path in given:
         if changes and "." in path and all(_sets(change, path.split(".")) for change in changes):
             raise ValueError(
-                f"{path} has no effect, every stage sets it; change stages.0.{path} and so on, or "
-                "train without stages (stages=null)"
+                f"{path} has no effect, every stage sets it; change stages.0.{path} and so on "
+                f"(+stages.0.{path} with resume), or train without stages (stages=null)"
             )
 
 
@@ -91,14 +91,26 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any], where: str) -> dic
 
 
 def set_value(config: dict[str, Any], path: str, value: Any) -> None:
-    """Change the value at a dotted ``path``, in place; ValueError if there is none."""
+    """Change the value at a dotted ``path``, in place; ValueError if there is none.
+
+    ``stages.1.trainer.max_steps`` is a path too, whether or not that stage changed it before: what a
+    stage may change is looked at by :func:`split_stages`.
+    """
     *parents, last = path.split(".")
     node: Any = config
-    for key in parents:
-        node = node.get(key) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or (last not in node and last not in _arguments(node)):
+    for depth, key in enumerate(parents):
+        if isinstance(node, list):
+            node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
+        elif isinstance(node, dict):
+            node = node.setdefault(key, {}) if depth > 1 and _in_stage(parents) else node.get(key)
+    known = isinstance(node, dict) and (last in node or last in _arguments(node))
+    if not known and not (isinstance(node, dict) and _in_stage(parents)):
         raise ValueError(f"{path} is no key of the run's config")
     node[last] = value
+
+
+def _in_stage(parents: Sequence[str]) -> bool:
+    return len(parents) > 1 and parents[0] == "stages"
 
 
 def _replaces(value: Mapping[str, Any], old: Mapping[str, Any]) -> bool:

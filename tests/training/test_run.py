@@ -1,6 +1,7 @@
 """Whole runs with parts of a few thousand parameters: stages, resumption, Ctrl-C, what is written."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,30 @@ def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
     run(resumed(tmp_path / "run", {"trainer.max_steps": 7}), Feeder())
     values = read_metrics(tmp_path / "run" / "metrics.csv", "train/loss")
     assert list(values) == list(range(7))
+
+
+@pytest.mark.slow
+def test_a_longer_run_goes_by_its_own_schedule(tmp_path: Path) -> None:
+    """From the first step on, and with the rate that it is given."""
+    twice = ["optimizer.common.lr=4e-4", "optimizer.common.weight_decay=0.3"]
+    for name, steps, changes in (("short", 5, []), ("long", 7, []), ("twice", 7, twice)):
+        plain = config(tmp_path / name, f"trainer.max_steps={steps}", *changes)
+        plain["stages"] = None
+        run(plain, Feeder())
+    rates = {
+        name: read_metrics(tmp_path / name / "metrics.csv", "lr/llm") for name in ("long", "twice")
+    }
+    for name, lr in (("long", 2e-4), ("twice", 4e-4)):
+        again = tmp_path / f"again-{name}"
+        shutil.copytree(tmp_path / "short", again)
+        decay = 0.05 if name == "long" else 0.3
+        changes = {"optimizer.common.lr": lr, "optimizer.common.weight_decay": decay}
+        run(resumed(again, {"trainer.max_steps": 7, **changes}), Feeder())
+        found = read_metrics(again / "metrics.csv", "lr/llm")
+        assert [found[step] for step in (5, 6)] == [rates[name][step] for step in (5, 6)]
+        state = torch.load(again / "checkpoints" / "last.ckpt", weights_only=True)
+        decays = {group["weight_decay"] for group in state["optimizer_states"][0]["param_groups"]}
+        assert decays == {0.0, decay}
 
 
 def test_a_second_run_does_not_overwrite_the_first(tmp_path: Path) -> None:

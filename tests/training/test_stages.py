@@ -102,3 +102,16 @@ def test_a_change_that_every_stage_undoes_is_refused() -> None:
         check_effect(config, ["trainer.max_steps"])
     with pytest.raises(ValueError, match=r"data\.batch_size has no effect"):
         check_effect({"stages": [one]}, ["data.batch_size"])
+
+
+def test_a_stage_is_changed_by_its_number() -> None:
+    config: dict[str, Any] = BASE | {"stages": [{"name": "a"}, {"name": "b", "trainer": {}}]}
+    set_value(config, "stages.0.optimizer.common.lr", 2.0)
+    set_value(config, "stages.1.trainer.max_steps", 7)
+    first, second = split_stages(config)
+    assert first["optimizer"]["common"]["lr"] == 2.0 and second["trainer"]["max_steps"] == 7
+    for wrong in ("stages.2.trainer.max_steps", "stages.b.data", "stages.0", "stages.2.name"):
+        with pytest.raises(ValueError, match=f"{wrong} is no key of the run's config"):
+            set_value(config, wrong, 1)
+    with pytest.raises(ValueError, match=r"stages\.1\.data is no key"):
+        set_value(BASE | {"stages": None}, "stages.1.data", 1)
