@@ -1,7 +1,8 @@
-"""Weights in another precision, while buffers that no state dict holds (rotary frequencies) stay exact.
+"""Weights in another precision, while the frequencies of rotary positions stay exact.
 
-Rounded to the eight bits of bf16 such frequencies turn far positions by whole radians; transformers'
-``from_pretrained`` keeps them in float32, a cast of the whole module does not.
+Rounded to the eight bits of bf16 they turn far positions by whole radians; transformers'
+``from_pretrained`` keeps them in float32, a cast of the whole module does not. Other buffers are
+cast: biases, masks and tables meet activations, and must have their type.
 """
 
 from collections.abc import Mapping
@@ -11,25 +12,25 @@ import torch
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
+_FREQUENCIES = "inv_freq"  # original_inv_freq, sliding_attention_inv_freq, ...
 
 
 def converted(module: Module, *, dtype: torch.dtype | None = None, device: Any = None) -> Module:
     """``module`` itself, its weights in ``dtype`` and all of it on ``device``; None leaves either."""
     if device is None and dtype is None:
         return module
-    kept = unstored(module)
+    kept = frequencies(module)
     module.to(device=device, dtype=dtype)
     put_back(module, kept)
     return module
 
 
-def unstored(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the floating-point buffers that no state dict of ``module`` holds."""
-    stored = module.state_dict().keys()
+def frequencies(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of the rotary frequencies in ``module``, by the name that transformers gives them."""
     return {
         name: buffer.clone()
         for name, buffer in module.named_buffers()
-        if name not in stored and buffer.is_floating_point()
+        if name.rpartition(".")[2].endswith(_FREQUENCIES)
     }
 
 

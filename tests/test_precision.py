@@ -1,9 +1,11 @@
 """Models in bf16 whose positions are as exact as those in float32."""
 
+import pytest
 import torch
 from torch import nn
 
-from hdvl.precision import converted, unstored
+from hdvl.encoders import TimmEncoder
+from hdvl.precision import converted, frequencies
 from tests.tiny_model import tiny_vlm
 
 
@@ -12,22 +14,21 @@ class Rotary(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(2))
         self.register_buffer("table", torch.rand(2))
-        self.register_buffer("frequencies", torch.rand(2), persistent=False)
+        self.register_buffer("inv_freq", torch.rand(2), persistent=False)
+        self.register_buffer("mask", torch.rand(2), persistent=False)
         self.register_buffer("order", torch.arange(2), persistent=False)
 
 
-def test_what_is_stored_is_converted_and_the_rest_kept() -> None:
+def test_frequencies_are_kept_and_all_else_is_converted() -> None:
     module = nn.Sequential(Rotary(), nn.Linear(2, 2))
-    exact = module[0].frequencies.clone()
-    assert set(unstored(module)) == {"0.frequencies"}
+    exact = module[0].inv_freq.clone()
+    assert set(frequencies(module)) == {"0.inv_freq"}
     assert converted(module, dtype=torch.bfloat16) is module
     assert {p.dtype for p in module.parameters()} == {module[0].table.dtype} == {torch.bfloat16}
-    assert torch.equal(module[0].frequencies, exact) and "0.frequencies" in dict(
-        module.named_buffers()
-    )
-    assert module[0].order.dtype == torch.long
-    assert converted(module) is module and module[0].frequencies.dtype == torch.float32
-    assert converted(module, device="meta")[0].frequencies.is_meta
+    assert torch.equal(module[0].inv_freq, exact) and "0.inv_freq" in dict(module.named_buffers())
+    assert module[0].order.dtype == torch.long and module[0].mask.dtype == torch.bfloat16
+    assert converted(module) is module and module[0].inv_freq.dtype == torch.float32
+    assert converted(module, device="meta")[0].inv_freq.is_meta
 
 
 def test_far_positions_are_closer_to_float32() -> None:
@@ -41,3 +42,20 @@ def test_far_positions_are_closer_to_float32() -> None:
             (llm(embeddings.bfloat16())[:, -500:].float() - exact).norm() for llm in (kept, cast)
         )
     assert near < 0.8 * far
+
+
+@pytest.mark.filterwarnings("ignore:.*searchsorted.*")  # timm's, of tables at another size
+@pytest.mark.parametrize(
+    "name", ["eva02_tiny_patch14_224", "vit_relpos_small_patch16_224", "beit_base_patch16_224"]
+)
+def test_encoders_with_tables_of_their_own(name: str) -> None:
+    """Biases and coordinates that no state dict holds are added to activations."""
+    size = 56 if "14" in name else 64
+    config = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+    encoder = TimmEncoder.from_pretrained(name=name, weights=None, tile_size=size, config=config)
+    pixels = torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        exact = encoder.eval()(pixels)
+        rounded = converted(encoder, dtype=torch.bfloat16)(pixels)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).norm() < 0.02 * exact.norm()

@@ -20,7 +20,7 @@ from hdvl.loss import (
     check_first_token_weight,
 )
 from hdvl.model import VLM
-from hdvl.precision import put_back, unstored
+from hdvl.precision import frequencies, put_back
 from hdvl.processor import Batch
 from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.schedule import build_scheduler, follow, present_options
@@ -70,7 +70,7 @@ class VLMModule(pl.LightningModule):
         self._sums: StepLoss | None = None
         self._last_batch = False
         self._whole: list[VLM] | None = None  # in a list, which makes it no submodule
-        self._unstored: dict[str, Tensor] = {}
+        self._frequencies: dict[str, Tensor] = {}
         self._options: list[dict[str, Any]] = []
 
     def configure_model(self) -> None:
@@ -81,11 +81,11 @@ class VLMModule(pl.LightningModule):
         if self.device_mesh is not None and self._whole is None:
             self._whole = [self.vlm]
             self.vlm = shard(self.vlm, self.device_mesh["data_parallel"])
-        self._unstored = unstored(self.vlm)
+        self._frequencies = frequencies(self.vlm)
 
     def on_fit_start(self) -> None:
         """By now the model has the precision of its weights."""
-        put_back(self.vlm, self._unstored)
+        put_back(self.vlm, self._frequencies)
 
     def finish(self) -> None:
         """After the training: the model that was given holds all weights again, on every rank."""

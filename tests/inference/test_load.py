@@ -7,7 +7,7 @@ import torch
 
 import hdvl
 from hdvl.inference.load import ASSETS, find_folder, load
-from hdvl.precision import unstored
+from hdvl.precision import frequencies
 
 
 def test_a_folder_with_overrides(tiny_folder: Path) -> None:
@@ -25,8 +25,8 @@ def test_device_and_dtype(tiny_folder: Path) -> None:
 
 
 def test_angles_of_a_loaded_model_are_those_of_float32(tiny_folder: Path) -> None:
-    exact = unstored(load(tiny_folder).model)
-    rounded = unstored(load(tiny_folder, dtype="bfloat16").model)
+    exact = frequencies(load(tiny_folder).model)
+    rounded = frequencies(load(tiny_folder, dtype="bfloat16").model)
     assert exact.keys() == rounded.keys() and exact
     for name, value in exact.items():
         assert torch.equal(rounded[name], value), name

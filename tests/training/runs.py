@@ -17,7 +17,7 @@ from hdvl.config import compose
 from hdvl.data.module import ChatData
 from hdvl.data.packing import Budget
 from hdvl.model import VLM
-from hdvl.precision import unstored
+from hdvl.precision import frequencies
 from hdvl.processor import Processor
 from hdvl.protocols import Message
 from hdvl.training.metrics import read_metrics
@@ -106,10 +106,10 @@ class Snapshots(pl.Callback):
 
 
 class Precise(pl.Callback):
-    """Each step finds what no state dict holds in float32, and makes new numbers in float32."""
+    """Each step finds rotary frequencies in float32, and makes new numbers in float32."""
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        found = unstored(pl_module.vlm)
+        found = frequencies(pl_module.vlm)
         assert found and {buffer.dtype for buffer in found.values()} == {torch.float32}
         with trainer.precision_plugin.train_step_context():
             assert torch.zeros(()).dtype == torch.float32
