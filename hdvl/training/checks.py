@@ -1,4 +1,4 @@
-"""Numbers of a stage that training would refuse later: looked at before anything is built."""
+"""Numbers of a stage that would be refused later, or never end: looked at before anything is built."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def precision_of(trainer: Any) -> str:
 
 
 def check_stage(stage: Any, *, gpus: int = 1) -> None:
-    """The numbers of the plain config ``stage`` that no other check of a plan looks at.
+    """The numbers of the plain config ``stage`` that no other check of a plan or a run looks at.
 
     Raises:
         ValueError: one is out of range; the message names its key.
@@ -31,6 +31,11 @@ def check_stage(stage: Any, *, gpus: int = 1) -> None:
     for name in ("max_steps", "accumulate_grad_batches"):
         if int(trainer[name]) < 1:
             raise ValueError(f"trainer.{name} must be at least 1, got {trainer[name]}")
+    if trainer.get("max_epochs", -1) != -1:
+        raise ValueError(
+            f"trainer.max_epochs must be -1, got {trainer['max_epochs']}: the data go on from epoch to "
+            "epoch, a run ends after trainer.max_steps; hdvl plan says how many samples a step takes"
+        )
     if trainer["gradient_clip_val"] is not None and trainer["gradient_clip_val"] < 0:
         raise ValueError(
             f"trainer.gradient_clip_val must be at least 0, got {trainer['gradient_clip_val']}"

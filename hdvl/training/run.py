@@ -25,6 +25,7 @@ from hdvl.checkpoints import load_folder, save_folder
 from hdvl.config import build, from_plain, to_plain
 from hdvl.model import VLM
 from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
+from hdvl.training.checks import check_stage
 from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
 from hdvl.training.precision import leave_numbers
@@ -55,6 +56,8 @@ def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     folder = Path(config["run_dir"])
     stages = [from_plain(stage) for stage in split_stages(config)]  # wrong stages show here
+    for stage in stages:
+        check_stage(to_plain(stage))
     whole = from_plain({key: value for key, value in config.items() if key != "stages"})
     _write_config(config, folder)
     pl.seed_everything(whole.seed, verbose=False)

@@ -150,6 +150,14 @@ def test_a_longer_run_goes_by_its_own_schedule(tmp_path: Path) -> None:
         assert decays == {0.0, decay}
 
 
+@pytest.mark.parametrize("wrong", ["trainer.max_steps=-1", "trainer.max_epochs=2"])
+def test_a_run_without_an_end_is_refused(tmp_path: Path, wrong: str) -> None:
+    key, value = wrong.split("=")
+    with pytest.raises(ValueError, match=rf"{key} must be .* got {value}"):
+        run(config(tmp_path / "run", wrong), Feeder())
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_run_does_not_overwrite_the_first(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text("seed: 0\n")
     with pytest.raises(ValueError, match=r"run_dir must be a new folder, .* holds a run; go on"):
