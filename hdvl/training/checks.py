@@ -34,7 +34,7 @@ def check_stage(stage: Any, *, gpus: int = 1) -> None:
     if trainer.get("max_epochs", -1) != -1:
         raise ValueError(
             f"trainer.max_epochs must be -1, got {trainer['max_epochs']}: the data go on from epoch to "
-            "epoch, a run ends after trainer.max_steps; hdvl plan says how many samples a step takes"
+            "epoch, a run ends after trainer.max_steps; hdvl plan prints the steps of an epoch"
         )
     if trainer["gradient_clip_val"] is not None and trainer["gradient_clip_val"] < 0:
         raise ValueError(
