@@ -87,7 +87,11 @@ def test_ctrl_c_and_resume_give_the_same_losses(whole: Path, tmp_path: Path, roo
 def test_a_sweep_has_a_folder_a_job(tmp_path: Path, root: Path) -> None:
     few = [f"stages.{number}.trainer.max_steps=2" for number in range(2)]
     words = ("--multirun", "experiment=smoke", "seed=1,2", f"run_dir={tmp_path}", *few)
+    # A word may refer to another key; validation comes between the steps, in weights of bf16.
+    words += ("data.validation=${data.train}", "trainer.precision=bf16-true", "data.num_workers=0")
+    words += ("trainer.val_check_interval=1", "trainer.limit_val_batches=1")
     subprocess.run(command(*words), cwd=root, check=True, capture_output=True)
+    assert read_metrics(tmp_path / "0" / STAGES[1] / "metrics.csv", "validation/loss")
     first, second = (losses(tmp_path / job, STAGES[0]) for job in ("0", "1"))
     assert len(first) == len(second) == 2 and first != second
     assert all(is_model_folder(tmp_path / job / "model") for job in ("0", "1"))
