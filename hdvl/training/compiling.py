@@ -33,8 +33,8 @@ def bucket(size: int, buckets: Sequence[int]) -> int:
 class Compile(pl.Callback):
     """Compiles ``parts`` (encoder, llm), each for the shapes of its buckets, one compilation a bucket.
 
-    ``graphs`` counts what was compiled for (part, shape, training, gradients); ``again`` what was
-    compiled for one of these that had been compiled before, which is said as it happens. Padding
+    ``graphs`` counts what was compiled for (part, shape, training or kind of rows, gradients); ``again``
+    what was compiled for one of these that had been compiled before, which is said as it happens. Padding
     stands behind what is real and is cut off: the numbers are the same within rounding. Where the
     weights are shared out over ranks, each block is compiled by itself: they are gathered between.
     """
@@ -112,9 +112,6 @@ class Compile(pl.Callback):
         compiled: Callable[..., Any] = torch.compile(forward, backend=backend, dynamic=False)
         return compiled
 
-    def _enter(self, part: str, shape: tuple[int, ...], module: nn.Module) -> None:
-        self._now = (part, shape, module.training, torch.is_grad_enabled())
-
     def _tiled(self, encoder: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         norms = [child for child in encoder.modules() if isinstance(child, _BatchNorm)]
 
@@ -126,7 +123,7 @@ class Compile(pl.Callback):
                 )
             count = pixels.shape[0]
             wanted = bucket(count, self.tiles)
-            self._enter("encoder", (wanted,), encoder)
+            self._now = ("encoder", (wanted,), encoder.training, torch.is_grad_enabled())
             padding = (0, 0) * (pixels.ndim - 1) + (0, wanted - count)
             padded = functional.pad(pixels, padding).contiguous(memory_format=torch.channels_last)
             features = forward(padded)[:count]

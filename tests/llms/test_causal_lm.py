@@ -12,22 +12,13 @@ from omegaconf import OmegaConf
 from torch.nn import functional
 
 from hdvl.config import CONF_DIR, build
-from hdvl.llms import CausalLM, build_tokenizer, save_tokenizer
+from hdvl.llms import CausalLM, save_tokenizer
 from hdvl.protocols import LLM
-
-SHAPE = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 512,
-}
+from tests.llms import tiny_llm
 
 
 def make(model_type: str = "qwen2", **numbers: Any) -> CausalLM:
-    config = {"model_type": model_type, **SHAPE, **numbers}
-    return CausalLM.from_config(config=config, tokenizer=build_tokenizer()).eval()
+    return tiny_llm.make(model_type, tokenizer_size=512, **numbers).eval()
 
 
 @pytest.fixture(params=["qwen2", "llama"])

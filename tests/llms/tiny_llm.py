@@ -5,7 +5,7 @@ from typing import Any
 from hdvl.llms import CausalLM, build_tokenizer
 
 
-def make(model_type: str = "qwen2", **numbers: Any) -> CausalLM:
+def make(model_type: str = "qwen2", *, tokenizer_size: int = 300, **numbers: Any) -> CausalLM:
     config = {
         "model_type": model_type,
         "hidden_size": 32,
@@ -16,4 +16,4 @@ def make(model_type: str = "qwen2", **numbers: Any) -> CausalLM:
         "max_position_embeddings": 512,
         **numbers,
     }
-    return CausalLM.from_config(config=config, tokenizer=build_tokenizer(vocab_size=300))
+    return CausalLM.from_config(config=config, tokenizer=build_tokenizer(vocab_size=tokenizer_size))
