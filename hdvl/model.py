@@ -1,8 +1,7 @@
 """The model: holds the parts, and lets them speak in turn."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from hdvl.protocols import (
     Bridge,
     BridgeFactory,
     Encoder,
+    FeatureCache,
     FeatureMap,
     Merger,
     MergerFactory,
@@ -28,19 +28,6 @@ from hdvl.protocols import (
     Tiler,
     VLMOutput,
 )
-
-Encode = Callable[[Tensor], Tensor]
-Recall = Callable[[Tensor, Sequence[int], Encode], Tensor]
-"""From pixels t c h w and the tiles of each picture to features t n d, with what encodes the rest."""
-
-
-def encode_each(
-    encode: Encode, pictures: Sequence[UInt8[Tensor, "_t c h w"]]
-) -> list[Float[Tensor, "_t n d"]]:
-    """The features of each picture, from one call; no call without pictures."""
-    if not pictures:
-        return []
-    return list(torch.split(encode(torch.cat(list(pictures))), [len(tiles) for tiles in pictures]))
 
 
 class VLM(nn.Module):
@@ -62,8 +49,6 @@ class VLM(nn.Module):
     template: Template
     encode_chunk: int | None
     image_token_id: int
-    recall: Recall | None = None
-    """What knows features from before, and asks the encoder for the others only."""
 
     def __init__(
         self,
@@ -102,20 +87,23 @@ class VLM(nn.Module):
         *,
         segments: Sequence[Segment] | None = None,
         weights: Float[Tensor, "b s"] | None = None,
-        every_logit: bool = True,
+        all_logits: bool = True,
+        feature_cache: FeatureCache | None = None,
     ) -> VLMOutput:
         """Logits and loss; ``plans`` are the pictures in order of appearance.
 
         ``loss`` is the mean cross-entropy over the positions whose label is not -100; with
         ``weights`` (of the target of each position, see :mod:`hdvl.loss`) their weighted sum.
         ``segments`` are the lengths of the documents packed into one row; in a segment of several
-        lengths documents share what they begin with. Without ``every_logit`` the logits are those of
-        the positions before a supervised one alone, in their order.
+        lengths documents share what they begin with. Without ``all_logits`` the logits are those of
+        the positions before a supervised one alone, in their order. ``feature_cache`` holds encoder
+        features from before.
         """
         wanted = None if labels is None else targets(labels, segments)
-        keep = None if wanted is None or every_logit else supervised(wanted)
-        visual = self.see(pixels, plans)
-        embeddings = self._touch(self.place(input_ids, visual), seen=bool(visual))
+        keep = None if wanted is None or all_logits else supervised(wanted)
+        visual = self.encode_images(pixels, plans, feature_cache)
+        embeddings = self.merge_image_tokens(input_ids, visual)
+        embeddings = self.add_zero_gradients(embeddings, bool(visual), feature_cache)
         logits = self.llm(embeddings, attention_mask, keep=keep, segments=segments)
         loss = None if wanted is None else _loss(logits, wanted, weights, keep)
         return VLMOutput(logits=logits, loss=loss, visual_tokens=visual)
@@ -127,27 +115,32 @@ class VLM(nn.Module):
         pixels: UInt8[Tensor, "t c h w"],
         plans: Sequence[TilePlan],
         attention_mask: Int[Tensor, "b s"] | None = None,
+        *,
+        feature_cache: FeatureCache | None = None,
         **options: Any,
     ) -> Int[Tensor, "b new"]:
         """New ids only. ``options`` go to ``LLM.generate``: max_new_tokens, do_sample, streamer, ..."""
-        embeddings = self.place(input_ids, self.see(pixels, plans))
+        visual = self.encode_images(pixels, plans, feature_cache)
+        embeddings = self.merge_image_tokens(input_ids, visual)
         return self.llm.generate(embeddings, attention_mask, **options)
 
-    def see(
-        self, pixels: UInt8[Tensor, "t c h w"], plans: Sequence[TilePlan]
+    def encode_images(
+        self,
+        pixels: UInt8[Tensor, "t c h w"],
+        plans: Sequence[TilePlan],
+        cache: FeatureCache | None = None,
     ) -> list[Float[Tensor, "_m e"]]:
-        """The visual tokens of each picture."""
+        """The visual tokens of each image; ``cache`` is asked for the encoder's features first."""
         counts = [plan.count for plan in plans]
         if pixels.shape[0] != sum(counts):
             raise ValueError(f"plans ask for {sum(counts)} tiles, pixels hold {pixels.shape[0]}")
         if not counts:
             return []
-        encode = partial(encode_in_chunks, self.encoder, chunk=self.encode_chunk)
-        recall = self.recall
-        features = encode(pixels) if recall is None else recall(pixels, counts, encode)  # t n d
+        images = torch.split(pixels, counts)
+        encode = self._encode_each
+        features = encode(images) if cache is None else cache.features(images, encode)
         stitched = [
-            self.merger.stitch(part, plan)
-            for part, plan in zip(torch.split(features, counts), plans, strict=True)
+            self.merger.stitch(own, plan) for own, plan in zip(features, plans, strict=True)
         ]
         bridged = self._bridge_all([piece for maps in stitched for piece in maps])
         tokens = []
@@ -155,6 +148,16 @@ class VLM(nn.Module):
             own, bridged = bridged[: len(maps)], bridged[len(maps) :]
             tokens.append(self.merger.arrange(own, plan))  # m e
         return tokens
+
+    def _encode_each(
+        self, images: Sequence[UInt8[Tensor, "_t c h w"]]
+    ) -> list[Float[Tensor, "_t n d"]]:
+        """The encoder's features of each image; the tiles of all of them are encoded together."""
+        if not images:
+            return []
+        pixels = torch.cat(list(images))
+        features = encode_in_chunks(self.encoder, pixels, chunk=self.encode_chunk)  # t n d
+        return list(torch.split(features, [len(tiles) for tiles in images]))
 
     def _bridge_all(self, maps: list[FeatureMap]) -> list[FeatureMap]:
         """Maps of one grid cross the bridge together, in one batch."""
@@ -167,7 +170,7 @@ class VLM(nn.Module):
                 bridged[index] = FeatureMap(value, self.bridge.grid_for(grid))
         return [bridged[index] for index in range(len(maps))]
 
-    def place(
+    def merge_image_tokens(
         self, input_ids: Int[Tensor, "b s"], visual: list[Float[Tensor, "_m e"]]
     ) -> Float[Tensor, "b s e"]:
         """Text embeddings with the visual tokens in the image slots."""
@@ -185,8 +188,13 @@ class VLM(nn.Module):
         tokens = torch.cat(visual).to(embeddings.dtype)
         return embeddings.masked_scatter(rearrange(slots, "b s -> b s 1"), tokens)
 
-    def _touch(self, embeddings: Float[Tensor, "b s e"], *, seen: bool) -> Float[Tensor, "b s e"]:
-        """Wherever gradients are made every trainable parameter has one, of zero if no picture uses
+    def add_zero_gradients(
+        self,
+        embeddings: Float[Tensor, "b s e"],
+        has_images: bool,
+        cache: FeatureCache | None = None,
+    ) -> Float[Tensor, "b s e"]:
+        """Wherever gradients are made every trainable parameter has one, of zero if no image uses
         it: ranks that wait for each other's gradients then never hang.
 
         A step of text alone sends a blank tile through the parts. They are in evaluation mode for
@@ -197,13 +205,13 @@ class VLM(nn.Module):
         parts = {name: part for name, part in self.named_children() if name != "llm"}
         merger = parts["merger"].parameters() if "merger" in parts else ()
         used = [parameter.sum() for parameter in merger if parameter.requires_grad]
-        if not seen:
+        if not has_images:
             size = self.tiler.tile_size
             plan = self.tiler.plan(size, size)
             shape = (plan.count, 3, size, size)
             blank = torch.zeros(shape, dtype=torch.uint8, device=embeddings.device)
             with _evaluating(*parts.values()):
-                used += [tokens.sum() for tokens in self.see(blank, [plan])]
+                used += [tokens.sum() for tokens in self.encode_images(blank, [plan], cache)]
         return embeddings + 0 * sum(used) if used else embeddings
 
 

@@ -177,6 +177,23 @@ class Encoder(Protocol):
     def __call__(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]: ...
 
 
+EncodeImages = Callable[[Sequence[UInt8[Tensor, "_t c h w"]]], list[Float[Tensor, "_t n d"]]]
+"""From the tiles of each image to the encoder's features of each image."""
+
+
+@runtime_checkable
+class FeatureCache(Protocol):
+    """Holds encoder features of images that may come again.
+
+    ``features`` returns those of every image of ``images``, and calls ``encode`` with the images that
+    it does not hold.
+    """
+
+    def features(
+        self, images: Sequence[UInt8[Tensor, "_t c h w"]], encode: EncodeImages
+    ) -> list[Float[Tensor, "_t n d"]]: ...
+
+
 @runtime_checkable
 class Bridge(Protocol):
     """Maps encoder features to LLM embeddings, and a grid of patches to a grid of tokens."""

@@ -100,7 +100,7 @@ def test_together_is_apart(model_type: str) -> None:
 @pytest.mark.parametrize("weighting", ["token", "sample", "sqrt"])
 def test_each_conversation_weighs_what_it_does_alone(weighting: str) -> None:
     model, each = vlm(), alone(vlm())
-    found = forward(model, pack(shared(model)), weighting, every_logit=False)
+    found = forward(model, pack(shared(model)), weighting, all_logits=False)
     weights = [total(sample, weighting) for sample in each]
     apart = [forward(model, pack([sample]), weighting).loss for sample in each]
     expected = sum(w * loss for w, loss in zip(weights, apart, strict=True)) / sum(weights)

@@ -102,7 +102,7 @@ def test_encoding_in_chunks_gives_the_same(pictures):
     chunked.load_state_dict(whole.state_dict())
     sample = Processor.of(whole)(messages(pictures[0]))
     with torch.no_grad():
-        one, other = (vlm.see(sample.pixels, sample.plans)[0] for vlm in (whole, chunked))
+        one, other = (vlm.encode_images(sample.pixels, sample.plans)[0] for vlm in (whole, chunked))
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
@@ -179,7 +179,7 @@ def test_a_given_slot_needs_no_row_and_no_tokenizer(slot: int) -> None:
     vlm = tiny_vlm(llm=llm, image_token_id=slot)
     assert (vlm.image_token_id, vlm.llm.rows) == (slot, rows)
     visual = [torch.randn(3, 32)]
-    placed = vlm.place(torch.tensor([[7, slot, slot, slot, 9]]), visual)
+    placed = vlm.merge_image_tokens(torch.tensor([[7, slot, slot, slot, 9]]), visual)
     assert torch.equal(placed[0, 1:4], visual[0])
     assert torch.equal(placed[0, ::4], llm.embed(torch.tensor([[7, 9]]))[0])
     with pytest.raises(ValueError, match=r"needs a tokenizer, this model was loaded without one"):

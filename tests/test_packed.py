@@ -41,7 +41,7 @@ def gradients(model: VLM, loss: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def forward(model: VLM, batch: Batch, weighting: str = "token", *, every_logit: bool = True):
+def forward(model: VLM, batch: Batch, weighting: str = "token", *, all_logits: bool = True):
     """The output, with the mean over supervised tokens as the loss."""
     wanted = targets(batch.labels, batch.segments)
     weights = token_weights(wanted, batch.segments, weighting)
@@ -53,7 +53,7 @@ def forward(model: VLM, batch: Batch, weighting: str = "token", *, every_logit: 
         batch.labels,
         segments=batch.segments,
         weights=weights / weights.sum(),
-        every_logit=every_logit,
+        all_logits=all_logits,
     )
 
 
@@ -81,7 +81,7 @@ def test_the_head_on_supervised_positions_alone_changes_nothing(
     model, several = vlm(), samples()
     batch = pack(several) if layout == "packed" else collate(several, pad_id=0)
     whole = forward(model, batch, weighting)
-    part = forward(model, batch, weighting, every_logit=False)
+    part = forward(model, batch, weighting, all_logits=False)
     assert part.logits.shape[1] < whole.logits.shape[1]
     torch.testing.assert_close(part.loss, whole.loss, rtol=1e-6, atol=1e-6)
     expected, found = gradients(model, whole.loss), gradients(model, part.loss)
@@ -148,7 +148,7 @@ def test_a_batch_without_a_supervised_token_gives_zeros() -> None:
         batch.labels,
         segments=batch.segments,
         weights=torch.zeros(batch.labels.shape),
-        every_logit=False,
+        all_logits=False,
     )
     output.loss.backward()
     assert output.logits.shape[1] == 0 and float(output.loss.detach()) == 0

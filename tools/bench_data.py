@@ -220,7 +220,7 @@ def waiting(folder: Path, workers: str, steps: int = 12) -> dict[str, float]:
         batch = next(stream)
         ready = time.perf_counter()
         output = vlm(
-            batch.input_ids, batch.pixels, batch.plans, None, batch.labels, every_logit=False
+            batch.input_ids, batch.pixels, batch.plans, None, batch.labels, all_logits=False
         )
         optimizer.zero_grad()
         output.loss.backward()

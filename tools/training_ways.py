@@ -15,8 +15,9 @@ from hdvl.encoders import TimmEncoder
 from hdvl.llms import CausalLM, build_tokenizer
 from hdvl.loss import targets
 from hdvl.mergers import Concat
-from hdvl.model import VLM, Encode
+from hdvl.model import VLM
 from hdvl.processor import Batch, Sample, collate, pack
+from hdvl.protocols import EncodeImages, FeatureCache
 from hdvl.templates import ChatML
 from hdvl.tilers import SlidingWindow
 from hdvl.training.step_loss import batch_loss
@@ -92,8 +93,8 @@ def mix(vlm: VLM, count: int) -> list[Sample]:
     return found
 
 
-def loss_of(vlm: VLM, batch: Batch, total: float) -> Tensor:
-    loss, _ = batch_loss(vlm, batch)
+def loss_of(vlm: VLM, batch: Batch, total: float, cache: FeatureCache | None = None) -> Tensor:
+    loss, _ = batch_loss(vlm, batch, feature_cache=cache)
     return loss / total
 
 
@@ -108,7 +109,7 @@ def masked_loss(vlm: VLM, row: Sequence[Sample], total: float) -> Tensor:
     owner = torch.repeat_interleave(torch.arange(len(segments)), torch.tensor(segments))
     mask = (owner[:, None] == owner[None]).tril()[None, None]
     places = torch.cat([torch.arange(size) for size in segments])[None]
-    embeddings = vlm.place(ids, vlm.see(batch.pixels, batch.plans))
+    embeddings = vlm.merge_image_tokens(ids, vlm.encode_images(batch.pixels, batch.plans))
     logits = vlm.llm(embeddings, mask, places)
     return nn.functional.cross_entropy(logits[0].float(), wanted[0], reduction="sum") / total
 
@@ -172,12 +173,13 @@ class Kept:
     """What the encoder gave when it first saw a batch."""
 
     def __init__(self) -> None:
-        self.features: dict[int, Tensor] = {}
+        self.known: dict[int, list[Tensor]] = {}
 
-    def __call__(self, pixels: Tensor, counts: Sequence[int], encode: Encode) -> Tensor:
-        if pixels.data_ptr() not in self.features:
-            self.features[pixels.data_ptr()] = encode(pixels)
-        return self.features[pixels.data_ptr()]
+    def features(self, images: Sequence[Tensor], encode: EncodeImages) -> list[Tensor]:
+        place = images[0].data_ptr()
+        if place not in self.known:
+            self.known[place] = encode(images)
+        return self.known[place]
 
 
 def autocast(dtype: torch.dtype) -> AbstractContextManager[Any]:
@@ -193,7 +195,7 @@ def ways(samples: Sequence[Sample], vlm: VLM, batch: int, budget: int) -> dict[s
     masked, frozen, cached = own_model(), own_model(), own_model()
     for model in (frozen, cached):
         model.encoder.requires_grad_(False)
-    cached.recall = Kept()
+    kept = Kept()
     peer = peer_model(vlm.image_token_id)
     padded = [
         collate(samples[start : start + batch], pad_id=0) for start in range(0, len(samples), batch)
@@ -207,7 +209,7 @@ def ways(samples: Sequence[Sample], vlm: VLM, batch: int, budget: int) -> dict[s
             frozen, [partial(loss_of, frozen, b, total) for b in packed], tokens
         ),
         "hdvl, packed, cached features": Step(
-            cached, [partial(loss_of, cached, b, total) for b in packed], tokens
+            cached, [partial(loss_of, cached, b, total, cache=kept) for b in packed], tokens
         ),
         f"transformers InternVL, padded, {batch}": Step(
             peer, [partial(peer_loss, peer, b, total) for b in padded], slots

@@ -9,30 +9,44 @@ import torch
 
 from hdvl.inference.answer import Answer, Numbers
 from hdvl.inference.asking import History, Images, Prompt, ask, check_tiles, open_end
-from hdvl.inference.seen import SeenPictures
+from hdvl.inference.recent_features import RecentFeatures
 from hdvl.inference.stream import AnswerStream
 from hdvl.inference.text import Reader
 from hdvl.model import VLM
 from hdvl.processor import Processor, Sample, collate, needed
-from hdvl.protocols import Message, Template, Tiler
+from hdvl.protocols import FeatureCache, Message, Template, Tiler
 
 
 class Pipeline:
     """A model with all that turns conversations into answers.
 
     Options of every question (``max_new_tokens``, ``do_sample``, ``temperature``, ...) are those of the
-    LLM's ``generate``; ``stop`` adds strings that end the answer. The pictures of the last question are
-    held encoded (``seen``): asked about again, as in the next turn, they cost the encoder nothing.
+    LLM's ``generate``; ``stop`` adds strings that end the answer. The encoder's features
+    of the last question's images are kept in ``feature_cache``: asked about again, as in the next turn,
+    these images cost the encoder nothing.
+
+    Args:
+        model: the model, which is set to evaluation mode.
+        max_length: most ids of a prompt.
+        feature_cache: what keeps features, in place of a :class:`RecentFeatures` of the encoder.
     """
 
     model: VLM
     processor: Processor
-    seen: SeenPictures
+    feature_cache: FeatureCache
 
-    def __init__(self, *, model: VLM, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: VLM,
+        max_length: int | None = None,
+        feature_cache: FeatureCache | None = None,
+    ) -> None:
         self.model = model.eval()
         self.processor = Processor.of(model, max_length=max_length)
-        self.seen = SeenPictures(model.get_submodule("encoder"))
+        if feature_cache is None:
+            feature_cache = RecentFeatures(model.get_submodule("encoder"))
+        self.feature_cache = feature_cache
 
     @property
     def tokenizer(self) -> Any:
@@ -173,16 +187,16 @@ class Pipeline:
         pad = self.tokenizer.pad_token_id
         batch = collate(samples, pad_id=0 if pad is None else int(pad), side="left")
         batch = batch.to(next(self.model.parameters()).device)
-        with self.seen.shown_to(self.model):
-            ids = self.model.generate(
-                batch.input_ids,
-                batch.pixels,
-                batch.plans,
-                batch.attention_mask,
-                stop_ids=reader.end_ids,
-                **({"ended": reader.stopped} if reader.stops else {}),
-                **generation,
-            )
+        ids = self.model.generate(
+            batch.input_ids,
+            batch.pixels,
+            batch.plans,
+            batch.attention_mask,
+            feature_cache=self.feature_cache,
+            stop_ids=reader.end_ids,
+            **({"ended": reader.stopped} if reader.stops else {}),
+            **generation,
+        )
         return [reader.until_end(row) for row in ids.tolist()]
 
     def _answer(

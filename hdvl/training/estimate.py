@@ -78,7 +78,7 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
             hook = block.register_forward_pre_hook(lambda _, inputs: _note(saved, inputs))
             stack.callback(hook.remove)
         pixels = torch.empty(plan.count, channels, size, size, dtype=torch.uint8)
-        tokens = torch.cat(vlm.see(pixels, [plan]))
+        tokens = torch.cat(vlm.encode_images(pixels, [plan]))
         text = vlm.llm.embed(torch.empty(1, text_tokens, dtype=torch.long))
         logits = vlm.llm(torch.cat([tokens[None].to(text.dtype), text], dim=1))
         said = logits[0, -text_tokens:].float()

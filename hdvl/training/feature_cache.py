@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hdvl.model import Encode, encode_each
+from hdvl.protocols import EncodeImages
 from hdvl.training.audit import fingerprint, fingerprints
 
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -78,25 +78,24 @@ class FeatureStore:
         self.bytes = sum(file.stat().st_size for file in self.folder.glob("*/*.safetensors"))
         self.read = self.encoded = self.damaged = self.unkept = 0
 
-    def __call__(
-        self, pixels: UInt8[Tensor, "t c h w"], counts: Sequence[int], encode: Encode
-    ) -> Float[Tensor, "t n d"]:
-        """Features of the pictures of ``counts`` tiles: read where they are known, else encoded."""
+    def features(
+        self, images: Sequence[UInt8[Tensor, "_t c h w"]], encode: EncodeImages
+    ) -> list[Float[Tensor, "_t n d"]]:
+        """Features of each image: read where they are known, else encoded and written."""
         if self.encoder.training:
             raise RuntimeError(
                 "a cached encoder must be in evaluation mode, this one is in training"
             )
-        pictures = torch.split(pixels, list(counts))
-        keys = [self._key(picture) for picture in pictures]
-        first = {key: keys.index(key) for key in keys}  # a picture may be there twice
+        keys = [self._key(image) for image in images]
+        first = {key: keys.index(key) for key in keys}  # an image may be there twice
         known = {key: found for key in first if (found := self._find(key)) is not None}
         absent = [key for key in first if key not in known]
-        own = encode_each(encode, [pictures[first[key]] for key in absent])
+        own = encode([images[first[key]] for key in absent]) if absent else []
         for key, features in zip(absent, own, strict=True):
             known[key] = self._keep(key, features.detach())
         self.encoded += len(absent)
         self.read += len(keys) - len(absent)
-        return torch.cat([known[key].to(pixels.device) for key in keys])
+        return [known[key].to(image.device) for key, image in zip(keys, images, strict=True)]
 
     def summary(self) -> str:
         """What was read and written, in a line."""
@@ -110,11 +109,11 @@ class FeatureStore:
             text += f"; {self.unkept:,} not kept: max_bytes={self.max_bytes} is reached"
         return text
 
-    def _key(self, picture: UInt8[Tensor, "t c h w"]) -> str:
+    def _key(self, image: UInt8[Tensor, "t c h w"]) -> str:
         """Hash of the pixels, the layout, and the precision that the encoder runs in."""
-        kind = picture.device.type
+        kind = image.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else "own"
-        whole = f"{tuple(picture.shape)} {precision} {self.dtype} {fingerprint(picture)}"
+        whole = f"{tuple(image.shape)} {precision} {self.dtype} {fingerprint(image)}"
         return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
     def path(self, key: str) -> Path:
@@ -171,7 +170,7 @@ def _load(path: Path, key: str) -> Tensor:
     return features
 
 
-class FeatureCache(pl.Callback):
+class FeatureCacheCallback(pl.Callback):
     """Gives the model its encoder's features from ``folder`` while it trains.
 
     The encoder must be frozen. See :class:`FeatureStore` for the arguments.
@@ -189,16 +188,16 @@ class FeatureCache(pl.Callback):
         self.folder, self.dtype, self.max_bytes = folder, dtype, max_bytes
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """The weights are what they will be: hash the encoder, and take its place."""
+        """The weights are what they will be: hash the encoder, and cache its features."""
         vlm = pl_module.vlm
         self.store = FeatureStore(
             self.folder, vlm.encoder, dtype=self.dtype, max_bytes=self.max_bytes
         )
-        vlm.recall = self.store
+        pl_module.feature_cache = self.store
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The model goes on without the cache."""
-        if pl_module.vlm.recall is not None:
-            pl_module.vlm.recall = None
+        if pl_module.feature_cache is not None:
+            pl_module.feature_cache = None
             if trainer.is_global_zero:
                 print(self.store.summary(), flush=True)

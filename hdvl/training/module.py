@@ -22,6 +22,7 @@ from hdvl.loss import (
 from hdvl.model import VLM
 from hdvl.precision import frequencies, put_back
 from hdvl.processor import Batch
+from hdvl.protocols import FeatureCache
 from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.schedule import build_scheduler, follow, present_options
 from hdvl.training.sharding import gather, shard
@@ -42,13 +43,15 @@ class VLMModule(pl.LightningModule):
     ``step_numbers`` holds what the last batch held: tiles, tokens, padded_tokens, supervised_tokens;
     ``step_loss`` the loss of the last optimizer step. The loss of a step is the mean over the
     supervised tokens of all its batches on all ranks, weighted as ``weighting`` and
-    ``first_token_weight`` say (see :mod:`hdvl.loss`).
+    ``first_token_weight`` say (see :mod:`hdvl.loss`). ``feature_cache`` may be set to what holds the
+    features of a frozen encoder.
     """
 
     vlm: VLM
     weighting: Weighting
     first_token_weight: float
     step_loss: Tensor
+    feature_cache: FeatureCache | None
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class VLMModule(pl.LightningModule):
         self.weighting, self.first_token_weight = weighting, first_token_weight
         self.step_numbers: dict[str, float] = {}
         self.step_loss = torch.zeros(())
+        self.feature_cache = None
         self._sums: StepLoss | None = None
         self._last_batch = False
         self._whole: list[VLM] | None = None  # in a list, which makes it no submodule
@@ -118,7 +122,11 @@ class VLMModule(pl.LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         self._last_batch = (batch_index + 1) % accumulate == 0 or self.trainer.is_last_batch
         loss, weight = batch_loss(
-            self.vlm, batch, self.weighting, first_token_weight=self.first_token_weight
+            self.vlm,
+            batch,
+            self.weighting,
+            first_token_weight=self.first_token_weight,
+            feature_cache=self.feature_cache,
         )
         return self._sums.add(loss, weight)
 
@@ -151,6 +159,7 @@ class VLMModule(pl.LightningModule):
             None,
             batch.labels,
             segments=batch.segments,
+            feature_cache=self.feature_cache,
         )
         hits = answer_hits(output.logits, batch.labels)
         said = int(batch_numbers(batch)["supervised_tokens"])

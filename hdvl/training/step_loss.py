@@ -14,14 +14,21 @@ from torch import Tensor, nn
 from hdvl.loss import Weighting, targets, token_weights
 from hdvl.model import VLM
 from hdvl.processor import Batch
+from hdvl.protocols import FeatureCache
 
 
 def batch_loss(
-    vlm: VLM, batch: Batch, weighting: Weighting = "token", *, first_token_weight: float = 1.0
+    vlm: VLM,
+    batch: Batch,
+    weighting: Weighting = "token",
+    *,
+    first_token_weight: float = 1.0,
+    feature_cache: FeatureCache | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The weighted sum of the losses of a batch, padded on the right or packed, and what they weigh.
 
-    Only supervised positions cross the head. For the weights see :mod:`hdvl.loss`.
+    Only supervised positions cross the head. For the weights see :mod:`hdvl.loss`; ``feature_cache``
+    holds the features of a frozen encoder.
     """
     wanted = targets(batch.labels, batch.segments)
     weights = token_weights(
@@ -36,7 +43,8 @@ def batch_loss(
         batch.labels,
         segments=batch.segments,
         weights=weights,
-        every_logit=False,
+        all_logits=False,
+        feature_cache=feature_cache,
     )
     assert output.loss is not None
     return output.loss, weights.sum()

@@ -45,7 +45,7 @@ class Answers(pl.Callback):
         places = spread(len(source), self.count)
         conversations = [first_of(source[place]) for place in places]
         prompts = [prompt_of(messages) for messages in conversations]
-        pipe = Pipeline(model=pl_module.vlm)
+        pipe = Pipeline(model=pl_module.vlm, feature_cache=pl_module.feature_cache)
         answers = pipe.generate(prompts, max_new_tokens=self.max_new_tokens)
         rows = [
             (name_of(source, place), prompt[-1].text, answer.text, messages[len(prompt)].text)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from hdvl.config import compose, to_plain
 from hdvl.processor import Processor, collate
 from hdvl.protocols import Message
-from hdvl.training.feature_cache import FeatureCache, FeatureStore, encoder_hash
+from hdvl.training.feature_cache import FeatureCacheCallback, FeatureStore, encoder_hash
 from hdvl.training.module import VLMModule
 from hdvl.training.tuning import apply_tuning, set_modes
 from tests.tiny_model import tiny_vlm
@@ -49,10 +49,12 @@ def batches(vlm):
     return [collate(made[:2], pad_id=0), collate(made[2:3], pad_id=0), collate(made[3:], pad_id=0)]
 
 
-def epoch(vlm, given, optimizer):
+def epoch(vlm, given, optimizer, cache):
     losses = []
     for batch in given:
-        output = vlm(batch.input_ids, batch.pixels, batch.plans, None, batch.labels)
+        output = vlm(
+            batch.input_ids, batch.pixels, batch.plans, None, batch.labels, feature_cache=cache
+        )
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()
@@ -60,30 +62,31 @@ def epoch(vlm, given, optimizer):
     return losses
 
 
-def two_epochs(recall_of=lambda vlm: None):
+def two_epochs(cache_of=lambda vlm: None):
+    """Losses, tiles encoded in the first and in the second epoch, and the cache."""
     vlm = frozen()
     given = batches(vlm)
-    vlm.recall = recall_of(vlm)
+    cache = cache_of(vlm)
     optimizer = torch.optim.SGD([p for p in vlm.parameters() if p.requires_grad], lr=0.1)
-    losses = epoch(vlm, given, optimizer)
+    losses = epoch(vlm, given, optimizer, cache)
     seen = sum(vlm.seen)
-    return losses + epoch(vlm, given, optimizer), seen, sum(vlm.seen) - seen, vlm
+    return losses + epoch(vlm, given, optimizer, cache), seen, sum(vlm.seen) - seen, cache
 
 
 def test_the_second_epoch_encodes_nothing_and_the_losses_are_the_same(tmp_path):
     torch.manual_seed(0)
     plain, first, second, _ = two_epochs()
     assert first == second > 0
-    cached, cached_first, cached_second, vlm = two_epochs(
+    cached, cached_first, cached_second, cache = two_epochs(
         lambda vlm: FeatureStore(tmp_path, vlm.encoder)
     )
     assert 0 < cached_first < first and cached_second == 0
     assert cached == pytest.approx(plain, abs=1e-6)
     assert cached[0] != cached[3]
-    assert vlm.recall.encoded == 4 and vlm.recall.damaged == 0  # three pictures and the blank tile
+    assert cache.encoded == 4 and cache.damaged == 0  # three images and the blank tile
     again, cold, warm, other = two_epochs(lambda vlm: FeatureStore(tmp_path, vlm.encoder))
     assert cold == warm == 0 and again == cached
-    assert other.recall.summary().startswith("feature cache: 12 pictures read, 0 encoded, ")
+    assert other.summary().startswith("feature cache: 12 pictures read, 0 encoded, ")
 
 
 def test_rounded_features_are_the_same_in_all_epochs(tmp_path):
@@ -91,16 +94,15 @@ def test_rounded_features_are_the_same_in_all_epochs(tmp_path):
         return FeatureStore(tmp_path, vlm.encoder, dtype="float16")
 
     first, *_ = two_epochs(store)
-    again, cold, warm, vlm = two_epochs(store)
+    again, cold, warm, _ = two_epochs(store)
     assert cold == warm == 0 and first == again
     plain, *_ = two_epochs()
     assert first != plain and first == pytest.approx(plain, abs=1e-2)
-    assert all(p.dtype == torch.float32 for p in vlm.parameters())
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "swap", "empty"])
 def test_damaged_entries_are_seen_and_made_anew(tmp_path, damage):
-    plain, _, _, vlm = two_epochs(lambda vlm: FeatureStore(tmp_path, vlm.encoder))
+    plain, *_ = two_epochs(lambda vlm: FeatureStore(tmp_path, vlm.encoder))
     files = sorted(tmp_path.glob("*/*/*.safetensors"), key=lambda file: file.stat().st_size)
     small, large = files[-2:]
     data = large.read_bytes()
@@ -112,11 +114,11 @@ def test_damaged_entries_are_seen_and_made_anew(tmp_path, damage):
     }[damage]
     large.write_bytes(broken)
     with pytest.warns(UserWarning, match="its picture is encoded anew"):
-        again, encoded, then, vlm = two_epochs(lambda vlm: FeatureStore(tmp_path, vlm.encoder))
+        again, encoded, then, cache = two_epochs(lambda vlm: FeatureStore(tmp_path, vlm.encoder))
     assert again == pytest.approx(plain, abs=1e-6) and encoded > 0 and then == 0
-    assert vlm.recall.damaged == 1 and "1 damaged" in vlm.recall.summary()
+    assert cache.damaged == 1 and "1 damaged" in cache.summary()
     assert large.stat().st_size == len(data)
-    assert FeatureStore(tmp_path, vlm.encoder)._find(large.stem) is not None
+    assert FeatureStore(tmp_path, frozen().encoder)._find(large.stem) is not None
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -129,11 +131,11 @@ def test_another_encoder_has_other_entries(tmp_path):
     assert encoder_hash(first.encoder) != encoder_hash(changed.encoder)
     store = FeatureStore(tmp_path, first.encoder)
     batch = batches(first)[0]
-    counts = [plan.count for plan in batch.plans]
-    store(batch.pixels, counts, first.encoder)
+    images = torch.split(batch.pixels, [plan.count for plan in batch.plans])
+    store.features(images, first._encode_each)
     other = FeatureStore(tmp_path, second.encoder)
-    expected = second.encoder(batch.pixels)
-    torch.testing.assert_close(other(batch.pixels, counts, second.encoder), expected)
+    expected = torch.split(second.encoder(batch.pixels), [len(tiles) for tiles in images])
+    torch.testing.assert_close(other.features(images, second._encode_each), list(expected))
     assert other.read == 0
 
 
@@ -141,23 +143,23 @@ def test_precision_is_part_of_the_key(tmp_path):
     vlm = frozen()
     store = FeatureStore(tmp_path, vlm.encoder)
     batch = batches(vlm)[0]
-    counts = [plan.count for plan in batch.plans]
-    whole = store(batch.pixels, counts, vlm.encoder)
+    images = torch.split(batch.pixels, [plan.count for plan in batch.plans])
+    whole = torch.cat(store.features(images, vlm._encode_each))
     with torch.autocast("cpu", torch.bfloat16):
-        half = store(batch.pixels, counts, vlm.encoder)
-        again = store(batch.pixels, counts, vlm.encoder)
+        half = torch.cat(store.features(images, vlm._encode_each))
+        again = torch.cat(store.features(images, vlm._encode_each))
     assert store.encoded == 4 and store.read == 2
     assert torch.equal(half, again) and half.dtype == again.dtype
     assert not torch.equal(whole, half.float())
 
 
 def test_the_limit_of_the_disk_is_held_and_said(tmp_path):
-    losses, first, second, vlm = two_epochs(
+    losses, first, second, cache = two_epochs(
         lambda vlm: FeatureStore(tmp_path, vlm.encoder, max_bytes=5_000)
     )
     written = sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors"))
     assert 0 < written <= 6_000 and 0 < second < first
-    assert "not kept: max_bytes=5000 is reached" in vlm.recall.summary()
+    assert "not kept: max_bytes=5000 is reached" in cache.summary()
     assert losses == pytest.approx(two_epochs()[0], abs=1e-6)
 
 
@@ -168,7 +170,7 @@ def test_an_encoder_that_trains_is_refused(tmp_path, unchecked):
     vlm.encoder.requires_grad_(False)
     store = FeatureStore(tmp_path, vlm.encoder.train())
     with pytest.raises(RuntimeError, match="must be in evaluation mode"):
-        store(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), [1], vlm.encoder)
+        store.features([torch.zeros(1, 3, 32, 32, dtype=torch.uint8)], vlm._encode_each)
     with unchecked(), pytest.raises(ValueError, match="dtype must be one of float32"):
         FeatureStore(tmp_path, vlm.encoder, dtype="int8")
 
@@ -187,10 +189,10 @@ def test_a_training_takes_and_gives_back_its_cache(tmp_path: Path, capsys):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[FeatureCache(folder=str(tmp_path))],
+        callbacks=[FeatureCacheCallback(folder=str(tmp_path))],
     )
     trainer.fit(module, DataLoader(given, batch_size=None))
-    assert vlm.recall is None
+    assert module.feature_cache is None
     assert "feature cache: " in capsys.readouterr().out
     assert trainer.callbacks[0].store.encoded == 4
     assert sum(vlm.seen) == sum(plan.count for plan in given[0].plans) + 1 + given[2].plans[0].count

@@ -94,7 +94,9 @@ def noise(vlm: VLM, count: int) -> tuple[Tensor, list[Any], Tensor]:
 
 def stepped(vlm: VLM, ids: Tensor, tiles: Tensor, plans: list[Any], new: Tensor) -> Tensor:
     """Logits of the last position of the prompt and of each id of ``new``, through the cache."""
-    out = vlm.llm.model(inputs_embeds=vlm.place(ids, vlm.see(tiles, plans)), use_cache=True)
+    out = vlm.llm.model(
+        inputs_embeds=vlm.merge_image_tokens(ids, vlm.encode_images(tiles, plans)), use_cache=True
+    )
     rows = [out.logits[0, -1]]
     for one in new:
         out = vlm.llm.model(

@@ -180,7 +180,10 @@ def test_other_sizes_equal_the_description(seed: int, tmp_path: Path) -> None:
         vlm.generate(ids[None], pixels, plans, max_new_tokens=6, stop_ids=[])[0].tolist()
         == wanted_ids
     )
-    close(cached_steps(vlm, vlm.place(ids[None], output.visual_tokens), wanted_ids), wanted_steps)
+    close(
+        cached_steps(vlm, vlm.merge_image_tokens(ids[None], output.visual_tokens), wanted_ids),
+        wanted_steps,
+    )
 
 
 def exact(states: dict[str, reference.State]) -> dict[str, reference.State]:
@@ -242,10 +245,10 @@ def test_a_third_picture_sees_its_own_tiles(small: Path) -> None:
     plans = [item.plan for item in tiles]
     pixels = torch.cat([item.pixels for item in tiles])
     with torch.inference_mode():
-        together = vlm.see(pixels, plans)
-        alone = [vlm.see(item.pixels, [item.plan])[0] for item in tiles]
+        together = vlm.encode_images(pixels, plans)
+        alone = [vlm.encode_images(item.pixels, [item.plan])[0] for item in tiles]
         start = plans[1].count  # where the published code looks for the third
-        wrong = vlm.see(pixels[start : start + plans[2].count], plans[2:])[0]
+        wrong = vlm.encode_images(pixels[start : start + plans[2].count], plans[2:])[0]
     for found, wanted in zip(together, alone, strict=True):
         close(found, wanted)
     assert (wrong - together[2]).abs().max() > 0.1

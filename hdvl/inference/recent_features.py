@@ -1,0 +1,54 @@
+"""Encoder features of the last question's images: a conversation's next turn needs them again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from hdvl.protocols import EncodeImages
+
+
+class RecentFeatures:
+    """A :class:`~hdvl.protocols.FeatureCache` of the images of the last call alone.
+
+    Features are used again as long as the tiles and the encoder are the same. ``encoded`` counts the
+    images that were encoded.
+    """
+
+    encoded: int
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self.encoder, self.encoded = encoder, 0
+        self._state: tuple[Any, ...] = ()
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    def features(
+        self, images: Sequence[UInt8[Tensor, "_t c h w"]], encode: EncodeImages
+    ) -> list[Float[Tensor, "_t n d"]]:
+        """Features of each image; only images that are new are encoded."""
+        state = _state(self.encoder, images[0].device.type)
+        kept, self._kept = (self._kept if state == self._state else []), []
+        found = [_find(image, kept) for image in images]
+        new = [index for index, features in enumerate(found) if features is None]
+        own = encode([images[index] for index in new]) if new else []
+        for index, features in zip(new, own, strict=True):
+            found[index] = features
+        self.encoded += len(new)
+        known = [features for features in found if features is not None]
+        self._state, self._kept = state, list(zip(images, known, strict=True))
+        return known
+
+
+def _find(image: Tensor, kept: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
+    return next((features for tiles, features in kept if torch.equal(tiles, image)), None)
+
+
+def _state(encoder: nn.Module, device: str) -> tuple[Any, ...]:
+    """What changes when a weight is written to, replaced or moved, or the precision is another."""
+    precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    tensors = (*encoder.parameters(), *encoder.buffers())
+    # Tensors made in inference mode have no count of writes; outside of it none can be written to.
+    versions = [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
+    return precision, *(tensor.data_ptr() for tensor in tensors), *versions
