@@ -10,6 +10,9 @@ from typing import Literal
 Grid = tuple[int, int]
 """(rows, cols) of patches or tokens, in raster order."""
 
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the source picture; x1 and y1 are exclusive."""
 

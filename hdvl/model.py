@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hdvl.encoders.chunk import encode_in_chunks
 from hdvl.loss import IGNORED as IGNORED
 from hdvl.loss import summed_loss, supervised, targets, token_weights
-from hdvl.probe import probe_encoder
+from hdvl.probe import check_token_order, probe_encoder
 from hdvl.protocols import (
     LLM,
     Bridge,
@@ -75,6 +75,7 @@ class VLM(nn.Module):
         self.encoder, self.llm = encoder, llm
         self.bridge = bridge(in_width=encoder.width, out_width=llm.width, grid=encoder.grid)
         self.merger = merger(grid=encoder.grid, out_grid=self.bridge.grid_for, width=llm.width)
+        check_token_order(self.bridge, self.merger)
         self.image_token_id = _slot_id(llm, template, image_token_id)
 
     def forward(

@@ -1,10 +1,10 @@
-"""Does an encoder do what it says? Asked on ``meta``, before any weight is used."""
+"""Do the parts do what they say, and fit each other? Asked before any weight is used."""
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from hdvl.protocols import Encoder
+from hdvl.protocols import Bridge, Encoder, Merger
 
 
 def probe_encoder(encoder: Encoder) -> None:
@@ -35,3 +35,19 @@ def probe_encoder(encoder: Encoder) -> None:
             f"{shape[1]} tokens of width {shape[2]} for a {size}-px tile; check its grid, prefix tokens "
             "and select_layer"
         )
+
+
+def check_token_order(bridge: Bridge, merger: Merger) -> None:
+    """Refuse a bridge whose tokens are not in raster order before a merger that needs them so.
+
+    Raises:
+        ValueError: the bridge has ``raster_order = False`` and the merger no ``any_token_order = True``.
+    """
+    if getattr(bridge, "raster_order", True) or getattr(merger, "any_token_order", False):
+        return
+    order = f" with order={bridge.order}" if hasattr(bridge, "order") else ""
+    raise ValueError(
+        f"bridge {type(bridge).__name__}{order} gives tokens that are not in raster order, which "
+        f"merger {type(merger).__name__} would lay out as a wrong image; set bridge.order=v2 or "
+        "merger=concat"
+    )

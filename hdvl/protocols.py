@@ -23,6 +23,7 @@ from torch import Tensor
 
 from hdvl.geometry import Box as Box
 from hdvl.geometry import Grid as Grid
+from hdvl.geometry import Size as Size
 from hdvl.geometry import Thumbnail as Thumbnail
 from hdvl.geometry import TilePlan as TilePlan
 
@@ -196,7 +197,10 @@ class FeatureCache(Protocol):
 
 @runtime_checkable
 class Bridge(Protocol):
-    """Maps encoder features to LLM embeddings, and a grid of patches to a grid of tokens."""
+    """Maps encoder features to LLM embeddings, and a grid of patches to a grid of tokens.
+
+    Tokens are in raster order; a bridge that gives them in another order has ``raster_order = False``.
+    """
 
     @property
     def out_grid(self) -> Grid: ...
@@ -220,7 +224,9 @@ class BridgeFactory(Protocol):
 class Merger(Protocol):
     """Puts the tiles of one picture in order: ``stitch`` before the bridge, ``arrange`` after it.
 
-    ``token_count`` is the only formula for how many tokens a picture takes.
+    ``token_count`` is the only formula for how many tokens a picture takes. A merger that does not
+    lay the tokens of a tile out as an image may have ``any_token_order = True``; the others get
+    bridges in raster order only.
     """
 
     def stitch(self, features: Float[Tensor, "t n d"], plan: TilePlan) -> list[FeatureMap]: ...

@@ -38,6 +38,8 @@ def count_tokens(cfg: Any, plan: "TilePlan") -> int:
     """Tokens of the picture by the merger's own count; the parts get no weights and no memory."""
     import torch
 
+    from hdvl.probe import check_token_order
+
     with torch.device("meta"):
         encoder = build(cfg.encoder)
         if encoder.tile_size != plan.tile_size:
@@ -48,6 +50,7 @@ def count_tokens(cfg: Any, plan: "TilePlan") -> int:
         # The width of the language model does not matter to the count.
         bridge = build(cfg.bridge)(in_width=encoder.width, out_width=64, grid=encoder.grid)
         merger = build(cfg.merger)(grid=encoder.grid, out_grid=bridge.grid_for, width=64)
+    check_token_order(bridge, merger)
     return int(merger.token_count(plan))
 
 

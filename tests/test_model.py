@@ -9,7 +9,7 @@ from torch import nn
 from hdvl.bridges import MLP, PixelShuffleMLP
 from hdvl.encoders.conv_stem import ConvStem
 from hdvl.llms import CausalLM, build_tokenizer
-from hdvl.mergers import Concat, OverlapBlend
+from hdvl.mergers import Concat, OverlapBlend, Spatial
 from hdvl.model import VLM
 from hdvl.processor import Processor, collate
 from hdvl.protocols import Message
@@ -141,6 +141,17 @@ def test_other_tile_sizes_are_refused():
         ValueError, match=r"tiler.tile_size=96 must equal the encoder's tile_size=64"
     ):
         tiny_vlm(tiler=SlidingWindow(tile_size=96, stride=64, multiple_of=32))
+
+
+@pytest.mark.parametrize("merger", [Spatial, OverlapBlend])
+def test_transposed_tokens_are_refused_where_they_are_laid_out_as_an_image(merger):
+    transposed = partial(PixelShuffleMLP, factor=4, order="v1")
+    with pytest.raises(
+        ValueError,
+        match=r"bridge PixelShuffleMLP with order=v1 gives tokens .* not in raster order",
+    ):
+        tiny_vlm(bridge=transposed, merger=merger)
+    assert tiny_vlm(bridge=transposed, merger=Concat).bridge.out_grid == (2, 2)
 
 
 def test_encode_chunk_must_be_positive():

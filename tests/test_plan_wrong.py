@@ -21,6 +21,11 @@ WRONG = [
     (["model.encode_chunk=0"], r"encode_chunk must be at least 1 or null, got 0"),
     (["encoder.select_layer=9"], r"select_layer"),
     (["bridge=pixel_shuffle_mlp", "bridge.factor=2"], r"factor"),
+    (
+        ["encoder=conv_stem", "bridge=pixel_shuffle_mlp", "bridge.order=v1", "merger=spatial"],
+        r"bridge PixelShuffleMLP with order=v1 .* merger Spatial .* set bridge\.order=v2",
+    ),
+    (["bridge.activation=gellu"], r"activation must be a known name, got 'gellu'; close: gelu"),
     (["bridge.depth=0"], r"depth must be .*got 0"),
     (["tuning.llm=loar"], r"tuning\.llm must be one of frozen, full, .*got loar"),
     (["tuning.merger=lora"], r"tuning\.merger=lora needs a linear layer"),

@@ -86,6 +86,19 @@ def test_extreme_pictures(size: tuple[int, int], tiler: str, tmp_path: Path) -> 
             ["image={photo}", "out={photo}.out", "encoder=conv_stem", "tiler=dynamic_ratio"],
             "tiler.tile_size=448 must equal the encoder's tile_size=224",
         ),
+        (
+            [
+                "image={photo}",
+                "encoder=conv_stem",
+                "encoder.tile_size=64",
+                "tiler.tile_size=64",
+                "bridge=pixel_shuffle_mlp",
+                "bridge.order=v1",
+                "merger=spatial",
+                "tiler.stride=64",
+            ],
+            "bridge PixelShuffleMLP with order=v1 gives tokens that are not in raster order",
+        ),
         (["image={text}"], r"text\.txt is not a picture Pillow can read"),
     ],
 )

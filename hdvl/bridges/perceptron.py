@@ -1,31 +1,106 @@
 """What several bridges are made of."""
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from itertools import pairwise
+from typing import cast
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from hdvl.protocols import Grid
+
+Activation = str | Callable[[], nn.Module]
+"""The name of an activation (``gelu``, ``silu``, ``relu`` or any name that transformers has), or a class."""
+
+TORCH_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+}
+
+
+class Gated(nn.Module):
+    """Halves the last axis into values and gates: ``activation(gates) * values``.
+
+    With SiLU it is SwiGLU (Shazeer, arXiv 2002.05202). The values are the first half, as in Aya
+    Vision's projector.
+    """
+
+    activation: nn.Module
+
+    def __init__(self, *, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, inputs: Float[Tensor, "*t two_d"]) -> Float[Tensor, "*t d"]:
+        values, gates = inputs.chunk(2, dim=-1)
+        output: Tensor = self.activation(gates) * values
+        return output
 
 
 def perceptron(
     *,
     in_width: int,
-    hidden: int,
+    hidden: int | None,
     out_width: int,
     depth: int,
-    activation: Callable[[], nn.Module] = nn.GELU,
+    bias: bool = True,
+    activation: Activation = nn.GELU,
+    gated: bool = False,
 ) -> list[nn.Module]:
-    """``depth`` linear layers with an activation between each two."""
+    """``depth`` linear layers with an activation between each two.
+
+    ``hidden`` is the width between the layers, ``out_width`` if it is None. With ``gated`` each layer
+    but the last also gives as many gates, and :class:`Gated` stands in place of the activation.
+
+    Raises:
+        ValueError: a depth below 1, a width that is not positive, an unknown activation, or
+            ``gated`` where there is nothing between layers.
+    """
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}; depth=1 is one linear layer")
-    widths = [in_width, *[hidden] * (depth - 1), out_width]
+    if gated and depth < 2:
+        raise ValueError(f"gated=true needs a depth of at least 2, got depth={depth}")
+    widths = [in_width, *[out_width if hidden is None else hidden] * (depth - 1), out_width]
     if min(widths) < 1:
         raise ValueError(f"widths of a bridge must be positive, got {widths}")
+    make = activation_class(activation)
     layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), activation()]
-    return layers[:-1]
+    for before, after in pairwise(widths[:-1]):
+        layers.append(nn.Linear(before, 2 * after if gated else after, bias=bias))
+        layers.append(Gated(activation=make()) if gated else make())
+    return [*layers, nn.Linear(widths[-2], out_width, bias=bias)]
+
+
+def activation_class(activation: Activation) -> Callable[[], nn.Module]:
+    """What makes the activation, which may be given by its name.
+
+    Raises:
+        ValueError: neither torch nor transformers has an activation of this name.
+    """
+    if not isinstance(activation, str):
+        return activation
+    if activation in TORCH_ACTIVATIONS:
+        return TORCH_ACTIVATIONS[activation]
+    from transformers.activations import ACT2FN
+
+    if activation not in ACT2FN:
+        known = sorted({*TORCH_ACTIVATIONS, *ACT2FN})
+        near = ", ".join(get_close_matches(activation, known)) or ", ".join(known)
+        raise ValueError(f"activation must be a known name, got {activation!r}; close: {near}")
+    return lambda: cast(nn.Module, ACT2FN[activation])
+
+
+def layer_norm(norm: bool, width: int, eps: float = 1e-5) -> nn.Module:
+    """A LayerNorm, or where ``norm`` is false a layer that does nothing and holds no tensors.
+
+    Raises:
+        ValueError: ``norm`` is neither true nor false.
+    """
+    if not isinstance(norm, bool):
+        raise ValueError(f"norm must be true (a LayerNorm) or false, got {norm!r}")
+    return nn.LayerNorm(width, eps=eps) if norm else nn.Identity()
 
 
 def divided(grid: Grid, factor: int | Grid) -> Grid:

@@ -1,13 +1,12 @@
 """Fewer tokens by averaging neighbours, with or without convolutions around it."""
 
-from collections.abc import Callable
 from typing import Literal
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hdvl.bridges.perceptron import divided, perceptron
+from hdvl.bridges.perceptron import Activation, divided, layer_norm, perceptron
 from hdvl.protocols import Grid
 
 
@@ -66,12 +65,15 @@ class Pooling(nn.Module):
     2312.06742): ``blocks`` convolution blocks of ``conv_width`` channels before the average and as
     many after it. Unlike Honeybee's, it has no learned positions, since grids may have any size.
     Its blocks see across the whole map they are given (squeeze-excitation averages over it).
+    ``bias``, ``norm`` (a LayerNorm in front), ``activation`` and ``gated`` are of the perceptron, as
+    in :class:`~hdvl.bridges.MLP`.
 
     Raises:
         ValueError: a grid that ``factor`` does not divide, an unknown kind, ``blocks`` below 1.
     """
 
     pool: nn.Sequential
+    norm: nn.Module
     mlp: nn.Sequential
     out_grid: Grid
 
@@ -87,7 +89,11 @@ class Pooling(nn.Module):
         hidden: int | None = None,
         blocks: int = 3,
         conv_width: int = 1024,
-        activation: Callable[[], nn.Module] = nn.GELU,
+        bias: bool = True,
+        norm: bool = False,
+        norm_eps: float = 1e-5,
+        activation: Activation = nn.GELU,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         if kind not in ("average", "conv"):
@@ -108,13 +114,17 @@ class Pooling(nn.Module):
             before = [ConvBlock(in_width=width, out_width=conv_width) for width in widths]
             after = [ConvBlock(in_width=conv_width, out_width=conv_width) for _ in range(blocks)]
         self.pool = nn.Sequential(*before, average, *after)
+        pooled = conv_width if kind == "conv" else in_width
+        self.norm = layer_norm(norm, pooled, norm_eps)
         self.mlp = nn.Sequential(
             *perceptron(
-                in_width=conv_width if kind == "conv" else in_width,
-                hidden=out_width if hidden is None else hidden,
+                in_width=pooled,
+                hidden=hidden,
                 out_width=out_width,
                 depth=depth,
+                bias=bias,
                 activation=activation,
+                gated=gated,
             )
         )
 
@@ -128,5 +138,5 @@ class Pooling(nn.Module):
         rows, cols = self.grid if grid is None else grid
         self.grid_for((rows, cols))  # checks: the average would drop an incomplete last row
         pooled = self.pool(rearrange(features, "t (y x) d -> t d y x", y=rows, x=cols))
-        output: Tensor = self.mlp(rearrange(pooled, "t d y x -> t (y x) d"))
+        output: Tensor = self.mlp(self.norm(rearrange(pooled, "t d y x -> t (y x) d")))
         return output

@@ -16,6 +16,7 @@ class Concat(nn.Module):
     This is how XVERSE-V and InternVL feed their tiles. ``width`` is taken for the protocol's sake.
     """
 
+    any_token_order = True
     grid: Grid
     tile_tokens: int
 

@@ -10,13 +10,21 @@ from hdvl.bridges import MLP
 from hdvl.config import build
 
 
-@pytest.mark.parametrize("options", [{}, {"depth": 1}, {"depth": 3, "norm": "layer_norm"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"depth": 1},
+        {"depth": 3, "norm": True},
+        {"depth": 3, "bias": False, "activation": "silu", "gated": True},
+    ],
+)
 def test_contract(check_bridge: Callable[..., Any], options: dict[str, Any]) -> None:
     assert check_bridge(partial(MLP, **options)).out_grid == (4, 8)
 
 
 def test_keys_are_those_of_llava_and_xverse() -> None:
-    bridge = MLP(in_width=6, out_width=16, grid=(4, 4), norm="layer_norm")
+    bridge = MLP(in_width=6, out_width=16, grid=(4, 4), norm=True)
     assert set(bridge.state_dict()) == {
         "norm.weight",
         "norm.bias",
@@ -29,7 +37,7 @@ def test_keys_are_those_of_llava_and_xverse() -> None:
 
 
 def test_formula() -> None:
-    bridge = MLP(in_width=6, out_width=16, grid=(2, 2), norm="layer_norm", hidden=5)
+    bridge = MLP(in_width=6, out_width=16, grid=(2, 2), norm=True, hidden=5)
     features = torch.randn(2, 4, 6)
     first, _, second = bridge.mlp
     normed = nn.functional.layer_norm(features, (6,), eps=1e-5)
@@ -47,6 +55,6 @@ def test_activation_from_a_config() -> None:
 def test_refusals(unchecked: Callable[..., Any]) -> None:
     with (
         unchecked(),
-        pytest.raises(ValueError, match="norm must be none or layer_norm, got 'batch'"),
+        pytest.raises(ValueError, match=r"norm must be true \(a LayerNorm\) or false, got 'batch'"),
     ):
         MLP(in_width=6, out_width=16, grid=(2, 2), norm="batch")

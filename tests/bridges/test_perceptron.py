@@ -1,7 +1,8 @@
 import pytest
+import torch
 from torch import nn
 
-from hdvl.bridges.perceptron import divided, perceptron
+from hdvl.bridges.perceptron import activation_class, divided, perceptron
 
 
 def test_depth_counts_linear_layers() -> None:
@@ -22,6 +23,35 @@ def test_depth_one_is_linear() -> None:
 def test_activation_is_a_choice() -> None:
     layers = perceptron(in_width=3, hidden=5, out_width=7, depth=2, activation=nn.SiLU)
     assert isinstance(layers[1], nn.SiLU)
+
+
+def test_activations_by_name() -> None:
+    values = torch.randn(100)
+    for name, wanted in (
+        ("gelu", nn.functional.gelu(values)),
+        ("silu", nn.functional.silu(values)),
+        ("relu", nn.functional.relu(values)),
+        ("gelu_pytorch_tanh", nn.functional.gelu(values, approximate="tanh")),
+        ("quick_gelu", values * torch.sigmoid(1.702 * values)),
+    ):
+        torch.testing.assert_close(activation_class(name)()(values), wanted)
+    with pytest.raises(
+        ValueError, match="activation must be a known name, got 'gellu'; close: gelu"
+    ):
+        activation_class("gellu")
+
+
+def test_gated_layers_make_values_and_gates() -> None:
+    layers = perceptron(
+        in_width=3, hidden=None, out_width=7, depth=3, bias=False, activation="silu", gated=True
+    )
+    shapes = [tuple(p.shape) for layer in layers for p in layer.parameters()]
+    assert shapes == [(14, 3), (14, 7), (7, 7)]
+    inputs = torch.randn(5, 3)
+    values, gates = layers[0](inputs).chunk(2, dim=-1)
+    assert torch.equal(layers[1](layers[0](inputs)), values * nn.functional.silu(gates))
+    with pytest.raises(ValueError, match="gated=true needs a depth of at least 2, got depth=1"):
+        perceptron(in_width=3, hidden=None, out_width=7, depth=1, gated=True)
 
 
 def test_refusals() -> None:

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from hdvl.bridges import PixelShuffleMLP
 
 
-@pytest.mark.parametrize("options", [{}, {"factor": 1}, {"factor": 4, "depth": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"factor": 1},
+        {"factor": 4, "depth": 1},
+        {"channel_order": "channel_major", "norm": False},
+    ],
+)
 def test_contract(check_bridge: Callable[..., Any], options: dict[str, Any]) -> None:
     bridge = check_bridge(partial(PixelShuffleMLP, **options))
     factor = options.get("factor", 2)
@@ -76,6 +84,19 @@ def test_keys_are_those_of_mlp1() -> None:
     assert bridge.mlp[0].eps == 1e-5
 
 
+def test_keys_keep_their_numbers_without_norm_and_bias() -> None:
+    bridge = PixelShuffleMLP(in_width=3, out_width=16, grid=(8, 8), norm=False, bias=False)
+    assert set(bridge.mlp.state_dict()) == {"1.weight", "3.weight"}
+
+
+def test_channel_major_is_pixel_unshuffle() -> None:
+    bridge = PixelShuffleMLP(in_width=3, out_width=4, grid=(4, 6), channel_order="channel_major")
+    bridge.mlp = nn.Sequential(nn.Identity())
+    features = torch.randn(2, 24, 3)
+    maps = nn.PixelUnshuffle(2)(features.view(2, 4, 6, 3).permute(0, 3, 1, 2))
+    assert torch.equal(bridge(features), maps.flatten(2).transpose(1, 2))
+
+
 def test_refusals(unchecked: Callable[..., Any]) -> None:
     make = partial(PixelShuffleMLP, in_width=3, out_width=16)
     with pytest.raises(
@@ -88,5 +109,10 @@ def test_refusals(unchecked: Callable[..., Any]) -> None:
         make(grid=(4, 8), order="v1")
     with unchecked(), pytest.raises(ValueError, match="order must be v1 or v2, got 'v3'"):
         make(grid=(4, 8), order="v3")
+    with (
+        unchecked(),
+        pytest.raises(ValueError, match="channel_order must be patch_major or channel_"),
+    ):
+        make(grid=(4, 8), channel_order="other")
     with pytest.raises(ValueError, match="factor must be at least 1, got 0"):
         make(grid=(4, 8), factor=0)

@@ -11,7 +11,13 @@ from hdvl.bridges.pooling import ConvBlock
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"factor": 4, "depth": 1}, {"kind": "conv", "blocks": 2, "conv_width": 8}]
+    "options",
+    [
+        {},
+        {"factor": 4, "depth": 1},
+        {"kind": "conv", "blocks": 2, "conv_width": 8},
+        {"bias": False, "norm": True, "activation": "silu", "gated": True},
+    ],
 )
 def test_contract(check_bridge: Callable[..., Any], options: dict[str, Any]) -> None:
     bridge = check_bridge(partial(Pooling, **options))

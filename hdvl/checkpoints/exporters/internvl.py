@@ -44,6 +44,12 @@ def layout(vlm: VLM) -> tuple[Layout | None, list[str]]:
             "bridge.factor": (bridge.factor, (2, 2)),
             "bridge.depth": (sum(isinstance(m, torch.nn.Linear) for m in bridge.mlp), 2),
             "bridge.activation": (repr(activation), repr(torch.nn.GELU())),
+            "bridge.norm": (
+                repr(bridge.mlp[0]),
+                repr(torch.nn.LayerNorm(bridge.mlp[1].in_features)),
+            ),
+            "bridge.bias": (bridge.mlp[1].bias is not None, True),
+            "bridge.channel_order": (bridge.channel_order, "patch_major"),
             "bridge.hidden": (bridge.mlp[1].out_features, vlm.llm.width),
             "merger": (type(vlm.merger), Concat),
         }

@@ -92,6 +92,7 @@ def _bridge_reasons(vlm: VLM) -> list[str]:
             "bridge.norm": (type(bridge.norm), torch.nn.Identity),
             "bridge.depth": (sum(layer.startswith("Linear") for layer in layers), 2),
             "bridge.activation": (layers[1] if len(layers) > 1 else None, repr(torch.nn.GELU())),
+            "bridge.bias": (bridge.mlp[0].bias is not None, True),
             "bridge.hidden": (bridge.mlp[0].out_features, vlm.llm.width),
         }
     )
