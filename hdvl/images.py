@@ -5,13 +5,15 @@ Knows Pillow and numpy, not torch.
 
 import base64
 import binascii
+import errno
 import io
 import os
 import re
+import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,17 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image |
 picture, an array h w [c]."""
 
 MAX_PIXELS = 178_956_970
-"""Larger pictures are refused. Pillow itself stops here, and warns from half of it on."""
+"""Images of more pixels are refused before they are decoded. Pillow itself stops here, and warns from half
+of it on. Reading an image takes at most :data:`BYTES_PER_PIXEL` bytes of memory for each of its pixels."""
+
+BYTES_PER_PIXEL = 8
+"""The image as Pillow holds it (at most 4 bytes a pixel), and as RGB (4 bytes); beside its file."""
+
+DECODER_COST = {"WEBP": 2, "AVIF": 2, "JPEG2000": 3}
+"""How many pixels one counts for, because the decoder of the format needs as much memory on its own."""
+
+MAX_BYTES = 512 * 2**20
+"""Image files of more bytes are refused before they are read."""
 
 # What Pillow's readers raise on damaged files, found by cutting and flipping bytes of such files.
 _BROKEN = (
@@ -40,7 +52,13 @@ _BROKEN = (
 )
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # How JPEG, PNG, GIF, WebP and TIFF files begin in base64. A path of that many such letters is no path.
-_BASE64 = re.compile(r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
+# The quantifiers give nothing back (``+``), so that a text that is no base64 is known in linear time.
+_BASE64 = re.compile(r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}+={0,2}+\s*+")
+_SHOWN = 200
+"""Characters of a path that errors show."""
+# What the system says of paths that no file can have, beside those for which Python has an exception.
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV)
+_BAND_PIXELS = 2**20
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,25 +86,60 @@ def read_image(
     a warning. A picture that needs no change is returned as it is, not copied.
 
     Raises:
-        ValueError: empty, truncated or no picture, more than ``max_pixels``, or values whose range
-            is unknown; the message names the file.
+        ValueError: empty, truncated or no picture, no regular file, more than ``max_pixels`` or
+            ``MAX_BYTES``, or values whose range is unknown; the message names the file.
         OSError: the file is not there or may not be read.
+        MemoryError: there is less memory than ``BYTES_PER_PIXEL`` says.
     """
-    image = open_image(source, max_pixels=max_pixels)
-    return upright_rgb(image, name=name_of(source), exif=exif, background=background)
+    return upright_rgb(
+        open_image(source, max_pixels=max_pixels),
+        name=name_of(source),
+        exif=exif,
+        background=background,
+    )
 
 
 def upright_rgb(
     image: Image.Image, *, name: str, exif: bool, background: Colour | None
 ) -> Image.Image:
     """The second half of :func:`read_image`: decode, turn, convert."""
+    load_pixels(image, name=name)
+    turn = _TURNS.get(orientation(image, name=name)) if exif else None
+    try:
+        image = to_rgb(image, background=background, name=name)
+        return image if turn is None else image.transpose(turn)
+    except MemoryError as error:
+        raise MemoryError(_too_large_for_memory(image, name)) from error
+
+
+def load_pixels(image: Image.Image, *, name: str) -> None:
+    """Decode the pixels of ``image`` as its file has them.
+
+    Raises:
+        ValueError: the file is damaged, or holds another size than it says, so that the limit was not
+            asked about it.
+        MemoryError: there is too little memory.
+    """
+    size = image.size
     try:
         image.load()
     except _BROKEN as error:
         raise ValueError(f"picture {name} is damaged or cut short: {error}") from error
-    turn = _TURNS.get(orientation(image, name=name)) if exif else None
-    image = to_rgb(image, background=background, name=name)
-    return image if turn is None else image.transpose(turn)
+    except MemoryError as error:
+        raise MemoryError(_too_large_for_memory(image, name)) from error
+    if image.size != size:
+        raise ValueError(
+            f"picture {name} must have the size that its header says, {size[0]}x{size[1]}, it has "
+            f"{image.width}x{image.height}"
+        )
+
+
+def _too_large_for_memory(image: Image.Image, name: str) -> str:
+    return (
+        f"picture {name} of {image.width}x{image.height} pixels takes more memory than there is, up to "
+        f"{BYTES_PER_PIXEL * image.width * image.height / 2**20:.0f} MiB; scale it down, or refuse such "
+        "pictures with a smaller max_pixels of the tiler"
+    )
 
 
 def open_image(
@@ -105,7 +158,10 @@ def open_image(
         try:
             image = Image.open(io.BytesIO(data))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ValueError(f"picture {name} is too large: {error}") from error
+            raise ValueError(
+                f"picture {name} is too large for Pillow: {error} Scale it down; "
+                f"max_pixels={max_pixels} of the tiler has no say here"
+            ) from error
         except _BROKEN as error:
             raise ValueError(f"picture {name} is not a picture Pillow can read: {error}") from error
     _check(image, name, max_pixels)
@@ -123,12 +179,48 @@ def read_bytes(source: Any) -> bytes:
     if isinstance(source, str) and _URL.match(source):
         raise ValueError(f"a picture must not be a URL to fetch, got {source[:200]!r}; download it")
     if isinstance(source, str | os.PathLike):
-        with open(source, "rb", buffering=0) as file:  # at once: a buffer costs small files 2 %
-            return file.read()
+        return _read_file(source)
     raise TypeError(
         "a picture must be a path, bytes, a Pillow picture or a numpy array, "
         f"got {type(source).__name__}"
     )
+
+
+def _read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file of at most ``MAX_BYTES``.
+
+    A pipe, a device or a socket is not opened at all: it may never answer, or never end.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if error.errno in _NO_PATH:
+            raise ValueError(
+                f"a picture must be a file, got {name_of(path)}: {error.strerror}"
+            ) from error
+        raise
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "something else")
+        raise ValueError(f"picture {name_of(path)} must be a regular file, it is {kind}")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(
+            f"picture {name_of(path)} is too large: {status.st_size} bytes are more than the "
+            f"{MAX_BYTES} bytes that a picture file may have; scale it down or compress it"
+        )
+    with open(path, "rb", buffering=0) as file:  # at once: a buffer costs small files 2 %
+        data = file.read(status.st_size)
+        while len(data) < status.st_size and (more := file.read(status.st_size - len(data))):
+            data += more
+    return data
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def is_base64(source: Any) -> bool:
@@ -158,7 +250,8 @@ def name_of(source: Any) -> str:
     if is_base64(source):
         return f"(base64 of {len(source)} characters)"
     if isinstance(source, str | os.PathLike):
-        return str(source)
+        text = str(source)
+        return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
     if isinstance(source, Image.Image):
         return str(getattr(source, "filename", "") or "(Pillow picture)")
     if isinstance(source, np.ndarray):
@@ -180,13 +273,35 @@ def to_rgb(image: Image.Image, *, background: Colour | None, name: str) -> Image
     """Any mode to RGB, alpha composited on ``background`` (or dropped)."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    rgb = Image.new("RGB", image.size)
+    for top, band in rgb_bands(image, background=background, name=name):
+        rgb.paste(band, (0, top))
+    return rgb
+
+
+def rgb_bands(
+    image: Image.Image, *, background: Colour | None, name: str
+) -> Iterator[tuple[int, Image.Image]]:
+    """``image`` as RGB, in bands of rows from the top down: (first row, band).
+
+    Conversion goes through images of 4 bytes a pixel, several at once where there is alpha. Of a band
+    they are small.
+    """
+    convert = _plain_to_rgb
     if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
-        grey = _grey_to_8_bit(image, name).convert("RGB")
-        hole = image.info.get("transparency")  # the one grey level of a PNG that is transparent
-        if background is None or hole is None:
-            return grey
-        mask = Image.fromarray(np.asarray(image) == hole)
-        return Image.composite(Image.new("RGB", grey.size, (*background,)), grey, mask)
+        _check_grey(image, name)
+        convert = _grey_to_rgb
+    height = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        whole = (top, bottom) == (0, image.height)
+        band = image if whole else image.crop((0, top, image.width, bottom))
+        yield top, convert(band, background, name)
+
+
+def _plain_to_rgb(image: Image.Image, background: Colour | None, name: str) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     try:
         if background is None or not image.has_transparency_data:
             return image.convert("RGB")
@@ -197,6 +312,16 @@ def to_rgb(image: Image.Image, *, background: Colour | None, name: str) -> Image
         ) from error
     ground = Image.new("RGBA", picture.size, (*background, 255))
     return Image.alpha_composite(ground, picture).convert("RGB")
+
+
+def _grey_to_rgb(image: Image.Image, background: Colour | None, name: str) -> Image.Image:
+    values = np.asarray(image)
+    grey = Image.fromarray(np.round(values * (255 / _top(image))).astype(np.uint8)).convert("RGB")
+    hole = image.info.get("transparency")  # the one grey level of a PNG that is transparent
+    if background is None or hole is None:
+        return grey
+    mask = Image.fromarray(values == hole)
+    return Image.composite(Image.new("RGB", grey.size, (*background,)), grey, mask)
 
 
 def resize_bicubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -213,10 +338,12 @@ def resize_bicubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _check(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width < 1 or image.height < 1:
         raise ValueError(f"picture {name} has no pixels: {image.width}x{image.height}")
-    if image.width * image.height > max_pixels:
+    cost = DECODER_COST.get(image.format or "", 1)
+    if image.width * image.height * cost > max_pixels:
+        counted = f", each counted {cost} times for {image.format}," if cost > 1 else ""
         raise ValueError(
-            f"picture {name} is too large: {image.width}x{image.height} pixels are more than "
-            f"max_pixels={max_pixels}; scale it down, or raise max_pixels if you trust it"
+            f"picture {name} is too large: {image.width}x{image.height} pixels{counted} are more than "
+            f"max_pixels={max_pixels}; scale it down, or raise max_pixels of the tiler if you trust it"
         )
     # A phone's MPO file holds a depth or gain map behind the picture: no animation.
     try:
@@ -243,16 +370,26 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(flat)
 
 
-def _grey_to_8_bit(image: Image.Image, name: str) -> Image.Image:
-    values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    top = 1 if image.mode == "F" else 65535
-    if not 0 <= low <= high <= top:
+def _top(image: Image.Image) -> int:
+    """What white is in grey of more than 8 bits."""
+    return 1 if image.mode == "F" else 65535
+
+
+def _check_grey(image: Image.Image, name: str) -> None:
+    low, high = (float(value) for value in image.getextrema())
+    if not 0 <= low <= high <= _top(image):
         raise ValueError(
             f"picture {name} has mode {image.mode} with values {low}..{high}, which must lie in "
-            f"0..{top} to be shown; scale it to 8 or 16 bits"
+            f"0..{_top(image)} to be shown; scale it to 8 or 16 bits"
         )
-    return Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
 
 
-__all__ = ["MAX_PIXELS", "Colour", "Source", "read_image", "resize_bicubic"]
+__all__ = [
+    "BYTES_PER_PIXEL",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Colour",
+    "Source",
+    "read_image",
+    "resize_bicubic",
+]

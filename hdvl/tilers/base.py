@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hdvl.geometry import TilePlan
-from hdvl.images import Colour
+from hdvl.images import MAX_PIXELS, Colour
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,18 +31,27 @@ class Cutter(ABC):
     - ``fast``: as ``exact``, but a JPEG of at least twice the canvas is decoded at 1/2, 1/4 or 1/8
       of its size, and the thumbnail is made from the canvas if that is smaller (about 46 dB to
       ``exact`` on photos, 38 dB on pages of text).
+
+    ``max_pixels``: images of more pixels are refused before they are decoded, and so are those so
+    narrow that they would have more on the way to their new width. At the default, Pillow's own
+    limit, an image takes at most 1.4 GB of memory (:data:`hdvl.images.BYTES_PER_PIXEL`).
     """
 
     tile_size: int
     exif: bool = True
     background: Colour | None = (255, 255, 255)
     resample: Resample = "pillow"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.tile_size < 1:
             raise ValueError(f"tile_size must be at least 1, got {self.tile_size}")
         if self.resample not in get_args(Resample):
             raise ValueError(f"resample must be one of {get_args(Resample)}, got {self.resample!r}")
+        if not 1 <= self.max_pixels <= MAX_PIXELS:
+            raise ValueError(
+                f"max_pixels must be in 1..{MAX_PIXELS}, where Pillow stops, got {self.max_pixels}"
+            )
         if self.background is not None:
             if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
                 raise ValueError(
@@ -70,8 +79,28 @@ class Cutter(ABC):
         from hdvl.tilers import pixels
 
         return pixels.METHODS[self.resample](
-            image, plan=self.plan, exif=self.exif, background=self.background, out=out
+            image,
+            plan=self.checked_plan,
+            exif=self.exif,
+            background=self.background,
+            max_pixels=self.max_pixels,
+            out=out,
         )
+
+    def checked_plan(self, width: int, height: int) -> TilePlan:
+        """The plan, of an image that can be resized to it within the memory of ``max_pixels``.
+
+        The width is resized first: an image of 10 x 10,000,000 pixels would have 4,480 x 10,000,000
+        of them on the way to ten tiles.
+        """
+        plan = self.plan(width, height)
+        new_width = plan.content[2] - plan.content[0]
+        if new_width * height > self.max_pixels:
+            raise ValueError(
+                f"an image of {width}x{height} pixels is too narrow: resized to a width of "
+                f"{new_width} it has more than max_pixels={self.max_pixels}; cut it into pieces"
+            )
+        return plan
 
 
 def check_thumbnail(thumbnail: str | None) -> None:

@@ -12,7 +12,16 @@ from PIL import Image
 from torch import Tensor
 
 from hdvl.geometry import TilePlan
-from hdvl.images import Colour, name_of, open_image, orientation, read_bytes, upright_rgb
+from hdvl.images import (
+    Colour,
+    load_pixels,
+    name_of,
+    open_image,
+    orientation,
+    read_bytes,
+    rgb_bands,
+    upright_rgb,
+)
 
 KEEP_BYTES = 48 * 2**20
 """Larger buffers are given back after use: a single huge picture must not stay in memory."""
@@ -63,6 +72,7 @@ def decode(
     exif: bool,
     background: Colour | None,
     buffers: Buffers,
+    max_pixels: int,
     scaled: bool = False,
 ) -> Raster:
     """Pixels of ``source``; a JPEG stays unturned, which is cheaper to undo on the canvas.
@@ -71,10 +81,13 @@ def decode(
     """
     name = name_of(source)
     data = None if isinstance(source, Image.Image | np.ndarray) else read_bytes(source)
-    picture = open_image(source if data is None else data, name=name)
+    picture = open_image(source if data is None else data, max_pixels=max_pixels, name=name)
     if data is None or picture.format not in ("JPEG", "MPO") or picture.mode not in ("RGB", "L"):
-        upright = upright_rgb(picture, name=name, exif=exif, background=background)
-        return Raster(_copy(upright, buffers), plan(*upright.size), 1)
+        load_pixels(picture, name=name)
+        if exif and orientation(picture, name=name) > 1:
+            picture = upright_rgb(picture, name=name, exif=True, background=background)
+        cut = plan(*picture.size)
+        return Raster(_copy(picture, buffers, background=background, name=name), cut, 1)
     turn = orientation(picture, name=name) if exif else 1
     cut = plan(*(reversed(picture.size) if turn >= 5 else picture.size))
     factor = _factor(picture.size, cut, lying=turn >= 5) if scaled else 1
@@ -109,10 +122,16 @@ def _decode_jpeg(
     if factor > 1:
         # Pillow rounds down when it works out the scale from the size asked for.
         picture.draft("RGB", (picture.width // factor, picture.height // factor))
-    return _copy(upright_rgb(picture, name=name, exif=False, background=None), buffers)
+    load_pixels(picture, name=name)
+    return _copy(picture, buffers, background=None, name=name)
 
 
-def _copy(picture: Image.Image, buffers: Buffers) -> UInt8[Tensor, "1 3 h w"]:
+def _copy(
+    picture: Image.Image, buffers: Buffers, *, background: Colour | None, name: str
+) -> UInt8[Tensor, "1 3 h w"]:
+    """The pixels as RGB; band by band, so that no second copy of the whole is made."""
     out = buffers.take("decoded", *picture.size)
-    np.copyto(as_array(out), np.asarray(picture))
+    array = as_array(out)
+    for top, band in rgb_bands(picture, background=background, name=name):
+        np.copyto(array[top : top + band.height], np.asarray(band))
     return out

@@ -31,10 +31,16 @@ _POOL = _Pool()
 
 
 def cut_pillow(
-    image: Any, *, plan: Plan, exif: bool, background: Colour | None, out: Tensor | None
+    image: Any,
+    *,
+    plan: Plan,
+    exif: bool,
+    background: Colour | None,
+    max_pixels: int,
+    out: Tensor | None,
 ) -> Tiles:
     """Tiles of Pillow's own pixels."""
-    picture = read_image(image, exif=exif, background=background)
+    picture = read_image(image, exif=exif, background=background, max_pixels=max_pixels)
     cut = plan(*picture.size)
     x0, y0, x1, y1 = cut.content
     content = np.asarray(resize_bicubic(picture, (x1 - x0, y1 - y0)))
@@ -50,6 +56,7 @@ def cut_torch(
     plan: Plan,
     exif: bool,
     background: Colour | None,
+    max_pixels: int,
     out: Tensor | None,
     fast: bool,
 ) -> Tiles:
@@ -59,7 +66,13 @@ def cut_torch(
     """
     buffers = _POOL.buffers
     raster = decode(
-        image, plan=plan, exif=exif, background=background, buffers=buffers, scaled=fast
+        image,
+        plan=plan,
+        exif=exif,
+        background=background,
+        buffers=buffers,
+        max_pixels=max_pixels,
+        scaled=fast,
     )
     cut, size = raster.plan, raster.plan.tile_size
     x0, y0, x1, y1 = cut.content
