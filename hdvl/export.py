@@ -22,6 +22,7 @@ def run(config: Any) -> str:
         find_folder(plain["checkpoint"]),
         plain["to"],
         overrides=plain["overrides"] or {},
+        allow=plain["allow"],
         max_shard=plain["max_shard"],
     )
     notes = [f"note: {note}" for note in found.notes]

@@ -95,6 +95,7 @@ def pipeline_of(cfg: Any, overrides: Sequence[str]) -> "Pipeline":
             device=cfg.device,
             dtype=cfg.dtype,
             max_length=cfg.max_length,
+            allow=to_plain(cfg).get("allow", ()),
             **changes_of(cfg, keys),
         )
     import torch

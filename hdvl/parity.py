@@ -57,7 +57,10 @@ def _answers(plain: dict[str, Any]) -> tuple[list[str], bool]:
     from hdvl.processor import Processor, collate
     from hdvl.protocols import Message
 
-    pipes = [load(plain[name], dtype=plain["dtype"]) for name in ("checkpoint", "other")]
+    pipes = [
+        load(plain[name], dtype=plain["dtype"], allow=plain["allow"])
+        for name in ("checkpoint", "other")
+    ]
     images = plain["image"] if isinstance(plain["image"], list) else [plain["image"]]
     lines, same = list[str](), True
     for image in images:

@@ -28,7 +28,8 @@ def main(config: Any) -> None:
         # ${now:} is a time: written down once
         plain["run_dir"] = one_run_dir(own_folder(config), given)
     else:
-        plain = resumed(config.resume, changed_values(given))
+        changes = changed_values(given)
+        plain = resumed(config.resume, changes, allow=changes.pop("allow", ()))
     check_effect(plain, given)
     code = 0
     try:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "hdvl"
 
 # A file may import from the lines above its own, and from its own folder.
 LAYERS = [
-    {"geometry", "config"},  # geometry: the part of the protocols that needs no torch
+    {"geometry", "config", "files"},  # geometry: the part of the protocols that needs no torch
     {"protocols"},
     {
         "images",

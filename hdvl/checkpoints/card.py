@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -34,8 +34,19 @@ def versions() -> dict[str, Any]:
     return {"hdvl": __version__, "python": platform.python_version(), "packages": installed}
 
 
-def model_card(*, name: str, licence: str, node: Mapping[str, Any], vlm: nn.Module) -> str:
-    """A card for a model of which nothing but its composition is known."""
+def model_card(
+    *,
+    name: str,
+    licence: str,
+    node: Mapping[str, Any],
+    vlm: nn.Module,
+    allow: Sequence[str] = (),
+) -> str:
+    """A card for a model of which nothing but its composition is known.
+
+    ``allow`` are the packages besides hdvl that loading it needs.
+    """
+    allowed = f", allow={list(allow)}" if allow else ""
     rows = [
         f"| {part} | `{_target(node[part])}` | {_count(module)} |"
         for part, module in vlm.named_children()
@@ -61,7 +72,7 @@ def model_card(*, name: str, licence: str, node: Mapping[str, Any], vlm: nn.Modu
             "```python",
             "import hdvl",
             "",
-            'pipe = hdvl.load("this/folder")',
+            f'pipe = hdvl.load("this/folder"{allowed})',
             'print(pipe.chat("What is written here?", images=["picture.png"]).text)',
             "```",
             "",

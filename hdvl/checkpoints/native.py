@@ -2,7 +2,7 @@
 
 ::
 
-    config.yaml          plain data: the model node, rebuilt by ``hdvl.config.build``
+    config.yaml          plain data: the model node, which names parts of hdvl and nothing else
     model.safetensors    the weights, or model-0000x-of-0000y.safetensors and an index
     tokenizer/           the tokenizer's files, if the model has one
     preprocessing.json   tiler and pixel numbers, hashes of golden tiles
@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ import yaml
 
 from hdvl.checkpoints import preprocessing
 from hdvl.checkpoints.card import model_card, versions
-from hdvl.checkpoints.selfcontained import TOKENIZER, located, self_contained
+from hdvl.checkpoints.known import MODEL, checked, foreign_packages, located
+from hdvl.checkpoints.nodes import TARGET, Node, assemble, marked, unmarked
+from hdvl.checkpoints.selfcontained import TOKENIZER, self_contained
 from hdvl.checkpoints.shards import (
     GB,
     check_keys,
@@ -35,12 +37,13 @@ from hdvl.checkpoints.shards import (
     write_shards,
 )
 from hdvl.checkpoints.skeleton import fill, parameters_on_meta, untied
-from hdvl.config import build, from_plain
+from hdvl.files import read_yaml
 from hdvl.llms import save_tokenizer
 from hdvl.model import VLM
 
 FORMAT = 1
 CONFIG = "config.yaml"
+PARTS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
 
 
 def save_folder(
@@ -89,16 +92,19 @@ def write_folder(
         raise ValueError(f"config must have the node model, got keys {sorted(config)}")
     folder = Path(folder)
     _check_replaceable(folder)
-    node = self_contained(config["model"], vlm)
+    model = config["model"]
+    model = unmarked(model) if isinstance(model, Node) else model
+    # Whoever saves wrote the configuration, or allowed what it names when it was loaded.
+    allow, node = foreign_packages(model), self_contained(model, vlm)
     rest = {key: value for key, value in config.items() if key != "model" and key not in node}
     plain = {"format": FORMAT, **rest, "model": node}
-    text = card or model_card(name=folder.name, licence=licence, node=node, vlm=vlm)
+    text = card or model_card(name=folder.name, licence=licence, node=node, vlm=vlm, allow=allow)
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
     try:
         weights(written)
         _write(vlm, written, plain, text)
-        _check_rebuilds(vlm, written)
+        _check_rebuilds(vlm, written, allow)
         put_in_place(written, folder)
     finally:
         shutil.rmtree(written, ignore_errors=True)
@@ -106,7 +112,11 @@ def write_folder(
 
 
 def load_folder(
-    folder: str | Path, *, overrides: Mapping[str, Any] | None = None, check: bool = True
+    folder: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    check: bool = True,
+    allow: str | Sequence[str] = (),
 ) -> VLM:
     """The model in ``folder``, in evaluation mode. Reads that folder and nothing else.
 
@@ -115,13 +125,14 @@ def load_folder(
         overrides: numbers of the model node to change, see :func:`override`.
         check: warn if the golden pictures are no longer tiled as they were (never after
             ``overrides``, which may well mean to change that).
+        allow: packages whose classes the folder may name besides the parts of hdvl. Their code runs.
 
     Raises:
-        ValueError: no model folder, a newer format, damaged weights, or keys that do not fit, all
-            listed.
+        ValueError: no model folder, a newer format, a configuration that names something else or
+            cannot be built, damaged weights, or keys that do not fit, all listed.
     """
     folder = Path(folder)
-    vlm = unfilled(folder, overrides or {})
+    vlm = unfilled(folder, overrides or {}, allow)
     files = find_shards(folder)
     check_keys(vlm, read_shapes(files), source=repr(str(folder)))
     fill(vlm, read_tensors(files))
@@ -141,25 +152,50 @@ def is_model_folder(folder: str | Path) -> bool:
     file = Path(folder) / CONFIG
     if not file.is_file():
         return False
-    plain = yaml.safe_load(file.read_text(encoding="utf-8"))
+    plain = read_yaml(file)
     return isinstance(plain, dict) and "format" in plain and "model" in plain
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """The plain configuration stored in a model folder."""
-    folder = Path(folder)
+def read_config(folder: str | Path, *, allow: str | Sequence[str] = ()) -> dict[str, Any]:
+    """The plain configuration stored in a model folder. Nothing in it is built.
+
+    Raises:
+        ValueError: as :func:`load_folder`.
+    """
+    return _read_config(Path(folder), allow)[0]
+
+
+def model_node(folder: str | Path, *, allow: str | Sequence[str] = ()) -> Node:
+    """The node of the model in ``folder``, with the tokenizer's place in it; ready to be built."""
+    found: Node = located(_read_config(Path(folder), allow)[1], Path(folder))
+    return found
+
+
+def _read_config(folder: Path, allow: str | Sequence[str]) -> tuple[dict[str, Any], Node]:
     if not is_model_folder(folder):
         raise ValueError(
             f"model folder must hold a {CONFIG} with format and model, {str(folder)!r} does not; "
             "give a folder that hdvl saved"
         )
-    plain: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    file = folder / CONFIG
+    plain: dict[str, Any] = read_yaml(file)
     if plain["format"] != FORMAT:
         raise ValueError(
             f"model folder {str(folder)!r} has format {plain['format']}, this hdvl reads {FORMAT}; "
             "install a newer hdvl"
         )
-    return plain
+    node = checked(plain["model"], source=file, allow=allow)
+    if not isinstance(node, Node):
+        raise ValueError(f"{file} must have a mapping with a {TARGET} as model")
+    if node[TARGET] == MODEL:
+        absent = [f"model.{part}" for part in PARTS if not isinstance(node.get(part), Node)]
+        if absent:
+            raise ValueError(
+                f"{file} must have a mapping with a {TARGET} as {', '.join(absent)}; copy it again"
+            )
+    elif str(node[TARGET]).startswith("hdvl."):
+        raise ValueError(f"{file} must have {MODEL} as model.{TARGET}, got {node[TARGET]}")
+    return plain, node
 
 
 def override(
@@ -175,7 +211,7 @@ def override(
         raise ValueError(
             f"model has no {', '.join(unknown)} to override, there is: {', '.join(map(str, node))}"
         )
-    changed = dict(node)
+    changed = Node(node) if isinstance(node, Node) else dict(node)
     for key, value in changes.items():
         merges = isinstance(value, Mapping) and isinstance(node[key], Mapping)
         if merges and "_target_" not in value:
@@ -184,11 +220,22 @@ def override(
     return changed
 
 
-def unfilled(folder: Path, overrides: Mapping[str, Any]) -> VLM:
+def unfilled(folder: Path, overrides: Mapping[str, Any], allow: str | Sequence[str] = ()) -> VLM:
     """The model in ``folder`` with its parameters on ``meta``."""
-    node = override(located(read_config(folder)["model"], folder), overrides)
+    node = override(model_node(folder, allow=allow), marked(overrides))
+    return build_vlm(node, source=folder / CONFIG)
+
+
+def build_vlm(node: Node, *, source: object) -> VLM:
+    """The model of ``node``, which ``source`` holds, with its parameters on ``meta``.
+
+    Raises:
+        ValueError: it cannot be built, or is no model.
+    """
     with parameters_on_meta():
-        vlm: VLM = build(from_plain(node))
+        vlm = assemble(node, source=source)
+    if not isinstance(vlm, VLM):
+        raise ValueError(f"{source} must describe a {MODEL}, it gives a {type(vlm).__name__}")
     return vlm
 
 
@@ -213,9 +260,9 @@ def _umask() -> int:
     return mask
 
 
-def _check_rebuilds(vlm: VLM, folder: Path) -> None:
+def _check_rebuilds(vlm: VLM, folder: Path, allow: Sequence[str]) -> None:
     """The folder's own configuration must give exactly the tensors that were written."""
-    again = unfilled(folder, {})
+    again = unfilled(folder, {}, allow)
     check_keys(again, read_shapes(find_shards(folder)), source="config['model']")
     differing = untied(again, tie_groups(vlm))
     if differing:

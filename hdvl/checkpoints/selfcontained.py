@@ -1,11 +1,11 @@
-"""A model node that reads nothing outside its folder, and the same node ready to be built."""
+"""A model node that reads nothing outside its folder."""
 
 import json
 from collections.abc import Mapping
-from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
+from hdvl.checkpoints.known import LOAD_TOKENIZER
+from hdvl.checkpoints.nodes import TARGET, unmarked
 from hdvl.model import VLM
 from hdvl.protocols import LLM
 from hdvl.templates.node import node_of
@@ -36,18 +36,10 @@ def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
     return stored
 
 
-def located(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A stored model ``node`` with its tokenizer's path made that of ``folder``."""
-    found = deepcopy(dict(node))
-    tokenizer = found["llm"]["tokenizer"]
-    if tokenizer is not None:
-        tokenizer["path"] = str(folder / tokenizer["path"])
-    return found
-
-
 def _without_weights(node: Any) -> Any:
     if isinstance(node, Mapping):
-        rest = {key: _without_weights(value) for key, value in node.items()}
+        # Everything is plain here, so Hydra's way to turn it into plain values has no meaning.
+        rest = {key: _without_weights(value) for key, value in node.items() if key != "_convert_"}
         return {**rest, "weights": None} if "weights" in rest and "_target_" in rest else rest
     return [_without_weights(item) for item in node] if isinstance(node, list) else node
 
@@ -55,7 +47,7 @@ def _without_weights(node: Any) -> Any:
 def _stored_llm(node: Mapping[str, Any], llm: LLM) -> dict[str, Any]:
     target = str(node["_target_"])
     kept = {key: value for key, value in node.items() if key not in ("_target_", "path", "dtype")}
-    files = {"_target_": "hdvl.llms.load_tokenizer", "path": TOKENIZER}
+    files = {TARGET: LOAD_TOKENIZER, "path": TOKENIZER}
     return {
         "_target_": target.removesuffix(_FROM_PRETRAINED).removesuffix(_FROM_CONFIG) + _FROM_CONFIG,
         **kept,
@@ -70,7 +62,7 @@ def transformers_numbers(llm: LLM) -> dict[str, Any]:
     numbers: dict[str, Any] = json.loads(text)
     for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
         numbers.pop(key, None)
-    return numbers
+    return dict(unmarked(numbers, "llm.config"))
 
 
 def _outside_paths(node: Any, where: str) -> list[str]:

@@ -1,6 +1,6 @@
 """A pipeline out of a model folder, or of a shipped model by its name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     max_length: int | None = None,
+    allow: str | Sequence[str] = (),
     **overrides: Any,
 ) -> Pipeline:
     """The pipeline of a saved model.
@@ -37,14 +38,19 @@ def load(
         dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps what is stored, of a published
             model what most of it is stored in.
         max_length: most ids of a prompt.
+        allow: packages whose classes the folder may name, such as ``["mypkg"]``. A folder is data: it
+            may name parts of hdvl alone, and what these packages do when they are imported and called
+            is up to them.
         **overrides: numbers of the model's parts to change; a mapping with ``_target_`` replaces
             the part.
 
     Raises:
-        ValueError: no such folder or model, or weights that do not fit.
+        ValueError: no such folder or model, a folder that names what is neither hdvl's nor allowed,
+            or weights that do not fit.
     """
     wanted = as_dtype(dtype)
-    vlm = _read(source if isinstance(source, Mapping) else find_folder(source), overrides, wanted)
+    place = source if isinstance(source, Mapping) else find_folder(source)
+    vlm = _read(place, overrides, wanted, allow)
     return Pipeline(model=converted(vlm, dtype=wanted, device=device), max_length=max_length)
 
 
@@ -52,12 +58,13 @@ def _read(
     source: Path | Mapping[str, str | Path],
     overrides: dict[str, Any],
     dtype: torch.dtype | None,
+    allow: str | Sequence[str],
 ) -> VLM:
     if isinstance(source, Mapping):
         return load_published(source, overrides=overrides, dtype=dtype)
     if not is_model_folder(source) and ((source / "config.json").is_file() or detect(source)):
         return load_published(source, overrides=overrides, dtype=dtype)
-    return load_folder(source, overrides=overrides)
+    return load_folder(source, overrides=overrides, allow=allow)
 
 
 def find_folder(source: str | Path) -> Path:

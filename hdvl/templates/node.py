@@ -8,7 +8,8 @@ from typing import Any
 def node_of(value: Any) -> Any:
     """The ``_target_`` node of a template or box codec, for a folder that must explain itself.
 
-    ``build(node_of(template)) == template``, also for a template that was read from a tokenizer.
+    Also for a template that was read from a tokenizer. Texts stand in it as they are: Hydra would
+    look up ``${...}`` in them, what loads a folder does not.
 
     Raises:
         ValueError: a field holds something that plain data cannot say.
@@ -21,8 +22,6 @@ def node_of(value: Any) -> Any:
         }
     if isinstance(value, Mapping):
         return {str(key): node_of(item) for key, item in value.items()}
-    if isinstance(value, str) and "${" in value:  # a configuration would look it up
-        raise ValueError(f"text of a template must not hold '${{', got {value[:200]!r}")
     if isinstance(value, list | tuple):
         return [node_of(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):

@@ -12,7 +12,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ import yaml
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 
 from hdvl.checkpoints import load_folder, save_folder
+from hdvl.checkpoints.known import check_run
 from hdvl.config import build, from_plain, to_plain
+from hdvl.files import read_yaml
 from hdvl.model import VLM
 from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
 from hdvl.training.checks import check_stage
@@ -61,11 +63,12 @@ def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
     whole = from_plain({key: value for key, value in config.items() if key != "stages"})
     _write_config(config, folder)
     pl.seed_everything(whole.seed, verbose=False)
+    allow = config.get("allow") or ()
     if whole.initialise is not None:
-        whole.model = started_from(to_plain(whole.model), whole.initialise)
+        whole.model = started_from(to_plain(whole.model), whole.initialise, allow=allow)
     vlm: VLM = build(whole.model)
     if whole.initialise is not None:
-        vlm.load_state_dict(load_folder(whole.initialise).state_dict())
+        vlm.load_state_dict(load_folder(whole.initialise, allow=allow).state_dict())
     for number, stage in enumerate(stages):
         if len(stages) > 1 and leads():
             print(f"stage {number + 1} of {len(stages)}: {Path(stage.run_dir).name}", flush=True)
@@ -120,16 +123,25 @@ def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
     return True
 
 
-def resumed(folder: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+def resumed(
+    folder: str | Path, changes: Mapping[str, Any], *, allow: str | Sequence[str] = ()
+) -> dict[str, Any]:
     """The config of the run in ``folder`` with ``changes`` (dotted keys), to go on with.
 
+    Args:
+        folder: a run folder, whose config may name what ``conf/`` and hdvl's parts have.
+        changes: the caller's own, which may name anything.
+        allow: packages besides that the config in the folder may name.
+
     Raises:
-        ValueError: no run there, or a key that its config lacks.
+        ValueError: no run there, a config that names something else, or a key that it lacks.
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise ValueError(f"resume must be a run folder with {CONFIG}, {str(folder)!r} has none")
-    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    config: dict[str, Any] = read_yaml(path)
+    check_run(config, source=path, allow=allow)
+    config["allow"] = [allow] if isinstance(allow, str) else list(allow)
     for key, value in changes.items():
         set_value(config, key, value)
     config["run_dir"], config["resume"] = str(folder), str(folder)  # it may have been moved

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hdvl.checkpoints.exporters.tokenizer import for_processor
 from hdvl.checkpoints.importers import mapping as table
 from hdvl.checkpoints.importers.mapping import From
 from hdvl.checkpoints.importers.published import Published
-from hdvl.checkpoints.native import put_in_place, read_config, unfilled
+from hdvl.checkpoints.native import put_in_place, unfilled
 from hdvl.checkpoints.shards import GB, find_shards, write_shards
 from hdvl.checkpoints.skeleton import parameters_on_meta
 from hdvl.model import VLM
@@ -40,6 +40,7 @@ def export(
     to: str | Path,
     *,
     overrides: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] = (),
     max_shard: int = 4 * GB,
 ) -> Exported:
     """Write the model in ``folder`` as transformers reads it: model, processor, chat template, tokenizer.
@@ -51,6 +52,7 @@ def export(
         folder: a model folder of hdvl.
         to: the folder to write; it must not be there yet.
         overrides: numbers of the model node to change first, as of ``load_folder``.
+        allow: packages whose classes the folder may name, as of ``load_folder``.
         max_shard: most bytes of a written weight file.
 
     Raises:
@@ -59,8 +61,7 @@ def export(
     folder, to = Path(folder), Path(to)
     if to.exists():
         raise ValueError(f"to must be a new folder, {str(to)!r} is there already")
-    read_config(folder)
-    vlm = unfilled(folder, overrides or {}).eval()
+    vlm = unfilled(folder, overrides or {}, allow).eval()
     layout = layout_of(vlm)
     published = Published.in_files(find_shards(folder))
     to.parent.mkdir(parents=True, exist_ok=True)

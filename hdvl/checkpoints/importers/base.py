@@ -1,6 +1,12 @@
-"""What an importer answers, and what all of them share."""
+"""What an importer answers, and what all of them share.
 
-import json
+An importer puts the values of published files into the preset's node. What is to be built in it is a
+:class:`~hdvl.checkpoints.nodes.Node`: those of the preset, and those that :func:`tokenizer_node` and
+:func:`template_node` make. Every other mapping is data and stays as it was published, whatever its keys
+are called, and no text is interpolated. So published values need no cleaning, but an importer must
+never make a ``Node`` of them. ``node |= {...}`` changes a node, ``{**node, ...}`` gives a plain mapping.
+"""
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -10,8 +16,12 @@ from typing import Any
 
 from hdvl.checkpoints.importers.mapping import From
 from hdvl.checkpoints.importers.published import Published
+from hdvl.checkpoints.known import LOAD_TOKENIZER
+from hdvl.checkpoints.nodes import TARGET, Node, marked
 from hdvl.config import compose, to_plain
+from hdvl.files import read_json as read_any_json
 from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
+from hdvl.templates import node_of
 
 Source = Path | Mapping[str, Path]
 """A published folder, or the folders and files of a model that was published in parts."""
@@ -51,10 +61,8 @@ class Importer(ABC):
         return Published.in_folder(one_folder(self.name, source))
 
     @abstractmethod
-    def node(
-        self, source: Source, config: Mapping[str, Any], published: Published
-    ) -> dict[str, Any]:
-        """The plain model node: the preset with the sizes that ``config`` and the shapes say.
+    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
+        """The model node: the preset with the sizes that ``config`` and the shapes say.
 
         Raises:
             ValueError: the configuration is of another model, or disagrees with the shapes.
@@ -70,15 +78,25 @@ class Importer(ABC):
         """Regular expressions (whole match) of stored keys that a model of ``node`` does not need."""
         return ()
 
-    def preset_node(self, preset: str | None = None) -> dict[str, Any]:
-        """The model node of ``conf/model/{preset}.yaml``, as plain data to put sizes into."""
+    def preset_node(self, preset: str | None = None) -> Node:
+        """The model node of ``conf/model/{preset}.yaml``, to put sizes into."""
         return deepcopy(_composed(preset or self.preset))
 
 
 @cache
-def _composed(preset: str) -> dict[str, Any]:
-    node: dict[str, Any] = to_plain(compose(f"model={preset}").model)
+def _composed(preset: str) -> Node:
+    node: Node = marked(to_plain(compose(f"model={preset}").model))
     return node
+
+
+def tokenizer_node(folder: Path, **options: Any) -> Node:
+    """The node of the tokenizer in ``folder``; ``options`` are those of ``hdvl.llms.load_tokenizer``."""
+    return Node({TARGET: LOAD_TOKENIZER, "path": str(folder), **options})
+
+
+def template_node(template: Any) -> Node:
+    """The node of a template that was read from published files: it and its box codec are built."""
+    return Node({**node_of(template), "boxes": marked(node_of(template.boxes))})
 
 
 def one_folder(name: str, source: Source) -> Path:
@@ -90,7 +108,7 @@ def one_folder(name: str, source: Source) -> Path:
 
 def text_side(
     folder: Path, slot: str, *, rows: int | None = None, **options: Any
-) -> tuple[dict[str, Any] | None, int]:
+) -> tuple[Node | None, int]:
     """The node of the tokenizer in ``folder``, and the id of image slots ``slot`` in it.
 
     A ``slot`` that is no published token gets the id that the tokenizer gives a new one. A folder
@@ -110,8 +128,7 @@ def text_side(
             f"{last}; one of the two is of another model"
         )
     tokenizer.add_tokens([slot])
-    node = {"_target_": "hdvl.llms.load_tokenizer", "path": str(folder), **options}
-    return node, int(tokenizer.convert_tokens_to_ids(slot))
+    return tokenizer_node(folder, **options), int(tokenizer.convert_tokens_to_ids(slot))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -122,12 +139,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         raise ValueError(f"published folder must hold {file.name}, {str(file.parent)!r} does not")
-    try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{str(file)!r} must be JSON, it is not: {error}; copy it again"
-        ) from error
+    plain = read_any_json(file)
     if not isinstance(plain, dict):
         raise ValueError(f"{str(file)!r} must be a JSON object, got {type(plain).__name__}")
     return plain

@@ -12,11 +12,11 @@ from hdvl.checkpoints.importers import mapping as table
 from hdvl.checkpoints.importers.base import Importer, Source
 from hdvl.checkpoints.importers.mapping import From
 from hdvl.checkpoints.importers.published import Published
-from hdvl.checkpoints.importers.registry import importer_of
-from hdvl.checkpoints.native import override, write_folder
+from hdvl.checkpoints.importers.registry import importer_of, said
+from hdvl.checkpoints.native import build_vlm, override, write_folder
+from hdvl.checkpoints.nodes import Node, marked
 from hdvl.checkpoints.shards import GB, write_shards
-from hdvl.checkpoints.skeleton import fill, parameters_on_meta
-from hdvl.config import build
+from hdvl.checkpoints.skeleton import fill
 from hdvl.model import VLM
 
 
@@ -26,7 +26,7 @@ class Opened:
 
     importer: Importer
     published: Published
-    node: dict[str, Any]
+    node: Node
     vlm: VLM
     mapping: dict[str, From]
     dtype: torch.dtype
@@ -44,9 +44,8 @@ def open_published(
     importer = importer_of(parts, name)
     config = importer.config(parts)
     published = importer.published(parts)
-    node = override(importer.node(parts, config, published), overrides or {})
-    with parameters_on_meta():
-        vlm: VLM = build(node)
+    node = override(_node(importer, parts, config, published), marked(overrides or {}))
+    vlm = build_vlm(node, source=said(parts))
     mapping = importer.mapping(list(table.targets_of(vlm)), node, published)
     table.check(mapping, published, vlm, importer.ignorable(node))
     return Opened(importer, published, node, vlm, mapping, dtype or published.common_dtype())
@@ -105,6 +104,24 @@ def convert(
     opened.vlm.eval()
     config = {"model": opened.node, "converted_from": opened.importer.name}
     return write_folder(opened.vlm, to, config, weights=weights, licence=opened.importer.licence)
+
+
+def _node(
+    importer: Importer, source: Source, config: Mapping[str, Any], published: Published
+) -> Node:
+    """The importer's node; whatever a value of a wrong kind leads to is one error."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return importer.node(source, config, published)
+    except (
+        *(KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError),
+        StrictDataclassError,
+    ) as error:
+        raise ValueError(
+            f"configuration of {said(source)} must be that of a {importer.name} model, a value in it is "
+            f"absent or of another kind: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _as_source(source: str | Path | Mapping[str, str | Path]) -> Source:

@@ -22,6 +22,7 @@ from hdvl.checkpoints.importers.internlm2 import as_llama, llama_entry
 from hdvl.checkpoints.importers.llm_config import llm_numbers, stop_ids
 from hdvl.checkpoints.importers.mapping import From, lora, third
 from hdvl.checkpoints.importers.published import Published
+from hdvl.checkpoints.nodes import Node
 from hdvl.encoders.intern_vit import published_key
 
 SYSTEM = "Answer the questions."
@@ -53,9 +54,7 @@ class InternVLChat(Importer):
             config.get("architectures") or ()
         )
 
-    def node(
-        self, source: Source, config: Mapping[str, Any], published: Published
-    ) -> dict[str, Any]:
+    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
         folder = one_folder(self.name, source)
         required(config, _TOP, source=folder)
         _refuse(config, folder)

@@ -7,6 +7,7 @@ from hdvl.checkpoints.importers import native_layout as native
 from hdvl.checkpoints.importers.base import Importer, Source, one_folder
 from hdvl.checkpoints.importers.mapping import From, renamed
 from hdvl.checkpoints.importers.published import Published
+from hdvl.checkpoints.nodes import Node
 
 
 class InternVLHF(Importer):
@@ -19,9 +20,7 @@ class InternVLHF(Importer):
     def recognises(self, config: Mapping[str, Any], files: Sequence[str]) -> bool:
         return config.get("model_type") == "internvl"
 
-    def node(
-        self, source: Source, config: Mapping[str, Any], published: Published
-    ) -> dict[str, Any]:
+    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
         folder = one_folder(self.name, source)
         described = native.resolved(config)
         _refuse(described, folder)

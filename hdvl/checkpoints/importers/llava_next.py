@@ -10,6 +10,7 @@ from hdvl.checkpoints.importers import native_layout as native
 from hdvl.checkpoints.importers.base import Importer, Source, one_folder
 from hdvl.checkpoints.importers.mapping import From, renamed
 from hdvl.checkpoints.importers.published import Published
+from hdvl.checkpoints.nodes import Node
 
 # Type of the vision tower: which of its tokens are features. Its last norm is never among them.
 _TOWERS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
@@ -25,9 +26,7 @@ class LlavaNext(Importer):
     def recognises(self, config: Mapping[str, Any], files: Sequence[str]) -> bool:
         return config.get("model_type") == self.name
 
-    def node(
-        self, source: Source, config: Mapping[str, Any], published: Published
-    ) -> dict[str, Any]:
+    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
         folder = one_folder(self.name, source)
         described = native.resolved(config)
         _refuse(described, folder)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hdvl.checkpoints.importers.base import read_json
+from hdvl.checkpoints.importers.base import read_json, template_node, tokenizer_node
 from hdvl.checkpoints.importers.llm_config import stop_ids
 from hdvl.checkpoints.importers.published import Published
-from hdvl.config import build
+from hdvl.checkpoints.nodes import Node, assemble, marked
 from hdvl.llms import load_tokenizer
 from hdvl.llms.tokenizers import has_tokenizer
 from hdvl.templates import TokenizerTemplate, Unit
@@ -103,9 +103,7 @@ def chat_template(folder: Path, tokenizer: Any) -> str | None:
     return found
 
 
-def text_side(
-    folder: Path, fallback: Mapping[str, Any], image_id: int
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def text_side(folder: Path, fallback: Node, image_id: int) -> tuple[Node | None, Node]:
     """The nodes of the tokenizer and of the template in ``folder``; None and ``fallback`` without.
 
     The picture token is the one with the configured ``image_id``, the tokens around it those that the
@@ -115,7 +113,7 @@ def text_side(
         ValueError: ``image_id`` is no added token: the tokenizer is of another model.
     """
     if not has_tokenizer(folder):
-        return None, dict(fallback)
+        return None, fallback
     tokenizer = load_tokenizer(folder)
     added = tokenizer.added_tokens_decoder
     if image_id not in added:
@@ -123,7 +121,7 @@ def text_side(
             f"image_token_id={image_id} must be an added token of the tokenizer in {folder}, which "
             f"are {sorted(added)}; one of the two is of another model"
         )
-    boxes = build(fallback["boxes"])
+    boxes = assemble(fallback["boxes"], source="the preset", where="model.template.boxes")
     if not set(boxes.tokens) <= set(tokenizer.get_vocab()):
         boxes = Unit()
     around = {
@@ -131,17 +129,20 @@ def text_side(
         "image_suffix": getattr(tokenizer, "end_image_token", fallback.get("image_suffix", "")),
     }
     tokens = {"image_token": str(added[image_id]), **around}
-    node = {"_target_": "hdvl.llms.load_tokenizer", "path": str(folder)}
+    wrong = [f"{name}={token!r}" for name, token in tokens.items() if not isinstance(token, str)]
+    if wrong:
+        raise ValueError(f"tokenizer in {folder} must name tokens by text, got {', '.join(wrong)}")
+    node = tokenizer_node(folder)
     source = chat_template(folder, tokenizer)
     if source is None:
-        return node, {**fallback, **tokens, "boxes": node_of(boxes)}
+        return node, Node({**fallback, **tokens, "boxes": marked(node_of(boxes))})
     tokenizer.chat_template = source
     template = TokenizerTemplate.from_tokenizer(tokenizer, boxes=boxes, **tokens)
-    return node, node_of(template) | {"parts": _reads_parts_only(tokenizer)}
+    return node, Node(template_node(template) | {"parts": _reads_parts_only(tokenizer)})
 
 
 def fill_language(
-    node: dict[str, Any],
+    node: Node,
     folder: Path,
     config: Mapping[str, Any],
     described: Any,

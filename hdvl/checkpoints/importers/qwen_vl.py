@@ -26,6 +26,7 @@ from hdvl.checkpoints.importers.llm_config import GENERATION
 from hdvl.checkpoints.importers.mapping import From, same, third
 from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.importers.qwen_gptq import quantisation, quantised_part, quantised_weight
+from hdvl.checkpoints.nodes import Node
 from hdvl.encoders.qwen_vit import is_packed, published_key, repacked
 from hdvl.llms.gptq import PARTS
 
@@ -76,9 +77,7 @@ class QwenVL(Importer):
         width = config.get("hidden_size")
         return width == self.hidden_size if self.hidden_size else width not in widths
 
-    def node(
-        self, source: Source, config: Mapping[str, Any], published: Published
-    ) -> dict[str, Any]:
+    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
         folder = one_folder(self.name, source)
         if "visual" not in config:
             raise ValueError(
@@ -103,9 +102,9 @@ class QwenVL(Importer):
                 f"tokenizer of {folder} must give {node['template']['image_token']} the id "
                 f"visual.image_start_id + 2 = {slot}, it gives {known}; it is of another model"
             )
+        node["llm"]["rules"] |= _rules(told)
         node["llm"] |= {
             "config": {**node["llm"]["config"], **_qwen2(told, config)},
-            "rules": {**node["llm"]["rules"], **_rules(told)},
             "tokenizer": tokenizer,
         }
         node["image_token_id"] = slot

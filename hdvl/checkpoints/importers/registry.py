@@ -36,7 +36,7 @@ def importer_of(source: Source, name: str | None = None) -> Importer:
     found = detect(source)
     if found is None:
         raise ValueError(
-            f"{_said(source)} is no published layout that hdvl knows, which are: {known}; give the "
+            f"{said(source)} is no published layout that hdvl knows, which are: {known}; give the "
             "folder that holds config.json and the weights, or say from="
         )
     return IMPORTERS[found]
@@ -55,7 +55,7 @@ def detect(source: Source) -> str | None:
         return None
     if len(found) > 1:
         names = ", ".join(item.name for item in found)
-        raise ValueError(f"{_said(source)} could be of {names}; say from= which it is")
+        raise ValueError(f"{said(source)} could be of {names}; say from= which it is")
     return found[0].name if found else None
 
 
@@ -63,7 +63,8 @@ def _paths(source: Source) -> list[Path]:
     return list(source.values()) if isinstance(source, Mapping) else [source]
 
 
-def _said(source: Source) -> str:
+def said(source: Source) -> str:
+    """``source`` in a message."""
     if isinstance(source, Mapping):
         return f"{{{', '.join(f'{key}: {path}' for key, path in source.items())}}}"
     return f"folder {str(source)!r}"

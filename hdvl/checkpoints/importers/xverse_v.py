@@ -20,13 +20,13 @@ from hdvl.checkpoints.importers.base import (
     agree,
     read_json,
     required,
+    template_node,
     text_side,
 )
 from hdvl.checkpoints.importers.llm_config import llm_numbers, stop_ids
 from hdvl.checkpoints.importers.mapping import From, lora, renamed
 from hdvl.checkpoints.importers.published import Published
-from hdvl.config import build, from_plain
-from hdvl.templates import node_of
+from hdvl.checkpoints.nodes import Node, assemble
 
 ADAPTER = "adapter_and_lora.bin"
 SCALE = 2.0
@@ -78,9 +78,7 @@ class XverseV(Importer):
             }
         )
 
-    def node(
-        self, source: Source, config: Mapping[str, Any], published: Published
-    ) -> dict[str, Any]:
+    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
         """The preset with the sizes of the three parts."""
         node = self.preset_node()
         vision = _vision_config(config["vision"], published)
@@ -104,7 +102,8 @@ class XverseV(Importer):
         stop = stop_ids(config["llm"], folder) or node["llm"]["stop_ids"]
         node["llm"].update(config=llm, tokenizer=tokenizer, stop_ids=stop)
         node["image_token_id"] = slot
-        node["template"] = node_of(build(from_plain(node["template"])))  # its system prompt too
+        # Its system prompt too, which the preset leaves to the class.
+        node["template"] = template_node(assemble(node["template"], source="the preset"))
         return node
 
     def mapping(

@@ -1,0 +1,283 @@
+"""What a model folder may name: the parts of hdvl, and packages that the caller allows.
+
+A folder is data that anyone may have written. Names are compared before anything is imported, and
+what a part would read from outside the folder is refused.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from hdvl.checkpoints.nodes import ARGS, PARTIAL, RESERVED, TARGET, Node, target_of
+from hdvl.config import CONF_DIR
+from hdvl.files import read_yaml
+
+PART_PACKAGES = ("tilers", "encoders", "bridges", "mergers", "llms", "templates")
+CONSTRUCTORS = ("from_config", "from_pretrained")
+LOAD_TOKENIZER = "hdvl.llms.load_tokenizer"
+MODEL = "hdvl.model.VLM"
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_ELSEWHERE = re.compile(r"\s*(hub|hf[-_]hub|local[-_]dir|https?|file|ftp|s3|gs)\s*:", re.IGNORECASE)
+_INTERPOLATION = re.compile(
+    r"\s*((oc\.dict\.(values|keys)|oc\.env|now|hydra)\s*:[^{}]*|[\w.\[\]/-]+)\s*\}"
+)
+"""What may follow ``${`` in a stored run: a key, or a resolver that gives text or what is there already."""
+_READERS = ("hdvl.encoders.", "hdvl.llms.")
+_READING = (
+    *("weights", "path", "checkpoint_path", "pretrained", "pretrained_cfg", "cache_dir"),
+    *("pretrained_cfg_overlay", "timm_model_pretrained", "use_pretrained_backbone", "auto_map"),
+    *("use_timm_backbone", "attn_implementation", "_attn_implementation", "trust_remote_code"),
+    *("code_revision", "hf_model_name", "hf_model_pretrained", "hf_tokenizer_name"),
+)
+"""Arguments by which timm, open_clip and transformers read other files, the network, or code."""
+
+
+def as_packages(allow: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of packages in ``allow``; one alone may be given as text.
+
+    Raises:
+        ValueError: one of them is no name of a package.
+    """
+    names = (allow,) if isinstance(allow, str) else tuple(allow)
+    for name in names:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"allow must list names of packages, such as mypkg, got {name!r}")
+    return names
+
+
+@cache
+def known_targets() -> frozenset[str]:
+    """The names that every folder may use.
+
+    These are the model, the tokenizer in the folder, and the public classes of the part packages
+    under their public and their full name, with those of ``CONSTRUCTORS`` that can build from
+    numbers alone.
+    """
+    names = {MODEL, LOAD_TOKENIZER}
+    for package in PART_PACKAGES:
+        module = import_module(f"hdvl.{package}")
+        for name in module.__all__:
+            kind = getattr(module, name)
+            if not inspect.isclass(kind):
+                continue
+            for spelled in (f"hdvl.{package}.{name}", f"{kind.__module__}.{kind.__qualname__}"):
+                names |= {spelled, *(f"{spelled}.{how}" for how in _constructors(kind))}
+    return frozenset(names)
+
+
+def _constructors(kind: type) -> Iterator[str]:
+    for how in CONSTRUCTORS:
+        method = getattr(kind, how, None)
+        if method is None:
+            continue
+        parameters = inspect.signature(method).parameters
+        # One that reads a path has nothing to do in a folder that holds everything itself.
+        if how != "from_pretrained" or ("weights" in parameters and "path" not in parameters):
+            yield how
+
+
+def checked(value: Any, *, source: object, allow: str | Sequence[str] = ()) -> Any:
+    """The model node of a folder's configuration, with its nodes marked as such.
+
+    Args:
+        value: plain data out of a file.
+        source: the file.
+        allow: packages besides hdvl whose classes and functions it may name.
+
+    Raises:
+        ValueError: it names something else, uses a key of Hydra that has no meaning here, or would
+            have a part of hdvl read something outside the folder.
+    """
+    packages = as_packages(allow)
+    found = list(_nodes(value, "model"))
+    for node, where in found:  # every name before the first import
+        _check_name(node[TARGET], packages, source, where)
+    for node, where in found:
+        _check_keys(node, source, where)
+        if node[TARGET] not in known_targets():
+            _check_home(node[TARGET], packages, source, where)
+        elif node[TARGET].startswith(_READERS):
+            _check_reads_nothing(node, source, where)
+    return _as_nodes(value)
+
+
+def check_run(config: Any, *, source: object, allow: str | Sequence[str] = ()) -> None:
+    """Refuse a run's stored configuration that names more than ``conf/``, the parts and ``allow``.
+
+    It is built by Hydra with its interpolations, so those that can make new nodes are refused too.
+
+    Raises:
+        ValueError: as :func:`checked`, or a resolver that no configuration of hdvl needs.
+    """
+    packages = as_packages(allow)
+    known = known_targets() | conf_targets()
+    for node, where in _nodes(config, "run"):
+        _check_name(node[TARGET], packages, source, where, known)
+        if ARGS in node:
+            raise ValueError(f"{source} uses {ARGS} at {where}; give arguments by name")
+        if node[TARGET] not in known:
+            _check_home(node[TARGET], packages, source, where)
+    for place, _, value in _values(config, "run", into_nodes=True):
+        if isinstance(value, str):
+            _check_interpolations(value, source, place)
+
+
+def _check_interpolations(text: str, source: object, place: str) -> None:
+    for rest in text.split("${")[1:]:
+        if not _INTERPOLATION.match(rest):
+            raise ValueError(
+                f"{source} has the interpolation ${{{_shortened(rest, str)} at {place}, which no "
+                "configuration of hdvl needs; write its value"
+            )
+
+
+@cache
+def conf_targets() -> frozenset[str]:
+    """The names that the files of ``conf/`` hold."""
+    files = sorted(CONF_DIR.rglob("*.yaml"))
+    found = (node[TARGET] for file in files for node, _ in _nodes(read_yaml(file), file.stem))
+    return frozenset(name for name in found if isinstance(name, str))
+
+
+def foreign_packages(value: Any) -> tuple[str, ...]:
+    """The packages besides hdvl that nodes in ``value`` name: what loading it must allow."""
+    targets = {str(node[TARGET]) for node, _ in _nodes(value, "model")} - known_targets()
+    return tuple(sorted({name.split(".")[0] for name in targets}))
+
+
+def _nodes(value: Any, where: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    if isinstance(value, Mapping):
+        if TARGET in value:
+            yield value, where
+        elif any(key in value for key in RESERVED):
+            yield {**value, TARGET: None}, where
+        for key, item in value.items():
+            yield from _nodes(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _nodes(item, f"{where}[{number}]")
+
+
+def _as_nodes(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        inner = {key: _as_nodes(item) for key, item in value.items()}
+        return Node(inner) if TARGET in inner else inner
+    return [_as_nodes(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _check_name(
+    name: Any,
+    packages: Sequence[str],
+    source: object,
+    where: str,
+    known: frozenset[str] | None = None,
+) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{source} names {_shortened(name)} at {where}, which is no class; a _target_ must be the "
+            "dotted name of one"
+        )
+    if name in (known or known_targets()) or any(
+        name.startswith(f"{package}.") for package in packages
+    ):
+        return
+    package = name.split(".")[0]
+    advice = f'if you trust the code of {package}, load with allow=["{package}"]'
+    if package == "hdvl" or package in sys.stdlib_module_names:
+        advice = "a model folder names parts of hdvl and packages that allow= lists"
+    raise ValueError(
+        f"{source} names {_shortened(name, str)}, which is no part of hdvl; it stands at {where}.{TARGET}; "
+        f"{advice}"
+    )
+
+
+def _shortened(value: Any, text: Any = repr) -> str:
+    said: str = text(value)
+    return said if len(said) <= 200 else f"{said[:200]}..."
+
+
+def _check_keys(node: Mapping[str, Any], source: object, where: str) -> None:
+    odd = [key for key in node if not isinstance(key, str)]
+    if odd:
+        raise ValueError(f"{source} must have names as keys of {where}, got {odd[0]!r}")
+    meant = [key for key in node if key.startswith("_") and key not in (TARGET, PARTIAL)]
+    if meant:
+        hint = "; give arguments by name" if ARGS in meant else ""
+        raise ValueError(
+            f"{source} uses {meant[0]} at {where}, which means nothing in a model folder{hint}"
+        )
+    if not isinstance(node.get(PARTIAL, False), bool):
+        raise ValueError(f"{source} must have true or false as {where}.{PARTIAL}")
+
+
+def _check_reads_nothing(node: Mapping[str, Any], source: object, where: str) -> None:
+    if node[TARGET] == LOAD_TOKENIZER:
+        _check_inside(node.get("path"), source, where)
+        node = {key: value for key, value in node.items() if key != "path"}
+    for place, key, value in _values(node, where):
+        reads = key in _READING and value not in (None, False)
+        if reads or (isinstance(value, str) and _ELSEWHERE.match(value)):
+            raise ValueError(
+                f"{source} says {place}={_shortened(value)}, but a model folder reads nothing outside "
+                "itself; make that null, or load the part by an override of your own"
+            )
+
+
+def _values(
+    value: Any, where: str, key: str = "", *, into_nodes: bool = False
+) -> Iterator[tuple[str, str, Any]]:
+    """(place, last key, value) of each value; those of inner nodes only if asked for."""
+    if isinstance(value, Mapping):
+        if key in _READING:
+            yield where, key, value
+        inner = [(f"{where}.{name}", str(name), item) for name, item in value.items()]
+    elif isinstance(value, list | tuple):
+        inner = [(f"{where}[{number}]", key, item) for number, item in enumerate(value)]
+    else:
+        yield where, key, value
+        return
+    for place, name, item in inner:
+        if into_nodes or not (isinstance(item, Mapping) and TARGET in item):
+            yield from _values(item, place, name, into_nodes=into_nodes)
+
+
+def _check_inside(path: Any, source: object, where: str) -> None:
+    inside = isinstance(path, str) and path not in ("", ".")
+    if inside:
+        posix, windows = PurePosixPath(path), PureWindowsPath(path)
+        parts = {*posix.parts, *windows.parts}
+        absolute = posix.is_absolute() or bool(windows.anchor) or path.startswith("~")
+        inside = not absolute and ".." not in parts and "\0" not in path
+    if not inside:
+        raise ValueError(
+            f"{source} must name a folder inside the model folder as {where}.path, got "
+            f"{_shortened(path)}"
+        )
+
+
+def _check_home(name: str, packages: Sequence[str], source: object, where: str) -> None:
+    """What an allowed package merely imports from elsewhere is not allowed with it."""
+    home = str(getattr(target_of(name, source=source, where=where), "__module__", None))
+    if not any(home == package or home.startswith(f"{package}.") for package in packages):
+        raise ValueError(
+            f"{source} names {name}, which is not of the allowed {', '.join(packages)} but of {home}; "
+            f"it stands at {where}.{TARGET}"
+        )
+
+
+def located(node: Any, folder: Path) -> Any:
+    """A checked ``node`` with the path of each tokenizer in the folder made that of ``folder``."""
+    if isinstance(node, Mapping):
+        inner = {key: located(item, folder) for key, item in node.items()}
+        if isinstance(node, Node):
+            if node[TARGET] == LOAD_TOKENIZER:
+                inner["path"] = str(folder / inner["path"])
+            return Node(inner)
+        return inner
+    return [located(item, folder) for item in node] if isinstance(node, list) else node
