@@ -1,4 +1,4 @@
-"""``hdvl VERB ...`` is ``python -m hdvl.VERB ...``, with ``_`` in a verb of two words.
+"""``hdvl COMMAND ...`` is ``python -m hdvl.COMMAND ...``, with ``_`` in a command of two words.
 
 Imports nothing heavy: help is instant.
 """
@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from itertools import takewhile
 
-VERBS = {
-    "infer": "ask a model about pictures",
+COMMANDS = {
+    "infer": "ask a model about images",
     "train": "train a model in stages, or go on with a run",
     "plan": "shapes, tokens, parameters, memory and FLOPs of a composition, without building it",
     "convert": "write a published model as a folder of hdvl",
@@ -18,66 +18,71 @@ VERBS = {
     "export": "write a model as a folder of transformers",
     "compare": "how the configs and the metrics of runs differ",
     "parity": "compare two models, tensor by tensor and answer by answer",
-    "tile": "draw the tiles on a picture and count its tokens",
-    "demo": "answer questions about the shipped pictures, offline",
+    "tile": "draw the tiles on an image and count its tokens",
+    "demo": "answer questions about the shipped images, offline",
     "doctor": "check this installation and this machine",
 }
 
 BARE = {"compare": "runs"}
-"""Verbs that may be given words without ``=``, and the key that these are the value of."""
+"""Commands that may be given words without ``=``, and the key that these are the value of."""
 
 
 def usage() -> str:
     """What ``hdvl --help`` prints."""
-    width = max(map(len, VERBS))
-    lines = [f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {command:<{width}}  {text}" for command, text in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: hdvl VERB [group=choice] [key=value] ...",
+            "usage: hdvl COMMAND [group=choice] [key=value] ...",
             "",
             *lines,
             "",
-            "hdvl VERB --help lists the groups and keys of a verb, --cfg job prints what it would",
+            "hdvl COMMAND --help lists the groups and keys of a command, --cfg job prints what it would",
             "run with, --multirun runs every combination of comma-separated values.",
         ]
     )
 
 
-def split_verb(words: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """The verb that ``words`` begin with, of one word or of two, and the rest."""
+def split_command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The command that ``words`` begin with, of one word or of two, and the rest."""
     both = " ".join(words[:2])
-    return (both, words[2:]) if both in VERBS else (words[0], words[1:])
+    return (both, words[2:]) if both in COMMANDS else (words[0], words[1:])
 
 
-def as_overrides(verb: str, words: Sequence[str]) -> list[str]:
-    """The words of a verb as Hydra takes them: bare ones in front are the value of its key in BARE."""
-    bare = takewhile(lambda word: "=" not in word and word[0] != "-", words if verb in BARE else ())
+def as_overrides(command: str, words: Sequence[str]) -> list[str]:
+    """The words of a command as Hydra takes them: bare ones in front are the value of its key in BARE."""
+    bare = takewhile(
+        lambda word: "=" not in word and word[0] != "-", words if command in BARE else ()
+    )
     quoted = ["'" + word.replace("'", "\\'") + "'" for word in bare]
     rest = list(words[len(quoted) :])
-    return [f"{BARE[verb]}=[{','.join(quoted)}]", *rest] if quoted else rest
+    return [f"{BARE[command]}=[{','.join(quoted)}]", *rest] if quoted else rest
 
 
-def module_of(verb: str) -> str:
-    """The module, and the primary config, of a verb."""
-    return verb.replace(" ", "_")
+def module_of(command: str) -> str:
+    """The module, and the primary config, of a command."""
+    return command.replace(" ", "_")
 
 
 def main() -> None:
-    """Hand over to the module of the verb, so that relaunched workers find it in ``__main__``."""
-    verb, rest = split_verb(sys.argv[1:] or ["--help"])
-    if verb in ("-h", "--help", "help"):
+    """Hand over to the module of the command, so that relaunched workers find it in ``__main__``."""
+    command, rest = split_command(sys.argv[1:] or ["--help"])
+    if command in ("-h", "--help", "help"):
         print(usage())
         return
-    if verb in ("-V", "--version"):
+    if command in ("-V", "--version"):
         from hdvl import __version__
 
         print(f"hdvl {__version__}")
         return
-    if verb not in VERBS:
-        print(f"usage: hdvl {{{','.join(VERBS)}}} [key=value] ...; got {verb!r}", file=sys.stderr)
+    if command not in COMMANDS:
+        print(
+            f"usage: hdvl {{{','.join(COMMANDS)}}} [key=value] ...; got {command!r}",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
-    sys.argv[1:] = as_overrides(verb, rest)
-    runpy.run_module(f"hdvl.{module_of(verb)}", run_name="__main__", alter_sys=True)
+    sys.argv[1:] = as_overrides(command, rest)
+    runpy.run_module(f"hdvl.{module_of(command)}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

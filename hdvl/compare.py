@@ -7,7 +7,7 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf
 
-from hdvl.config import CONF_DIR, reasons
+from hdvl.config import CONF_DIR, exit_with_message
 from hdvl.tables import table
 
 ABSENT = "-"
@@ -138,7 +138,7 @@ def run(config: Any) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="compare")
 def main(config: Any) -> None:
     """Compare ``config.runs``."""
-    with reasons("compare"):
+    with exit_with_message("compare"):
         if OmegaConf.is_missing(config, "runs"):
             raise ValueError("no runs given; say hdvl compare RUN RUN")
         run(config)

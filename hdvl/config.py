@@ -23,7 +23,7 @@ def compose(*overrides: str, config_name: str = "train", return_hydra: bool = Fa
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    if GlobalHydra.instance().is_initialized():  # inside a running verb: reuse its search path
+    if GlobalHydra.instance().is_initialized():  # inside a running command: reuse its search path
         return hydra_compose(config_name, list(overrides), return_hydra_config=return_hydra)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return hydra_compose(config_name, list(overrides), return_hydra_config=return_hydra)
@@ -57,7 +57,7 @@ def from_plain(node: dict[str, Any]) -> Any:
 
 
 def given_values() -> dict[str, Any]:
-    """The ``key=value`` words of the command line of a running verb; none outside of one."""
+    """The ``key=value`` words of the command line of a running command; none outside of one."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
@@ -71,8 +71,8 @@ def given_values() -> dict[str, Any]:
 
 
 @contextmanager
-def reasons(verb: str) -> Iterator[None]:
-    """What inputs and parts say against each other ends ``verb``: exit code 1 with the reason alone."""
+def exit_with_message(command: str) -> Iterator[None]:
+    """What inputs and parts say against each other ends ``command``: exit code 1 with the reason alone."""
     from hydra.errors import InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -80,6 +80,6 @@ def reasons(verb: str) -> Iterator[None]:
         yield
     except InstantiationException as error:
         # Hydra wraps what a part said; the part said it better.
-        sys.exit(f"hdvl {verb}: {error.__cause__ or error}")
+        sys.exit(f"hdvl {command}: {error.__cause__ or error}")
     except (ValueError, OSError, ImportError, OmegaConfBaseException) as error:
-        sys.exit(f"hdvl {verb}: {error}")
+        sys.exit(f"hdvl {command}: {error}")

@@ -4,7 +4,7 @@ from typing import Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, reasons, to_plain
+from hdvl.config import CONF_DIR, exit_with_message, to_plain
 
 
 def run(config: Any) -> str:
@@ -43,7 +43,7 @@ def run(config: Any) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="convert")
 def main(config: Any) -> None:
     """Convert; exit code 1 with the reason if something is missing or does not fit."""
-    with reasons("convert"):
+    with exit_with_message("convert"):
         print(run(config))
 
 

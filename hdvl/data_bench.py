@@ -4,7 +4,7 @@ from typing import Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, reasons
+from hdvl.config import CONF_DIR, exit_with_message
 
 
 def run(config: Any) -> str:
@@ -55,7 +55,7 @@ def run(config: Any) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="data_bench")
 def main(config: Any) -> None:
     """Print the table."""
-    with reasons("data bench"):
+    with exit_with_message("data bench"):
         print(run(config))
 
 

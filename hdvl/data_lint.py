@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, build, reasons, to_plain
+from hdvl.config import CONF_DIR, build, exit_with_message, to_plain
 
 if TYPE_CHECKING:
     from hdvl.data.lint import Report
@@ -64,7 +64,7 @@ def summary(report: "Report", config: Any, share: float) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="data_lint")
 def main(config: Any) -> None:
     """Exit code 1 if the rows to leave out are more than ``data.max_bad``."""
-    with reasons("data lint"):
+    with exit_with_message("data lint"):
         report, share = run(config)
     print(summary(report, config, share))
     sys.exit(1 if share > config.data.max_bad else 0)

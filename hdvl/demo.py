@@ -1,16 +1,16 @@
-"""``hdvl demo``: the shipped model answers about the shipped pictures; answers beside truths."""
+"""``hdvl demo``: the shipped model answers about the shipped images; answers beside truths."""
 
 from pathlib import Path
 from typing import Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, reasons
+from hdvl.config import CONF_DIR, exit_with_message
 
 
 def demonstrate(cfg: Any) -> Path:
     """Ask every question, print a table, write the page; where it was written."""
-    from hdvl.inference import page
+    from hdvl.inference import html_report
     from hdvl.inference.cases import ask_cases, read_cases
     from hdvl.inference.load import ASSETS, load
 
@@ -18,13 +18,13 @@ def demonstrate(cfg: Any) -> Path:
     pipe = load(cfg.checkpoint, device=cfg.device)
     parameters = sum(value.numel() for value in pipe.model.parameters())
     about = f"{cfg.checkpoint}: {parameters / 1e6:.1f} M parameters"
-    print(f"{about}, {len(cases)} questions\n\n{page.table_row(page.HEAD)}")
+    print(f"{about}, {len(cases)} questions\n\n{html_report.table_row(html_report.HEAD)}")
     outcomes = []
     for outcome in ask_cases(pipe, cases, max_new_tokens=cfg.max_new_tokens):
-        print(page.table_row(page.cells(outcome)), flush=True)
+        print(html_report.table_row(html_report.cells(outcome)), flush=True)
         outcomes.append(outcome)
     right = sum(outcome.right for outcome in outcomes)
-    path = page.write_page(Path(cfg.page), outcomes, title="hdvl demo", about=about)
+    path = html_report.write_page(Path(cfg.page), outcomes, title="hdvl demo", about=about)
     print(f"\n{right} of {len(outcomes)} right; tiles and boxes drawn in {path}")
     return path
 
@@ -32,7 +32,7 @@ def demonstrate(cfg: Any) -> Path:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="demo")
 def main(cfg: Any) -> None:
     """Everything, or one line that says what is missing."""
-    with reasons("demo"):
+    with exit_with_message("demo"):
         demonstrate(cfg)
 
 

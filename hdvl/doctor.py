@@ -27,10 +27,10 @@ def report(sections: dict[str, Iterable[Any]]) -> int:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="doctor")
 def main(cfg: Any) -> None:
     """Look at everything and end with exit code 1 when something needed is wrong."""
-    from hdvl import health
+    from hdvl import diagnostics
 
-    ranges = health.read_ranges()
-    core = list(health.check_packages(ranges))
+    ranges = diagnostics.read_ranges()
+    core = list(diagnostics.check_packages(ranges))
     sections: dict[str, Iterable[Any]] = {f"Packages (ranges of {ranges.source})": core}
     bad = report(sections)
     if bad:
@@ -38,12 +38,14 @@ def main(cfg: Any) -> None:
         sys.exit(1)
     bad = report(
         {
-            "Builds": [health.check_torchvision()],
+            "Builds": [diagnostics.check_torchvision()],
             "Machine": itertools.chain(
-                health.check_processor(), health.check_room(Path(cfg.folder))
+                diagnostics.check_processor(), diagnostics.check_room(Path(cfg.folder))
             ),
-            "Accelerator": health.check_accelerator(),
-            "Extras": itertools.chain(health.check_extras(ranges), [health.check_fonts()]),
+            "Accelerator": diagnostics.check_accelerator(),
+            "Extras": itertools.chain(
+                diagnostics.check_extras(ranges), [diagnostics.check_fonts()]
+            ),
         }
     )
     print(f"\n{bad} wrong" if bad else "\nall that hdvl needs is there")

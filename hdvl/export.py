@@ -4,7 +4,7 @@ from typing import Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, reasons, to_plain
+from hdvl.config import CONF_DIR, exit_with_message, to_plain
 
 
 def run(config: Any) -> str:
@@ -32,7 +32,7 @@ def run(config: Any) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="export")
 def main(config: Any) -> None:
     """Export; exit code 1 with the reason if the model cannot be expressed."""
-    with reasons("export"):
+    with exit_with_message("export"):
         print(run(config))
 
 

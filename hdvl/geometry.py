@@ -1,4 +1,4 @@
-"""How a picture is cut, as pure arithmetic: what can be said of tiles before a pixel or a tensor is there.
+"""How an image is cut, as pure arithmetic: what can be said of tiles before a pixel or a tensor is there.
 
 The part of the protocols that needs no torch, so that ``hdvl tile`` starts at once. Everything here
 is also a name of ``hdvl.protocols``.
@@ -14,18 +14,18 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 Box = tuple[float, float, float, float]
-"""(x0, y0, x1, y1) in pixels of the source picture; x1 and y1 are exclusive."""
+"""(x0, y0, x1, y1) in pixels of the source image; x1 and y1 are exclusive."""
 
 Thumbnail = Literal["first", "last"] | None
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How one picture is cut: pure arithmetic, known before a pixel is touched.
+    """How one image is cut: pure arithmetic, known before a pixel is touched.
 
-    The picture (``width`` x ``height``) is resized to fill the rectangle ``content`` of the canvas; the
+    The image (``width`` x ``height``) is resized to fill the rectangle ``content`` of the canvas; the
     rest of the canvas, if any, is padding. ``windows`` are the top-left corners of the local windows
-    on the canvas, row by row, each ``tile_size`` square. A thumbnail is the whole picture squashed to
+    on the canvas, row by row, each ``tile_size`` square. A thumbnail is the whole image squashed to
     one tile; ``thumbnail`` says whether it stands before or after the windows.
     """
 
@@ -59,7 +59,7 @@ class TilePlan:
         thumbnail: Thumbnail = None,
         content: tuple[int, int, int, int] = (0, 0, 0, 0),
     ) -> "TilePlan":
-        """``grid`` = (rows, cols) windows that touch and fill the canvas, for a picture of this size.
+        """``grid`` = (rows, cols) windows that touch and fill the canvas, for an image of this size.
 
         >>> TilePlan.of_grid(640, 480, (1, 2), tile_size=448).windows
         ((0, 0), (448, 0))

@@ -1,4 +1,4 @@
-"""Reading pictures: whatever Pillow opens becomes one upright RGB picture, or one clear error.
+"""Reading images: whatever Pillow opens becomes one upright RGB image, or one clear error.
 
 Knows Pillow and numpy, not torch.
 """
@@ -22,9 +22,9 @@ from PIL import ExifTags, Image
 Colour = Sequence[int]
 """Red, green and blue, 0..255."""
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
-"""What counts as a picture: a path, a file in base64 (bare, or as ``data:`` URL), its bytes, a Pillow
-picture, an array h w [c]."""
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
+"""What counts as an image: a path, a file in base64 (bare, or as ``data:`` URL), its bytes, a Pillow
+image, an array h w [c]."""
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused before they are decoded. Pillow itself stops here, and warns from half
@@ -72,21 +72,21 @@ _TURNS = {
 
 
 def read_image(
-    source: Source,
+    source: ImageSource,
     *,
     exif: bool = True,
     background: Colour | None = (255, 255, 255),
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """The picture as 8-bit RGB, upright.
+    """The image as 8-bit RGB, upright.
 
     ``exif`` turns it by its EXIF orientation (Pillow turns TIFF files in any case). ``background``
     is the colour under transparent pixels; ``None`` drops alpha as ``convert("RGB")`` does, like
     the published systems. 16-bit grey is scaled to 8 bits, an animation gives its first frame with
-    a warning. A picture that needs no change is returned as it is, not copied.
+    a warning. An image that needs no change is returned as it is, not copied.
 
     Raises:
-        ValueError: empty, truncated or no picture, no regular file, more than ``max_pixels`` or
+        ValueError: empty, truncated or no image, no regular file, more than ``max_pixels`` or
             ``MAX_BYTES``, or values whose range is unknown; the message names the file.
         OSError: the file is not there or may not be read.
         MemoryError: there is less memory than ``BYTES_PER_PIXEL`` says.
@@ -124,28 +124,28 @@ def load_pixels(image: Image.Image, *, name: str) -> None:
     try:
         image.load()
     except _BROKEN as error:
-        raise ValueError(f"picture {name} is damaged or cut short: {error}") from error
+        raise ValueError(f"image {name} is damaged or cut short: {error}") from error
     except MemoryError as error:
         raise MemoryError(_too_large_for_memory(image, name)) from error
     if image.size != size:
         raise ValueError(
-            f"picture {name} must have the size that its header says, {size[0]}x{size[1]}, it has "
+            f"image {name} must have the size that its header says, {size[0]}x{size[1]}, it has "
             f"{image.width}x{image.height}"
         )
 
 
 def _too_large_for_memory(image: Image.Image, name: str) -> str:
     return (
-        f"picture {name} of {image.width}x{image.height} pixels takes more memory than there is, up to "
+        f"image {name} of {image.width}x{image.height} pixels takes more memory than there is, up to "
         f"{BYTES_PER_PIXEL * image.width * image.height / 2**20:.0f} MiB; scale it down, or refuse such "
-        "pictures with a smaller max_pixels of the tiler"
+        "images with a smaller max_pixels of the tiler"
     )
 
 
 def open_image(
-    source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+    source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: str | None = None
 ) -> Image.Image:
-    """``source`` as a Pillow picture of known and checked size, its pixels not yet decoded."""
+    """``source`` as a Pillow image of known and checked size, its pixels not yet decoded."""
     name = name_of(source) if name is None else name
     if isinstance(source, Image.Image):
         image = source
@@ -154,16 +154,16 @@ def open_image(
     else:
         data = read_bytes(source)
         if not data:
-            raise ValueError(f"picture {name} is empty (0 bytes)")
+            raise ValueError(f"image {name} is empty (0 bytes)")
         try:
             image = Image.open(io.BytesIO(data))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise ValueError(
-                f"picture {name} is too large for Pillow: {error} Scale it down; "
+                f"image {name} is too large for Pillow: {error} Scale it down; "
                 f"max_pixels={max_pixels} of the tiler has no say here"
             ) from error
         except _BROKEN as error:
-            raise ValueError(f"picture {name} is not a picture Pillow can read: {error}") from error
+            raise ValueError(f"image {name} is not an image Pillow can read: {error}") from error
     _check(image, name, max_pixels)
     return image
 
@@ -177,11 +177,11 @@ def read_bytes(source: Any) -> bytes:
     if isinstance(source, str) and (source[:5].lower() == "data:" or is_base64(source)):
         return _from_base64(source)
     if isinstance(source, str) and _URL.match(source):
-        raise ValueError(f"a picture must not be a URL to fetch, got {source[:200]!r}; download it")
+        raise ValueError(f"an image must not be a URL to fetch, got {source[:200]!r}; download it")
     if isinstance(source, str | os.PathLike):
         return _read_file(source)
     raise TypeError(
-        "a picture must be a path, bytes, a Pillow picture or a numpy array, "
+        "an image must be a path, bytes, a Pillow image or a numpy array, "
         f"got {type(source).__name__}"
     )
 
@@ -196,16 +196,16 @@ def _read_file(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         if error.errno in _NO_PATH:
             raise ValueError(
-                f"a picture must be a file, got {name_of(path)}: {error.strerror}"
+                f"an image must be a file, got {name_of(path)}: {error.strerror}"
             ) from error
         raise
     if not stat.S_ISREG(status.st_mode):
         kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "something else")
-        raise ValueError(f"picture {name_of(path)} must be a regular file, it is {kind}")
+        raise ValueError(f"image {name_of(path)} must be a regular file, it is {kind}")
     if status.st_size > MAX_BYTES:
         raise ValueError(
-            f"picture {name_of(path)} is too large: {status.st_size} bytes are more than the "
-            f"{MAX_BYTES} bytes that a picture file may have; scale it down or compress it"
+            f"image {name_of(path)} is too large: {status.st_size} bytes are more than the "
+            f"{MAX_BYTES} bytes that an image file may have; scale it down or compress it"
         )
     with open(path, "rb", buffering=0) as file:  # at once: a buffer costs small files 2 %
         data = file.read(status.st_size)
@@ -239,7 +239,7 @@ def _from_base64(text: str) -> bytes:
         return base64.b64decode("".join(body.split()), validate=True)
     except (ValueError, binascii.Error) as error:
         raise ValueError(
-            f"a picture as text must be a whole file in base64, got {text[:60]!r}...: {error}"
+            f"an image as text must be a whole file in base64, got {text[:60]!r}...: {error}"
         ) from error
 
 
@@ -253,7 +253,7 @@ def name_of(source: Any) -> str:
         text = str(source)
         return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
     if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or "(Pillow picture)")
+        return str(getattr(source, "filename", "") or "(Pillow image)")
     if isinstance(source, np.ndarray):
         return f"(array of shape {source.shape})"
     return f"({len(source)} bytes)" if isinstance(source, bytes) else f"({type(source).__name__})"
@@ -264,7 +264,7 @@ def orientation(image: Image.Image, *, name: str) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _BROKEN as error:
-        warnings.warn(f"picture {name}: EXIF data unreadable, not turned: {error}", stacklevel=3)
+        warnings.warn(f"image {name}: EXIF data unreadable, not turned: {error}", stacklevel=3)
         return 1
     return value if value in _TURNS else 1
 
@@ -305,13 +305,13 @@ def _plain_to_rgb(image: Image.Image, background: Colour | None, name: str) -> I
     try:
         if background is None or not image.has_transparency_data:
             return image.convert("RGB")
-        picture = image.convert("RGBA")
+        rgba = image.convert("RGBA")
     except ValueError as error:
         raise ValueError(
-            f"picture {name} has mode {image.mode}, which has no RGB: {error}"
+            f"image {name} has mode {image.mode}, which has no RGB: {error}"
         ) from error
-    ground = Image.new("RGBA", picture.size, (*background, 255))
-    return Image.alpha_composite(ground, picture).convert("RGB")
+    ground = Image.new("RGBA", rgba.size, (*background, 255))
+    return Image.alpha_composite(ground, rgba).convert("RGB")
 
 
 def _grey_to_rgb(image: Image.Image, background: Colour | None, name: str) -> Image.Image:
@@ -327,7 +327,7 @@ def _grey_to_rgb(image: Image.Image, background: Colour | None, name: str) -> Im
 def resize_bicubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Antialiased bicubic resize to ``size`` (width, height), the same under Pillow 12 and 13.
 
-    Pillow 13 resizes tall pictures height first, earlier versions always width first, and the
+    Pillow 13 resizes tall images height first, earlier versions always width first, and the
     clipping between the passes makes that visible. One axis at a time leaves no choice.
     """
     return image.resize((size[0], image.height), Image.Resampling.BICUBIC).resize(
@@ -337,21 +337,21 @@ def resize_bicubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _check(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width < 1 or image.height < 1:
-        raise ValueError(f"picture {name} has no pixels: {image.width}x{image.height}")
+        raise ValueError(f"image {name} has no pixels: {image.width}x{image.height}")
     cost = DECODER_COST.get(image.format or "", 1)
     if image.width * image.height * cost > max_pixels:
         counted = f", each counted {cost} times for {image.format}," if cost > 1 else ""
         raise ValueError(
-            f"picture {name} is too large: {image.width}x{image.height} pixels{counted} are more than "
+            f"image {name} is too large: {image.width}x{image.height} pixels{counted} are more than "
             f"max_pixels={max_pixels}; scale it down, or raise max_pixels of the tiler if you trust it"
         )
-    # A phone's MPO file holds a depth or gain map behind the picture: no animation.
+    # A phone's MPO file holds a depth or gain map behind the image: no animation.
     try:
         animated = image.format != "MPO" and getattr(image, "is_animated", False)
     except _BROKEN as error:
-        raise ValueError(f"picture {name} is damaged or cut short: {error}") from error
+        raise ValueError(f"image {name} is damaged or cut short: {error}") from error
     if animated and image.tell() == 0:
-        warnings.warn(f"picture {name} is animated: only its first frame is used", stacklevel=4)
+        warnings.warn(f"image {name} is animated: only its first frame is used", stacklevel=4)
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
@@ -362,11 +362,11 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     )
     if not (grey16 or colour):
         raise ValueError(
-            f"picture {name} must be uint8 h w or h w c with 1..4 channels, or uint16 h w, "
+            f"image {name} must be uint8 h w or h w c with 1..4 channels, or uint16 h w, "
             f"got {array.dtype}; convert it first"
         )
     if flat.size == 0:
-        raise ValueError(f"picture {name} has no pixels")
+        raise ValueError(f"image {name} has no pixels")
     return Image.fromarray(flat)
 
 
@@ -379,7 +379,7 @@ def _check_grey(image: Image.Image, name: str) -> None:
     low, high = (float(value) for value in image.getextrema())
     if not 0 <= low <= high <= _top(image):
         raise ValueError(
-            f"picture {name} has mode {image.mode} with values {low}..{high}, which must lie in "
+            f"image {name} has mode {image.mode} with values {low}..{high}, which must lie in "
             f"0..{_top(image)} to be shown; scale it to 8 or 16 bits"
         )
 
@@ -389,7 +389,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "Colour",
-    "Source",
+    "ImageSource",
     "read_image",
     "resize_bicubic",
 ]

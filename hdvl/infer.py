@@ -1,4 +1,4 @@
-"""``hdvl infer``: ask a model about pictures. Without a choice of parts, the shipped model answers."""
+"""``hdvl infer``: ask a model about images. Without a choice of parts, the shipped model answers."""
 
 import re
 import sys
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
-from hdvl.config import CONF_DIR, build, reasons, to_plain
+from hdvl.config import CONF_DIR, build, exit_with_message, to_plain
 
 if TYPE_CHECKING:
     from hdvl.inference import Answer, Pipeline
 
-PARTS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
+PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
 WEIGHTED = ("encoder", "bridge", "merger", "llm", "model")
 FREE_TEXT = ("prompt", "system", "image", "out", "checkpoint")
 RANDOM = """\
@@ -71,10 +71,10 @@ def is_composition(cfg: Any, keys: Sequence[str]) -> bool:
 def changes_of(cfg: Any, keys: Sequence[str]) -> dict[str, Any]:
     """What ``keys`` change on a checkpoint: chosen parts whole, else single numbers."""
     node = to_plain(cfg.model)
-    changes: dict[str, Any] = {key: node[key] for key in keys if key in PARTS}
+    changes: dict[str, Any] = {key: node[key] for key in keys if key in PART_GROUPS}
     for key in keys:
         part, *path = key.split(".")
-        if part not in (*PARTS, "encode_chunk") or (part in keys and path):
+        if part not in (*PART_GROUPS, "encode_chunk") or (part in keys and path):
             continue
         here, value = changes, node
         for name in (part, *path)[:-1]:
@@ -110,7 +110,7 @@ def pipeline_of(cfg: Any, overrides: Sequence[str]) -> "Pipeline":
     return Pipeline(model=vlm, max_length=cfg.max_length)
 
 
-def ask(pipe: "Pipeline", cfg: Any) -> "Answer":
+def generate_answer(pipe: "Pipeline", cfg: Any) -> "Answer":
     """Ask, and print the answer: at once, or as it is written."""
     plain = to_plain(cfg)
     question = {name: plain[name] for name in ("prompt", "system")}
@@ -127,16 +127,16 @@ def ask(pipe: "Pipeline", cfg: Any) -> "Answer":
 
 
 def report(answer: "Answer") -> str:
-    """Boxes, pictures and numbers of an answer, a line each."""
+    """Boxes, images and numbers of an answer, a line each."""
     lines = [""]
     for found in answer.boxes:
         corners = ", ".join(f"{value:.0f}" for value in found.box)
-        lines.append(f"box      picture {found.image + 1}: {found.label} ({corners})")
+        lines.append(f"box      image {found.image + 1}: {found.label} ({corners})")
     lines += [f"no box   {piece}" for piece in answer.malformed]
     for number, plan in enumerate(answer.plans, 1):
         thumbnail = " + thumbnail" if plan.thumbnail else ""
         lines.append(
-            f"picture  {number}: {plan.width}x{plan.height} px, {plan.count} tiles of "
+            f"image  {number}: {plan.width}x{plan.height} px, {plan.count} tiles of "
             f"{plan.tile_size} px ({plan.rows} x {plan.cols}{thumbnail})"
         )
     n = answer.numbers
@@ -149,9 +149,9 @@ def report(answer: "Answer") -> str:
 
 
 def write_drawings(answer: "Answer", out: str) -> list[Path]:
-    """The pictures with their boxes: ``out``, or ``out`` with a number where there are several."""
+    """The images with their boxes: ``out``, or ``out`` with a number where there are several."""
     if not answer.images:
-        raise ValueError(f"out={out} needs a picture to draw on; give image=FILE")
+        raise ValueError(f"out={out} needs an image to draw on; give image=FILE")
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     several = len(answer.images) > 1
@@ -167,10 +167,10 @@ def write_drawings(answer: "Answer", out: str) -> list[Path]:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="infer")
 def run(cfg: Any) -> None:
     """Load or compose, ask, print, draw."""
-    with reasons("infer"):
+    with exit_with_message("infer"):
         if not cfg.prompt:
             raise ValueError('prompt must be given, such as prompt="What is the total?"')
-        answer = ask(pipeline_of(cfg, HydraConfig.get().overrides.task), cfg)
+        answer = generate_answer(pipeline_of(cfg, HydraConfig.get().overrides.task), cfg)
         print(report(answer))
         if cfg.out is not None:
             for name in write_drawings(answer, cfg.out):
@@ -178,7 +178,7 @@ def run(cfg: Any) -> None:
 
 
 def main() -> None:
-    """The verb: free text on the command line needs no quotes of Hydra's."""
+    """The command: free text on the command line needs no quotes of Hydra's."""
     sys.argv[1:] = quote_free_text(sys.argv[1:])
     run()
 

@@ -48,7 +48,7 @@ def token_weights(
     two: square averaging, arXiv 2412.05271).
 
     The first token of each answer counts as ``first_token_weight`` tokens, among the n as well: where an
-    answer is read off a picture it is the one that says whether the right place was found, and the rest
+    answer is read off an image it is the one that says whether the right place was found, and the rest
     follows on from it.
 
     Raises:

@@ -91,7 +91,7 @@ class VLM(nn.Module):
         all_logits: bool = True,
         feature_cache: FeatureCache | None = None,
     ) -> VLMOutput:
-        """Logits and loss; ``plans`` are the pictures in order of appearance.
+        """Logits and loss; ``plans`` are the images in order of appearance.
 
         ``loss`` is the mean cross-entropy over the positions whose label is not -100; with
         ``weights`` (of the target of each position, see :mod:`hdvl.loss`) their weighted sum.
@@ -179,7 +179,7 @@ class VLM(nn.Module):
         given, wanted = sum(len(tokens) for tokens in visual), int(slots.sum())
         if given != wanted:
             raise ValueError(
-                f"input_ids hold {wanted} image slots (id {self.image_token_id}), the pictures give "
+                f"input_ids hold {wanted} image slots (id {self.image_token_id}), the images give "
                 f"{given} visual tokens; make both with the same processor"
             )
         # Slots are filled below; their id may be outside the table.

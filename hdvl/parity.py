@@ -5,7 +5,7 @@ from typing import Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, reasons, to_plain
+from hdvl.config import CONF_DIR, exit_with_message, to_plain
 
 
 def run(config: Any) -> tuple[str, bool]:
@@ -49,7 +49,7 @@ def _weights(plain: dict[str, Any]) -> tuple[list[str], bool]:
 
 
 def _answers(plain: dict[str, Any]) -> tuple[list[str], bool]:
-    """Both models asked about each picture: the prompts' ids and logits, and the greedy answers."""
+    """Both models asked about each image: the prompts' ids and logits, and the greedy answers."""
     import torch
 
     from hdvl.checkpoints.parity import largest_difference
@@ -90,7 +90,7 @@ def _answers(plain: dict[str, Any]) -> tuple[list[str], bool]:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="parity")
 def main(config: Any) -> None:
     """Compare; exit code 1 if the two differ or one cannot be read."""
-    with reasons("parity"):
+    with exit_with_message("parity"):
         text, same = run(config)
     print(text)
     sys.exit(0 if same else 1)

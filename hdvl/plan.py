@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, from_plain, given_values, reasons, to_plain
+from hdvl.config import CONF_DIR, exit_with_message, from_plain, given_values, to_plain
 from hdvl.tables import table as table
 
 if TYPE_CHECKING:
     from hdvl.model import VLM
 
-PARTS = ("encoder", "bridge", "merger", "llm")
+MODULES = ("encoder", "bridge", "merger", "llm")
 
 
 def build_on_meta(model: Any) -> "VLM":
@@ -33,9 +33,9 @@ def shapes(vlm: "VLM") -> str:
         "encoder": f"a tile -> {rows} x {cols} = {tokens} tokens of width {vlm.encoder.width}",
         "bridge": f"a tile's {tokens} x {vlm.encoder.width} -> {out_rows} x {out_cols} = "
         f"{out_tokens} tokens of width {vlm.llm.width}",
-        "merger": "puts the tiles of a picture in order",
+        "merger": "puts the tiles of an image in order",
         "llm": f"width {vlm.llm.width}, {ids}",
-        "template": f"picture slots are {vlm.template.image_token}",
+        "template": f"image slots are {vlm.template.image_token}",
     }
     return table([[part, type(getattr(vlm, part)).__name__, text] for part, text in texts.items()])
 
@@ -44,7 +44,7 @@ def parameters(vlm: "VLM", tuning: Any) -> str:
     """One line a part: how it trains, trainable and all parameters; below, what is stored beside them."""
     lines = [["part", "tuning", "parameters", "trainable"]]
     totals = [0, 0]
-    for part in PARTS:
+    for part in MODULES:
         module: Any = getattr(vlm, part)
         counts = [p.numel() for p in module.parameters()]
         trainable = [p.numel() for p in module.parameters() if p.requires_grad]
@@ -67,9 +67,9 @@ def fixed_numbers(module: Any) -> dict[str, Any]:
     }
 
 
-def pictures(vlm: "VLM", sizes: list[list[int]]) -> str:
-    """Tiles and tokens of pictures of some sizes."""
-    lines = [["picture", "tiles", "tokens"]]
+def images(vlm: "VLM", sizes: list[list[int]]) -> str:
+    """Tiles and tokens of images of some sizes."""
+    lines = [["image", "tiles", "tokens"]]
     for width, height in sizes:
         plan = vlm.tiler.plan(width, height)
         tokens = vlm.merger.token_count(plan)
@@ -81,7 +81,7 @@ def costs(vlm: "VLM", config: Any) -> str:
     """FLOPs of one example, and the memory of a step of ``data.batch_size`` examples."""
     from hdvl.training.estimate import measure, memory
 
-    (width, height), text_tokens = config.example.picture, config.example.text_tokens
+    (width, height), text_tokens = config.example.image, config.example.text_tokens
     cost = measure(vlm, vlm.tiler.plan(width, height), text_tokens=text_tokens)
     batch, precision = config.data.batch_size, str(config.trainer.precision)
     needed = memory(vlm, saved=cost.saved * batch, precision=precision)
@@ -90,7 +90,7 @@ def costs(vlm: "VLM", config: Any) -> str:
     room = [[name, amount(getattr(needed, name), "B")] for name in needed.__dataclass_fields__]
     return "\n".join(
         [
-            f"one example: a picture of {width} x {height} and {text_tokens} tokens of text",
+            f"one example: an image of {width} x {height} and {text_tokens} tokens of text",
             table(flops, right=(1,)),
             "",
             f"memory of a step: batch_size {batch}, precision {precision}, AdamW, fused attention",
@@ -179,14 +179,14 @@ def run(config: Any) -> None:
             apply_tuning(vlm, tuning)
         recompute(vlm, (stage.callbacks.get("recompute") or {}).get("parts", ()))
         if not number:
-            print(shapes(vlm), pictures(vlm, to_plain(stage.pictures)), sep="\n\n")
+            print(shapes(vlm), images(vlm, to_plain(stage.images)), sep="\n\n")
         if len(stages) > 1:
             print(f"\nstage {number + 1} of {len(stages)}: {config.stages[number].name}")
         groups = parameter_groups(vlm, optimizer["groups"], optimizer["common"])
         check_warmup(groups, stage.trainer.max_steps)
         print(f"\n{parameters(vlm, tuning)}")
         indented = "\n".join(f"  {line}" for line in group_table(groups).splitlines())
-        steps = f"{stage.trainer.max_steps} steps, {optimizer['shape']}"
+        steps = f"{stage.trainer.max_steps} steps, {optimizer['schedule']}"
         print(f"\nlearning rates: {steps}\n{indented}\n\n{costs(vlm, stage)}")
         if stage.survey != 0:
             print(f"\n{data_costs(vlm, stage)}")
@@ -197,7 +197,7 @@ def main(config: Any) -> None:
     """Print the plan; exit code 1 with the reason if the parts do not fit."""
     from hdvl.training.stages import check_effect
 
-    with reasons("plan"):
+    with exit_with_message("plan"):
         check_effect(config, given_values())
         run(config)
 

@@ -1,4 +1,4 @@
-"""Conversations with pictures -> what the model reads. One way for training and inference."""
+"""Conversations with images -> what the model reads. One way for training and inference."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,24 +12,24 @@ from torch.nn.utils.rnn import pad_sequence
 from hdvl.model import IGNORED, VLM
 from hdvl.protocols import (
     Conversation,
-    Independent,
     Message,
     Rendered,
     Segment,
+    SharedPrefix,
     Template,
     TilePlan,
     Tiler,
     Tiles,
 )
-from hdvl.templates.branches import encode_row, pictures_of
 from hdvl.templates.encode import encode
+from hdvl.templates.shared_prefix import encode_row, images_of
 from hdvl.templates.tokens import tokenise
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation, ready for the model; or several about the same pictures, none of which sees
-    another: ``branches`` are then the lengths of what each of them adds to their common beginning.
+    """One conversation, ready for the model; or several about the same images, none of which sees
+    another: ``suffix_lengths`` are then the lengths of what each of them adds to their common beginning.
 
     ``dropped`` of its messages, the oldest after the system's, did not fit into the template's window.
     ``row`` is its number in the training data.
@@ -41,13 +41,17 @@ class Sample:
     plans: tuple[TilePlan, ...]
     dropped: int = 0
     row: int | None = None
-    branches: tuple[int, ...] = ()
+    suffix_lengths: tuple[int, ...] = ()
 
     @property
     def segment(self) -> Segment:
         """What it is in a packed row: its length, or those of the beginning and of each branch."""
         length = len(self.ids)
-        return (length - sum(self.branches), *self.branches) if self.branches else length
+        return (
+            (length - sum(self.suffix_lengths), *self.suffix_lengths)
+            if self.suffix_lengths
+            else length
+        )
 
     def read(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Those of ``messages``, which this is a sample of, that the model reads."""
@@ -57,7 +61,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Several samples, padded to one length; tiles of all pictures stand behind each other.
+    """Several samples, padded to one length; tiles of all images stand behind each other.
 
     With ``segments`` the samples were packed: one row holds them all, and these are their lengths; of
     a sample of several conversations the length of what they begin with, and of the rest of each.
@@ -82,7 +86,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Processor:
-    """Tiles the pictures, writes the conversation, and gives each picture its slots.
+    """Tiles the images, writes the conversation, and gives each image its slots.
 
     Holds no weights: safe to send to data workers. ``max_length`` (ids) is a limit, not a knife: a
     longer sample is an error that says how long it is.
@@ -100,13 +104,13 @@ class Processor:
         return cls(vlm.tiler, vlm.template, vlm.llm.tokenizer, vlm.merger.token_count, max_length)
 
     def __call__(self, messages: Conversation, *, add_generation_prompt: bool = False) -> Sample:
-        """Messages with pictures -> ids, labels, pixels and plans.
+        """Messages with images -> ids, labels, pixels and plans.
 
-        A prompt leaves out what the template's window does not hold. The pictures of independent
+        A prompt leaves out what the template's window does not hold. The images of independent
         conversations are cut and encoded once.
         """
         tokenizer = needed(self.tokenizer)
-        if isinstance(messages, Independent):
+        if isinstance(messages, SharedPrefix):
             if add_generation_prompt:
                 raise ValueError("a prompt must be one conversation, got independent ones")
             return self._shared(messages)
@@ -140,12 +144,14 @@ class Processor:
             dropped=len(messages) - len(prompt),
         )
 
-    def _shared(self, several: Independent) -> Sample:
-        tiles = [self.tiler(image) for image in pictures_of(several)]
+    def _shared(self, several: SharedPrefix) -> Sample:
+        tiles = [self.tiler(image) for image in images_of(several)]
         counts = [self.token_count(item.plan) for item in tiles]
         row = encode_row(self.template, self.tokenizer, several, counts, max_length=self.max_length)
         plans = tuple(item.plan for item in tiles)
-        return Sample(row.ids, row.labels, self._pixels(tiles), plans, branches=row.branches)
+        return Sample(
+            row.ids, row.labels, self._pixels(tiles), plans, suffix_lengths=row.suffix_lengths
+        )
 
     def _pixels(self, tiles: Sequence[Tiles]) -> UInt8[Tensor, "t c h w"]:
         size = self.tiler.tile_size
@@ -175,7 +181,7 @@ def collate(
     Samples of several conversations are packed instead, with all others of their batch: their numbers
     are the same, and nothing is padded.
     """
-    if any(sample.branches for sample in samples):
+    if any(sample.suffix_lengths for sample in samples):
         return pack(samples)
 
     def pad(rows: list[Tensor], value: int) -> Tensor:

@@ -4,13 +4,13 @@ Imports nothing of hdvl but ``geometry``, its part that needs no torch.
 
 Axis letters, the same in every file::
 
-    b  samples in a batch          t  tiles (of all pictures, flat)     c h w  pixels of a tile
+    b  samples in a batch          t  tiles (of all images, flat)     c h w  pixels of a tile
     n  tokens per tile             m  tokens after the bridge           d      encoder width
     e  LLM width                   s  text length                       v      vocabulary
 
-A picture flows through the parts like this::
+An image flows through the parts like this::
 
-    picture --Tiler--> Tiles --Encoder--> t n d --Merger.stitch--> maps
+    image --Tiler--> Tiles --Encoder--> t n d --Merger.stitch--> maps
                        maps --Bridge--> maps --Merger.arrange--> m e
 """
 
@@ -30,7 +30,7 @@ from hdvl.geometry import TilePlan as TilePlan
 
 @dataclass(frozen=True)
 class Tiles:
-    """The pixels of one picture's tiles and the plan they were cut by."""
+    """The pixels of one image's tiles and the plan they were cut by."""
 
     pixels: UInt8[Tensor, "t c h w"]
     plan: TilePlan
@@ -62,9 +62,9 @@ class VLMOutput:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. Pictures stand where ``<image>`` stands in ``text``, or in front if it does not.
+    """One turn. Images stand where ``<image>`` stands in ``text``, or in front if it does not.
 
-    ``numbered`` lets the template number the pictures; not so where the text does it as it likes.
+    ``numbered`` lets the template number the images; not so where the text does it as it likes.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -74,10 +74,10 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Independent:
-    """Conversations that begin with the same pictures, of which none sees another.
+class SharedPrefix:
+    """Conversations that begin with the same images, of which none sees another.
 
-    The pictures are encoded and read once: see :mod:`hdvl.templates.branches`.
+    The images are encoded and read once: see :mod:`hdvl.templates.shared_prefix`.
     """
 
     conversations: tuple[list[Message], ...]
@@ -87,12 +87,12 @@ class Independent:
             raise ValueError("conversations must be at least one, got none")
 
 
-Conversation = Sequence[Message] | Independent
+Conversation = Sequence[Message] | SharedPrefix
 
 
 def first_of(conversation: Conversation) -> Sequence[Message]:
-    """The conversation itself, or the first of several: it shows the pictures of all."""
-    return conversation.conversations[0] if isinstance(conversation, Independent) else conversation
+    """The conversation itself, or the first of several: it shows the images of all."""
+    return conversation.conversations[0] if isinstance(conversation, SharedPrefix) else conversation
 
 
 Segment = int | tuple[int, ...]
@@ -114,7 +114,7 @@ def lengths_of(segments: Sequence[Segment]) -> list[int]:
 class Rendered:
     """A conversation as one string, and the character spans that the model is trained to say.
 
-    ``literal`` are the spans of text, outside of pictures and tags, that are tokenised on their own and
+    ``literal`` are the spans of text, outside of images and tags, that are tokenised on their own and
     in which a control token is but letters.
     """
 
@@ -125,7 +125,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A labelled box found in an answer, in pixels of picture number ``image``.
+    """A labelled box found in an answer, in pixels of image number ``image``.
 
     ``points`` are the corners (x, y) of a quadrilateral, which ``box`` encloses; empty for a box.
     """
@@ -145,7 +145,7 @@ class Decoded(NamedTuple):
 
 @runtime_checkable
 class Tiler(Protocol):
-    """Cuts a picture into tiles. A frozen value: safe to share and to send to workers."""
+    """Cuts an image into tiles. A frozen value: safe to share and to send to workers."""
 
     @property
     def tile_size(self) -> int: ...
@@ -222,9 +222,9 @@ class BridgeFactory(Protocol):
 
 @runtime_checkable
 class Merger(Protocol):
-    """Puts the tiles of one picture in order: ``stitch`` before the bridge, ``arrange`` after it.
+    """Puts the tiles of one image in order: ``stitch`` before the bridge, ``arrange`` after it.
 
-    ``token_count`` is the only formula for how many tokens a picture takes. A merger that does not
+    ``token_count`` is the only formula for how many tokens an image takes. A merger that does not
     lay the tokens of a tile out as an image may have ``any_token_order = True``; the others get
     bridges in raster order only.
     """

@@ -1,11 +1,11 @@
-"""``hdvl tile``: draw the tiles of a picture on it, list what each shows, count the tokens."""
+"""``hdvl tile``: draw the tiles of an image on it, list what each shows, count the tokens."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from hdvl.config import CONF_DIR, build, reasons
+from hdvl.config import CONF_DIR, build, exit_with_message
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,10 +20,10 @@ def describe(plan: "TilePlan", tiler: str) -> str:
     windows = len(plan.windows)
     thumbnail = f", {windows} windows and the thumbnail {plan.thumbnail}" if plan.thumbnail else ""
     lines = [
-        f"picture  {plan.width} x {plan.height}",
+        f"image  {plan.width} x {plan.height}",
         f"tiler    {tiler}: {plan.rows} rows x {plan.cols} cols of {plan.tile_size} px, "
         f"stride {plan.stride}, canvas {plan.canvas[0]} x {plan.canvas[1]}",
-        f"tiles    {plan.count}{thumbnail}; each shows of the picture",
+        f"tiles    {plan.count}{thumbnail}; each shows of the image",
     ]
     start = plan.window_slice.start
     for index, box in enumerate(plan.boxes):
@@ -35,7 +35,7 @@ def describe(plan: "TilePlan", tiler: str) -> str:
 
 
 def count_tokens(cfg: Any, plan: "TilePlan") -> int:
-    """Tokens of the picture by the merger's own count; the parts get no weights and no memory."""
+    """Tokens of the image by the merger's own count; the parts get no weights and no memory."""
     import torch
 
     from hdvl.probe import check_token_order
@@ -54,14 +54,14 @@ def count_tokens(cfg: Any, plan: "TilePlan") -> int:
     return int(merger.token_count(plan))
 
 
-def draw(picture: "Image.Image", plan: "TilePlan") -> "Image.Image":
-    """The windows and their numbers on a copy of ``picture``, which may be scaled."""
+def draw(image: "Image.Image", plan: "TilePlan") -> "Image.Image":
+    """The windows and their numbers on a copy of ``image``, which may be scaled."""
     from PIL import ImageDraw, ImageFont
 
-    drawn = picture.copy()
+    drawn = image.copy()
     pen = ImageDraw.Draw(drawn)
-    scale_x, scale_y = picture.width / plan.width, picture.height / plan.height
-    line = max(1, round(max(picture.size) / 500))
+    scale_x, scale_y = image.width / plan.width, image.height / plan.height
+    line = max(1, round(max(image.size) / 500))
     font = ImageFont.load_default(max(10, 8 * line))
     start = plan.window_slice.start
     for index, (x0, y0, x1, y1) in enumerate(plan.boxes[plan.window_slice]):
@@ -81,11 +81,11 @@ def draw(picture: "Image.Image", plan: "TilePlan") -> "Image.Image":
     return drawn
 
 
-def save(picture: "Image.Image", path: Path) -> None:
+def save(image: "Image.Image", path: Path) -> None:
     """Write a PNG whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     try:
-        picture.save(part, "PNG", compress_level=1)
+        image.save(part, "PNG", compress_level=1)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -96,14 +96,14 @@ def run(cfg: Any) -> None:
     from hdvl.images import open_image, orientation, upright_rgb
 
     if cfg.image is None:
-        raise ValueError("no picture given; say hdvl tile image=PATH")
+        raise ValueError("no image given; say hdvl tile image=PATH")
     source, out = Path(cfg.image), Path(cfg.out)
     if out.exists() and out.samefile(source):
-        raise ValueError(f"out={out} would overwrite the picture; give another out=PATH")
+        raise ValueError(f"out={out} would overwrite the image; give another out=PATH")
     name, exif = str(source), cfg.tiler.get("exif", True)
-    picture = open_image(source)
-    lying = exif and orientation(picture, name=name) >= 5
-    width, height = reversed(picture.size) if lying else picture.size
+    image = open_image(source)
+    lying = exif and orientation(image, name=name) >= 5
+    width, height = reversed(image.size) if lying else image.size
     tiler = build(cfg.tiler)
     plan = tiler.plan(width, height)
     print(describe(plan, type(tiler).__name__))
@@ -111,11 +111,11 @@ def run(cfg: Any) -> None:
         print("tokens   not counted without an encoder; add encoder=...")
     else:
         print(f"tokens   {count_tokens(cfg, plan)}")
-    scale = min(1.0, cfg.draw_size / max(picture.size))
+    scale = min(1.0, cfg.draw_size / max(image.size))
     size = tuple(max(1, round(side * scale)) for side in (width, height))
-    picture.draft("RGB", (round(picture.width * scale), round(picture.height * scale)))
+    image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
     background = cfg.tiler.get("background", (255, 255, 255))
-    upright = upright_rgb(picture, name=name, exif=exif, background=background)
+    upright = upright_rgb(image, name=name, exif=exif, background=background)
     save(draw(upright.resize((size[0], size[1])), plan), out)
     print(f"drawn    {out}")
 
@@ -123,7 +123,7 @@ def run(cfg: Any) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="tile")
 def main(cfg: Any) -> None:
     """List and draw the tiles of ``cfg.image``."""
-    with reasons("tile"):
+    with exit_with_message("tile"):
         run(cfg)
 
 

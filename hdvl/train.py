@@ -18,7 +18,7 @@ def main(config: Any) -> None:
     from omegaconf import OmegaConf
 
     from hdvl.data.build import build_data
-    from hdvl.training.ranks import leads, one_run_dir
+    from hdvl.training.ranks import is_rank_zero, one_run_dir
     from hdvl.training.run import Stopped, resumed, run
     from hdvl.training.stages import check_effect
 
@@ -36,7 +36,7 @@ def main(config: Any) -> None:
         text = f"the model is in {run(plain, build_data)}"
     except Stopped as stop:
         text, code = str(stop), 130
-    if leads():
+    if is_rank_zero():
         print(text)
     if code:
         sys.exit(code)

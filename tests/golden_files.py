@@ -30,8 +30,8 @@ def reference_state(manifest: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     }
 
 
-def picture(spec: Sequence[Any]) -> Image.Image:
-    """The picture that ``["gradient", width, height, k]`` stands for."""
+def make_image(spec: Sequence[Any]) -> Image.Image:
+    """The image that ``["gradient", width, height, k]`` stands for."""
     kind, width, height, k = spec
     assert kind == "gradient"
     y, x = np.mgrid[0:height, 0:width]

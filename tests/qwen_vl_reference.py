@@ -124,7 +124,7 @@ def trunk(state: State, pixels: Tensor, visual: dict[str, Any]) -> Tensor:
 
 
 def resampler(state: State, features: Tensor) -> Tensor:
-    """256 tokens a picture, with ln_post and proj."""
+    """256 tokens an image, with ln_post and proj."""
     wide = state["proj"].shape[0]
     heads = wide // 128
     size = wide // heads
@@ -201,7 +201,7 @@ def qwen(
 
 
 def see(state: State, pixels: Tensor, config: dict[str, Any]) -> Tensor:
-    """The tokens of normalised pictures: t 256 e."""
+    """The tokens of normalised images: t 256 e."""
     own = {key.removeprefix(VISUAL): value for key, value in state.items() if VISUAL in key}
     return resampler(own, trunk(own, pixels, config["visual"]))
 

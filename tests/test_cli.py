@@ -11,8 +11,12 @@ import pytest
 from hdvl import __version__, cli
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = {cli.module_of(verb) for verb in cli.VERBS}
-WRITTEN = [verb for verb in cli.VERBS if (ROOT / "hdvl" / f"{cli.module_of(verb)}.py").is_file()]
+MODULES = {cli.module_of(command) for command in cli.COMMANDS}
+WRITTEN = [
+    command
+    for command in cli.COMMANDS
+    if (ROOT / "hdvl" / f"{cli.module_of(command)}.py").is_file()
+]
 HEAVY = "torch", "transformers", "timm", "open_clip", "lightning", "peft", "torchvision", "numpy"
 # What a process loaded, said when it ends: on stderr, after everything else.
 WITNESS = """
@@ -39,34 +43,34 @@ def run(*words: str, cwd: Path) -> tuple[int, str, list[str]]:
     return done.returncode, done.stdout + done.stderr[: loaded.start()], loaded[1].split()
 
 
-def test_every_verb_is_written() -> None:
+def test_every_command_is_written() -> None:
     for module in MODULES:
         assert (ROOT / "hdvl" / f"{module}.py").is_file(), f"hdvl/{module}.py is missing"
 
 
-def test_every_verb_is_listed() -> None:
+def test_every_command_is_listed() -> None:
     modules = {
         path.stem
         for path in (ROOT / "hdvl").glob("*.py")
         if "@hydra.main(" in path.read_text(encoding="utf-8")
     }
-    assert modules <= MODULES, f"cli.VERBS lacks {sorted(modules - MODULES)}"
+    assert modules <= MODULES, f"cli.COMMANDS lacks {sorted(modules - MODULES)}"
 
 
-def test_primary_files_are_verbs() -> None:
+def test_primary_files_are_commands() -> None:
     primary = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
-    assert primary <= MODULES, f"cli.VERBS lacks {sorted(primary - MODULES)}"
+    assert primary <= MODULES, f"cli.COMMANDS lacks {sorted(primary - MODULES)}"
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
-def test_help_lists_the_verbs(
+def test_help_lists_the_commands(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["hdvl", *words])
     cli.main()
     printed = capsys.readouterr().out
-    for verb, text in cli.VERBS.items():
-        assert re.search(rf"^  {verb} +{re.escape(text)}$", printed, re.MULTILINE)
+    for command, text in cli.COMMANDS.items():
+        assert re.search(rf"^  {command} +{re.escape(text)}$", printed, re.MULTILINE)
     assert max(map(len, printed.splitlines())) <= 100
 
 
@@ -76,7 +80,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"hdvl {__version__}\n"
 
 
-def test_an_unknown_verb_is_one_line_and_code_2(
+def test_an_unknown_command_is_one_line_and_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["hdvl", "trian", "seed=1"])
@@ -97,23 +101,25 @@ def test_help_is_instant(tmp_path: Path) -> None:
         after = os.times()
         children = after.children_user - before.children_user
         spent.append(children + after.children_system - before.children_system)
-        assert code == 0 and printed.startswith("usage: hdvl VERB") and not loaded
+        assert code == 0 and printed.startswith("usage: hdvl COMMAND") and not loaded
     assert min(spent) <= 0.15, spent
 
 
-@pytest.mark.parametrize("verb", WRITTEN)
+@pytest.mark.parametrize("command", WRITTEN)
 @pytest.mark.parametrize("option", ["--help", "--cfg job"])
-def test_verbs_explain_themselves_without_torch(verb: str, option: str, tmp_path: Path) -> None:
-    code, printed, loaded = run(*verb.split(), *option.split(), cwd=tmp_path)
+def test_commands_explain_themselves_without_torch(
+    command: str, option: str, tmp_path: Path
+) -> None:
+    code, printed, loaded = run(*command.split(), *option.split(), cwd=tmp_path)
     assert code == 0, printed
     assert printed.strip()
-    assert not loaded, f"hdvl {verb} {option} loads {loaded}"
+    assert not loaded, f"hdvl {command} {option} loads {loaded}"
     assert not list(tmp_path.iterdir()), "help wrote files"
 
 
-@pytest.mark.parametrize("verb", WRITTEN)
-def test_verbs_refuse_unknown_keys(verb: str, tmp_path: Path) -> None:
-    code, printed, _ = run(*verb.split(), "no_such_key=1", cwd=tmp_path)
+@pytest.mark.parametrize("command", WRITTEN)
+def test_commands_refuse_unknown_keys(command: str, tmp_path: Path) -> None:
+    code, printed, _ = run(*command.split(), "no_such_key=1", cwd=tmp_path)
     assert code == 1
     assert "no_such_key" in printed
     assert "Traceback" not in printed

@@ -130,7 +130,7 @@ def test_primary_files_compose(path: Path) -> None:
 
 
 def presets() -> list[tuple[str, str]]:
-    """(primary, group=choice) of each preset, under each verb that has its group."""
+    """(primary, group=choice) of each preset, under each command that has its group."""
     return [
         (primary.stem, f"{group}={path.stem}")
         for group in ("model", "experiment")
@@ -181,7 +181,7 @@ def test_every_choice_composes(overrides: list[str]) -> None:
     check_composed(overrides, "train", resolve=False)
 
 
-def test_every_folder_belongs_to_a_verb() -> None:
+def test_every_folder_belongs_to_a_command() -> None:
     used = set().union(*map(default_groups, PRIMARY))
     folders = {path.name for path in CONF_DIR.iterdir() if path.is_dir() and any(path.iterdir())}
     assert folders <= used, f"no primary file names {sorted(folders - used)}"
@@ -202,7 +202,7 @@ def test_an_unknown_key_or_choice_of_a_part_is_refused(group: str) -> None:
 
 
 @each_primary
-def test_verbs_write_no_logs_and_no_folders(path: Path) -> None:
+def test_commands_write_no_logs_and_no_folders(path: Path) -> None:
     hydra = compose(config_name=path.stem, return_hydra=True).hydra
     assert hydra.run.dir == "." and hydra.output_subdir is None
     assert hydra.job_logging.root is None, "add `- override hydra/job_logging: none` to defaults"
@@ -211,8 +211,8 @@ def test_verbs_write_no_logs_and_no_folders(path: Path) -> None:
 @each_primary
 def test_primary_files_open_with_their_command(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    verb = path.stem.replace("_", " ")
-    assert first.startswith(f"# hdvl {verb}"), f"{path.name} opens with {first!r}"
+    command = path.stem.replace("_", " ")
+    assert first.startswith(f"# hdvl {command}"), f"{path.name} opens with {first!r}"
 
 
 @pytest.mark.parametrize("path", sorted((CONF_DIR / "experiment").glob("*.yaml")), ids=name_of)

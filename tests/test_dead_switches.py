@@ -2,7 +2,7 @@
 
 Keys beside a ``_target_`` are parameters: something must follow from them in the class or function.
 Keys of ``optimizer`` and ``tuning`` are turned one by one: what trains, or how, must change. All
-others must be read of a config by the code of their verb.
+others must be read of a config by the code of their command.
 """
 
 import ast
@@ -26,7 +26,7 @@ from hdvl.model import VLM
 from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.schedule import build_scheduler
 from hdvl.training.stages import split_stages
-from hdvl.training.tuning import PARTS, apply_tuning
+from hdvl.training.tuning import MODULES, apply_tuning
 from tests import reading
 from tests.test_conf import FILES, HYDRA_KEYS, PRIMARY, name_of, read, targets
 from tests.tiny_model import tiny_vlm
@@ -77,12 +77,12 @@ class Part(nn.Module):
 
 
 VALUES: dict[str, Any] = {
-    **{"lr": 1e-3, "weight_decay": 0.3, "warmup_steps": 7, "floor": 0.5, "layer_decay": 0.5},
-    **{"decay_embeddings": False, "betas": [0.5, 0.6], "eps": 1e-4, "shape": "linear"},
+    **{"lr": 1e-3, "weight_decay": 0.3, "warmup_steps": 7, "min_lr_ratio": 0.5, "layer_decay": 0.5},
+    **{"decay_embeddings": False, "betas": [0.5, 0.6], "eps": 1e-4, "schedule": "linear"},
     **{"rank": 3, "alpha": 5, "dropout": 0.3, "targets": ["0"], "tokens": ["<|im_end|>"]},
-    **{"new_tokens": "frozen", **dict.fromkeys(PARTS, "frozen")},
+    **{"new_tokens": "frozen", **dict.fromkeys(MODULES, "frozen")},
     **{"factory._target_": "torch.optim.NAdam"},
-    **{f"{option}.{part}": ["norm"] for option in ("also", "keep") for part in PARTS},
+    **{f"{option}.{part}": ["norm"] for option in ("also", "keep") for part in MODULES},
 }
 """For each key a value that it has not, by the key or by its end."""
 
@@ -127,7 +127,7 @@ def outcome(vlm: VLM, optimizer: dict[str, Any], tuning: dict[str, Any]) -> Any:
         apply_tuning(tuned, tuning)
         groups = parameter_groups(tuned, optimizer["groups"], optimizer["common"])
         made = build_optimizer(optimizer, groups)
-        schedule = build_scheduler(made, total_steps=100, shape=optimizer["shape"])
+        schedule = build_scheduler(made, total_steps=100, schedule=optimizer["schedule"])
     except ValueError as error:
         return str(error)
     names = {id(parameter): name for name, parameter in tuned.named_parameters()}
@@ -150,7 +150,7 @@ def plain(file: str) -> dict[str, Any]:
 OPTIMIZER, TUNING = plain("optimizer/adamw.yaml"), plain("tuning/full.yaml")
 BASES = (
     {**TUNING, "new_tokens": "full"},
-    {**TUNING, **dict.fromkeys(PARTS, "lora"), "new_tokens": "full"},
+    {**TUNING, **dict.fromkeys(MODULES, "lora"), "new_tokens": "full"},
 )
 
 
@@ -187,9 +187,9 @@ def plain_keys(node: Any, place: str = "") -> Iterator[str]:
         yield f"{place}{key}"
 
 
-def dead_keys(verb: str, composed: dict[str, Any]) -> list[str]:
-    """Keys of a verb's config that its code does not read of a config."""
-    files = reading.modules_of(reading.PACKAGE / f"{verb}.py")
+def dead_keys(command: str, composed: dict[str, Any]) -> list[str]:
+    """Keys of a command's config that its code does not read of a config."""
+    files = reading.modules_of(reading.PACKAGE / f"{command}.py")
     if "trainer" in composed:
         files |= TRAINING
     keys, unpacked = reading.keys_read(files), reading.unpacked(files)
@@ -208,7 +208,7 @@ def dead_keys(verb: str, composed: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("path", PRIMARY, ids=name_of)
-def test_every_plain_key_is_read_by_its_verb(path: Path) -> None:
+def test_every_plain_key_is_read_by_its_command(path: Path) -> None:
     composed: Any = OmegaConf.to_container(compose(config_name=path.stem), resolve=False)
     dead = dead_keys(path.stem, composed)
     assert not dead, f"hdvl {path.stem}: nothing reads {dead}"
@@ -219,7 +219,7 @@ def test_keys_of_the_loss_are_read() -> None:
 
 
 def test_a_dead_plain_key_is_found() -> None:
-    """The check itself: one that nothing reads, and one that another verb alone reads."""
+    """The check itself: one that nothing reads, and one that another command alone reads."""
     composed: Any = OmegaConf.to_container(compose(config_name="demo"), resolve=False)
     wrong = {**composed, "log_wandb": True, "max_shard": 4, "generation": {"top_q": 1}}
     assert dead_keys("demo", wrong) == ["log_wandb", "max_shard", "generation.top_q", "generation"]
@@ -302,7 +302,7 @@ WRONG: dict[str, tuple[Callable[[], Callable[[VLM], object]], str]] = {
     ),
     "+optimizer.shap": (
         lambda: optimise({**OPTIMIZER, "shap": "linear"}),
-        "optimizer must have keys of factory, shape, .* got shap",
+        "optimizer must have keys of factory, schedule, .* got shap",
     ),
     "+optimizer.groups.bridge.lrr": (
         lambda: optimise({**OPTIMIZER, "groups": {"bridge": {"lrr": 1e-3}}}),
@@ -333,7 +333,7 @@ def test_a_forced_key_is_named(key: str, model: VLM) -> None:
         make()(model)
 
 
-OPEN = {"hdvl.watching.loggers.wandb", "hdvl.training.deepspeed.deepspeed"}
+OPEN = {"hdvl.callbacks.loggers.wandb", "hdvl.training.deepspeed.deepspeed"}
 """These hand further options to a library, which refuses those it does not know."""
 
 

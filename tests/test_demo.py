@@ -11,7 +11,7 @@ from PIL import Image
 
 from hdvl import demo
 from hdvl.config import compose
-from hdvl.inference import Pipeline, page
+from hdvl.inference import Pipeline, html_report
 from hdvl.inference.cases import Case, ask_cases, is_right, overlap, read_cases
 from hdvl.inference.load import load
 from tests.inference.saying import say
@@ -98,23 +98,25 @@ def test_overlap() -> None:
 
 def test_the_page_holds_everything(parrot: Pipeline, questions: Path, tmp_path: Path) -> None:
     outcomes = list(ask_cases(parrot, read_cases(questions)))
-    path = page.write_page(tmp_path / "new" / "index.html", outcomes, title="t", about="a & b")
+    path = html_report.write_page(
+        tmp_path / "new" / "index.html", outcomes, title="t", about="a & b"
+    )
     text = path.read_text(encoding="utf-8")
     assert text.count("data:image/jpeg;base64,") == 3
     assert not re.search(r'(src|href)="(?!data:)', text)  # nothing outside
     assert "总计 &lt;b&gt;?" in text and "a &amp; b" in text and "<b>" not in text
     assert "1 of 2 right" in text and 'class="right"' in text and 'class="wrong"' in text
     assert [file.name for file in path.parent.iterdir()] == ["index.html"]
-    drawn = page.picture(outcomes[0], 0)
+    drawn = html_report.outcome_image(outcomes[0], 0)
     assert drawn.size == (70, 40) and drawn.tobytes() != outcomes[0].answer.draw().tobytes()
 
 
 def test_rows_keep_their_columns() -> None:
     row = ("a.png", "总计" * 20, "b", "c", "right", "7", "80", "0.10")
-    line, head = page.table_row(row), page.table_row(page.HEAD)
+    line, head = html_report.table_row(row), html_report.table_row(html_report.HEAD)
     place = head.index("tiles")
-    wide = sum(page._columns(sign) for sign in line[: line.index("right")])
-    assert wide + page.WIDTHS[4] + 2 == place and "…" in line
+    wide = sum(html_report._columns(sign) for sign in line[: line.index("right")])
+    assert wide + html_report.WIDTHS[4] + 2 == place and "…" in line
 
 
 def test_demonstrate(

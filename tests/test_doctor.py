@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from hdvl import doctor, health
+from hdvl import diagnostics, doctor
 
 
 def doctor_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -25,8 +25,10 @@ def test_a_sound_installation(
 def test_a_missing_core_package_ends_with_code_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finding = health.Finding("torch", "missing, needs >=2.8", "bad", "pip install 'torch>=2.8'")
-    monkeypatch.setattr(health, "check_packages", lambda ranges: iter([finding]))
+    finding = diagnostics.Finding(
+        "torch", "missing, needs >=2.8", "bad", "pip install 'torch>=2.8'"
+    )
+    monkeypatch.setattr(diagnostics, "check_packages", lambda ranges: iter([finding]))
     with pytest.raises(SystemExit) as caught:
         doctor_prints(capsys, monkeypatch)
     assert caught.value.code == 1
@@ -38,8 +40,10 @@ def test_a_missing_core_package_ends_with_code_1(
 def test_mismatched_builds_end_with_code_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finding = health.Finding("torch + torchvision", "operator does not exist", "bad", "reinstall")
-    monkeypatch.setattr(health, "check_torchvision", lambda: finding)
+    finding = diagnostics.Finding(
+        "torch + torchvision", "operator does not exist", "bad", "reinstall"
+    )
+    monkeypatch.setattr(diagnostics, "check_torchvision", lambda: finding)
     with pytest.raises(SystemExit) as caught:
         doctor_prints(capsys, monkeypatch)
     assert caught.value.code == 1

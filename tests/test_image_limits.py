@@ -52,12 +52,12 @@ def png(width: int, height: int, mode: str = "1") -> bytes:
         "iVBORw0KGgo" + " " * 200_000 + "!",
         "iVBORw0KGgo" + "A " * 100_000 + "=!",
         "iVBORw0KGgo" + "A" * 200_000 + "==" + " " * 100_000 + "!",
-        "a picture of words " * 10_000,
+        "an image of words " * 10_000,
     ],
 )
 def test_a_long_text_that_is_no_base64_is_told_in_linear_time(text: str) -> None:
     start = time.perf_counter()
-    with pytest.raises(ValueError, match=r"a picture must be a file, got .*characters\)"):
+    with pytest.raises(ValueError, match=r"an image must be a file, got .*characters\)"):
         read_bytes(text)
     assert time.perf_counter() - start < 1
 
@@ -71,9 +71,7 @@ def test_a_long_path_is_shortened_in_errors() -> None:
 def test_a_loop_of_links_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("b.png")
     (tmp_path / "b.png").symlink_to("a.png")
-    with pytest.raises(
-        ValueError, match=r"a picture must be a file, got .*a\.png: Too many levels"
-    ):
+    with pytest.raises(ValueError, match=r"an image must be a file, got .*a\.png: Too many levels"):
         read_image(tmp_path / "a.png")
 
 

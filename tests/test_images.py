@@ -1,4 +1,4 @@
-"""Whatever Pillow opens becomes one upright RGB picture, or one clear error that names the file."""
+"""Whatever Pillow opens becomes one upright RGB image, or one clear error that names the file."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from PIL import Image
 from hdvl.images import read_bytes, read_image, resize_bicubic
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-PICTURE = Image.fromarray(NOISE)
+IMAGE = Image.fromarray(NOISE)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -32,13 +32,13 @@ def same(left: Image.Image, right: Any) -> bool:
 # --- sources ------------------------------------------------------------------------------------
 
 
-def test_path_bytes_array_and_picture_are_the_same(tmp_path: Path) -> None:
-    data = encoded(PICTURE, "PNG")
+def test_path_bytes_array_and_image_are_the_same(tmp_path: Path) -> None:
+    data = encoded(IMAGE, "PNG")
     path = tmp_path / "a.png"
     path.write_bytes(data)
-    sources = [path, str(path), data, bytearray(data), memoryview(data), NOISE, PICTURE]
+    sources = [path, str(path), data, bytearray(data), memoryview(data), NOISE, IMAGE]
     assert all(same(read_image(source), NOISE) for source in sources)
-    assert read_image(PICTURE) is PICTURE
+    assert read_image(IMAGE) is IMAGE
 
 
 def test_arrays_of_every_layout() -> None:
@@ -64,7 +64,7 @@ def test_an_array_without_pixels_is_refused() -> None:
 
 
 def test_other_types_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"a picture must be a path, bytes, .* got int"):
+    with pytest.raises(TypeError, match=r"an image must be a path, bytes, .* got int"):
         read_bytes(3)
 
 
@@ -74,7 +74,7 @@ def test_other_types_are_refused() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(kind: str, orientation: int) -> None:
-    """Turning the upright picture back as the tag says, and storing that, gives it again."""
+    """Turning the upright image back as the tag says, and storing that, gives it again."""
     stored = {
         1: NOISE,
         2: NOISE[:, ::-1],
@@ -92,7 +92,7 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
     plain = np.asarray(read_image(data, exif=False))
     assert plain.shape == stored.shape
     if kind == "JPEG":  # lossy: only the size is comparable
-        assert read_image(data).size == PICTURE.size
+        assert read_image(data).size == IMAGE.size
     else:
         assert np.array_equal(plain, stored)
         assert same(read_image(data), NOISE)
@@ -101,11 +101,11 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
 def test_unknown_orientation_is_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 9
-    assert same(read_image(encoded(PICTURE, "PNG", exif=exif)), NOISE)
+    assert same(read_image(encoded(IMAGE, "PNG", exif=exif)), NOISE)
 
 
 def test_unreadable_exif_is_said() -> None:
-    data = encoded(PICTURE, "PNG", exif=b"Exif\0\0nothing of use")
+    data = encoded(IMAGE, "PNG", exif=b"Exif\0\0nothing of use")
     with pytest.warns(UserWarning, match="EXIF data unreadable, not turned"):
         assert same(read_image(data), NOISE)
     assert same(read_image(data, exif=False), NOISE)
@@ -114,26 +114,26 @@ def test_unreadable_exif_is_said() -> None:
 def test_alpha_is_composited_on_the_background() -> None:
     alpha = np.zeros((30, 40, 1), np.uint8)
     alpha[:15] = 255
-    picture = Image.fromarray(np.concatenate([NOISE, alpha], 2))
+    image = Image.fromarray(np.concatenate([NOISE, alpha], 2))
     want = NOISE.copy()
     want[15:] = (255, 255, 255)
-    assert same(read_image(picture), want)
+    assert same(read_image(image), want)
     want[15:] = (10, 20, 30)
-    assert same(read_image(encoded(picture, "PNG"), background=(10, 20, 30)), want)
-    assert same(read_image(picture, background=None), NOISE)
+    assert same(read_image(encoded(image, "PNG"), background=(10, 20, 30)), want)
+    assert same(read_image(image, background=None), NOISE)
 
 
 def test_half_transparent_grey() -> None:
-    picture = Image.merge("LA", [Image.new("L", (2, 2), 100), Image.new("L", (2, 2), 128)])
-    level = np.asarray(read_image(picture, background=(200, 200, 200)))
+    image = Image.merge("LA", [Image.new("L", (2, 2), 100), Image.new("L", (2, 2), 128)])
+    level = np.asarray(read_image(image, background=(200, 200, 200)))
     assert np.abs(level.astype(int) - 150).max() <= 1
 
 
 def test_palette_with_transparency() -> None:
-    picture = Image.new("P", (4, 2))
-    picture.putpalette([255, 0, 0, 0, 255, 0])
-    picture.paste(1, (2, 0, 4, 2))
-    data = encoded(picture, "PNG", transparency=1)
+    image = Image.new("P", (4, 2))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.paste(1, (2, 0, 4, 2))
+    data = encoded(image, "PNG", transparency=1)
     pixels = np.asarray(read_image(data, background=(1, 2, 3)))
     assert pixels[0].tolist() == [[255, 0, 0]] * 2 + [[1, 2, 3]] * 2
     pixels = np.asarray(read_image(data, background=None))
@@ -141,9 +141,9 @@ def test_palette_with_transparency() -> None:
 
 
 def test_transparent_colour_of_an_rgb_png() -> None:
-    picture = Image.new("RGB", (2, 1), (9, 9, 9))
-    picture.putpixel((1, 0), (7, 7, 7))
-    data = encoded(picture, "PNG", transparency=(7, 7, 7))
+    image = Image.new("RGB", (2, 1), (9, 9, 9))
+    image.putpixel((1, 0), (7, 7, 7))
+    data = encoded(image, "PNG", transparency=(7, 7, 7))
     assert np.asarray(read_image(data)).tolist() == [[[9, 9, 9], [255, 255, 255]]]
 
 
@@ -169,8 +169,8 @@ def test_integer_and_float_grey() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr", "HSV", "P"])
 def test_other_modes(mode: str) -> None:
-    picture = PICTURE.convert(mode)
-    assert same(read_image(picture), picture.convert("RGB"))
+    image = IMAGE.convert(mode)
+    assert same(read_image(image), image.convert("RGB"))
 
 
 def test_cmyk_jpeg() -> None:
@@ -193,9 +193,9 @@ def test_animations_give_their_first_frame_and_say_so(kind: str) -> None:
         assert same(read_image(data), frames[0])
 
 
-def test_a_phones_second_picture_is_no_animation() -> None:
-    data = encoded(PICTURE, "MPO", save_all=True, append_images=[PICTURE])
-    assert read_image(data).size == PICTURE.size
+def test_a_phones_second_image_is_no_animation() -> None:
+    data = encoded(IMAGE, "MPO", save_all=True, append_images=[IMAGE])
+    assert read_image(data).size == IMAGE.size
 
 
 # --- refused ------------------------------------------------------------------------------------
@@ -205,9 +205,9 @@ def test_a_phones_second_picture_is_no_animation() -> None:
     ("content", "message"),
     [
         (b"", r"bad\.png is empty \(0 bytes\)"),
-        (b"no picture at all", r"bad\.png is not a picture Pillow can read"),
-        (encoded(PICTURE, "PNG")[:-500], r"bad\.png is damaged or cut short"),
-        (encoded(PICTURE, "JPEG")[:-200], r"bad\.png is damaged or cut short"),
+        (b"no image at all", r"bad\.png is not an image Pillow can read"),
+        (encoded(IMAGE, "PNG")[:-500], r"bad\.png is damaged or cut short"),
+        (encoded(IMAGE, "JPEG")[:-200], r"bad\.png is damaged or cut short"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -237,9 +237,9 @@ def test_decompression_bombs_are_named(tmp_path: Path, side: int) -> None:
 
 
 def test_max_pixels() -> None:
-    assert read_image(PICTURE, max_pixels=1200).size == (40, 30)
+    assert read_image(IMAGE, max_pixels=1200).size == (40, 30)
     with pytest.raises(ValueError, match="40x30 pixels are more than max_pixels=1199"):
-        read_image(PICTURE, max_pixels=1199)
+        read_image(IMAGE, max_pixels=1199)
 
 
 def test_a_missing_file_is_the_systems_own_error(tmp_path: Path) -> None:
@@ -250,8 +250,8 @@ def test_a_missing_file_is_the_systems_own_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"])
 def test_flipped_and_missing_bytes_never_raise_anything_else(kind: str) -> None:
     draw = random.Random(kind)
-    frames = {"save_all": True, "append_images": [PICTURE.rotate(180)]} if kind == "GIF" else {}
-    whole = encoded(PICTURE, kind, **frames)
+    frames = {"save_all": True, "append_images": [IMAGE.rotate(180)]} if kind == "GIF" else {}
+    whole = encoded(IMAGE, kind, **frames)
     for trial in range(40):
         data = bytearray(whole[: draw.randrange(len(whole))] if trial % 2 else whole)
         for _ in range(draw.randrange(1, 4) if data else 0):
@@ -261,7 +261,7 @@ def test_flipped_and_missing_bytes_never_raise_anything_else(kind: str) -> None:
             try:
                 assert read_image(bytes(data)).mode == "RGB"
             except ValueError as error:
-                assert str(error).startswith("picture (")
+                assert str(error).startswith("image (")
 
 
 # --- resizing -----------------------------------------------------------------------------------
@@ -269,11 +269,11 @@ def test_flipped_and_missing_bytes_never_raise_anything_else(kind: str) -> None:
 
 @pytest.mark.parametrize("size", [(40, 30), (13, 90), (7, 5), (200, 11), (1, 1)])
 def test_resize_is_width_first_whatever_pillow_does(size: tuple[int, int]) -> None:
-    """Pillow up to 12 resizes width first; so must this, under Pillow 13 and for tall pictures."""
-    for picture in (PICTURE, PICTURE.transpose(Image.Transpose.ROTATE_90)):
-        wide = picture.resize((size[0], picture.height), Image.Resampling.BICUBIC)
+    """Pillow up to 12 resizes width first; so must this, under Pillow 13 and for tall images."""
+    for image in (IMAGE, IMAGE.transpose(Image.Transpose.ROTATE_90)):
+        wide = image.resize((size[0], image.height), Image.Resampling.BICUBIC)
         want = wide.resize(size, Image.Resampling.BICUBIC)
-        assert same(resize_bicubic(picture, size), want)
+        assert same(resize_bicubic(image, size), want)
 
 
 def test_data_urls() -> None:
@@ -299,12 +299,12 @@ def test_data_urls() -> None:
             "data:image/png;base64,%%%",
             "must be a whole file in base64, got 'data:image/png;base64,%%%'",
         ),
-        ("data:image/png;base64,", r"picture \(data URL of 22 characters\) is empty"),
-        ("data:image/png;base64,AAAA", "is not a picture Pillow can read"),
+        ("data:image/png;base64,", r"image \(data URL of 22 characters\) is empty"),
+        ("data:image/png;base64,AAAA", "is not an image Pillow can read"),
         ("iVBORw0KGgo" + "A" * 50, "must be a whole file in base64, got 'iVBORw0KGgoAAA"),
         (
             "/9j/" + "A" * 48,
-            r"picture \(base64 of 52 characters\) is not a picture Pillow can read",
+            r"image \(base64 of 52 characters\) is not an image Pillow can read",
         ),
         (
             "https://example.org/a.png",
@@ -313,7 +313,7 @@ def test_data_urls() -> None:
         ("FILE:///a.png", "must not be a URL to fetch"),
     ],
 )
-def test_urls_that_are_no_picture(url: str, message: str) -> None:
+def test_urls_that_are_no_image(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         read_image(url)
     assert len(str(caught.value)) < 300

@@ -31,18 +31,19 @@ LAYERS = [
     {"processor"},
     {"checkpoints"},
     {"data", "training", "inference"},
-    {"evaluation", "serving", "health", "watching"},
-    {"verbs"},
+    {"evaluation", "serving", "diagnostics"},
+    {"callbacks"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
-PARTS = LAYERS[3]
+PART_PACKAGES = LAYERS[3]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HOMES = {
-    "hydra": {"config", "verbs"},
-    "omegaconf": {"config", "verbs"},
-    "lightning": {"training", "watching", "data", "verbs"},
-    "pytorch_lightning": {"training", "watching", "data", "verbs"},
+    "hydra": {"config", "commands"},
+    "omegaconf": {"config", "commands"},
+    "lightning": {"training", "callbacks", "data", "commands"},
+    "pytorch_lightning": {"training", "callbacks", "data", "commands"},
 }
 HEAVY = {"timm", "open_clip", "transformers", "lightning", "peft", "torchvision"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -56,10 +57,10 @@ def name_of(path: Path) -> str:
 
 
 def unit_of(module: str) -> str:
-    """The name under hdvl that a module belongs to; every verb counts as ``verbs``."""
+    """The name under hdvl that a module belongs to; every command counts as ``commands``."""
     parts = module.split(".")
     unit = parts[1] if len(parts) > 1 else ""
-    return "verbs" if unit in PRIMARY else unit
+    return "commands" if unit in PRIMARY else unit
 
 
 @cache
@@ -152,7 +153,7 @@ def imports_point_one_way(path: Path) -> Iterator[str]:
         if not name.startswith("hdvl.") or file_of(name) == PACKAGE / "__init__.py":
             continue
         there = unit_of(name)
-        same_folder = here == there and here != "verbs"
+        same_folder = here == there and here != "commands"
         if not same_folder and RANK.get(there, -1) >= RANK.get(here, -1):
             yield f"line {line}: {here} imports {name}"
 
@@ -168,7 +169,7 @@ def keeps_libraries_where_they_belong(path: Path) -> Iterator[str]:
 
 
 def parts_import_heavy_libraries_late(path: Path) -> Iterator[str]:
-    if unit_of(name_of(path)) in PARTS:
+    if unit_of(name_of(path)) in PART_PACKAGES:
         for name, line in top_imports(path):
             if name.split(".")[0] in HEAVY:
                 yield f"line {line}: import {name} inside the method that needs it"
@@ -251,14 +252,14 @@ def test_geometry_and_config_know_nothing_of_hdvl() -> None:
         assert not [imp for imp in names if imp.split(".")[0] == "hdvl"]
 
 
-@pytest.mark.parametrize("verb", ["cli", *sorted(PRIMARY)])
-def test_help_loads_no_torch(verb: str) -> None:
-    path = PACKAGE / f"{verb}.py"
+@pytest.mark.parametrize("command", ["cli", *sorted(PRIMARY)])
+def test_help_loads_no_torch(command: str) -> None:
+    path = PACKAGE / f"{command}.py"
     if not path.is_file():
-        pytest.fail(f"conf/{verb}.yaml is a primary file, but hdvl/{verb}.py does not exist")
+        pytest.fail(f"conf/{command}.yaml is a primary file, but hdvl/{command}.py does not exist")
     for file in loaded_by(path):
         found = [n for n, _ in top_imports(file) if n.split(".")[0] in HEAVY | {"torch"}]
-        assert not found, f"`hdvl {verb} --help` loads {relative(file)}, which imports {found}"
+        assert not found, f"`hdvl {command} --help` loads {relative(file)}, which imports {found}"
 
 
 def test_files_and_functions_are_short_in_the_middle() -> None:

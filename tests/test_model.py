@@ -1,4 +1,4 @@
-"""The model: parts meet in Python, pictures go into their slots, and faults are named."""
+"""The model: parts meet in Python, images go into their slots, and faults are named."""
 
 from functools import partial
 
@@ -43,12 +43,12 @@ def tiny_vlm(**changes) -> VLM:
     return VLM(**{**parts, **changes}).eval()
 
 
-def messages(picture, question="What?", answer="This."):
-    return [Message("user", question, (picture,)), Message("assistant", answer)]
+def messages(image, question="What?", answer="This."):
+    return [Message("user", question, (image,)), Message("assistant", answer)]
 
 
 @pytest.fixture
-def pictures():
+def images():
     from PIL import Image
 
     return [
@@ -56,10 +56,10 @@ def pictures():
     ]
 
 
-def test_logits_loss_and_visual_tokens(pictures):
+def test_logits_loss_and_visual_tokens(images):
     vlm = tiny_vlm()
     processor = Processor.of(vlm)
-    samples = [processor(messages(picture)) for picture in pictures]
+    samples = [processor(messages(image)) for image in images]
     batch = collate(samples, pad_id=0)
     output = vlm(batch.input_ids, batch.pixels, batch.plans, batch.attention_mask, batch.labels)
     assert output.logits.shape[:2] == batch.input_ids.shape
@@ -72,20 +72,20 @@ def test_logits_loss_and_visual_tokens(pictures):
     torch.testing.assert_close(output.loss, expected)
 
 
-def test_padding_on_the_right_needs_no_mask(pictures):
+def test_padding_on_the_right_needs_no_mask(images):
     vlm = tiny_vlm()
     processor = Processor.of(vlm)
-    batch = collate([processor(messages(picture)) for picture in pictures], pad_id=0)
+    batch = collate([processor(messages(image)) for image in images], pad_id=0)
     with torch.no_grad():
         masked = vlm(batch.input_ids, batch.pixels, batch.plans, batch.attention_mask, batch.labels)
         plain = vlm(batch.input_ids, batch.pixels, batch.plans, None, batch.labels)
     torch.testing.assert_close(masked.loss, plain.loss)
 
 
-def test_a_batch_equals_its_samples(pictures):
+def test_a_batch_equals_its_samples(images):
     vlm = tiny_vlm()
     processor = Processor.of(vlm)
-    samples = [processor(messages(picture)) for picture in pictures]
+    samples = [processor(messages(image)) for image in images]
     batch = collate(samples, pad_id=0)
     with torch.no_grad():
         together = vlm(batch.input_ids, batch.pixels, batch.plans, batch.attention_mask)
@@ -97,16 +97,16 @@ def test_a_batch_equals_its_samples(pictures):
             )
 
 
-def test_encoding_in_chunks_gives_the_same(pictures):
+def test_encoding_in_chunks_gives_the_same(images):
     whole, chunked = tiny_vlm(), tiny_vlm(encode_chunk=2)
     chunked.load_state_dict(whole.state_dict())
-    sample = Processor.of(whole)(messages(pictures[0]))
+    sample = Processor.of(whole)(messages(images[0]))
     with torch.no_grad():
         one, other = (vlm.encode_images(sample.pixels, sample.plans)[0] for vlm in (whole, chunked))
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_text_without_pictures_needs_no_tiles():
+def test_text_without_images_needs_no_tiles():
     vlm = tiny_vlm()
     sample = Processor.of(vlm)([Message("user", "Hello"), Message("assistant", "Yes")])
     assert sample.pixels.shape == (0, 3, 64, 64)
@@ -114,19 +114,19 @@ def test_text_without_pictures_needs_no_tiles():
     assert output.visual_tokens == [] and output.loss is not None
 
 
-def test_gradients_reach_every_part(pictures):
+def test_gradients_reach_every_part(images):
     vlm = tiny_vlm()
     vlm.train()
-    sample = Processor.of(vlm)(messages(pictures[0]))
+    sample = Processor.of(vlm)(messages(images[0]))
     loss = vlm(sample.ids[None], sample.pixels, sample.plans, labels=sample.labels[None]).loss
     loss.backward()
     without = [name for name, p in vlm.named_parameters() if p.grad is None]
     assert without == []
 
 
-def test_generation_equals_recomputing_every_step(pictures):
+def test_generation_equals_recomputing_every_step(images):
     vlm = tiny_vlm()
-    sample = Processor.of(vlm)(messages(pictures[0])[:1], add_generation_prompt=True)
+    sample = Processor.of(vlm)(messages(images[0])[:1], add_generation_prompt=True)
     new = vlm.generate(sample.ids[None], sample.pixels, sample.plans, max_new_tokens=8, stop_ids=[])
     ids = sample.ids[None]
     for step in range(8):
@@ -168,9 +168,9 @@ def test_an_encoder_that_lies_about_itself_is_refused():
         tiny_vlm(encoder=encoder)
 
 
-def test_slots_and_tokens_must_match(pictures):
+def test_slots_and_tokens_must_match(images):
     vlm = tiny_vlm()
-    sample = Processor.of(vlm)(messages(pictures[0]))
+    sample = Processor.of(vlm)(messages(images[0]))
     with pytest.raises(ValueError, match=r"input_ids hold .* image slots"):
         vlm(sample.ids[None, 8:], sample.pixels, sample.plans)
     with pytest.raises(ValueError, match=r"plans ask for .* tiles, pixels hold 1"):

@@ -1,6 +1,6 @@
 """Notebooks are executed from top to bottom, and kept without outputs.
 
-They run with the shipped model and pictures; in a checkout that has none, with a tiny model with
+They run with the shipped model and images; in a checkout that has none, with a tiny model with
 random weights that is put into the cell tagged ``parameters``.
 """
 
@@ -53,13 +53,13 @@ def test_it_runs(
 ) -> None:
     notebook = read(path)
     if not (ASSETS / "small").is_dir():
-        Image.radial_gradient("L").resize((140, 100)).save(tmp_path / "picture.png")
+        Image.radial_gradient("L").resize((140, 100)).save(tmp_path / "image.png")
         place = next(
             number
             for number, cell in enumerate(notebook.cells)
             if "parameters" in cell.metadata.get("tags", [])
         )
-        source = f"PICTURE = {str(tmp_path / 'picture.png')!r}"
+        source = f"IMAGE = {str(tmp_path / 'image.png')!r}"
         if "hdvl/small" in notebook.cells[place].source:  # others bring their own
             source += f"\nCHECKPOINT = {str(tiny_folder)!r}"
         notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source))

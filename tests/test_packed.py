@@ -1,4 +1,4 @@
-"""Conversations with pictures packed into one row: the numbers are those of padded rows."""
+"""Conversations with images packed into one row: the numbers are those of padded rows."""
 
 from functools import cache
 

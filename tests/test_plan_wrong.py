@@ -41,11 +41,11 @@ WRONG = [
         ["tuning.encoder=frozen", "tuning.bridge=frozen", "tuning.llm=frozen"],
         r"must train something",
     ),
-    (["optimizer.groups.llm.floor=2"], r"floor of llm must be in 0\.\.1"),
+    (["optimizer.groups.llm.min_lr_ratio=2"], r"min_lr_ratio of llm must be in 0\.\.1"),
     (["optimizer.common.lr=-1"], r"lr, .* must be at least 0, got -1"),
     (["optimizer.common.layer_decay=0"], r"layer_decay in \(0, 1\]"),
     (["optimizer.common.weight_decay=null"], r"optimizer\.common\.weight_decay must be a number"),
-    (["optimizer.shape=cosin"], r"optimizer\.shape must be one of cosine, .*got cosin"),
+    (["optimizer.schedule=cosin"], r"optimizer\.schedule must be one of cosine, .*got cosin"),
     (["optimizer.first_token_weight=0"], r"first_token_weight must be .* above 0, got 0"),
     (["optimizer.weighting=tokens"], r"optimizer\.weighting must be one of token, .*got tokens"),
     (["trainer.max_steps=5", "optimizer.common.warmup_steps=5"], r"warmup_steps of .* total of 5"),
@@ -78,7 +78,7 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Twelve questions about pictures of seeded sizes, as words of the command line."""
+    """Twelve questions about images of seeded sizes, as words of the command line."""
     folder, rng, rows = tmp_path_factory.mktemp("data"), random.Random(0), []
     for index in range(12):
         size = (rng.randrange(200, 900), rng.randrange(200, 900))

@@ -1,4 +1,4 @@
-"""The processor: pictures get as many slots as the merger says, and batches are padded."""
+"""The processor: images get as many slots as the merger says, and batches are padded."""
 
 import pytest
 import torch
@@ -9,10 +9,10 @@ from hdvl.protocols import Message
 from tests.test_model import messages, tiny_vlm
 
 
-def test_each_picture_has_its_slots():
+def test_each_image_has_its_slots():
     vlm = tiny_vlm()
-    picture = Image.new("RGB", (200, 90), "white")
-    sample = Processor.of(vlm)(messages(picture))
+    image = Image.new("RGB", (200, 90), "white")
+    sample = Processor.of(vlm)(messages(image))
     slots = int((sample.ids == vlm.image_token_id).sum())
     assert slots == vlm.merger.token_count(sample.plans[0])
     assert sample.pixels.shape[0] == sample.plans[0].count
@@ -25,11 +25,11 @@ def test_a_prompt_has_no_labels():
     assert (sample.labels == -100).all()
 
 
-def test_too_long_pictures_are_refused_not_cut():
+def test_too_long_images_are_refused_not_cut():
     vlm = tiny_vlm()
-    picture = Image.new("RGB", (600, 600), "white")
+    image = Image.new("RGB", (600, 600), "white")
     with pytest.raises(ValueError, match="must not be longer than max_length=50"):
-        Processor.of(vlm, max_length=50)(messages(picture))
+        Processor.of(vlm, max_length=50)(messages(image))
 
 
 @pytest.mark.parametrize(("side", "edge"), [("left", 0), ("right", -1)])

@@ -50,11 +50,11 @@ def test_there_is_python_that_runs() -> None:
 
 @pytest.mark.parametrize("line", commands("hdvl"))
 def test_hdvl_commands_compose(line: str) -> None:
-    """The verb exists, its groups and keys exist, and the shipped files it names too."""
-    verb, words = cli.split_verb(shlex.split(line, comments=True)[1:])
-    assert verb in cli.VERBS, line
+    """The command exists, its groups and keys exist, and the shipped files it names too."""
+    command, words = cli.split_command(shlex.split(line, comments=True)[1:])
+    assert command in cli.COMMANDS, line
     overrides = [word for word in words if not word.startswith("-")]
-    compose(*overrides, config_name=cli.module_of(verb))
+    compose(*overrides, config_name=cli.module_of(command))
     for word in overrides:
         value = word.partition("=")[2]
         if value.startswith("hdvl/"):
@@ -67,8 +67,8 @@ def test_make_targets_exist(line: str) -> None:
     assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
 
 
-def test_every_verb_is_described() -> None:
-    missing = [verb for verb in cli.VERBS if not re.search(rf"\bhdvl {verb}\b", README)]
+def test_every_command_is_described() -> None:
+    missing = [command for command in cli.COMMANDS if not re.search(rf"\bhdvl {command}\b", README)]
     assert not missing, f"README.md does not tell of {missing}"
 
 

@@ -68,11 +68,13 @@ def test_the_installed_copy_is_the_one_that_runs(installed: Path, tmp_path: Path
     assert printed.split() == [str(installed / "hdvl/__init__.py"), str(installed / "hdvl/conf")]
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
-def test_every_verb_starts_from_another_folder(verb: str, installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_starts_from_another_folder(
+    command: str, installed: Path, tmp_path: Path
+) -> None:
     script = str(installed / "bin" / "hdvl")
-    run([script, *verb.split(), "--help"], installed=installed, cwd=tmp_path)
-    name = verb.replace(" ", "_")  # hdvl data lint is hdvl.data_lint
+    run([script, *command.split(), "--help"], installed=installed, cwd=tmp_path)
+    name = command.replace(" ", "_")  # hdvl data lint is hdvl.data_lint
     module = [sys.executable, "-m", f"hdvl.{name}", "--cfg", "job"]
     assert run(module, installed=installed, cwd=tmp_path).strip()
     assert not list(tmp_path.iterdir())

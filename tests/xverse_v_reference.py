@@ -170,7 +170,7 @@ def write_folder(folder: Path, sizes: Sizes, *, shards: int = 1) -> Path:
     return write_parts(folder, sizes.states(), **configs, shards=shards)
 
 
-# --- pictures -----------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------
 
 
 def grid(width: int, height: int, tile: int) -> tuple[int, int]:
@@ -191,7 +191,7 @@ def grid(width: int, height: int, tile: int) -> tuple[int, int]:
 
 
 def tiles_of(image: Image.Image, tile: int) -> Tensor:
-    """The global view, then the tiles of the squashed picture row by row: t 3 h w, normalised."""
+    """The global view, then the tiles of the squashed image row by row: t 3 h w, normalised."""
 
     def view(width: int, height: int) -> Tensor:
         # The width first, as Pillow before 13 does it.

@@ -1,12 +1,12 @@
 """Small JPEGs to batches: hdvl's loaders against DataLoader + PIL + float32, and the wait of a training.
 
-    python tools/bench_data.py [--rounds 5] [--pictures 2000] [--no-training]
+    python tools/bench_data.py [--rounds 5] [--images 2000] [--no-training]
 
-Pictures of 320x240 are made on the spot and squashed to 224x224, 32 a batch. Every kind of loader runs
+Images of 320x240 are made on the spot and squashed to 224x224, 32 a batch. Every kind of loader runs
 once a round, in turn, each in a process of its own that also counts the CPU of its workers. Printed are
 samples per CPU second (median and range), the paired ratio to the usual pipeline (DataLoader, PIL,
 float32 normalised, 2 processes; median of the ratios of the same round) and samples per wall second, which
-on a shared machine say little. The second part trains a small model on the same pictures with 2 threads
+on a shared machine say little. The second part trains a small model on the same images with 2 threads
 and 2 processes, and prints what share of the steps was spent waiting for data.
 """
 
@@ -41,10 +41,10 @@ USUAL = "PIL, float32, 2 processes"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-# --- pictures -----------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """Photo-like JPEGs of 320x240, quality 90, and a file of LLaVA-style rows that names them."""
     draw, rows = np.random.default_rng(0), []
     for number in range(count):
@@ -56,8 +56,8 @@ def make_pictures(folder: Path, count: int) -> None:
             canvas += np.asarray(small.resize((320, 240), Image.Resampling.BICUBIC)) - 128.0
         canvas += draw.normal(0, 6, canvas.shape)
         buffer = io.BytesIO()
-        picture = Image.fromarray((canvas + 128).clip(0, 255).astype(np.uint8))
-        picture.save(buffer, "JPEG", quality=90)
+        image = Image.fromarray((canvas + 128).clip(0, 255).astype(np.uint8))
+        image.save(buffer, "JPEG", quality=90)
         (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
         turns = [
             {"from": "human", "value": "<image>\nWhat is to be seen?"},
@@ -81,8 +81,8 @@ class Usual(Dataset[torch.Tensor]):
         return self.count
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        with Image.open(self.folder / f"{index}.jpg") as picture:
-            small = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        with Image.open(self.folder / f"{index}.jpg") as image:
+            small = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)
         if not self.floats:
             return pixels.contiguous()
@@ -116,7 +116,7 @@ def tiled(folder: Path, count: int, *, threads: int = 0, processes: int = 0) -> 
 
 
 def whole(folder: Path, count: int, **workers: Any) -> Any:
-    """All that training does: rows, pictures, text to ids and labels, batches."""
+    """All that training does: rows, images, text to ids and labels, batches."""
     data = chat(folder, **workers)
     data.validation = data.conversations
     return data.val_dataloader()
@@ -234,7 +234,7 @@ def waiting(folder: Path, workers: str, steps: int = 12) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument(
         "--no-training", action="store_true", help="leave the wait of a training out"
     )
@@ -242,10 +242,10 @@ def main() -> None:
     import transformers  # noqa: F401  (once, before the forks)
 
     with tempfile.TemporaryDirectory() as folder:
-        make_pictures(Path(folder), arguments.pictures)
+        make_images(Path(folder), arguments.images)
         print(f"torch {torch.__version__}, Pillow {Image.__version__}, OMP_NUM_THREADS="
               f"{os.environ['OMP_NUM_THREADS']}", flush=True)  # fmt: skip
-        compare(Path(folder), arguments.pictures, arguments.rounds)
+        compare(Path(folder), arguments.images, arguments.rounds)
         for workers in () if arguments.no_training else ("threads", "processes"):
             found = in_child(partial(waiting, Path(folder), workers))
             print(

@@ -1,10 +1,10 @@
-"""Tiles of several pictures through ViT-S/16: a loop over pictures in fp32 against hdvl's ways.
+"""Tiles of several images through ViT-S/16: a loop over images in fp32 against hdvl's ways.
 
-    OMP_NUM_THREADS=1 python tools/bench_encoder.py [--pictures 4] [--tiles 13] [--rounds 5]
+    OMP_NUM_THREADS=1 python tools/bench_encoder.py [--images 4] [--tiles 13] [--rounds 5]
 
 One thread, all ways in turn in each round; CPU seconds, medians [min-max], ratios paired by round.
-The loop is what users of timm write: normalise a picture's tiles in fp32, run the model. hdvl takes
-the uint8 tiles of all pictures as one batch, normalisation folded into the patch embedding, cut into
+The loop is what users of timm write: normalise an image's tiles in fp32, run the model. hdvl takes
+the uint8 tiles of all images as one batch, normalisation folded into the patch embedding, cut into
 chunks that stay in the cache. bf16 is timed where the CPU multiplies it faster than fp32, and its
 error is measured everywhere.
 """
@@ -76,8 +76,8 @@ def errors(plain: TimmEncoder, tile: Tensor) -> None:
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=4)
-    parser.add_argument("--tiles", type=int, default=13, help="of one picture")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--tiles", type=int, default=13, help="of one image")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--chunks", type=int, nargs="+", default=[13, 4, 1])
     args = parser.parse_args()
@@ -85,26 +85,24 @@ def main() -> None:
     torch.manual_seed(0)
     encoder = TimmEncoder(name=NAME, final_norm=True).eval()
     folded = fold_normalisation(deepcopy(encoder))
-    count = args.pictures * args.tiles
+    count = args.images * args.tiles
     tiles = torch.randint(0, 256, (count, 3, 224, 224), dtype=torch.uint8)
     with FlopCounterMode(display=False) as flops:
         encoder(tiles[:1])
     work = flops.get_total_flops() / 1e9
     slow, fast = gemm_rate(512, torch.float32), gemm_rate(512, torch.bfloat16, repeats=1)
     native = fast > 1.2 * slow
-    print(
-        f"{NAME}, {args.pictures} pictures of {args.tiles} tiles, {work:.1f} GFLOP a tile, 1 thread"
-    )
+    print(f"{NAME}, {args.images} images of {args.tiles} tiles, {work:.1f} GFLOP a tile, 1 thread")
     print(f"GEMM 512: fp32 {slow:.1f} GFLOP/s, bf16 {fast:.1f} GFLOP/s")
 
     def loop() -> list[Tensor]:
         model, mean, std = encoder.model, encoder.mean, encoder.std
         return [
-            model.forward_features(normalise(picture, mean, std, torch.float32))[:, 1:]
-            for picture in torch.split(tiles, args.tiles)
+            model.forward_features(normalise(image, mean, std, torch.float32))[:, 1:]
+            for image in torch.split(tiles, args.tiles)
         ]
 
-    ways: dict[str, Callable[[], object]] = {"fp32 loop over pictures": loop}
+    ways: dict[str, Callable[[], object]] = {"fp32 loop over images": loop}
     ways["fp32 folded, one batch"] = lambda: folded(tiles)
     ways["fp32 folded, as hdvl does"] = lambda: encode_in_chunks(folded, tiles)
     for chunk in args.chunks:
@@ -123,7 +121,7 @@ def main() -> None:
             times[label].append(cpu_seconds(run))
     peak = max(peaks)
     print(f"GEMM 1024 peak of this run, fp32: {peak:.1f} GFLOP/s; {args.rounds} rounds")
-    base = times["fp32 loop over pictures"]
+    base = times["fp32 loop over images"]
     for label, seconds in times.items():
         top = gemm_rate(2048, torch.bfloat16) if label.startswith("bf16") else peak
         print(line(label, seconds, base, count, work, top))

@@ -5,7 +5,7 @@
 One process, one thread, every method once a round, in turn. Printed are CPU milliseconds (median
 and range), and the paired ratio to hdvl's exact mode (median of the ratios of the same round; above
 1 means that hdvl is faster). Beside them stand the largest difference and the decibels to Pillow's
-bicubic, and the peak memory of one picture over what the process held before it. The pictures are
+bicubic, and the peak memory of one image over what the process held before it. The images are
 synthetic: 1/f noise, shapes and sensor noise. hdvl's tiles are uint8, normalised by the model later;
 those of transformers are normalised float32.
 """
@@ -41,7 +41,7 @@ BASE = "hdvl exact"
 Method = Callable[[bytes], Any]
 
 
-# --- pictures -----------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------
 
 
 def photo(width: int, height: int) -> bytes:
@@ -63,8 +63,8 @@ def photo(width: int, height: int) -> bytes:
         w, h = int(draw.integers(8, width // 6)), int(draw.integers(8, height // 6))
         canvas[y : y + h, x : x + w] += draw.normal(0, 40, 3)
     canvas += draw.normal(0, 3, canvas.shape)
-    picture = Image.fromarray((canvas + 128).clip(0, 255).astype(np.uint8))
-    return jpeg(picture)
+    image = Image.fromarray((canvas + 128).clip(0, 255).astype(np.uint8))
+    return jpeg(image)
 
 
 def page(width: int = 2480, height: int = 3508) -> bytes:
@@ -80,9 +80,9 @@ def page(width: int = 2480, height: int = 3508) -> bytes:
     return jpeg(Image.fromarray(canvas))
 
 
-def jpeg(picture: Image.Image) -> bytes:
+def jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90, subsampling=2)
+    image.save(buffer, "JPEG", quality=90, subsampling=2)
     return buffer.getvalue()
 
 
@@ -236,7 +236,7 @@ def main() -> None:
     if not arguments.no_page:
         work.append(("A4 page 2480x3508", page))
     for label, make in work:
-        # each in a child, so that one picture's freed memory does not hide the next one's peak
+        # each in a child, so that one image's freed memory does not hide the next one's peak
         def one(label: str = label, make: Callable[[], bytes] = make) -> bytes:
             report(label, in_child(make), arguments.rounds, memory)
             sys.stdout.flush()

@@ -2,7 +2,7 @@
 
     python tools/evaluate_small.py --model hdvl/small --count 500 --out scores.json
 
-Pictures are at least 896 x 672 px and the text asked for is at most 18 px high. Each picture is asked
+Images are at least 896 x 672 px and the text asked for is at most 18 px high. Each image is asked
 one reading and one locating question about a field drawn at random. Restartable: answers are appended
 to ``--answers`` and those that are there are not asked again.
 """
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="hdvl/small")
     parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--batch", type=int, default=4, help="pictures between two lines")
+    parser.add_argument("--batch", type=int, default=4, help="images between two lines")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--answers", type=Path, default=None, help="JSON lines, one a question")
     parser.add_argument("--out", type=Path, default=None, help="summary as JSON")
@@ -51,7 +51,7 @@ def main() -> None:
         if args.answers is not None:
             with args.answers.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in new)
-        print(f"{len(rows) // 2} pictures: {_line(rows)}", flush=True)
+        print(f"{len(rows) // 2} images: {_line(rows)}", flush=True)
     summary = summarise(rows)
     print(json.dumps(summary, indent=2, ensure_ascii=False))
     if args.out is not None:

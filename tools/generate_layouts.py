@@ -30,7 +30,7 @@ VISION = {"hidden_size": 320, "num_hidden_layers": 12, "num_attention_heads": 5}
 
 @dataclass(frozen=True)
 class Question:
-    """The same prompt for both sides: random words around the slots of one picture.
+    """The same prompt for both sides: random words around the slots of one image.
 
     ``pixels`` and ``plans`` are hdvl's, ``peer`` what transformers takes in their place.
     """
@@ -42,12 +42,12 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A model of transformers: its class, a random one, the picture shown and how it is handed over."""
+class Reference:
+    """A model of transformers: its class, a random one, the image shown and how it is handed over."""
 
     kind: Callable[[], Any]
     model: Callable[[], nn.Module]
-    picture: tuple[int, int]
+    image: tuple[int, int]
     peer: Callable[[Tensor, tuple[int, int]], dict[str, Any]]
 
     def write(self, folder: Path) -> None:
@@ -67,9 +67,9 @@ def scattered(model: nn.Module) -> Any:
     return model.eval()
 
 
-def question(vlm: VLM, layout: Layout) -> Question:
-    """A picture of noise and random words, 4 before it and the others behind."""
-    width, height = layout.picture
+def question(vlm: VLM, layout: Reference) -> Question:
+    """An image of noise and random words, 4 before it and the others behind."""
+    width, height = layout.image
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)
     tiles = vlm.tiler(Image.fromarray(noise.numpy()))
@@ -80,7 +80,7 @@ def question(vlm: VLM, layout: Layout) -> Question:
         ids=torch.cat([words[:4], slots, words[4:]])[None],
         pixels=tiles.pixels,
         plans=[tiles.plan],
-        peer=layout.peer(normalised, layout.picture),
+        peer=layout.peer(normalised, layout.image),
     )
 
 
@@ -138,15 +138,15 @@ def _llava_next() -> nn.Module:
     return model
 
 
-def _stacked(pixels: Tensor, picture: tuple[int, int]) -> dict[str, Any]:
+def _stacked(pixels: Tensor, image: tuple[int, int]) -> dict[str, Any]:
     return {"pixel_values": pixels}
 
 
-def _by_picture(pixels: Tensor, picture: tuple[int, int]) -> dict[str, Any]:
-    return {"pixel_values": pixels[None], "image_sizes": torch.tensor([picture[::-1]])}
+def _by_image(pixels: Tensor, image: tuple[int, int]) -> dict[str, Any]:
+    return {"pixel_values": pixels[None], "image_sizes": torch.tensor([image[::-1]])}
 
 
 LAYOUTS = {
-    "internvl": Layout(_internvl_class, _internvl, (672, 448), _stacked),
-    "llava_next": Layout(_llava_next_class, _llava_next, (448, 224), _by_picture),
+    "internvl": Reference(_internvl_class, _internvl, (672, 448), _stacked),
+    "llava_next": Reference(_llava_next_class, _llava_next, (448, 224), _by_image),
 }

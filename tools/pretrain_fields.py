@@ -1,6 +1,6 @@
 """Pre-train the small model's lower LLM layers on dense labels: which field is this, and where is it?
 
-    python tools/pretrain_fields.py --initialise runs/small/pretrained --out runs/small/fields
+    python tools/pretrain_fields.py --init-from runs/small/pretrained --out runs/small/fields
 
 After two layers, linear heads that are thrown away read from each visual token of a field's value: the
 words that ask for it, the locations of its box, where in the value the token stands, and its
@@ -194,7 +194,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    vlm = load_folder(args.initialise)
+    vlm = load_folder(args.init_from)
     vlm.encoder.eval()
     with torch.no_grad():
         vlm.merger.positions.x.weight *= args.stretch[0]

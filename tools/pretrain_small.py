@@ -4,9 +4,9 @@
 
 Linear heads, thrown away afterwards, read which character stands in every 8-px cell (from the encoder),
 and which characters, in reading order, and where, in every 16-px token (from the bridge). Restartable:
-started again with the same --out it goes on from its last checkpoint. With --initialise it sharpens a
+started again with the same --out it goes on from its last checkpoint. With --init-from it sharpens a
 whole model; its language model has to get used to the new features then. Writes a model folder for
-``hdvl train initialise=...`` and, beside it, ``OUT.curve.csv`` (step, seconds, three losses, two shares).
+``hdvl train init_from=...`` and, beside it, ``OUT.curve.csv`` (step, seconds, three losses, two shares).
 """
 
 import argparse
@@ -184,8 +184,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    if args.initialise is not None:
-        vlm = load_folder(args.initialise).eval()  # batch norms keep what they know of whole pages
+    if args.init_from is not None:
+        vlm = load_folder(args.init_from).eval()  # batch norms keep what they know of whole pages
     else:
         # The LLM's other layers come last: tools/train_copying.py.
         vlm = hdvl.build(hdvl.compose("model=small", "llm.config.num_hidden_layers=4").model)

@@ -96,7 +96,7 @@ def arguments(text: str, *, steps: int, batch: int, lr: float) -> argparse.Argum
     """The options of both."""
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--initialise", type=Path, help="a model folder to start from")
+    parser.add_argument("--init-from", type=Path, help="a model folder to start from")
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--lr", type=float, default=lr)

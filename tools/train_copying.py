@@ -1,6 +1,6 @@
 """Give the small model's LLM layers for copying, and train it to follow what it copies.
 
-    python tools/train_copying.py --initialise runs/small/mean --out runs/small/grown --grow 2
+    python tools/train_copying.py --init-from runs/small/mean --out runs/small/grown --grow 2
 
 A value is written character by character, and each is found by where the one before it stood: with four
 layers that one was known too late to look further, so that repeated digits were skipped and neighbours
@@ -37,7 +37,7 @@ from hdvl.checkpoints import load_folder
 from hdvl.data.synthetic import Document, Field, SyntheticDocuments, locate, read
 from hdvl.model import VLM
 from hdvl.processor import Batch, Processor, pack
-from hdvl.protocols import Box, Independent, Message
+from hdvl.protocols import Box, Message, SharedPrefix
 from hdvl.training.muon import MuonAdamW
 from hdvl.training.step_loss import batch_loss
 
@@ -58,7 +58,7 @@ MIXES: dict[str, dict[str, tuple[Any, ...]]] = {
 READS = 0.85
 """Share of questions that read; the others locate."""
 PIXELS = 1 << 20
-"""Of the pictures of a batch, times ``--batch``."""
+"""Of the images of a batch, times ``--batch``."""
 
 
 Spelled = list[list[int] | None]
@@ -69,7 +69,7 @@ class Answered(Dataset):
     """Packed batches of documents with questions, and where each character of the answers stands.
 
     ``mix`` is one of ``MIXES``, ``pages`` the share of batches of whole pages, ``area`` what a batch's
-    pictures hold, in pixels.
+    images hold, in pixels.
     """
 
     def __init__(self, vlm: VLM, seed: int, *, mix: str, pages: float, area: float) -> None:
@@ -85,7 +85,7 @@ class Answered(Dataset):
         samples, spelled = [], list[Spelled]()
         for document in self.documents(rng):
             asked = [self.ask(document, field, rng) for field in some(document.fields, rng)]
-            samples.append(self.processor(Independent(tuple(turns for turns, _ in asked))))
+            samples.append(self.processor(SharedPrefix(tuple(turns for turns, _ in asked))))
             spelled += [boxes for _, boxes in asked]
         batch = pack(samples)
         return batch, *self.next_boxes(batch.labels[0], spelled)
@@ -235,7 +235,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    vlm = load_folder(args.initialise)
+    vlm = load_folder(args.init_from)
     vlm.eval()
     if args.grow:
         grow(vlm, args.grow)

@@ -1,6 +1,6 @@
 """``hdvl train`` for the small model: two helps that are gone after training.
 
-    python tools/train_small.py experiment=small initialise=runs/small/fields run_dir=runs/small/run
+    python tools/train_small.py experiment=small init_from=runs/small/fields run_dir=runs/small/run
 
 Low documents stand at places of large pages that follow from their size: their tokens get the page's
 coordinates, and boxes are written in them. Boxes are then learned at the scale at which they are asked

@@ -70,7 +70,7 @@ def peer_model(image_token: int) -> nn.Module:
 
 
 def make_sample(vlm: VLM, tiles: int, text: int, generator: torch.Generator) -> Sample:
-    """One picture of so many tiles in front of random text, a tenth of all supervised at its end."""
+    """One image of so many tiles in front of random text, a tenth of all supervised at its end."""
     plan = vlm.tiler.plan(TILE * tiles, TILE) if tiles else None
     count = tiles * TOKENS
     words = torch.randint(300, (text,), generator=generator)

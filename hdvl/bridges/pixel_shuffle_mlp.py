@@ -26,7 +26,7 @@ class PixelShuffleMLP(nn.Module):
     number of all patches of the block, then the second, is that of ``nn.PixelUnshuffle`` and Mistral 3.
 
     ``order`` is the order of the tokens: ``v2`` in raster order; ``v1`` column by column, the
-    transposed picture, as in InternVL 1.2, whose weights were trained so. ``v1`` takes square grids
+    transposed image, as in InternVL 1.2, whose weights were trained so. ``v1`` takes square grids
     only and belongs with ``merger=concat``: a merger that lays tokens out as an image would
     transpose each tile, and is refused.
 

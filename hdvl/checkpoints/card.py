@@ -73,7 +73,7 @@ def model_card(
             "import hdvl",
             "",
             f'pipe = hdvl.load("this/folder"{allowed})',
-            'print(pipe.chat("What is written here?", images=["picture.png"]).text)',
+            'print(pipe.chat("What is written here?", images=["image.png"]).text)',
             "```",
             "",
         ]

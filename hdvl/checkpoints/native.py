@@ -123,7 +123,7 @@ def load_folder(
     Args:
         folder: a folder that :func:`save_folder` wrote, under any name.
         overrides: numbers of the model node to change, see :func:`override`.
-        check: warn if the golden pictures are no longer tiled as they were (never after
+        check: warn if the golden images are no longer tiled as they were (never after
             ``overrides``, which may well mean to change that).
         allow: packages whose classes the folder may name besides the parts of hdvl. Their code runs.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hdvl.checkpoints.importers import detect
 from hdvl.checkpoints.importers import mapping as table
-from hdvl.checkpoints.importers.flow import open_published
+from hdvl.checkpoints.importers.conversion import open_published
 from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.native import is_model_folder
 from hdvl.checkpoints.shards import find_shards

@@ -1,6 +1,6 @@
 """What a model's pixels were when it was saved, so that a later drift shows itself.
 
-Three computed pictures go through the tiler. Their tiles' hashes tell "not the same bits", the
+Three computed images go through the tiler. Their tiles' hashes tell "not the same bits", the
 means of the tiles tell how far apart: resize kernels differ by a grey level between processors, a changed
 filter or grid by much more.
 """
@@ -23,7 +23,7 @@ TOLERANCE = 0.5
 """Grey levels by which the mean of a tile may differ between machines."""
 
 
-def golden_picture(width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+def golden_image(width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
     """Waves, edges and fine detail from whole numbers alone: the same bytes everywhere."""
     y, x = np.mgrid[0:height, 0:width].astype(np.int64)
     red = (x * 255) // max(1, width - 1)
@@ -47,7 +47,7 @@ def describe(tiler: Tiler, encoder: Encoder, node: Mapping[str, Any]) -> dict[st
 
 
 def _golden(tiler: Tiler, width: int, height: int) -> dict[str, Any]:
-    tiles = tiler(golden_picture(width, height))
+    tiles = tiler(golden_image(width, height))
     plan = tiles.plan
     pixels = tiles.pixels.contiguous()
     means = pixels.double().mean(dim=(1, 2, 3))
@@ -72,14 +72,14 @@ def drifts(stored: Mapping[str, Any], vlm: VLM) -> list[str]:
         if now["encoder"][key] != old
     ]
     for old, new in zip(stored["golden"], now["golden"], strict=True):
-        picture = f"picture of {old['width']}x{old['height']}"
+        image = f"image of {old['width']}x{old['height']}"
         if new["plan"] != old["plan"]:
-            found.append(f"{picture}: plan was {old['plan']}, is {new['plan']}")
+            found.append(f"{image}: plan was {old['plan']}, is {new['plan']}")
         elif new["sha256"] != old["sha256"]:
             pairs = zip(old["tile_means"], new["tile_means"], strict=True)
             far = max(abs(a - b) for a, b in pairs)
             if far > TOLERANCE:
-                found.append(f"{picture}: the mean of a tile moved by {far:.2f} grey levels")
+                found.append(f"{image}: the mean of a tile moved by {far:.2f} grey levels")
     return found
 
 

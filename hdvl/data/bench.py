@@ -9,7 +9,7 @@ from typing import Any
 from hdvl.data.conversations import Conversations
 from hdvl.images import read_image
 from hdvl.processor import Batch, Processor, collate
-from hdvl.templates.branches import encode_row, pictures_of
+from hdvl.templates.shared_prefix import encode_row, images_of
 
 STAGES = ("read", "decode", "tile", "tokenise", "collate")
 
@@ -29,7 +29,7 @@ def split_time(
 ) -> Split:
     """Time the stages one after the other, in this process.
 
-    Tiling is timed on decoded pictures, decoding is what a picture's file takes more than that; ``read`` is
+    Tiling is timed on decoded images, decoding is what an image's file takes more than that; ``read`` is
     the row alone, ``collate`` a batch of all.
     """
     seconds = dict.fromkeys(STAGES, 0.0)
@@ -38,7 +38,7 @@ def split_time(
         start = time.process_time()
         messages = conversations[index]
         read = time.process_time()
-        images = pictures_of(messages)
+        images = images_of(messages)
         cut = [processor.tiler(image) for image in images]
         whole = time.process_time() - read
         decoded = [read_image(image, exif=processor.tiler.exif) for image in images]

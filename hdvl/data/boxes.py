@@ -22,7 +22,7 @@ def holds_boxes(text: str) -> bool:
 def rewrite_boxes(text: str, written: BoxCodec, boxes: BoxCodec, sizes: Sizes) -> str:
     """``text`` with its boxes as ``boxes`` writes them; in ``text`` they stand as ``written`` reads them.
 
-    ``sizes`` are (width, height) of the pictures shown so far. What ``boxes`` has no way to say (a
+    ``sizes`` are (width, height) of the images shown so far. What ``boxes`` has no way to say (a
     quadrilateral it cannot read) becomes the box around it; what is no box stays as it is.
     """
     pieces, done = list[str](), 0
@@ -37,9 +37,9 @@ def rewrite_boxes(text: str, written: BoxCodec, boxes: BoxCodec, sizes: Sizes) -
 
 
 def wrong_boxes(text: str, codec: BoxCodec, sizes: Sizes) -> list[str]:
-    """The pieces of ``text`` that begin like boxes of ``codec`` and are none, or leave the picture.
+    """The pieces of ``text`` that begin like boxes of ``codec`` and are none, or leave the image.
 
-    A box leaves the picture if its numbers change when it is clipped and written again.
+    A box leaves the image if its numbers change when it is clipped and written again.
     """
     wrong = list[str]()
     for match in _PIECE.finditer(text):
@@ -52,7 +52,7 @@ def wrong_boxes(text: str, codec: BoxCodec, sizes: Sizes) -> list[str]:
 
 
 def _found(text: str, match: re.Match[str], codec: BoxCodec, sizes: Sizes) -> list[GroundedBox]:
-    """The boxes of one piece; the text before it says which picture they are in."""
+    """The boxes of one piece; the text before it says which image they are in."""
     before = codec.decode(text[: match.start()], sizes)
     return codec.decode(text[: match.end()], sizes)[len(before) :]
 

@@ -1,6 +1,6 @@
 """Where conversations come from. Each source is map-style: ``source[i]`` is a list of messages.
 
-Or it is several lists about the same pictures (``Independent``), none of which sees another.
+Or it is several lists about the same images (``SharedPrefix``), none of which sees another.
 """
 
 import random
@@ -11,11 +11,11 @@ from hdvl.data.synthetic import (
     Document,
     Question,
     SyntheticDocuments,
-    ask,
     compare,
+    make_questions,
     transcribe,
 )
-from hdvl.protocols import BoxCodec, Conversation, Independent, Message
+from hdvl.protocols import BoxCodec, Conversation, Message, SharedPrefix
 
 
 @runtime_checkable
@@ -41,16 +41,16 @@ def name_of(conversations: Conversations, index: int) -> str:
 
 
 class SyntheticConversations:
-    """Questions and answers about synthetic documents, several turns a picture.
+    """Questions and answers about synthetic documents, several turns an image.
 
     Args:
-        documents: where the pictures come from.
+        documents: where the images come from.
         boxes: how boxes are written (the template's codec).
         length: how many conversations there are.
-        turns: most questions about one picture.
+        turns: most questions about one image.
         locate_share, count_share: share of such questions, or pages with such a question.
         compare_share, transcribe_share: share of conversations that are of these tasks alone.
-        independent: each question begins a conversation of its own about the picture, which is encoded
+        independent: each question begins a conversation of its own about the image, which is encoded
             once all the same. As turns of one conversation the answers can be told from the earlier
             ones, since no field is asked for twice: a model may learn to go by what is left, and to
             copy, before it learns to look. A model that is to hold conversations needs turns as well.
@@ -89,19 +89,19 @@ class SyntheticConversations:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> list[Message] | Independent:
+    def __getitem__(self, index: int) -> list[Message] | SharedPrefix:
         """Conversation number ``index``; it follows from the documents' seed and the index."""
         if not 0 <= index < self.length:
             raise IndexError(f"conversation {index} is not in 0..{self.length - 1}")
         rng = random.Random(f"ask/{self.documents.seed}/{index}")
         document = self.documents[index]
         if rng.random() < self.compare_share:
-            # A second picture that no other conversation shows.
+            # A second image that no other conversation shows.
             other = self.documents[self.length + index]
             return _chat([compare(document, other)], document, other)
         if rng.random() < self.transcribe_share:
             return _chat([transcribe(document)], document)
-        questions = ask(
+        questions = make_questions(
             document,
             rng,
             self.boxes,
@@ -110,12 +110,12 @@ class SyntheticConversations:
             count_share=self.count_share,
         )
         if self.independent and len(questions) > 1:
-            return Independent(tuple(_chat([question], document) for question in questions))
+            return SharedPrefix(tuple(_chat([question], document) for question in questions))
         return _chat(questions, document)
 
 
 def _chat(questions: Sequence[Question], *documents: Document) -> list[Message]:
-    """The questions and answers as turns; the pictures stand in the first."""
+    """The questions and answers as turns; the images stand in the first."""
     messages: list[Message] = []
     for number, question in enumerate(questions):
         images = tuple(document.image for document in documents) if number == 0 else ()

@@ -13,7 +13,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Faulty:
+class SkippedRow:
     """What stands in the place of a sample that could not be made."""
 
     name: str
@@ -82,7 +82,7 @@ class BadRows:
 
 
 def batch_of(
-    items: Sequence[Sample | Faulty],
+    items: Sequence[Sample | SkippedRow],
     *,
     make: Callable[[list[Sample]], Batch],
     pad_id: int,
@@ -94,7 +94,7 @@ def batch_of(
     label, so that every rank has a batch for every step.
     """
     good = [item for item in items if isinstance(item, Sample)]
-    left_out = tuple((item.name, item.reason) for item in items if isinstance(item, Faulty))
+    left_out = tuple((item.name, item.reason) for item in items if isinstance(item, SkippedRow))
     return replace(make(good or [_nothing(pad_id, tile_size)]), left_out=left_out)
 
 

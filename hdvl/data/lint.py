@@ -1,4 +1,4 @@
-"""What is wrong with the rows of data, each looked at as training would: pictures, text, boxes, length."""
+"""What is wrong with the rows of data, each looked at as training would: images, text, boxes, length."""
 
 import hashlib
 from collections import Counter
@@ -21,9 +21,9 @@ from hdvl.templates.encode import NothingSupervised, encode
 
 FAULTS: Mapping[str, str] = {
     "row": "not of the shape of a conversation",
-    "placeholder": "other pictures than marks for them",
-    "picture": "a picture that cannot be read",
-    "box": "a box that is none, or leaves its picture",
+    "placeholder": "other images than marks for them",
+    "image": "an image that cannot be read",
+    "box": "a box that is none, or leaves its image",
     "conversation": "turns or control tokens that the template refuses",
     "unsupervised": "no token to learn from",
     "long": "longer than data.max_length",
@@ -132,7 +132,7 @@ def lint(
 ) -> Report:
     """Look at every row of ``sources``, with ``num_workers`` threads.
 
-    A row is looked at as far as it goes: a picture that cannot be read hides what its tokens would be.
+    A row is looked at as far as it goes: an image that cannot be read hides what its tokens would be.
     Of equal rows, in one source or in several, the first is right.
     """
     seen = dict[str, str]()
@@ -195,13 +195,13 @@ def look(source: RowConversations, index: int, processor: Processor) -> Looked:
 def _sizes(
     messages: Sequence[Message], *, exif: bool
 ) -> tuple[list[tuple[int, int]], tuple[tuple[str, str], ...]]:
-    """(width, height) of each picture, all pixels decoded, and those that cannot be."""
+    """(width, height) of each image, all pixels decoded, and those that cannot be."""
     sizes, faults = list[tuple[int, int]](), list[tuple[str, str]]()
     for image in (image for message in messages for image in message.images):
         try:
             sizes.append(read_image(image, exif=exif).size)
         except NOT_LEARNED as error:
-            faults.append(("picture", str(error)))
+            faults.append(("image", str(error)))
     return sizes, tuple(faults)
 
 
@@ -217,13 +217,13 @@ def _text_faults(
         return [("conversation", str(error))]
     limit = processor.max_length
     if limit is not None and len(encoded.ids) > limit:
-        pictures = sum(counts)
-        return [("long", f"{len(encoded.ids)} ids, {pictures} of them of pictures; {limit} may be")]
+        images = sum(counts)
+        return [("long", f"{len(encoded.ids)} ids, {images} of them of images; {limit} may be")]
     return []
 
 
 def _digest(messages: Sequence[Message]) -> str:
-    """Hash of what a conversation says and shows: the bytes of its pictures, whatever their names."""
+    """Hash of what a conversation says and shows: the bytes of its images, whatever their names."""
     whole = hashlib.blake2b(digest_size=16)
     for message in messages:
         for part in (message.role, message.text):

@@ -109,7 +109,7 @@ class Mixture:
         if state != self.state_dict():
             raise ValueError(
                 f"a mixture must go on as it was begun, {state}, got {self.state_dict()}; begin anew "
-                "from the run's weights with initialise"
+                "from the run's weights with init_from"
             )
 
     def _find(self, index: int) -> tuple[Conversations, int]:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from hdvl.data.conversations import Conversations, name_of
-from hdvl.data.faults import BadRows, Faulty, batch_of
+from hdvl.data.faults import BadRows, SkippedRow, batch_of
 from hdvl.data.mixture import Ordered
 from hdvl.data.order import GlobalOrder
 from hdvl.data.packing import Budget, Packs, RankPacks
@@ -19,10 +19,10 @@ from hdvl.data.sizes import Sizes
 from hdvl.data.threads import ThreadLoader
 from hdvl.processor import Batch, Processor, Sample, collate, pack
 
-Loader = DataLoader[Sample | Faulty] | ThreadLoader[Batch]
+Loader = DataLoader[Sample | SkippedRow] | ThreadLoader[Batch]
 
 
-class Samples(Dataset[Sample | Faulty]):
+class Samples(Dataset[Sample | SkippedRow]):
     """Conversations turned into samples where they are asked for: in the data workers.
 
     In the place of one that cannot be made stands why.
@@ -34,12 +34,12 @@ class Samples(Dataset[Sample | Faulty]):
     def __len__(self) -> int:
         return len(self.conversations)
 
-    def __getitem__(self, index: int) -> Sample | Faulty:
+    def __getitem__(self, index: int) -> Sample | SkippedRow:
         try:
             return replace(self.processor(self.conversations[index]), row=index)
         except NOT_LEARNED as error:
             name = name_of(self.conversations, index)
-            return Faulty(name, str(error).removeprefix(f"{name}: "))
+            return SkippedRow(name, str(error).removeprefix(f"{name}: "))
 
 
 @runtime_checkable
@@ -182,7 +182,7 @@ class ChatData(pl.LightningDataModule):
             self.bad.check()
         return batch
 
-    def share_bad_rows(self, trainer: pl.Trainer) -> None:
+    def sync_skipped_rows(self, trainer: pl.Trainer) -> None:
         """Every rank calls it; it costs one number. All ranks go on, or none does."""
         count = torch.tensor(float(len(self.bad.news)), device=trainer.strategy.root_device)
         if not trainer.strategy.reduce(count, reduce_op="sum"):
@@ -221,7 +221,7 @@ class ChatData(pl.LightningDataModule):
         if (self.packing is not None) != ("packs" in state):
             raise ValueError(
                 "a run must go on with the packing it was begun with; give data.packing as it was, "
-                "or begin anew from its weights with initialise"
+                "or begin anew from its weights with init_from"
             )
         self._check(state)
         if isinstance(self.conversations, Stateful):
@@ -241,7 +241,7 @@ class ChatData(pl.LightningDataModule):
         if state.get("length", length) != length:
             raise ValueError(
                 f"a run must go on with the data it was begun with, they had {state['length']} "
-                f"conversations and have {length} now; begin anew from its weights with initialise"
+                f"conversations and have {length} now; begin anew from its weights with init_from"
             )
         if state.get("step", step) != step:
             raise ValueError(

@@ -47,10 +47,10 @@ class Pack:
 
 @runtime_checkable
 class SizeTable(Protocol):
-    """Where sizes come from; ``begin`` says what will be asked for next."""
+    """Where sizes come from; ``prefetch`` says what will be asked for next."""
 
     def of(self, indices: Sequence[int]) -> list[Size]: ...
-    def begin(self, indices: Sequence[int]) -> None: ...
+    def prefetch(self, indices: Sequence[int]) -> None: ...
 
 
 def fill(
@@ -133,7 +133,7 @@ class Packs:
             packs, left = fill(sizes, self.budget, waiting=len(waiting), flush=flush)
             if (position // self.budget.window) % 2:  # there and back, not a saw
                 packs.reverse()
-            self.sizes.begin([self.order.index(place) for place in range(end, self._end(end))])
+            self.sizes.prefetch([self.order.index(place) for place in range(end, self._end(end))])
             for pack in packs:
                 total = Size(*(sum(part) for part in zip(*(sizes[i] for i in pack), strict=True)))
                 yield Pack(tuple(indices[i] for i in pack), total)

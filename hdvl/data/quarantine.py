@@ -3,7 +3,7 @@
 ::
 
     {"version": 1, "sources": {LABEL: {"rows": 1000, "left_out": [
-        {"row": 12, "digest": "...", "faults": ["picture"], "name": "row 12 (id a) of LABEL"}]}}}
+        {"row": 12, "digest": "...", "faults": ["image"], "name": "row 12 (id a) of LABEL"}]}}}
 """
 
 import hashlib
@@ -85,6 +85,6 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _bytes_digest(value: Any) -> str:
-    """Pictures in rows: by their bytes, or by their pixels where the source has decoded them."""
+    """Images in rows: by their bytes, or by their pixels where the source has decoded them."""
     data = value.tobytes() if isinstance(value, Image.Image) else bytes(value)
     return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from hdvl.protocols import Message
 from hdvl.templates.base import IMAGE
 
-Fault = Literal["row", "placeholder", "picture", "box", "conversation", "unsupervised", "long"]
+Fault = Literal["row", "placeholder", "image", "box", "conversation", "unsupervised", "long"]
 """What may be wrong with a row on its own (that it stands there twice is known to a whole file)."""
 
 ROLES = {
@@ -18,7 +18,7 @@ ROLES = {
     "assistant": "assistant",
     "system": "system",
 }
-PICTURES = ("image", "images")
+IMAGES = ("image", "images")
 _INLINE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 Turn = tuple[str, str]
 
@@ -43,9 +43,9 @@ class RowError(ValueError):
 
 
 def to_messages(
-    row: Any, *, picture: Callable[[Any], Any] = lambda value: value, inline: bool = False
+    row: Any, *, image: Callable[[Any], Any] = lambda value: value, inline: bool = False
 ) -> list[Message]:
-    """The turns of ``row`` with their pictures.
+    """The turns of ``row`` with their images.
 
     The turns stand in one of three fields (as a list, or as JSON text of one)::
 
@@ -53,32 +53,32 @@ def to_messages(
         messages        [{role, content}]                   content is text, or parts of type text and image
         texts           [{user, assistant}]                 The Cauldron, FineVision
 
-    and the pictures in ``image`` or ``images``, one or a list, or in the parts. A picture belongs to
+    and the images in ``image`` or ``images``, one or a list, or in the parts. An image belongs to
     the turn that names it with ``<image>``; without any such mark all belong to the first user turn.
 
     Args:
         row: the row.
-        picture: from what the row says of a picture to what :func:`hdvl.images.read_image` takes.
-        inline: pictures stand in the text, as ``<img>path</img>``, and the text numbers them itself.
+        image: from what the row says of an image to what :func:`hdvl.images.read_image` takes.
+        inline: images stand in the text, as ``<img>path</img>``, and the text numbers them itself.
 
     Raises:
-        RowError: the row is of another shape, or has other pictures than marks.
+        RowError: the row is of another shape, or has other images than marks.
     """
     if not isinstance(row, Mapping):
         raise RowError("row", f"a row must be a mapping of fields, got {type(row).__name__}")
     if row.get("video"):
-        raise RowError("row", f"a row must be text and pictures, got video={row['video']!r:.200}")
-    pictures = _pictures(row)
-    turns = _turns(row, pictures)
+        raise RowError("row", f"a row must be text and images, got video={row['video']!r:.200}")
+    images = _images(row)
+    turns = _turns(row, images)
     if inline:
-        turns = _take_inline(turns, pictures)
+        turns = _take_inline(turns, images)
     marks = sum(text.count(IMAGE) for _, text in turns)
-    if marks not in (0, len(pictures)):
-        raise RowError("placeholder", f"{len(pictures)} pictures but {marks} {IMAGE} marks")
+    if marks not in (0, len(images)):
+        raise RowError("placeholder", f"{len(images)} images but {marks} {IMAGE} marks")
     first = next((i for i, (role, _) in enumerate(turns) if role == "user"), None)
-    if pictures and not marks and first is None:
-        raise RowError("placeholder", f"{len(pictures)} pictures but no user turn to show them in")
-    left = [picture(value) for value in pictures]
+    if images and not marks and first is None:
+        raise RowError("placeholder", f"{len(images)} images but no user turn to show them in")
+    left = [image(value) for value in images]
     messages = list[Message]()
     for number, (role, text) in enumerate(turns):
         count = text.count(IMAGE) if marks else len(left) * (number == first)
@@ -88,15 +88,15 @@ def to_messages(
     return messages
 
 
-def _pictures(row: Mapping[str, Any]) -> list[Any]:
-    listed: Any = next((row[name] for name in PICTURES if row.get(name) is not None), [])
+def _images(row: Mapping[str, Any]) -> list[Any]:
+    listed: Any = next((row[name] for name in IMAGES if row.get(name) is not None), [])
     if isinstance(listed, list | tuple):
         return list(listed)
     return [] if isinstance(listed, str) and not listed else [listed]
 
 
-def _turns(row: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
-    """(role, text) of each turn; pictures that stand in parts are added to ``pictures``."""
+def _turns(row: Mapping[str, Any], images: list[Any]) -> list[Turn]:
+    """(role, text) of each turn; images that stand in parts are added to ``images``."""
     shapes = {"conversations": _said, "messages": _message, "texts": _pair}
     name = next((name for name in shapes if row.get(name) is not None), None)
     if name is None:
@@ -107,7 +107,7 @@ def _turns(row: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
     turns = list[Turn]()
     try:
         for turn in listed:
-            turns += shapes[name](turn, pictures)
+            turns += shapes[name](turn, images)
     except (KeyError, TypeError, AttributeError) as error:
         raise RowError("row", f"{name} has a turn of another shape, {error!r}: {turn!r}") from error
     return turns
@@ -129,15 +129,15 @@ def _role(name: Any) -> str:
     return ROLES[name]
 
 
-def _said(turn: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
+def _said(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
     return [(_role(turn["from"]), _text(turn["value"]))]
 
 
-def _pair(turn: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
+def _pair(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
     return [("user", _text(turn["user"])), ("assistant", _text(turn["assistant"]))]
 
 
-def _message(turn: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
+def _message(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
     content = turn["content"]
     if isinstance(content, str):
         return [(_role(turn["role"]), content)]
@@ -147,8 +147,8 @@ def _message(turn: Mapping[str, Any], pictures: list[Any]) -> list[Turn]:
             text += _text(part["text"])
         elif part["type"] == "image":
             text += IMAGE
-            if part.get("image") is not None:  # else it is the next of the row's pictures
-                pictures.append(part["image"])
+            if part.get("image") is not None:  # else it is the next of the row's images
+                images.append(part["image"])
         else:
             raise RowError("row", f"type of a part must be text or image, got {part['type']!r}")
     return [(_role(turn["role"]), text)]
@@ -160,14 +160,14 @@ def _text(value: Any) -> str:
     return value
 
 
-def _take_inline(turns: list[Turn], pictures: list[Any]) -> list[Turn]:
-    """The turns with ``<image>`` for each ``<img>path</img>``, whose paths go to ``pictures``."""
+def _take_inline(turns: list[Turn], images: list[Any]) -> list[Turn]:
+    """The turns with ``<image>`` for each ``<img>path</img>``, whose paths go to ``images``."""
     texts = [text for _, text in turns]
-    if pictures or any(IMAGE in text for text in texts):
+    if images or any(IMAGE in text for text in texts):
         raise RowError(
-            "placeholder", f"pictures must stand in the text as <img>path</img>, not as {IMAGE} too"
+            "placeholder", f"images must stand in the text as <img>path</img>, not as {IMAGE} too"
         )
-    pictures += [path.strip() for text in texts for path in _INLINE.findall(text)]
+    images += [path.strip() for text in texts for path in _INLINE.findall(text)]
     taken = [(role, _INLINE.sub(IMAGE, text)) for role, text in turns]
     if any("<img>" in text or "</img>" in text for _, text in taken):
         raise RowError("placeholder", "every <img> must be closed by </img>, one is not")

@@ -1,4 +1,4 @@
-"""How many tokens and tiles a conversation takes, without its pixels: headers of pictures and text."""
+"""How many tokens and tiles a conversation takes, without its pixels: headers of images and text."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from hdvl.data.rows import NOT_LEARNED
 from hdvl.images import name_of, open_image, orientation, read_image
 from hdvl.processor import Processor
 from hdvl.protocols import Conversation
-from hdvl.templates.branches import encode_row, pictures_of
+from hdvl.templates.shared_prefix import encode_row, images_of
 
 _TOGETHER = 16
 """Conversations that a worker measures at a time."""
@@ -24,21 +24,21 @@ class Size(NamedTuple):
     tiles: int
 
 
-def picture_size(source: Any, *, exif: bool) -> tuple[int, int]:
-    """Width and height of the upright picture; pixels are decoded for TIFF alone."""
-    picture = open_image(source)
-    if picture.format == "TIFF":  # Pillow turns these as it decodes them
+def image_size(source: Any, *, exif: bool) -> tuple[int, int]:
+    """Width and height of the upright image; pixels are decoded for TIFF alone."""
+    image = open_image(source)
+    if image.format == "TIFF":  # Pillow turns these as it decodes them
         return read_image(source, exif=exif).size
-    width, height = picture.size
-    lying = exif and orientation(picture, name=name_of(source)) >= 5
+    width, height = image.size
+    lying = exif and orientation(image, name=name_of(source)) >= 5
     return (height, width) if lying else (width, height)
 
 
 def measure(processor: Processor, messages: Conversation) -> Size:
     """The size of the sample that ``processor`` makes of ``messages``."""
     plans = [
-        processor.tiler.plan(*picture_size(image, exif=processor.tiler.exif))
-        for image in pictures_of(messages)
+        processor.tiler.plan(*image_size(image, exif=processor.tiler.exif))
+        for image in images_of(messages)
     ]
     row = encode_row(
         processor.template,
@@ -86,7 +86,7 @@ class Sizes:
             self._ahead = ([], iter(()))
         return [Size(*self.table[index].tolist()) for index in indices]
 
-    def begin(self, indices: Sequence[int]) -> None:
+    def prefetch(self, indices: Sequence[int]) -> None:
         """Start to measure what will be asked for next."""
         unknown = self._unknown(indices)
         if unknown and self.num_workers:

@@ -64,7 +64,7 @@ class Micro(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class EpochBatches:
     """How samples fill batches and ranks.
 
     ``filled`` is the share of useful positions: of those computed, or with packing of the budget.
@@ -116,7 +116,7 @@ def survey(
 
 def lay_out(
     sizes: Sequence[Size], *, batch_size: int, packing: Budget | None, world: int, accumulate: int
-) -> Layout:
+) -> EpochBatches:
     """One epoch over ``sizes`` as training would lay it out."""
     if packing is None:
         rows = [sizes[start : start + batch_size] for start in range(0, len(sizes), batch_size)]
@@ -134,7 +134,7 @@ def lay_out(
         room = packing.tokens * len(packs)
     useful = sum(micro.tokens for micro in micros)
     balance = _balance(dealt, "positions" if packing is None else "tokens")
-    return Layout(tuple(micros), packing is not None, useful / room, balance)
+    return EpochBatches(tuple(micros), packing is not None, useful / room, balance)
 
 
 def histogram(values: Sequence[int], *, exact: bool = False) -> list[tuple[str, int]]:
@@ -189,7 +189,7 @@ class _Known:
     def of(self, indices: Sequence[int]) -> list[Size]:
         return [self.sizes[index] for index in indices]
 
-    def begin(self, indices: Sequence[int]) -> None:
+    def prefetch(self, indices: Sequence[int]) -> None:
         """Nothing is to be begun."""
 
 

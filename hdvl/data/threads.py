@@ -1,7 +1,7 @@
 """A loader whose workers are threads: batches are handed over, not copied between processes.
 
 Decoding, resizing and tokenising let go of Python's lock, so threads do them at once; on small
-pictures this takes a sixth less CPU than processes do (docs/performance.md).
+images this takes a sixth less CPU than processes do (docs/performance.md).
 """
 
 from collections import deque

@@ -64,7 +64,7 @@ def fold_normalisation(encoder: nn.Module) -> nn.Module:
     """Let ``encoder`` take uint8 pixels without normalising them first; gives ``encoder`` itself.
 
     Works on every encoder that has ``pixels: Normalise`` and one unpadded convolution on the
-    picture (all patch embeddings), inside a ``FusedEncoder`` too. The features are the same: exact
+    image (all patch embeddings), inside a ``FusedEncoder`` too. The features are the same: exact
     in float32 but for rounding, in bf16 with no more error than without folding.
 
     Raises:
@@ -91,7 +91,7 @@ def _fold(encoder: Any) -> None:
     ]
     if len(found) != 1 or _pads(found[0][1]):
         raise ValueError(
-            "folding needs one convolution on the picture, without padding, got "
+            "folding needs one convolution on the image, without padding, got "
             f"{[f'{name} padding={conv.padding}' for name, conv in found]}; leave it unfolded"
         )
     name, conv = found[0]

@@ -1,4 +1,4 @@
-"""Asking a model: conversations with pictures in, text and boxes out."""
+"""Asking a model: conversations with images in, text and boxes out."""
 
 from hdvl.inference.answer import Answer, Numbers
 from hdvl.inference.draw import draw_boxes, draw_tiles

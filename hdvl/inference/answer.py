@@ -1,4 +1,4 @@
-"""What a model said, about which pictures, and what it cost."""
+"""What a model said, about which images, and what it cost."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,11 @@ class Numbers:
     """What an answer took.
 
     Attributes:
-        tiles: tiles of all pictures, thumbnails included.
-        visual_tokens: tokens of all pictures.
-        prompt_tokens: ids of the prompt, those of the pictures included.
+        tiles: tiles of all images, thumbnails included.
+        visual_tokens: tokens of all images.
+        prompt_tokens: ids of the prompt, those of the images included.
         new_tokens: ids that the model said, its end marker included.
-        seconds: wall clock from the pictures to the text; of the whole batch where several
+        seconds: wall clock from the images to the text; of the whole batch where several
             conversations ran together.
     """
 
@@ -36,14 +36,14 @@ class Answer:
 
     Attributes:
         text: what the model said, without end marker and control tokens.
-        boxes: boxes found in ``text``, in pixels of picture number ``box.image``.
+        boxes: boxes found in ``text``, in pixels of image number ``box.image``.
         malformed: the pieces of ``text`` that begin like boxes and are none.
         history: the whole conversation with this answer; hand it to the next ``chat``.
-        images: the pictures that the model read as they were given, in order of appearance: all of
+        images: the images that the model read as they were given, in order of appearance: all of
             the conversation, but for turns that a template's ``window`` left out.
         plans: how each was cut.
         numbers: what it took.
-        exif: whether the pictures were turned by their EXIF orientation.
+        exif: whether the images were turned by their EXIF orientation.
     """
 
     text: str
@@ -56,24 +56,24 @@ class Answer:
     malformed: tuple[str, ...] = ()
 
     def draw(self, image_index: int | None = None) -> Image.Image:
-        """Picture number ``image_index`` with the boxes found in it, in its own size.
+        """Image number ``image_index`` with the boxes found in it, in its own size.
 
-        None is the picture of the first box, or the first picture where there is no box.
+        None is the image of the first box, or the first image where there is no box.
         """
         if image_index is None:
             image_index = self.boxes[0].image if self.boxes else 0
         found = [box for box in self.boxes if box.image == image_index]
-        return draw_boxes(self.picture(image_index), found)
+        return draw_boxes(self.image(image_index), found)
 
     def draw_tiles(self, image_index: int = 0) -> Image.Image:
-        """Picture number ``image_index`` with the edges of its tiles."""
-        return draw_tiles(self.picture(image_index), self.plans[image_index])
+        """Image number ``image_index`` with the edges of its tiles."""
+        return draw_tiles(self.image(image_index), self.plans[image_index])
 
-    def picture(self, image_index: int = 0) -> Image.Image:
-        """Picture number ``image_index`` as the boxes mean it: upright, RGB."""
+    def image(self, image_index: int = 0) -> Image.Image:
+        """Image number ``image_index`` as the boxes mean it: upright, RGB."""
         if not 0 <= image_index < len(self.images):
             raise ValueError(
                 f"image_index must be in 0..{len(self.images) - 1}, got {image_index}; the "
-                f"conversation has {len(self.images)} pictures"
+                f"conversation has {len(self.images)} images"
             )
         return read_image(self.images[image_index], exif=self.exif)

@@ -1,4 +1,4 @@
-"""The ways people ask: words, lists of pictures and words, text with pictures in it, and histories."""
+"""The ways people ask: words, lists of images and words, text with images in it, and histories."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hdvl.images import Source
-from hdvl.inference.inline import take_pictures
+from hdvl.images import ImageSource
+from hdvl.inference.inline import take_images
 from hdvl.protocols import BoxCodec, Message, TilePlan
 from hdvl.templates import IMAGE, Norm1000
 
-Images = Source | Sequence[Source] | None
+Images = ImageSource | Sequence[ImageSource] | None
 Prompt = str | Sequence[Mapping[str, Any]]
 """Words, or a list such as ``[{"image": "a.png"}, {"text": "Where is it?"}]``."""
 
@@ -22,7 +22,7 @@ _KEYS = ("image", "text", "ref", "box")
 _OPEN_END = re.compile(r"(?:<ref>[^<]*</ref>)?<(?:box|quad)>$")
 
 
-def ask(
+def build_messages(
     prompt: Prompt,
     images: Images = None,
     history: History | None = None,
@@ -57,28 +57,28 @@ def _user(
     given = _as_tuple(images)
     message = Message("user", prompt, given) if isinstance(prompt, str) else _listed(prompt, boxes)
     if not isinstance(prompt, str) and given:
-        raise ValueError("pictures must stand in the list or in images, not in both")
+        raise ValueError("images must stand in the list or in images, not in both")
     if image_folder is None or ("<img>" not in message.text and "</img>" not in message.text):
         return message
-    text, files = take_pictures(message.text, image_folder)
+    text, files = take_images(message.text, image_folder)
     if message.images:
         raise ValueError(
-            "pictures must be given in the text as <img>path</img> or beside it, not both"
+            "images must be given in the text as <img>path</img> or beside it, not both"
         )
     return replace(message, text=text, images=files, numbered=False)
 
 
-def _as_tuple(images: Images) -> tuple[Source, ...]:
+def _as_tuple(images: Images) -> tuple[ImageSource, ...]:
     if images is None:
         return ()
     return tuple(images) if isinstance(images, list | tuple) else (images,)  # type: ignore[return-value]
 
 
 def _listed(items: Sequence[Mapping[str, Any]], boxes: BoxCodec) -> Message:
-    """Qwen-VL's list format: pictures (each on a line of its own), texts, and labelled boxes.
+    """Qwen-VL's list format: images (each on a line of its own), texts, and labelled boxes.
 
     ``{"ref": "cat", "box": (x1, y1, x2, y2)}`` holds one box or a list of boxes, in thousandths of the
-    picture, with or without a label.
+    image, with or without a label.
     """
     text, images = "", list[Any]()
     for number, item in enumerate(items, 1):
@@ -138,7 +138,7 @@ def open_end(text: str) -> str:
 
 
 def check_tiles(plans: Sequence[TilePlan], counts: Sequence[int] | None) -> None:
-    """InternVL's ``num_patches_list`` against the tiles of each picture of the conversation.
+    """InternVL's ``num_patches_list`` against the tiles of each image of the conversation.
 
     Raises:
         ValueError: they differ, so the caller counts on another tiling.
@@ -146,6 +146,6 @@ def check_tiles(plans: Sequence[TilePlan], counts: Sequence[int] | None) -> None
     found = [plan.count for plan in plans]
     if counts is not None and list(counts) != found:
         raise ValueError(
-            f"num_patches_list must be the tiles of each picture, {found} by this tiler, got "
+            f"num_patches_list must be the tiles of each image, {found} by this tiler, got "
             f"{list(counts)}"
         )

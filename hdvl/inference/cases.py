@@ -18,7 +18,7 @@ MIN_IOU = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """A question about one picture or several, and the truth; with ``box`` the place is asked for."""
+    """A question about one image or several, and the truth; with ``box`` the place is asked for."""
 
     images: tuple[Path, ...]
     question: str
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def read_cases(path: Path) -> list[Case]:
-    """The cases of a JSON list of {image, question, answer, box?}; pictures lie beside the file.
+    """The cases of a JSON list of {image, question, answer, box?}; images lie beside the file.
 
     ``image`` is a file name or a list of them, ``box`` is [x0, y0, x1, y1] in pixels of the first.
 

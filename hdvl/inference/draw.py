@@ -1,4 +1,4 @@
-"""Boxes with labels, and tile grids, drawn on pictures."""
+"""Boxes with labels, and tile grids, drawn on images."""
 
 import warnings
 from collections.abc import Sequence
@@ -43,15 +43,15 @@ def draw_boxes(
 
     Quadrilaterals are outlined along their edges.
 
-    Line width and letters grow with the picture. Labels that no installed font can write are numbered
+    Line width and letters grow with the image. Labels that no installed font can write are numbered
     instead, and a warning says which.
     """
-    picture = image.convert("RGB")
-    if picture is image:
-        picture = image.copy()
-    pen = ImageDraw.Draw(picture)
-    width = max(2, round(min(picture.size) / 250))
-    size = max(12, round(min(picture.size) / 45))
+    drawn = image.convert("RGB")
+    if drawn is image:
+        drawn = image.copy()
+    pen = ImageDraw.Draw(drawn)
+    width = max(2, round(min(drawn.size) / 250))
+    size = max(12, round(min(drawn.size) / 45))
     labels = list(dict.fromkeys(box.label for box in boxes))
     for box in boxes:
         number = labels.index(box.label)
@@ -61,16 +61,16 @@ def draw_boxes(
         corners = (
             max(0.0, x0 - width),
             max(0.0, y0 - width),
-            min(picture.width, max(x0 + 1, x1) + width) - 1,
-            min(picture.height, max(y0 + 1, y1) + width) - 1,
+            min(drawn.width, max(x0 + 1, x1) + width) - 1,
+            min(drawn.height, max(y0 + 1, y1) + width) - 1,
         )
         if box.points:
             pen.polygon(box.points, outline=colour, width=width)
         else:
             pen.rectangle(corners, outline=colour, width=width)
         if box.label:
-            _label(pen, box.label, number, corners, size=size, colour=colour, on=picture.size)
-    return picture
+            _label(pen, box.label, number, corners, size=size, colour=colour, on=drawn.size)
+    return drawn
 
 
 def draw_tiles(image: Image.Image, plan: TilePlan) -> Image.Image:
@@ -80,15 +80,15 @@ def draw_tiles(image: Image.Image, plan: TilePlan) -> Image.Image:
     """
     if image.size != (plan.width, plan.height):
         raise ValueError(
-            f"plan must belong to the picture of {image.width}x{image.height}, it is for "
+            f"plan must belong to the image of {image.width}x{image.height}, it is for "
             f"{plan.width}x{plan.height}"
         )
-    picture = image.convert("RGB")
-    if picture is image:
-        picture = image.copy()
-    pen = ImageDraw.Draw(picture)
-    width = max(1, round(min(picture.size) / 400))
-    font = _default_font(max(11, round(min(picture.size) / 50)))
+    drawn = image.convert("RGB")
+    if drawn is image:
+        drawn = image.copy()
+    pen = ImageDraw.Draw(drawn)
+    width = max(1, round(min(drawn.size) / 400))
+    font = _default_font(max(11, round(min(drawn.size) / 50)))
     for number, box in enumerate(plan.boxes):
         if number == plan.thumbnail_index:
             continue
@@ -101,7 +101,7 @@ def draw_tiles(image: Image.Image, plan: TilePlan) -> Image.Image:
         colour = COLOURS[(row * 3 + col) % len(COLOURS)]
         pen.rectangle((x0, y0, x1, y1), outline=colour, width=width)
         _write(pen, str(number), (x0 + width, y0 + width), font, colour)
-    return picture
+    return drawn
 
 
 def font_for(text: str, size: int) -> Font | None:

@@ -1,4 +1,4 @@
-"""Pictures written into text as ``<img>path</img>``: local files of one folder, and nothing else."""
+"""Images written into text as ``<img>path</img>``: local files of one folder, and nothing else."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ _TAG = re.compile(r"<(?P<end>/?)img>")
 _URL = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:|file:)", re.IGNORECASE)
 
 
-def take_pictures(text: str, folder: str | Path) -> tuple[str, tuple[Path, ...]]:
+def take_images(text: str, folder: str | Path) -> tuple[str, tuple[Path, ...]]:
     """``text`` with ``<image>`` for each ``<img>path</img>``, and the files in their order.
 
     A path is relative to ``folder``, or absolute and inside it, also after all symbolic links are
@@ -27,7 +27,7 @@ def take_pictures(text: str, folder: str | Path) -> tuple[str, tuple[Path, ...]]
         raise ValueError(f"image_folder must be a folder, got {str(folder)!r}")
     if IMAGE in text:
         raise ValueError(
-            f"pictures must be written as {IMAGE} or as <img>path</img>, not both, got {text[:200]!r}"
+            f"images must be written as {IMAGE} or as <img>path</img>, not both, got {text[:200]!r}"
         )
     pieces, files, done, opened = list[str](), list[Path](), 0, -1
     for tag in _TAG.finditer(text):
@@ -43,7 +43,7 @@ def take_pictures(text: str, folder: str | Path) -> tuple[str, tuple[Path, ...]]
     if opened >= 0 or _TAG.search(rest):
         raise ValueError(
             f"every <img> must be closed by </img> before the next, got {rest[:200]!r}; spell the "
-            "tag otherwise where no picture is meant"
+            "tag otherwise where no image is meant"
         )
     return IMAGE.join([*pieces, rest]), tuple(files)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hdvl.inference.answer import Answer, Numbers
-from hdvl.inference.asking import History, Images, Prompt, ask, check_tiles, open_end
+from hdvl.inference.asking import History, Images, Prompt, build_messages, check_tiles, open_end
 from hdvl.inference.recent_features import RecentFeatures
 from hdvl.inference.stream import AnswerStream
 from hdvl.inference.text import Reader
@@ -55,7 +55,7 @@ class Pipeline:
 
     @property
     def tiler(self) -> Tiler:
-        """What cuts the pictures."""
+        """What cuts the images."""
         return self.processor.tiler
 
     @property
@@ -78,18 +78,18 @@ class Pipeline:
         """One question, after ``history`` if there is one.
 
         Args:
-            prompt: the question; ``<image>`` places a picture, else the pictures stand in front. Or
+            prompt: the question; ``<image>`` places an image, else the images stand in front. Or
                 a list: ``[{"image": "a.png"}, {"text": "Where is it?"}]``.
-            images: new pictures: paths, ``data:`` URLs, bytes, Pillow pictures or arrays, one or a list.
+            images: new images: paths, ``data:`` URLs, bytes, Pillow images or arrays, one or a list.
             history: ``answer.history`` of the turn before, or pairs of a question and its answer.
             system: the system message, of a conversation's first turn.
-            image_folder: take ``<img>path</img>`` in questions as a picture inside this folder.
-            num_patches_list: tiles of each picture of the conversation, checked against the tiler's.
+            image_folder: take ``<img>path</img>`` in questions as an image inside this folder.
+            num_patches_list: tiles of each image of the conversation, checked against the tiler's.
             stop: strings that end the answer, beside those of the template.
             **generation: options of the LLM's ``generate``.
 
         Raises:
-            ValueError: pictures and ``<image>`` differ in number, a picture cannot be read, control
+            ValueError: images and ``<image>`` differ in number, an image cannot be read, control
                 tokens or open tags in the text, or a prompt over ``max_length``.
         """
         messages = self._ask(prompt, images, history, system, image_folder)
@@ -113,7 +113,7 @@ class Pipeline:
     ) -> AnswerStream:
         """As :meth:`chat`, but the text comes piece by piece; the pieces joined are its text.
 
-        The pictures are read before this returns, so their errors come from here. The whole answer is
+        The images are read before this returns, so their errors come from here. The whole answer is
         the stream's ``answer`` afterwards.
         """
         messages = self._ask(prompt, images, history, system, image_folder)
@@ -140,7 +140,7 @@ class Pipeline:
         Greedy answers do not depend on what else is in the batch (exactly so in float32).
 
         Args:
-            conversations: messages with their pictures.
+            conversations: messages with their images.
             batch_size: most conversations at a time; None takes all at once.
             stop: strings that end an answer, beside those of the template.
             **generation: options of the LLM's ``generate``.
@@ -171,7 +171,9 @@ class Pipeline:
         image_folder: str | Path | None,
     ) -> tuple[Message, ...]:
         boxes = self.template.boxes
-        return ask(prompt, images, history, system, boxes=boxes, image_folder=image_folder)
+        return build_messages(
+            prompt, images, history, system, boxes=boxes, image_folder=image_folder
+        )
 
     def _sample(
         self, messages: Sequence[Message], num_patches_list: Sequence[int] | None = None

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PARTS = ("qweight", "qzeros", "scales", "g_idx")
+GPTQ_TENSORS = ("qweight", "qzeros", "scales", "g_idx")
 WORD = 32
 BITS = (2, 4, 8)
 

@@ -103,10 +103,10 @@ class Qwen1Rules:
         return places, places.amax(1, keepdim=True) + 1
 
     def _check_shared(self, call: dict[str, Any]) -> None:
-        """Conversations that share pictures share their angles too: none may ask for others."""
+        """Conversations that share images share their angles too: none may ask for others."""
         if call.get("key_places") is not None and call["max_length_k"] > self.seq_length:
             raise ValueError(
-                "conversations that share pictures must fit the model's seq_length="
+                "conversations that share images must fit the model's seq_length="
                 f"{self.seq_length} where dynamic_ntk is true, the longest has "
                 f"{call['max_length_k']} tokens; set data.train.independent=false"
             )

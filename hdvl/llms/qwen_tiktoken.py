@@ -22,8 +22,8 @@ def load_qwen_tokenizer(folder: str | Path) -> Any:
     Text is normalised to NFC, split as Qwen's models split it (each digit alone), and merged by rank
     (Bai et al., 2023, "Qwen technical report", arXiv:2309.16609). A rank file names no merges; those of a
     token are its splits into two tokens, and what merges first is what has the lower rank, so the ids
-    are the same. ``<img>`` and its like are tokens: a picture is ``<img>``, one ``<imgpad>`` a visual
-    token, ``</img>``. (The published code writes the bytes of the picture's path there, as ids, and
+    are the same. ``<img>`` and its like are tokens: an image is ``<img>``, one ``<imgpad>`` a visual
+    token, ``</img>``. (The published code writes the bytes of the image's path there, as ids, and
     overwrites their embeddings.)
 
     Padding and end of sequence are ``<|endoftext|>``. ``tokenizer.decode`` writes U+FFFD for bytes that

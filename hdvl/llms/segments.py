@@ -80,7 +80,7 @@ def _check_model(model: Any, *, shared: bool) -> None:
     kernel, known = _kernel(model), (NAME,) if shared else (NAME, *NATIVE)
     what, instead = "packing", "data.packing=null"
     if shared:
-        what = "sharing pictures among conversations"
+        what = "sharing images among conversations"
         instead = "data.train.independent=false"
     if kernel not in known:
         either = f" or one of {', '.join(NATIVE)}" * (not shared)

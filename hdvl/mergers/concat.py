@@ -6,7 +6,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hdvl.mergers.picture import check_tiles
+from hdvl.mergers.image import check_tiles
 from hdvl.protocols import FeatureMap, Grid, TilePlan
 
 
@@ -36,5 +36,5 @@ class Concat(nn.Module):
         return rearrange(maps[0].values, "t m e -> (t m) e")
 
     def token_count(self, plan: TilePlan) -> int:
-        """Tokens that a picture cut by ``plan`` takes."""
+        """Tokens that an image cut by ``plan`` takes."""
         return plan.count * self.tile_tokens

@@ -8,15 +8,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from hdvl.mergers.picture import PictureMerger, check_tiles
+from hdvl.mergers.image import ImageMerger, check_tiles
 from hdvl.protocols import FeatureMap, Grid, TilePlan
 
 
-class OverlapBlend(PictureMerger):
+class OverlapBlend(ImageMerger):
     """Blends the windows' features to one grid of the whole canvas, which then passes the bridge.
 
     Where windows overlap, features are averaged with weights that sum to one and fall linearly
-    towards a window's inner edges, where the encoder saw least context; at the picture's own edges
+    towards a window's inner edges, where the encoder saw least context; at the image's own edges
     weights stay full. If features depend on their own patch only, the blend equals what the encoder
     would give for the whole canvas at once. Window offsets must be multiples of a patch.
 
@@ -24,12 +24,12 @@ class OverlapBlend(PictureMerger):
         ValueError: windows that do not start on patch borders, are no regular grid, or leave gaps.
     """
 
-    def picture_grid(self, plan: TilePlan) -> Grid:
+    def image_grid(self, plan: TilePlan) -> Grid:
         """(rows, cols) of tokens that the whole canvas becomes, padding included."""
         return self.out_grid(_layout(plan, self.grid)[2])
 
     def stitch(self, features: Float[Tensor, "t n d"], plan: TilePlan) -> list[FeatureMap]:
-        """The blended picture and the thumbnail, if any, in the order of the plan."""
+        """The blended image and the thumbnail, if any, in the order of the plan."""
         check_tiles(features, plan)
         down, across, canvas = _layout(plan, self.grid)
         order, starts, weights = _table(down, across, self.grid, features.device)
@@ -42,18 +42,18 @@ class OverlapBlend(PictureMerger):
             mode="sum",
             per_sample_weights=weights.to(dtype),
         )
-        picture = FeatureMap(blended.to(features.dtype)[None], canvas)
+        image = FeatureMap(blended.to(features.dtype)[None], canvas)
         if plan.thumbnail_index is None:
-            return [picture]
+            return [image]
         thumbnail = FeatureMap(features[plan.thumbnail_index][None], self.grid)
-        return [thumbnail, picture] if plan.thumbnail == "first" else [picture, thumbnail]
+        return [thumbnail, image] if plan.thumbnail == "first" else [image, thumbnail]
 
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]:
-        """Rows of the picture, the thumbnail before or after them."""
+        """Rows of the image, the thumbnail before or after them."""
         first = plan.thumbnail == "first"
-        picture, thumbnail = maps[first], maps[not first] if plan.thumbnail else None
-        rows, cols = picture.grid
-        tokens = rearrange(picture.values, "1 (y x) e -> y x e", y=rows, x=cols)
+        image, thumbnail = maps[first], maps[not first] if plan.thumbnail else None
+        rows, cols = image.grid
+        tokens = rearrange(image.values, "1 (y x) e -> y x e", y=rows, x=cols)
         return self.sequence(tokens, thumbnail, plan)
 
 
@@ -110,7 +110,7 @@ def _table(
     """The patches of all windows in the order of the canvas' cells that they show.
 
     Gives the order, where each cell starts in it, and each patch's weight. Keyed by geometry, not
-    by plan: pictures of different sizes share tables.
+    by plan: images of different sizes share tables.
     """
     rows, cols = grid
     # Tables outlive the call: made in inference mode they could not be used in training later.

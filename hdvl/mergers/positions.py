@@ -1,4 +1,4 @@
-"""Where in the source picture a token looks, told to the LLM."""
+"""Where in the source image a token looks, told to the LLM."""
 
 import math
 
@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# In units of the picture's side. The binary ones place a token coarse to fine; 1/10 and 1/100 turn
+# In units of the image's side. The binary ones place a token coarse to fine; 1/10 and 1/100 turn
 # once a digit of a coordinate written as 0..1000.
 PERIODS = (2.0, 1.0, 1 / 2, 1 / 4, 1 / 10, 1 / 20, 1 / 40, 1 / 50, 1 / 100)
 
 
 def waves(coordinate: Float[Tensor, " k"]) -> Float[Tensor, "k f"]:
-    """Sine and cosine of a coordinate (0..1 over the picture) at each of ``PERIODS``."""
+    """Sine and cosine of a coordinate (0..1 over the image) at each of ``PERIODS``."""
     periods = torch.tensor(PERIODS, dtype=torch.float64, device=coordinate.device)
     angles = 2 * math.pi * coordinate.double()[:, None] / periods
     return torch.cat((angles.sin(), angles.cos()), dim=1).float()
@@ -21,7 +21,7 @@ def waves(coordinate: Float[Tensor, " k"]) -> Float[Tensor, "k f"]:
 class SourcePositions(nn.Module):
     """Adds a learned projection of fixed 2-D sine and cosine features of token centres.
 
-    Coordinates are those of the source picture, x/width and y/height in 0..1, so a token says where
+    Coordinates are those of the source image, x/width and y/height in 0..1, so a token says where
     it looks whatever the tiling was. The thumbnail's tokens are told apart by one more embedding.
     """
 

@@ -1,24 +1,24 @@
-"""Tiles put back as one picture after the bridge."""
+"""Tiles put back as one image after the bridge."""
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from hdvl.mergers.picture import PictureMerger, check_tiles
+from hdvl.mergers.image import ImageMerger, check_tiles
 from hdvl.protocols import FeatureMap, Grid, TilePlan
 
 
-class Spatial(PictureMerger):
+class Spatial(ImageMerger):
     """Each tile passes the bridge by itself; then rows of tokens run across the tiles (LLaVA-NeXT).
 
     ``newline`` ends each row with a learned embedding, ``positions="sincos2d"`` adds to each token
-    where in the source picture it looks.
+    where in the source image it looks.
 
     Raises:
         ValueError: a plan whose windows overlap.
     """
 
-    def picture_grid(self, plan: TilePlan) -> Grid:
+    def image_grid(self, plan: TilePlan) -> Grid:
         """(rows, cols) of tokens that the whole canvas becomes, padding included."""
         size = plan.tile_size
         apart = tuple((x * size, y * size) for y in range(plan.rows) for x in range(plan.cols))
@@ -33,13 +33,13 @@ class Spatial(PictureMerger):
     def stitch(self, features: Float[Tensor, "t n d"], plan: TilePlan) -> list[FeatureMap]:
         """One map of all tiles."""
         check_tiles(features, plan)
-        self.picture_grid(plan)
+        self.image_grid(plan)
         return [FeatureMap(features, self.grid)]
 
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]:
-        """Rows of the picture, the thumbnail before or after them."""
+        """Rows of the image, the thumbnail before or after them."""
         values, (rows, cols) = maps[0].values, maps[0].grid
-        picture = rearrange(
+        image = rearrange(
             values[plan.window_slice],
             "(r c) (y x) e -> (r y) (c x) e",
             r=plan.rows,
@@ -49,4 +49,4 @@ class Spatial(PictureMerger):
         )
         index = plan.thumbnail_index
         thumbnail = None if index is None else FeatureMap(values[index][None], (rows, cols))
-        return self.sequence(picture, thumbnail, plan)
+        return self.sequence(image, thumbnail, plan)

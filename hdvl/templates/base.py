@@ -1,4 +1,4 @@
-"""What all templates share: where pictures stand in the text, and which tokens they need."""
+"""What all templates share: where images stand in the text, and which tokens they need."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,21 +7,21 @@ from hdvl.protocols import BoxCodec, Message, Rendered
 from hdvl.templates.boxes import Norm1000
 
 IMAGE = "<image>"
-"""What stands for a picture in the text of a message."""
+"""What stands for an image in the text of a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSlots:
-    """How pictures are written into the text.
+    """How images are written into the text.
 
-    A picture becomes ``numbering``, ``image_prefix``, ``image_token``, ``image_suffix``. Pictures
+    An image becomes ``numbering``, ``image_prefix``, ``image_token``, ``image_suffix``. Images
     that no ``<image>`` places stand in front of the text, each followed by ``image_separator``.
 
     Attributes:
-        image_token: one id, repeated for each visual token of the picture.
+        image_token: one id, repeated for each visual token of the image.
         image_prefix: a token such as ``<img>``, or empty.
         image_suffix: a token such as ``</img>``, or empty.
-        image_separator: stands after a picture that is put in front of the text.
+        image_separator: stands after an image that is put in front of the text.
         numbering: such as ``"Picture {k}: "``, k counting from 1 over the conversation, or empty.
         boxes: how boxes are written.
     """
@@ -45,16 +45,16 @@ class ImageSlots:
 
     @property
     def image_tokens(self) -> tuple[str, ...]:
-        """The tokens that pictures and boxes need."""
+        """The tokens that images and boxes need."""
         around = (self.image_prefix, self.image_token, self.image_suffix)
         return (*(token for token in around if token), *self.boxes.tokens)
 
     def place_images(self, messages: Sequence[Message]) -> list[str]:
-        """The text of each message with its pictures written out.
+        """The text of each message with its images written out.
 
         Raises:
-            ValueError: a message has pictures and ``<image>`` in different numbers (but not none), or
-                its text holds what pictures are written with.
+            ValueError: a message has images and ``<image>`` in different numbers (but not none), or
+                its text holds what images are written with.
         """
         refuse_tokens((self.image_prefix, self.image_token, self.image_suffix), messages)
         texts, k = list[str](), 0
@@ -66,8 +66,8 @@ class ImageSlots:
                 pieces[-1] += message.text
             if len(pieces) != count + 1:
                 raise ValueError(
-                    f"message {number} ({message.role}) must have as many {IMAGE} as pictures, got "
-                    f"{len(pieces) - 1} in its text and {count} pictures: {message.text[:200]!r}"
+                    f"message {number} ({message.role}) must have as many {IMAGE} as images, got "
+                    f"{len(pieces) - 1} in its text and {count} images: {message.text[:200]!r}"
                 )
             slots = [self._slot(k + i + 1, message.numbered) for i in range(count)]
             k += count
@@ -95,6 +95,6 @@ def refuse_tokens(tokens: Iterable[str], messages: Sequence[Message]) -> None:
         if found:
             raise ValueError(
                 f"text of message {number} ({message.role}) must not hold control tokens, got "
-                f"{found}; take them out or spell them otherwise, and give pictures as pictures: "
+                f"{found}; take them out or spell them otherwise, and give images as images: "
                 f"{message.text[:200]!r}"
             )

@@ -23,12 +23,12 @@ _TAGGED = re.compile(
 _LOCATIONS = re.compile(r"<loc_(\d{1,3})>" * 4)
 # Something like "[12, 34": numbers with at least one comma; "[1]" and "[see there]" are prose.
 _BRACKETED = re.compile(r"\[(?P<box>[-\d.\s]*,[-\d.,\s]*)(?P<end>\])?")
-_PICTURE = re.compile(r"\b(?:Picture |Image-)(\d+):")
+_IMAGE = re.compile(r"\b(?:Picture |Image-)(\d+):")
 
 
 def _check(box: Box, width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise ValueError(f"picture size must be at least 1x1, got {width}x{height}")
+        raise ValueError(f"image size must be at least 1x1, got {width}x{height}")
     if not (box[0] <= box[2] and box[1] <= box[3]):
         raise ValueError(f"box must be (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, got {box}")
 
@@ -37,18 +37,18 @@ def _clip(value: float, top: float) -> float:
     return min(max(value, 0.0), top)
 
 
-def _picture(text: str, position: int, count: int) -> int:
-    """Which picture a box at ``position`` is in: the last number before it, or the last."""
-    marks = [int(match[1]) for match in _PICTURE.finditer(text, 0, position)]
+def _image(text: str, position: int, count: int) -> int:
+    """Which image a box at ``position`` is in: the last number before it, or the last."""
+    marks = [int(match[1]) for match in _IMAGE.finditer(text, 0, position)]
     return marks[-1] - 1 if marks else count - 1
 
 
-def _where(picture: int | None) -> str:
-    return "" if picture is None else f"Picture {picture + 1}: "
+def _where(image: int | None) -> str:
+    return "" if image is None else f"Picture {image + 1}: "
 
 
 def _to_pixels(values: Sequence[str], scale: float, width: int, height: int) -> Box:
-    """Numbers as written, of which ``scale`` are the whole side, clipped to the picture."""
+    """Numbers as written, of which ``scale`` are the whole side, clipped to the image."""
     x0, y0, x1, y1 = (
         _clip(float(value) * side / scale, side)
         for value, side in zip(values, (width, height, width, height), strict=True)
@@ -58,7 +58,7 @@ def _to_pixels(values: Sequence[str], scale: float, width: int, height: int) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Norm1000:
-    """``<ref>label</ref><box>(x1,y1),(x2,y2)</box>``, whole numbers in thousandths of the picture.
+    """``<ref>label</ref><box>(x1,y1),(x2,y2)</box>``, whole numbers in thousandths of the image.
 
     As Qwen-VL writes them (Bai et al., 2023, "Qwen-VL", arXiv:2308.12966): 0 <= v <= 999, and v means
     v / ``divisor`` of the width or height. With 1000, which it draws by, a box ends at 0.999 of them
@@ -94,16 +94,16 @@ class Norm1000:
         return "<ref>", "</ref>", "<box>", "</box>", *quads, *locations
 
     def encode(
-        self, box: Box, width: int, height: int, *, label: str = "", picture: int | None = None
+        self, box: Box, width: int, height: int, *, label: str = "", image: int | None = None
     ) -> str:
-        """``box`` in pixels of a picture as text; ``picture`` counts from 0, written from 1."""
+        """``box`` in pixels of an image as text; ``image`` counts from 0, written from 1."""
         _check(box, width, height)
         values = [
             int(_clip(round(v * self.divisor / side), 999.0))
             for v, side in zip(box, (width, height, width, height), strict=True)
         ]
         name = f"<ref>{label}</ref>" if label else ""
-        return f"{_where(picture)}{name}{self.write(values)}"
+        return f"{_where(image)}{name}{self.write(values)}"
 
     def write(self, values: Sequence[int]) -> str:
         """The tag of one box given in thousandths: x1, y1, x2, y2."""
@@ -123,8 +123,8 @@ class Norm1000:
         """The boxes of ``text``, and every piece that begins like a box and is none.
 
         Each box takes the label before it, so several boxes may follow one ``<ref>``, and belongs
-        to the picture that the last ``Picture k:`` before it names, or else to the last one.
-        Numbers outside the picture are clipped to it, corners in the wrong order are put right.
+        to the image that the last ``Picture k:`` before it names, or else to the last one.
+        Numbers outside the image are clipped to it, corners in the wrong order are put right.
         ``<quad>`` gives its four points and the box around them.
         """
         found, errors, label = list[GroundedBox](), list[str](), ""
@@ -133,27 +133,27 @@ class Norm1000:
                 label = (match["label"] or "").strip()
                 errors += [match["stray"]] if match["stray"] else []
                 continue
-            picture = _picture(text, match.start(), len(sizes))
+            image = _image(text, match.start(), len(sizes))
             shapes = _shapes(match["tag"], match["inside"]) if match["end"] else []
-            if not shapes or not 0 <= picture < len(sizes):
+            if not shapes or not 0 <= image < len(sizes):
                 errors.append(match[0])
                 continue
-            found += [self._grounded(label, picture, shape, *sizes[picture]) for shape in shapes]
+            found += [self._grounded(label, image, shape, *sizes[image]) for shape in shapes]
         return Decoded(found, errors)
 
     def _grounded(
-        self, label: str, picture: int, values: Sequence[str], width: int, height: int
+        self, label: str, image: int, values: Sequence[str], width: int, height: int
     ) -> GroundedBox:
         """Two corners, or the four points of a quadrilateral, in source pixels."""
         if len(values) == 4:
             box = _to_pixels(values, self.divisor, width, height)
-            return GroundedBox(label=label, box=box, image=picture)
+            return GroundedBox(label=label, box=box, image=image)
         xs = [_clip(float(v) * width / self.divisor, width) for v in values[::2]]
         ys = [_clip(float(v) * height / self.divisor, height) for v in values[1::2]]
         return GroundedBox(
             label=label,
             box=(min(xs), min(ys), max(xs), max(ys)),
-            image=picture,
+            image=image,
             points=tuple(zip(xs, ys, strict=True)),
         )
 
@@ -187,15 +187,15 @@ class _Bracketed(ABC):
         found, errors, done = list[GroundedBox](), list[str](), 0
         for match in _BRACKETED.finditer(text):
             numbers = _FOUR.fullmatch(match["box"]) if match["end"] else None
-            picture = _picture(text, match.start(), len(sizes))
-            label = _PICTURE.sub("", re.split(r"[\n;,.]", text[done : match.start()])[-1])
+            image = _image(text, match.start(), len(sizes))
+            label = _IMAGE.sub("", re.split(r"[\n;,.]", text[done : match.start()])[-1])
             done = match.end()
-            if numbers is None or not 0 <= picture < len(sizes):
+            if numbers is None or not 0 <= image < len(sizes):
                 errors.append(match[0])
                 continue
-            width, height = sizes[picture]
+            width, height = sizes[image]
             box = self._pixels(numbers.groups(), width, height)
-            found.append(GroundedBox(label=label.strip(" :"), box=box, image=picture))
+            found.append(GroundedBox(label=label.strip(" :"), box=box, image=image))
         return Decoded(found, errors)
 
     @abstractmethod
@@ -219,15 +219,15 @@ class Unit(_Bracketed):
             raise ValueError(f"digits must be at least 1, got {self.digits}")
 
     def encode(
-        self, box: Box, width: int, height: int, *, label: str = "", picture: int | None = None
+        self, box: Box, width: int, height: int, *, label: str = "", image: int | None = None
     ) -> str:
-        """``box`` in pixels of a picture as text; ``picture`` counts from 0, written from 1."""
+        """``box`` in pixels of an image as text; ``image`` counts from 0, written from 1."""
         _check(box, width, height)
         sides = (width, height, width, height)
         parts = (
             f"{_clip(v / side, 1.0):.{self.digits}f}" for v, side in zip(box, sides, strict=True)
         )
-        return f"{_where(picture)}{label + ' ' if label else ''}[{', '.join(parts)}]"
+        return f"{_where(image)}{label + ' ' if label else ''}[{', '.join(parts)}]"
 
     def _pixels(self, values: Sequence[str], width: int, height: int) -> Box:
         return _to_pixels(values, 1.0, width, height)
@@ -235,20 +235,20 @@ class Unit(_Bracketed):
 
 @dataclass(frozen=True, kw_only=True)
 class Absolute(_Bracketed):
-    """``label [x1, y1, x2, y2]`` in whole pixels of the source picture.
+    """``label [x1, y1, x2, y2]`` in whole pixels of the source image.
 
     >>> Absolute().encode((10, 20, 30.4, 40), 100, 100)
     '[10, 20, 30, 40]'
     """
 
     def encode(
-        self, box: Box, width: int, height: int, *, label: str = "", picture: int | None = None
+        self, box: Box, width: int, height: int, *, label: str = "", image: int | None = None
     ) -> str:
-        """``box`` in pixels of a picture as text; ``picture`` counts from 0, written from 1."""
+        """``box`` in pixels of an image as text; ``image`` counts from 0, written from 1."""
         _check(box, width, height)
         sides = (width, height, width, height)
         parts = (str(round(_clip(v, side))) for v, side in zip(box, sides, strict=True))
-        return f"{_where(picture)}{label + ' ' if label else ''}[{', '.join(parts)}]"
+        return f"{_where(image)}{label + ' ' if label else ''}[{', '.join(parts)}]"
 
     def _pixels(self, values: Sequence[str], width: int, height: int) -> Box:
         x0, y0, x1, y1 = (float(value) for value in values)

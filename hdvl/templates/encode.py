@@ -24,12 +24,12 @@ class NothingSupervised(ValueError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Ids with the slots of each picture written out, their labels, and where they come from.
+    """Ids with the slots of each image written out, their labels, and where they come from.
 
     Attributes:
-        ids: ids; picture i is ``token_counts[i]`` times the image id.
+        ids: ids; image i is ``token_counts[i]`` times the image id.
         labels: the id itself where the model is trained to say it, else -100. Not shifted.
-        slots: (start, stop) of each picture in ``ids``.
+        slots: (start, stop) of each image in ``ids``.
         truncated: how many ids were cut off the end.
         rendered: the text and the spans that were tokenised.
     """
@@ -57,22 +57,22 @@ def encode(
 
     Control tokens (the template's and the tokenizer's, but for box tags) in the text of a message
     are refused, or are but letters where the template says so: text must not be able to end a turn or
-    to open a picture.
+    to open an image.
 
     A conversation longer than ``max_length`` is an error. With ``truncate`` it loses text at its
-    end instead, and ``Encoded.truncated`` says how many ids; a cut never touches a picture.
+    end instead, and ``Encoded.truncated`` says how many ids; a cut never touches an image.
 
     Args:
         template: how the conversation is written.
         tokenizer: a fast tokenizer of transformers that knows the template's tokens.
         messages: the turns.
-        token_counts: tokens of each picture, in the order of appearance.
+        token_counts: tokens of each image, in the order of appearance.
         add_generation_prompt: open the assistant's turn at the end; labels may then be empty.
         max_length: most ids.
         truncate: cut a longer conversation rather than refuse it.
 
     Raises:
-        ValueError: pictures and placeholders differ in number, nothing is supervised, a text holds
+        ValueError: images and placeholders differ in number, nothing is supervised, a text holds
             a control token, or the sample does not fit; the message shows the sample.
     """
     rendered = template.render(messages, add_generation_prompt=add_generation_prompt)
@@ -135,15 +135,15 @@ def _open_slots(
     counts: Sequence[int],
     rendered: Rendered,
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Each image id as often as its picture has tokens; pictures are never trained on."""
+    """Each image id as often as its image has tokens; images are never trained on."""
     places = [position for position, token in enumerate(ids) if token == image_id]
     if len(places) != len(counts):
         raise ValueError(
-            f"pictures must be as many as image placeholders, got {len(counts)} pictures and "
+            f"images must be as many as image placeholders, got {len(counts)} images and "
             f"{len(places)} placeholders in: {_show(rendered)}"
         )
     if any(count < 1 for count in counts):
-        raise ValueError(f"every picture must have at least one token, got {list(counts)}")
+        raise ValueError(f"every image must have at least one token, got {list(counts)}")
     out_ids, out_labels, slots, done = list[int](), list[int](), list[tuple[int, int]](), 0
     for position, count in zip(places, counts, strict=True):
         out_ids += ids[done:position]
@@ -158,15 +158,15 @@ def _open_slots(
 def _check_cut(
     length: int, limit: int, slots: Sequence[tuple[int, int]], allowed: bool, rendered: Rendered
 ) -> None:
-    pictures = f"{sum(b - a for a, b in slots)} of them of {len(slots)} pictures"
+    images = f"{sum(b - a for a, b in slots)} of them of {len(slots)} images"
     if not allowed:
         raise ValueError(
             f"a conversation must not be longer than max_length={limit}, got {length} ids, "
-            f"{pictures}; use fewer tiles, a shorter history or a larger max_length: "
+            f"{images}; use fewer tiles, a shorter history or a larger max_length: "
             f"{_show(rendered)}"
         )
     if slots and slots[-1][1] > limit:
         raise ValueError(
-            f"pictures must end within max_length={limit}, got one that ends at {slots[-1][1]}; "
+            f"images must end within max_length={limit}, got one that ends at {slots[-1][1]}; "
             f"use fewer tiles or a larger max_length: {_show(rendered)}"
         )

@@ -20,14 +20,14 @@ class TurnTemplate(ImageSlots):
         system: the system turn where a conversation brings none; empty for no such turn.
         start: stands before everything, such as a beginning-of-sequence token.
         separator: stands after every turn.
-        markers: tokens of the template's own, beside those of pictures and boxes.
+        markers: tokens of the template's own, beside those of images and boxes.
         extra_stop: strings that end an answer, beside ``assistant_end``.
         supervise_end: train the end marker too; without it a model never learns to stop.
         supervise_markers: train also the first marker of every turn, and what follows its text, as
             Qwen-VL's published fine-tuning does.
         control_text: what control tokens in the text of a message are: ``refuse``, an error, or
             ``letters``: each text is tokenised on its own, and they are letters like others, as in
-            Qwen-VL's published chat. What pictures are written with is refused in any case.
+            Qwen-VL's published chat. What images are written with is refused in any case.
         window: most ids of the system turn and the answered questions, in a prompt. Older ones are
             left out; the question itself is not counted. None for no such limit.
     """
@@ -96,7 +96,7 @@ class TurnTemplate(ImageSlots):
         return Rendered(text=text + last, spans=tuple(spans), literal=tuple(literal))
 
     def _literal(self, first: int, content: str) -> list[tuple[int, int]]:
-        """The spans of ``content``, which stands at ``first``, between pictures and tags."""
+        """The spans of ``content``, which stands at ``first``, between images and tags."""
         if self.control_text == "refuse":
             return []
         tokens = "|".join(map(re.escape, self.image_tokens))
@@ -114,7 +114,7 @@ class TurnTemplate(ImageSlots):
 
         From the newest on, a question with its answer is kept while the system turn and all that is
         kept are less than ``window`` ids; the first that does not fit ends it (Qwen-VL's published
-        chat). ``length`` gives the ids of a piece, pictures included.
+        chat). ``length`` gives the ids of a piece, images included.
         """
         if self.window is None:
             return messages

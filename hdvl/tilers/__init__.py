@@ -1,4 +1,4 @@
-"""Tilers: a picture of any size becomes tiles that an encoder can take."""
+"""Tilers: an image of any size becomes tiles that an encoder can take."""
 
 from hdvl.tilers.anyres import AnyRes
 from hdvl.tilers.base import Resample

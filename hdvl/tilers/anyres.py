@@ -1,21 +1,21 @@
-"""LLaVA-NeXT's AnyRes: the best of a few canvases, the picture kept in proportion and padded."""
+"""LLaVA-NeXT's AnyRes: the best of a few canvases, the image kept in proportion and padded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
 from hdvl.geometry import Grid, Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_picture, check_thumbnail
+from hdvl.tilers.base import Cutter, check_image, check_thumbnail
 
 LLAVA_NEXT_GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnyRes(Cutter):
-    """The picture resized in proportion into one of the canvases ``grids`` and centred on black.
+    """The image resized in proportion into one of the canvases ``grids`` and centred on black.
 
     ``grids`` are (rows, cols) of tiles, the published "grid pinpoints" over the tile size. The
-    canvas is taken that keeps most of the picture's pixels, then the one that wastes least, then
+    canvas is taken that keeps most of the image's pixels, then the one that wastes least, then
     the first. Grids of more than ``max_tiles`` tiles are left out; the thumbnail is not counted.
 
     Published as LLaVA-NeXT, https://llava-vl.github.io/blog/2024-01-30-llava-next. ::
@@ -23,7 +23,7 @@ class AnyRes(Cutter):
         1000 x 600, 2 x 2 tiles of 336           0            336          672
                                                0 ┌─────────────┬────────────┐
                                                  │      1      │     2      │  (0: the thumbnail)
-        the picture fills 672 x 404          134 ├╌╌╌╌╌╌╌╌╌╌╌╌╌┼╌╌╌╌╌╌╌╌╌╌╌╌┤
+        the image fills 672 x 404          134 ├╌╌╌╌╌╌╌╌╌╌╌╌╌┼╌╌╌╌╌╌╌╌╌╌╌╌┤
         (plan.content), the bands above      336 ├─────────────┼────────────┤
         and below it are black               538 ├╌╌╌╌╌╌╌╌╌╌╌╌╌┼╌╌╌╌╌╌╌╌╌╌╌╌┤
                                                  │      3      │     4      │
@@ -51,7 +51,7 @@ class AnyRes(Cutter):
         return [(rows, cols) for rows, cols in self.grids if rows * cols <= self.max_tiles]
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """The canvas for a picture of ``width`` x ``height`` pixels, and the picture's place on it.
+        """The canvas for an image of ``width`` x ``height`` pixels, and the image's place on it.
 
         >>> plan = AnyRes().plan(1000, 600)
         >>> plan.rows, plan.cols, plan.canvas, plan.content, plan.count
@@ -61,7 +61,7 @@ class AnyRes(Cutter):
         >>> plan.boxes[1:3]  # behind the thumbnail
         ((0.0, 0.0, 400.0, 400.0), (400.0, 0.0, 800.0, 400.0))
         """
-        check_picture(width, height)
+        check_image(width, height)
         rows, cols = max(self._allowed(), key=lambda grid: self._worth(grid, width, height))
         canvas = (cols * self.tile_size, rows * self.tile_size)
         new_width, new_height = _fit(width, height, canvas)
@@ -85,7 +85,7 @@ class AnyRes(Cutter):
 
 
 def _fit(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
-    """The size of the picture on the canvas: one side fills it, the other is rounded up."""
+    """The size of the image on the canvas: one side fills it, the other is rounded up."""
     scale_x, scale_y = canvas[0] / width, canvas[1] / height
     if scale_x < scale_y:
         return canvas[0], min(ceil(height * scale_x), canvas[1])

@@ -21,7 +21,7 @@ Resample = Literal["pillow", "exact", "fast"]
 class Cutter(ABC):
     """Base of the tilers: ``plan`` is theirs, reading, resizing and cutting are the same for all.
 
-    ``tile_size``: side of a tile in pixels. ``exif``: turn the picture by its EXIF orientation (the
+    ``tile_size``: side of a tile in pixels. ``exif``: turn the image by its EXIF orientation (the
     published systems do not). ``background``: colour under transparent pixels, ``None`` drops alpha
     (as the published systems do). ``resample``, how pixels are made, is one of
 
@@ -63,11 +63,11 @@ class Cutter(ABC):
     @property
     @abstractmethod
     def max_tiles(self) -> int:
-        """The most windows a picture is cut into; the thumbnail comes on top."""
+        """The most windows an image is cut into; the thumbnail comes on top."""
 
     @abstractmethod
     def plan(self, width: int, height: int) -> TilePlan:
-        """How a picture of ``width`` x ``height`` pixels is cut."""
+        """How an image of ``width`` x ``height`` pixels is cut."""
 
     def __call__(self, image: Any, *, out: Tensor | None = None) -> Tiles:
         """Cut ``image`` (anything :func:`hdvl.images.read_image` takes) into uint8 ``t c h w``.
@@ -109,7 +109,7 @@ def check_thumbnail(thumbnail: str | None) -> None:
         raise ValueError(f"thumbnail must be 'first', 'last' or null, got {thumbnail!r}")
 
 
-def check_picture(width: int, height: int) -> None:
-    """Refuse pictures without pixels."""
+def check_image(width: int, height: int) -> None:
+    """Refuse images without pixels."""
     if width < 1 or height < 1:
-        raise ValueError(f"a picture must have at least 1x1 pixels, got {width}x{height}")
+        raise ValueError(f"an image must have at least 1x1 pixels, got {width}x{height}")

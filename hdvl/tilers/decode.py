@@ -24,18 +24,18 @@ from hdvl.images import (
 )
 
 KEEP_BYTES = 48 * 2**20
-"""Larger buffers are given back after use: a single huge picture must not stay in memory."""
+"""Larger buffers are given back after use: a single huge image must not stay in memory."""
 
 
 class Buffers:
-    """Named pictures that grow and are used again. Not for several threads at once."""
+    """Named images that grow and are used again. Not for several threads at once."""
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
 
     def take(self, name: str, width: int, height: int) -> UInt8[Tensor, "1 3 h w"]:
-        """The picture ``name`` in channels-last memory, with whatever it holds."""
+        """The image ``name`` in channels-last memory, with whatever it holds."""
         last = self._last.get(name)
         if last is not None and last.shape[2:] == (height, width):  # often one size for all
             return last
@@ -44,21 +44,21 @@ class Buffers:
         with torch.inference_mode(False):  # or it could not be written to outside of one
             if held is None or held.numel() < need:
                 held = torch.empty(need, dtype=torch.uint8)
-            picture = held[:need].view(1, height, width, 3).permute(0, 3, 1, 2)
+            image = held[:need].view(1, height, width, 3).permute(0, 3, 1, 2)
         if need <= KEEP_BYTES:
-            self._held[name], self._last[name] = held, picture
-        return picture
+            self._held[name], self._last[name] = held, image
+        return image
 
 
-def as_array(picture: UInt8[Tensor, "1 3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The same memory as numpy sees pictures; its slices cost a tenth of torch's."""
-    array: np.ndarray = picture.numpy()[0].transpose(1, 2, 0)
+def as_array(image: UInt8[Tensor, "1 3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The same memory as numpy sees images; its slices cost a tenth of torch's."""
+    array: np.ndarray = image.numpy()[0].transpose(1, 2, 0)
     return array
 
 
 @dataclass(frozen=True)
 class Raster:
-    """Decoded pixels as stored, how they are to be turned, and the plan of the upright picture."""
+    """Decoded pixels as stored, how they are to be turned, and the plan of the upright image."""
 
     pixels: UInt8[Tensor, "1 3 h w"]
     plan: TilePlan
@@ -81,21 +81,21 @@ def decode(
     """
     name = name_of(source)
     data = None if isinstance(source, Image.Image | np.ndarray) else read_bytes(source)
-    picture = open_image(source if data is None else data, max_pixels=max_pixels, name=name)
-    if data is None or picture.format not in ("JPEG", "MPO") or picture.mode not in ("RGB", "L"):
-        load_pixels(picture, name=name)
-        if exif and orientation(picture, name=name) > 1:
-            picture = upright_rgb(picture, name=name, exif=True, background=background)
-        cut = plan(*picture.size)
-        return Raster(_copy(picture, buffers, background=background, name=name), cut, 1)
-    turn = orientation(picture, name=name) if exif else 1
-    cut = plan(*(reversed(picture.size) if turn >= 5 else picture.size))
-    factor = _factor(picture.size, cut, lying=turn >= 5) if scaled else 1
-    return Raster(_decode_jpeg(data, picture, name, factor, buffers), cut, turn)
+    image = open_image(source if data is None else data, max_pixels=max_pixels, name=name)
+    if data is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        load_pixels(image, name=name)
+        if exif and orientation(image, name=name) > 1:
+            image = upright_rgb(image, name=name, exif=True, background=background)
+        cut = plan(*image.size)
+        return Raster(_copy(image, buffers, background=background, name=name), cut, 1)
+    turn = orientation(image, name=name) if exif else 1
+    cut = plan(*(reversed(image.size) if turn >= 5 else image.size))
+    factor = _factor(image.size, cut, lying=turn >= 5) if scaled else 1
+    return Raster(_decode_jpeg(data, image, name, factor, buffers), cut, turn)
 
 
 def _factor(size: tuple[int, int], plan: TilePlan, *, lying: bool) -> int:
-    """The largest of 8, 4, 2, 1 by which the picture still covers its place on the canvas."""
+    """The largest of 8, 4, 2, 1 by which the image still covers its place on the canvas."""
     x0, y0, x1, y1 = plan.content
     need = (y1 - y0, x1 - x0) if lying else (x1 - x0, y1 - y0)
     ratio = min(side / wanted for side, wanted in zip(size, need, strict=True))
@@ -103,9 +103,9 @@ def _factor(size: tuple[int, int], plan: TilePlan, *, lying: bool) -> int:
 
 
 def _decode_jpeg(
-    data: bytes, picture: Image.Image, name: str, factor: int, buffers: Buffers
+    data: bytes, image: Image.Image, name: str, factor: int, buffers: Buffers
 ) -> UInt8[Tensor, "1 3 h w"]:
-    width, height = (math.ceil(side / factor) for side in picture.size)
+    width, height = (math.ceil(side / factor) for side in image.size)
     try:
         import simplejpeg
     except ImportError:
@@ -121,17 +121,17 @@ def _decode_jpeg(
             pass
     if factor > 1:
         # Pillow rounds down when it works out the scale from the size asked for.
-        picture.draft("RGB", (picture.width // factor, picture.height // factor))
-    load_pixels(picture, name=name)
-    return _copy(picture, buffers, background=None, name=name)
+        image.draft("RGB", (image.width // factor, image.height // factor))
+    load_pixels(image, name=name)
+    return _copy(image, buffers, background=None, name=name)
 
 
 def _copy(
-    picture: Image.Image, buffers: Buffers, *, background: Colour | None, name: str
+    image: Image.Image, buffers: Buffers, *, background: Colour | None, name: str
 ) -> UInt8[Tensor, "1 3 h w"]:
     """The pixels as RGB; band by band, so that no second copy of the whole is made."""
-    out = buffers.take("decoded", *picture.size)
+    out = buffers.take("decoded", *image.size)
     array = as_array(out)
-    for top, band in rgb_bands(picture, background=background, name=name):
+    for top, band in rgb_bands(image, background=background, name=name):
         np.copyto(array[top : top + band.height], np.asarray(band))
     return out

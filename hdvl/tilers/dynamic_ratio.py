@@ -1,19 +1,19 @@
-"""InternVL 1.5's dynamic tiling: the grid of tiles nearest to the picture's proportions."""
+"""InternVL 1.5's dynamic tiling: the grid of tiles nearest to the image's proportions."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 from hdvl.geometry import Grid, Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_picture, check_thumbnail
+from hdvl.tilers.base import Cutter, check_image, check_thumbnail
 
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicRatio(Cutter):
-    """The picture squashed to ``rows`` x ``cols`` tiles, ``min_tiles`` to ``max_tiles`` of them.
+    """The image squashed to ``rows`` x ``cols`` tiles, ``min_tiles`` to ``max_tiles`` of them.
 
-    Of all such grids the one is taken whose width / height is nearest to the picture's. Of grids
-    equally near the larger one is taken only if the picture has more than half the pixels of its
-    canvas. A picture cut into one tile gets no thumbnail; ``max_tiles`` does not count it.
+    Of all such grids the one is taken whose width / height is nearest to the image's. Of grids
+    equally near the larger one is taken only if the image has more than half the pixels of its
+    canvas. An image cut into one tile gets no thumbnail; ``max_tiles`` does not count it.
 
     Published in Chen et al., "How Far Are We to GPT-4V?", https://arxiv.org/abs/2404.16821. ::
 
@@ -40,7 +40,7 @@ class DynamicRatio(Cutter):
             )
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """The grid for a picture of ``width`` x ``height`` pixels.
+        """The grid for an image of ``width`` x ``height`` pixels.
 
         >>> plan = DynamicRatio(max_tiles=12).plan(1920, 1080)
         >>> plan.rows, plan.cols, plan.canvas, plan.count
@@ -49,7 +49,7 @@ class DynamicRatio(Cutter):
         >>> DynamicRatio(max_tiles=12).plan(5, 5).count  # one tile, and then no thumbnail
         1
         """
-        check_picture(width, height)
+        check_image(width, height)
         grid = self._grid(width, height)
         thumbnail = self.thumbnail if grid != (1, 1) else None
         return TilePlan.of_grid(width, height, grid, tile_size=self.tile_size, thumbnail=thumbnail)

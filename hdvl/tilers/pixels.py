@@ -1,4 +1,4 @@
-"""From a picture to the tiles of its plan: the pixel work that all tilers share, once."""
+"""From an image to the tiles of its plan: the pixel work that all tilers share, once."""
 
 import threading
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Plan = Callable[[int, int], TilePlan]
 
 
 class _Pool(threading.local):
-    """The buffers of one thread, kept from picture to picture.
+    """The buffers of one thread, kept from image to image.
 
     Fresh pages cost as much as the work itself: reusing them makes tiling 10 to 40 % faster.
     """
@@ -40,13 +40,13 @@ def cut_pillow(
     out: Tensor | None,
 ) -> Tiles:
     """Tiles of Pillow's own pixels."""
-    picture = read_image(image, exif=exif, background=background, max_pixels=max_pixels)
-    cut = plan(*picture.size)
+    decoded = read_image(image, exif=exif, background=background, max_pixels=max_pixels)
+    cut = plan(*decoded.size)
     x0, y0, x1, y1 = cut.content
-    content = np.asarray(resize_bicubic(picture, (x1 - x0, y1 - y0)))
+    content = np.asarray(resize_bicubic(decoded, (x1 - x0, y1 - y0)))
     whole = None
     if cut.thumbnail is not None:
-        whole = np.asarray(resize_bicubic(picture, (cut.tile_size, cut.tile_size)))
+        whole = np.asarray(resize_bicubic(decoded, (cut.tile_size, cut.tile_size)))
     return _assemble(cut, content, whole, out)
 
 
@@ -60,7 +60,7 @@ def cut_torch(
     out: Tensor | None,
     fast: bool,
 ) -> Tiles:
-    """Tiles by torch's antialiased bicubic filter, from the fully decoded picture.
+    """Tiles by torch's antialiased bicubic filter, from the fully decoded image.
 
     ``fast`` is from a scaled decode, and the thumbnail from the canvas if that is smaller.
     """
@@ -95,8 +95,8 @@ METHODS: dict[str, Callable[..., Tiles]] = {
 def _resize(raster: Raster, size: tuple[int, int], name: str) -> UInt8[Tensor, "1 3 h w"]:
     """``raster`` resized so that it has ``size`` (width, height) when it is turned upright.
 
-    One axis at a time, the upright picture's width first, as Pillow does it: the clipping between
-    the passes makes the order visible. A picture that lies on its side thus starts with its height.
+    One axis at a time, the upright image's width first, as Pillow does it: the clipping between
+    the passes makes the order visible. An image that lies on its side thus starts with its height.
     """
     lying = raster.orientation >= 5
     width, height = reversed(size) if lying else size
@@ -118,9 +118,9 @@ def _pass(
     return out
 
 
-def _upright(picture: UInt8[Tensor, "1 3 h w"], raster: Raster) -> UInt8[np.ndarray, "h2 w2 3"]:
+def _upright(decoded: UInt8[Tensor, "1 3 h w"], raster: Raster) -> UInt8[np.ndarray, "h2 w2 3"]:
     """A view that undoes the EXIF orientation."""
-    pixels, turn = as_array(picture), raster.orientation
+    pixels, turn = as_array(decoded), raster.orientation
     upright = pixels.transpose(1, 0, 2) if turn >= 5 else pixels
     flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(turn)
     return np.flip(upright, flips) if flips else upright

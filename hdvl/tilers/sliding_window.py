@@ -1,11 +1,11 @@
-"""Windows sliding over the picture: overlapping at its own resolution, or XVERSE-V's fixed grid."""
+"""Windows sliding over the image: overlapping at its own resolution, or XVERSE-V's fixed grid."""
 
 from dataclasses import dataclass
 from math import ceil, isqrt
 from typing import Literal, get_args
 
 from hdvl.geometry import Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_picture, check_thumbnail
+from hdvl.tilers.base import Cutter, check_image, check_thumbnail
 
 GridRule = Literal["native", "xverse"]
 Axes = Literal["published", "natural"]
@@ -15,11 +15,11 @@ Axes = Literal["published", "natural"]
 class SlidingWindow(Cutter):
     """Windows every ``stride`` pixels over a canvas that ``grid`` chooses.
 
-    ``native`` keeps the picture's own resolution: the canvas is the picture with both sides rounded
+    ``native`` keeps the image's own resolution: the canvas is the image with both sides rounded
     up to ``multiple_of`` (at least one tile), shrunk only if more than ``max_tiles`` windows would
     be needed. The last window of a row or column is moved back to the edge of the canvas::
 
-        tile_size 224, stride 192, picture 512 x 320, canvas 512 x 320: 2 rows, 3 cols
+        tile_size 224, stride 192, image 512 x 320, canvas 512 x 320: 2 rows, 3 cols
 
         x  0       192  224       288   416      512
            ├────────────┤          ╎     ╎        │
@@ -27,12 +27,12 @@ class SlidingWindow(Cutter):
            ╎        ╎   ╎          ├──────────────┤      window 2 would start at 384 and is moved
                                                          back to 288 = 512 - 224
 
-    ``xverse`` is the rule of XVERSE-V (https://github.com/xverse-ai/XVERSE-V-13B): the picture is
+    ``xverse`` is the rule of XVERSE-V (https://github.com/xverse-ai/XVERSE-V-13B): the image is
     squashed to whole tiles without overlap, as many as its sides hold when rounded, at most
     ``max_tiles`` (9 as published). Its published code swaps the axes, so that the rows follow the
     width: ``axes="published"``; ``"natural"`` does not swap them.
 
-    ``max_tiles`` does not count the thumbnail. A picture that fits one window gets no thumbnail.
+    ``max_tiles`` does not count the thumbnail. An image that fits one window gets no thumbnail.
     """
 
     tile_size: int = 224
@@ -78,7 +78,7 @@ class SlidingWindow(Cutter):
                 )
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """The windows over a picture of ``width`` x ``height`` pixels.
+        """The windows over an image of ``width`` x ``height`` pixels.
 
         >>> tiler = SlidingWindow(tile_size=224, stride=192, multiple_of=32)
         >>> plan = tiler.plan(512, 320)
@@ -91,10 +91,10 @@ class SlidingWindow(Cutter):
         >>> plan = xverse.plan(640, 480)  # landscape, and yet more rows than columns
         >>> plan.rows, plan.cols, plan.canvas
         (3, 2, (448, 672))
-        >>> plan.boxes[1]  # the first tile shows this part of the picture
+        >>> plan.boxes[1]  # the first tile shows this part of the image
         (0.0, 0.0, 320.0, 160.0)
         """
-        check_picture(width, height)
+        check_image(width, height)
         return (self._native if self.grid == "native" else self._xverse)(width, height)
 
     def _native(self, width: int, height: int) -> TilePlan:
@@ -113,7 +113,7 @@ class SlidingWindow(Cutter):
         )
 
     def _canvas(self, width: int, height: int) -> tuple[int, int]:
-        """The largest canvas that ``max_tiles`` windows cover, in the picture's proportions."""
+        """The largest canvas that ``max_tiles`` windows cover, in the image's proportions."""
         step = self.multiple_of
         whole = tuple(max(self.tile_size, ceil(side / step) * step) for side in (width, height))
         if self._count(whole[0]) * self._count(whole[1]) <= self.max_tiles:

@@ -12,7 +12,7 @@ from hdvl.training.groups import group_table
 from hdvl.training.nf4 import count
 from hdvl.training.sharding import own_share
 from hdvl.training.token_rows import token_rows
-from hdvl.training.tuning import NEW_TOKENS, PARTS, moves_buffer
+from hdvl.training.tuning import MODULES, NEW_TOKENS, moves_buffer
 
 
 def fingerprint(tensor: Tensor) -> str:
@@ -68,7 +68,7 @@ def check_moved(before: Mapping[str, str], vlm: nn.Module, tuning: Mapping[str, 
 def tuning_table(vlm: nn.Module, tuning: Mapping[str, Any]) -> str:
     """For each part: how it trains, trainable and all parameters; the rows of new tokens by themselves."""
     lines = []
-    for part in PARTS:
+    for part in MODULES:
         module = dict(vlm.named_children()).get(part, nn.Module())
         rows = {id(parameter) for parameter in token_rows(module)}
         own = [p for p in module.parameters() if id(p) not in rows]

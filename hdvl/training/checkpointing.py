@@ -19,8 +19,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from hdvl.training.ranks import leads
-from hdvl.training.shards import is_whole_folder, write_sums
+from hdvl.training.checkpoint_files import is_whole_folder, write_sums
+from hdvl.training.ranks import is_rank_zero
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -173,7 +173,7 @@ class Checkpoints(pl.Callback):
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        if leads():
+        if is_rank_zero():
             print("\nCtrl-C: saving after this step; once more to stop at once", flush=True)
 
 

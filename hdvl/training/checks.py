@@ -4,7 +4,7 @@ from typing import Any
 
 from hdvl.loss import WEIGHTINGS, check_first_token_weight
 from hdvl.training.cluster import strategy_of
-from hdvl.training.schedule import check_shape
+from hdvl.training.schedule import check_schedule
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 _SHORT = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
@@ -46,7 +46,7 @@ def check_stage(stage: Any, *, gpus: int = 1) -> None:
             "data.batch_size must be at least 1 and data.num_workers at least 0, got "
             f"{data['batch_size']} and {data['num_workers']}"
         )
-    check_shape(optimizer["shape"])
+    check_schedule(optimizer["schedule"])
     weighting = optimizer.get("weighting", "token")
     if weighting not in WEIGHTINGS:
         raise ValueError(

@@ -18,7 +18,7 @@ from hdvl.training.sharding import units
 
 STRATEGIES = ("alone", "ddp", "fsdp2", "deepspeed")
 _SAMPLES = ((64, 512), (64, 1024), (448, 1536))
-"""(side of the picture in tiles * 64, tokens of text) of the examples that costs are fitted to."""
+"""(side of the image in tiles * 64, tokens of text) of the examples that costs are fitted to."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Load(Protocol):
 
 @runtime_checkable
 class Loads(Protocol):
-    """All of them, of an epoch (see ``hdvl.data.survey.Layout``)."""
+    """All of them, of an epoch (see ``hdvl.data.survey.EpochBatches``)."""
 
     @property
     def micros(self) -> Sequence[Load]: ...

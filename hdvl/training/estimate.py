@@ -52,7 +52,7 @@ class Memory:
 
 
 def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
-    """The cost of one picture cut by ``plan`` and ``text_tokens`` tokens, supervised, after it.
+    """The cost of one image cut by ``plan`` and ``text_tokens`` tokens, supervised, after it.
 
     ``vlm`` lies on ``meta``, its tuning applied. Attention is counted as a fused kernel: its scores
     are not stored, and a causal one is counted as if it were not.

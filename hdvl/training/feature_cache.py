@@ -1,8 +1,8 @@
 """Features of a frozen encoder on the disk: from the second epoch on, nothing is encoded.
 
-A picture's features are found by three hashes: of the pixels of its tiles (which are the picture as the
+An image's features are found by three hashes: of the pixels of its tiles (which are the image as the
 tiler cut it: any other reading of it is another key), of their layout, and of the encoder, its weights and
-the plain numbers it is made with. One file a picture, written whole or not at all.
+the plain numbers it is made with. One file an image, written whole or not at all.
 """
 
 import hashlib
@@ -100,7 +100,7 @@ class FeatureStore:
     def summary(self) -> str:
         """What was read and written, in a line."""
         text = (
-            f"feature cache: {self.read:,} pictures read, {self.encoded:,} encoded, "
+            f"feature cache: {self.read:,} images read, {self.encoded:,} encoded, "
             f"{self.bytes / 1e9:.3g} GB in {self.folder}"
         )
         if self.damaged:
@@ -129,7 +129,7 @@ class FeatureStore:
             return _load(path, key)
         except Damaged as error:
             self.damaged += 1
-            warnings.warn(f"{error}; its picture is encoded anew", stacklevel=2)
+            warnings.warn(f"{error}; its image is encoded anew", stacklevel=2)
             return None
 
     def _keep(self, key: str, features: Float[Tensor, "t n d"]) -> Float[Tensor, "t n d"]:
@@ -155,7 +155,7 @@ def _load(path: Path, key: str) -> Tensor:
     """The features of an entry.
 
     Raises:
-        Damaged: cut short, changed, or of another picture.
+        Damaged: cut short, changed, or of another image.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -163,7 +163,7 @@ def _load(path: Path, key: str) -> Tensor:
     except SafetensorError as error:
         raise Damaged(f"{path} is no whole entry of a feature cache: {error}") from error
     if meta.get("key") != key:
-        raise Damaged(f"{path} holds the features of another picture, {meta.get('key')}")
+        raise Damaged(f"{path} holds the features of another image, {meta.get('key')}")
     if fingerprint(stored) != meta.get("sum"):
         raise Damaged(f"{path} holds other features than were written")
     features: Tensor = stored.to(getattr(torch, meta["dtype"]))

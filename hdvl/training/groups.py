@@ -14,12 +14,11 @@ from torch.optim import Optimizer
 
 from hdvl.config import build
 from hdvl.training.token_rows import is_token_row
-from hdvl.training.tuning import NEW_TOKENS
-from hdvl.training.tuning import PARTS as MODULES
+from hdvl.training.tuning import MODULES, NEW_TOKENS
 
-PARTS = (*MODULES, NEW_TOKENS)
-OPTIONS = ("lr", "weight_decay", "warmup_steps", "floor", "layer_decay", "decay_embeddings")
-KEYS = ("factory", "shape", "weighting", "first_token_weight", "common", "groups")
+OPTIMIZER_PARTS = (*MODULES, NEW_TOKENS)
+OPTIONS = ("lr", "weight_decay", "warmup_steps", "min_lr_ratio", "layer_decay", "decay_embeddings")
+KEYS = ("factory", "schedule", "weighting", "first_token_weight", "common", "groups")
 
 
 def parameter_groups(
@@ -29,7 +28,7 @@ def parameter_groups(
 
     Each group has ``params``, ``name`` (``llm``, ``llm/no_decay``, ``encoder/layer3`` ...),
     ``part``, ``lr`` (the peak), ``weight_decay``, ``warmup_steps`` (a share of all steps if below
-    1) and ``floor`` (the final rate as a share of the peak). One-dimensional parameters are not
+    1) and ``min_lr_ratio`` (the final rate as a share of the peak). One-dimensional parameters are not
     decayed, embeddings only with ``decay_embeddings``.
 
     Raises:
@@ -37,7 +36,7 @@ def parameter_groups(
             option is unknown, missing or out of range.
     """
     _check_names(groups, common)
-    resolved = {part: _resolve(part, groups.get(part, {}), common) for part in PARTS}
+    resolved = {part: _resolve(part, groups.get(part, {}), common) for part in OPTIMIZER_PARTS}
     owner: dict[int, str] = {}
     found: dict[str, dict[str, Any]] = {}
     for part in MODULES:
@@ -63,7 +62,7 @@ def parameter_groups(
     for name, parameter in vlm.named_parameters():
         if parameter.requires_grad and id(parameter) not in owner:
             raise ValueError(
-                f"each trainable parameter must belong to one of {', '.join(PARTS)}, {name} does "
+                f"each trainable parameter must belong to one of {', '.join(OPTIMIZER_PARTS)}, {name} does "
                 "not; move it into a part or freeze it"
             )
     if not found:
@@ -88,13 +87,13 @@ def build_optimizer(node: Mapping[str, Any], groups: Sequence[dict[str, Any]]) -
 
 
 def group_table(groups: Sequence[Mapping[str, Any]]) -> str:
-    """The groups as text: name, tensors, parameters, peak rate, decay, warm-up, floor."""
-    rows = [("group", "tensors", "parameters", "lr", "decay", "warm-up", "floor")]
+    """The groups as text: name, tensors, parameters, peak rate, decay, warm-up, min_lr_ratio."""
+    rows = [("group", "tensors", "parameters", "lr", "decay", "warm-up", "min_lr_ratio")]
     for group in groups:
         params = group["params"]
         peak = group.get("initial_lr", group["lr"])
         count = sum(parameter.numel() for parameter in params)
-        numbers = (peak, group["weight_decay"], group["warmup_steps"], group["floor"])
+        numbers = (peak, group["weight_decay"], group["warmup_steps"], group["min_lr_ratio"])
         texts = [f"{number:g}" for number in numbers]
         rows.append((group["name"], f"{len(params):,}", f"{count:,}", *texts))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -191,14 +190,16 @@ def _group(
         "lr": options["lr"] * scale,
         "weight_decay": 0.0 if bare else options["weight_decay"],
         "warmup_steps": options["warmup_steps"],
-        "floor": options["floor"],
+        "min_lr_ratio": options["min_lr_ratio"],
     }
 
 
 def _check_names(groups: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any]) -> None:
     for part in groups:
-        if part not in PARTS:
-            raise ValueError(f"optimizer.groups must name parts ({', '.join(PARTS)}), got {part}")
+        if part not in OPTIMIZER_PARTS:
+            raise ValueError(
+                f"optimizer.groups must name parts ({', '.join(OPTIMIZER_PARTS)}), got {part}"
+            )
     for place, options in (
         ("common", common),
         *((f"groups.{k}", v) for k, v in groups.items()),
@@ -227,9 +228,10 @@ def _resolve(part: str, own: Mapping[str, Any], common: Mapping[str, Any]) -> di
             f"lr, weight_decay and warmup_steps of {part} must be at least 0, got {options['lr']}, "
             f"{options['weight_decay']} and {options['warmup_steps']}"
         )
-    if not 0 <= options["floor"] <= 1 or not 0 < options["layer_decay"] <= 1:
+    if not 0 <= options["min_lr_ratio"] <= 1 or not 0 < options["layer_decay"] <= 1:
         raise ValueError(
-            f"floor of {part} must be in 0..1 and layer_decay in (0, 1], got {options['floor']} "
+            f"min_lr_ratio of {part} must be in 0..1 and layer_decay in (0, 1], got "
+            f"{options['min_lr_ratio']} "
             f"and {options['layer_decay']}"
         )
     return options

@@ -34,7 +34,7 @@ from hdvl.training.tuning import set_modes
 class SharesBadRows(Protocol):
     """Data whose ranks tell each other which rows they left out; other data need not."""
 
-    def share_bad_rows(self, trainer: pl.Trainer) -> None: ...
+    def sync_skipped_rows(self, trainer: pl.Trainer) -> None: ...
 
 
 class VLMModule(pl.LightningModule):
@@ -140,7 +140,7 @@ class VLMModule(pl.LightningModule):
         """Rows that one rank left out count against the budget of all, at the end of a step."""
         data = getattr(self.trainer, "datamodule", None)
         if self._last_batch and self.trainer.world_size > 1 and isinstance(data, SharesBadRows):
-            data.share_bad_rows(self.trainer)
+            data.sync_skipped_rows(self.trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """No step is made with gradients that are not divided."""
@@ -175,7 +175,7 @@ class VLMModule(pl.LightningModule):
         scheduler = build_scheduler(
             optimizer,
             total_steps=int(self.trainer.estimated_stepping_batches),
-            shape=config["shape"],
+            schedule=config["schedule"],
         )
         self._options = present_options(optimizer)
         return {

@@ -12,7 +12,7 @@ def launched() -> bool:
     return any(name in os.environ for name in _LAUNCHERS)
 
 
-def leads() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process writes what is written once: it has rank 0, or is alone."""
     for name in _LAUNCHERS:
         if name in os.environ:
@@ -30,7 +30,7 @@ def one_run_dir(own: str, given: Iterable[str]) -> str:
     Raises:
         ValueError: it does not.
     """
-    if leads():
+    if is_rank_zero():
         os.environ[RUN_DIR] = own
     elif RUN_DIR in os.environ:
         return os.environ[RUN_DIR]

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hdvl.training.blocks import blocks
 
-PARTS = ("encoder", "llm")
+RECOMPUTED_PARTS = ("encoder", "llm")
 
 
 def recompute(vlm: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
@@ -26,8 +26,10 @@ def recompute(vlm: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
     """
     found: list[nn.Module] = []
     for part in parts:
-        if part not in PARTS:
-            raise ValueError(f"callbacks.recompute.parts must be of {', '.join(PARTS)}, got {part}")
+        if part not in RECOMPUTED_PARTS:
+            raise ValueError(
+                f"callbacks.recompute.parts must be of {', '.join(RECOMPUTED_PARTS)}, got {part}"
+            )
         own = blocks(vlm.get_submodule(part))
         norms = [n for block in own for n in block.modules() if isinstance(n, _BatchNorm)]
         if not own or any(p.requires_grad for norm in norms for p in norm.parameters()):

@@ -26,15 +26,15 @@ from hdvl.checkpoints.known import check_run
 from hdvl.config import build, from_plain, to_plain
 from hdvl.files import read_yaml
 from hdvl.model import VLM
+from hdvl.training.checkpoint_files import checkpoint_step, kind_of, read_weights
 from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
 from hdvl.training.checks import check_stage
 from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
-from hdvl.training.precision import leave_numbers
-from hdvl.training.ranks import leads
-from hdvl.training.shards import checkpoint_step, kind_of, read_weights
+from hdvl.training.ranks import is_rank_zero
 from hdvl.training.stages import set_value, split_stages
 from hdvl.training.start import started_from
+from hdvl.training.trainer_precision import leave_numbers
 from hdvl.training.tuning import apply_tuning, merge_lora
 
 BuildData = Callable[..., pl.LightningDataModule]
@@ -64,20 +64,20 @@ def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
     _write_config(config, folder)
     pl.seed_everything(whole.seed, verbose=False)
     allow = config.get("allow") or ()
-    if whole.initialise is not None:
-        whole.model = started_from(to_plain(whole.model), whole.initialise, allow=allow)
+    if whole.init_from is not None:
+        whole.model = started_from(to_plain(whole.model), whole.init_from, allow=allow)
     vlm: VLM = build(whole.model)
-    if whole.initialise is not None:
-        vlm.load_state_dict(load_folder(whole.initialise, allow=allow).state_dict())
+    if whole.init_from is not None:
+        vlm.load_state_dict(load_folder(whole.init_from, allow=allow).state_dict())
     for number, stage in enumerate(stages):
-        if len(stages) > 1 and leads():
+        if len(stages) > 1 and is_rank_zero():
             print(f"stage {number + 1} of {len(stages)}: {Path(stage.run_dir).name}", flush=True)
         torch.manual_seed(step_seed(whole.seed, number))  # the adapters' first weights
         if not train_stage(vlm, stage, build_data):
             raise Stopped(f"stopped and saved; go on with: hdvl train resume={folder}")
         merge_lora(vlm)
     node = {"model": to_plain(whole.model)}
-    return save_folder(vlm, folder / MODEL, node) if leads() else folder / MODEL
+    return save_folder(vlm, folder / MODEL, node) if is_rank_zero() else folder / MODEL
 
 
 def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
@@ -95,7 +95,7 @@ def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
     if done.exists() and checkpoint and int(done.read_text()) >= config.trainer.max_steps:
         read_weights(checkpoint, vlm)
         return True
-    if checkpoint is not None and leads():
+    if checkpoint is not None and is_rank_zero():
         step = checkpoint_step(checkpoint)
         drop_rows_from(folder / "metrics.csv", step)
         print(f"goes on from step {step} of {checkpoint}", flush=True)
@@ -118,7 +118,7 @@ def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
     if saver is not None and saver.interrupted:
         return False
     module.finish()
-    if leads():
+    if is_rank_zero():
         done.write_text(f"{config.trainer.max_steps}\n")
     return True
 
@@ -160,7 +160,7 @@ def _check_checkpoint(checkpoint: Path | None, trainer: pl.Trainer) -> None:
 
 
 def _write_config(config: Mapping[str, Any], folder: Path) -> None:
-    if not leads():
+    if not is_rank_zero():
         return
     path = folder / CONFIG
     if path.exists() and config["resume"] is None:

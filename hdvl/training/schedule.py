@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-SHAPES = ("cosine", "linear", "constant")
+SCHEDULES = ("cosine", "linear", "constant")
 
 
 def rate_factor(
@@ -15,23 +15,23 @@ def rate_factor(
     *,
     total_steps: int,
     warmup_steps: int | float,
-    floor: int | float,
-    shape: str = "cosine",
+    min_lr_ratio: int | float,
+    schedule: str = "cosine",
 ) -> float:
     """Learning rate of optimizer step ``step`` (from 0) as a share of the peak.
 
     Warm-up goes up in equal steps and its last step has the peak rate; ``warmup_steps`` below 1
-    is a share of ``total_steps``. The rate is ``floor`` from step ``total_steps`` on. Cosine is
+    is a share of ``total_steps``. The rate is ``min_lr_ratio`` from step ``total_steps`` on. Cosine is
     that of SGDR (arXiv 1608.03983) without restarts.
     """
     warmup = warmup_length(warmup_steps, total_steps)
     if step < warmup:
         return (step + 1) / warmup
-    if shape == "constant":
+    if schedule == "constant":
         return 1.0
     share = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    fall = (1 + math.cos(math.pi * share)) / 2 if shape == "cosine" else 1 - share
-    return floor + (1 - floor) * fall
+    fall = (1 + math.cos(math.pi * share)) / 2 if schedule == "cosine" else 1 - share
+    return min_lr_ratio + (1 - min_lr_ratio) * fall
 
 
 def warmup_length(warmup_steps: int | float, total_steps: int) -> int:
@@ -39,10 +39,12 @@ def warmup_length(warmup_steps: int | float, total_steps: int) -> int:
     return math.ceil(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
 
 
-def check_shape(shape: str) -> None:
+def check_schedule(schedule: str) -> None:
     """ValueError if there is no schedule of this name."""
-    if shape not in SHAPES:
-        raise ValueError(f"optimizer.shape must be one of {', '.join(SHAPES)}, got {shape}")
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"optimizer.schedule must be one of {', '.join(SCHEDULES)}, got {schedule}"
+        )
 
 
 def check_warmup(groups: Sequence[Mapping[str, Any]], total_steps: int) -> None:
@@ -56,13 +58,15 @@ def check_warmup(groups: Sequence[Mapping[str, Any]], total_steps: int) -> None:
             )
 
 
-def build_scheduler(optimizer: Optimizer, *, total_steps: int, shape: str = "cosine") -> LambdaLR:
+def build_scheduler(
+    optimizer: Optimizer, *, total_steps: int, schedule: str = "cosine"
+) -> LambdaLR:
     """A scheduler that is stepped once an optimizer step.
 
-    Each group brings ``warmup_steps`` and ``floor`` (see ``groups.parameter_groups``). Its state is
+    Each group brings ``warmup_steps`` and ``min_lr_ratio`` (see ``groups.parameter_groups``). Its state is
     only the step number, so a run may be resumed with another ``total_steps``.
     """
-    check_shape(shape)
+    check_schedule(schedule)
     if total_steps < 1:
         raise ValueError(
             f"total_steps must be at least 1, got {total_steps}; set trainer.max_steps"
@@ -70,14 +74,18 @@ def build_scheduler(optimizer: Optimizer, *, total_steps: int, shape: str = "cos
     check_warmup(optimizer.param_groups, total_steps)
 
     # Closures, not objects: LambdaLR would put an object's numbers into the checkpoint and back.
-    def factor(warmup_steps: int | float, floor: int | float) -> Callable[[int], float]:
+    def factor(warmup_steps: int | float, min_lr_ratio: int | float) -> Callable[[int], float]:
         return lambda step: rate_factor(
-            step, total_steps=total_steps, warmup_steps=warmup_steps, floor=floor, shape=shape
+            step,
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            min_lr_ratio=min_lr_ratio,
+            schedule=schedule,
         )
 
     return LambdaLR(
         optimizer,
-        [factor(group["warmup_steps"], group["floor"]) for group in optimizer.param_groups],
+        [factor(group["warmup_steps"], group["min_lr_ratio"]) for group in optimizer.param_groups],
     )
 
 

@@ -1,7 +1,7 @@
 """Fully sharded data parallel training (FSDP2): every rank keeps a share of each tensor.
 
 A unit of the model is gathered when it is computed. Its ranks wait for each other there, so a unit has
-to be computed equally often on all of them, whatever pictures they have: that holds for the layers
+to be computed equally often on all of them, whatever images they have: that holds for the layers
 of the LLM and the blocks of an encoder that takes all tiles at once. The bridge (called once for
 each shape of grid), the merger, the tables of the LLM and an encoder that goes chunk by chunk are
 gathered together, once a step.

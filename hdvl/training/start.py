@@ -12,7 +12,7 @@ def started_from(
 ) -> dict[str, Any]:
     """The plain node ``model`` with the tokenizer of the model in ``folder``, if it has none itself.
 
-    The id of picture slots comes with the tokenizer: published vocabularies keep their rows. ``allow``
+    The id of image slots comes with the tokenizer: published vocabularies keep their rows. ``allow``
     are the packages whose classes the folder may name.
     """
     node, llm = dict(model), dict(model["llm"])

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hdvl.training.adapters import OPTIONS, add_adapters, lora_options, merge_adapters
 from hdvl.training.token_rows import add_token_rows, is_token_row, new_token_ids
 
-PARTS = ("encoder", "bridge", "merger", "llm")
+MODULES = ("encoder", "bridge", "merger", "llm")
 ADAPTED = ("lora", "dora", "qlora")
 MODES = ("frozen", "full", *ADAPTED)
 NEW_TOKENS = "new_tokens"
@@ -58,7 +58,7 @@ def apply_tuning(vlm: nn.Module, tuning: Mapping[str, Any]) -> None:
         llm = vlm.get_submodule("llm")
         add_token_rows(llm, new_token_ids(vlm, tuning.get("tokens")), trainable=rows == "full")
     if not any(parameter.requires_grad for parameter in vlm.parameters()):
-        modes = ", ".join(f"{part}={tuning[part]}" for part in PARTS)
+        modes = ", ".join(f"{part}={tuning[part]}" for part in MODULES)
         raise ValueError(f"tuning must train something, nothing would learn with {modes}")
     set_modes(vlm, tuning)
 
@@ -108,11 +108,11 @@ def moves_buffer(vlm: nn.Module, tuning: Mapping[str, Any], name: str) -> bool:
 
 def check_tuning(tuning: Mapping[str, Any]) -> None:
     """ValueError for an unknown or missing part, mode or option."""
-    known = (*PARTS, NEW_TOKENS, "lora", "tokens", "also", "keep")
+    known = (*MODULES, NEW_TOKENS, "lora", "tokens", "also", "keep")
     for key in tuning:
         if key not in known:
-            raise ValueError(f"tuning must name parts ({', '.join(PARTS)}) or lora, got {key}")
-    for part in PARTS:
+            raise ValueError(f"tuning must name parts ({', '.join(MODULES)}) or lora, got {key}")
+    for part in MODULES:
         if tuning.get(part) not in MODES:
             raise ValueError(
                 f"tuning.{part} must be one of {', '.join(MODES)}, got {tuning.get(part)}"
@@ -123,9 +123,9 @@ def check_tuning(tuning: Mapping[str, Any]) -> None:
         )
     for option in ("lora", "also", "keep"):
         for part in tuning.get(option) or {}:
-            if part not in PARTS and (option, part) != ("lora", "common"):
+            if part not in MODULES and (option, part) != ("lora", "common"):
                 raise ValueError(
-                    f"tuning.{option} must name parts ({', '.join(PARTS)}), got {part}"
+                    f"tuning.{option} must name parts ({', '.join(MODULES)}), got {part}"
                 )
     for part, options in (tuning.get("lora") or {}).items():
         for key in options:
@@ -137,7 +137,7 @@ def check_tuning(tuning: Mapping[str, Any]) -> None:
 
 def _parts(vlm: nn.Module) -> dict[str, nn.Module]:
     children = dict(vlm.named_children())
-    return {part: children[part] for part in PARTS if part in children}
+    return {part: children[part] for part in MODULES if part in children}
 
 
 def _named(

@@ -24,8 +24,8 @@ from tests.tiny_model import NODE, tiny_node, tiny_vlm
 
 
 def logits(vlm: VLM) -> Tensor:
-    picture = torch.arange(3 * 40 * 70, dtype=torch.int64).remainder(251).to(torch.uint8)
-    image = picture.reshape(40, 70, 3).numpy()
+    values = torch.arange(3 * 40 * 70, dtype=torch.int64).remainder(251).to(torch.uint8)
+    image = values.reshape(40, 70, 3).numpy()
     sample = Processor.of(vlm)([Message("user", "What?", (image,))], add_generation_prompt=True)
     batch = collate([sample], pad_id=0)
     with torch.inference_mode():

@@ -15,10 +15,10 @@ def test_nothing_drifts_by_itself(tiny_folder: Path) -> None:
     assert verify(tiny_folder, load_folder(tiny_folder)) == []
 
 
-def test_golden_pictures_never_change() -> None:
-    picture = preprocessing.golden_picture(97, 61)
-    assert picture.shape == (61, 97, 3) and picture.dtype == np.uint8
-    assert int(picture.astype(np.int64).sum()) == 1949424
+def test_golden_images_never_change() -> None:
+    image = preprocessing.golden_image(97, 61)
+    assert image.shape == (61, 97, 3) and image.dtype == np.uint8
+    assert int(image.astype(np.int64).sum()) == 1949424
 
 
 def test_numbers_grids_and_filters_that_drift(tiny_folder: Path) -> None:
@@ -39,7 +39,7 @@ def test_pixels_that_drift(tiny_folder: Path, tmp_path: Path) -> None:
     assert verify(folder, vlm) == []
     stored["golden"][0]["tile_means"][1] += 2
     file.write_text(json.dumps(stored))
-    with pytest.warns(UserWarning, match=r"is not what it was: picture of 97x61: .* moved by 2.00"):
+    with pytest.warns(UserWarning, match=r"is not what it was: image of 97x61: .* moved by 2.00"):
         load_folder(folder)
     load_folder(folder, check=False)
     load_folder(folder, overrides={"tiler": {"max_tiles": 5}})

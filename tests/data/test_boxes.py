@@ -45,11 +45,11 @@ def test_wrong_boxes_are_found(codec, text, wrong):
     assert wrong is None or found == [wrong]
 
 
-def test_a_box_without_a_picture_is_wrong():
+def test_a_box_without_an_image_is_wrong():
     assert wrong_boxes("<box>(1,2),(3,4)</box>", Norm1000(), []) == ["<box>(1,2),(3,4)</box>"]
 
 
-def test_boxes_are_of_the_picture_named_before_them():
+def test_boxes_are_of_the_image_named_before_them():
     text = "Picture 2: [0, 0, 90, 10] Picture 1: [0, 0, 90, 10]"
     sizes = [(50, 50), (100, 100)]
     assert wrong_boxes(text, Absolute(), sizes) == ["[0, 0, 90, 10]"]

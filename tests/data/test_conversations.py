@@ -4,7 +4,7 @@ import pytest
 
 from hdvl.data.conversations import SyntheticConversations
 from hdvl.data.synthetic import SyntheticDocuments
-from hdvl.protocols import Independent
+from hdvl.protocols import SharedPrefix
 from hdvl.templates import Norm1000
 
 
@@ -13,7 +13,7 @@ def synthetic(**options):
     return SyntheticConversations(documents=documents, boxes=Norm1000(), **options)
 
 
-def test_a_synthetic_conversation_has_its_picture_in_the_first_turn():
+def test_a_synthetic_conversation_has_its_image_in_the_first_turn():
     messages = synthetic(turns=3)[4]
     assert [message.role for message in messages[:2]] == ["user", "assistant"]
     assert len(messages[0].images) == 1
@@ -26,14 +26,14 @@ def test_it_follows_from_the_index():
     assert [m.text for m in one] == [m.text for m in other]
 
 
-def test_comparison_shows_two_pictures():
+def test_comparison_shows_two_images():
     messages = synthetic(compare_share=1.0)[0]
     assert len(messages) == 2 and len(messages[0].images) == 2
 
 
 def test_independent_questions_are_conversations_of_their_own():
     several, turns = synthetic(turns=3, independent=True)[4], synthetic(turns=3)[4]
-    assert isinstance(several, Independent) and len(several.conversations) == len(turns) // 2 > 1
+    assert isinstance(several, SharedPrefix) and len(several.conversations) == len(turns) // 2 > 1
     for number, messages in enumerate(several.conversations):
         assert [m.text for m in messages] == [m.text for m in turns[2 * number : 2 * number + 2]]
         assert messages[0].images[0] is several.conversations[0][0].images[0]

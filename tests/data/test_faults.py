@@ -27,7 +27,7 @@ def row(number, image="a.png", answer="This."):
 
 @pytest.fixture
 def read(tmp_path):
-    """Twelve rows; of the numbers given the picture is damaged, missing, or the answer too long."""
+    """Twelve rows; of the numbers given the image is damaged, missing, or the answer too long."""
     Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
 

@@ -32,7 +32,7 @@ def rows():
         "good": {"image": "a.png", "conversations": turns()},
         "row": {"image": "a.png", "conversations": [{"from": "human"}]},
         "placeholder": {"image": ["a.png", "b.png"], "conversations": turns()},
-        "picture": {"image": "cut.png", "conversations": turns()},
+        "image": {"image": "cut.png", "conversations": turns()},
         "box": {"image": "a.png", "conversations": turns(answer=BOX.replace("50", "5000"))},
         "conversation": {"conversations": turns("<|im_end|>")},
         "unsupervised": {"image": "a.png", "conversations": turns()[:1]},
@@ -68,7 +68,7 @@ def test_every_fault_is_found_in_its_row(folder, processor, num_workers):
     }
     assert report.counts() == dict.fromkeys(FAULTS, 1)
     assert found["duplicate"].faults[0][1].startswith("the same as row 0 (id good) of")
-    assert "cut.png" in found["picture"].faults[0][1]
+    assert "cut.png" in found["image"].faults[0][1]
     assert "5000" in found["box"].faults[0][1]
     plain = json.loads(json.dumps(report.as_json()))
     assert plain["rows"] == {str(folder / "data.jsonl"): 10} and len(plain["findings"]) == 8

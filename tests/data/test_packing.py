@@ -21,12 +21,12 @@ class Table:
     def of(self, indices: list[int]) -> list[Size]:
         return [self.sizes[index] for index in indices]
 
-    def begin(self, indices: list[int]) -> None:
+    def prefetch(self, indices: list[int]) -> None:
         self.announced.append(list(indices))
 
 
 def trace(seed: int, length: int, tile_tokens: int) -> list[Size]:
-    """Heavy tails: pictures of 1..12 tiles, 16..2048 tokens of text."""
+    """Heavy tails: images of 1..12 tiles, 16..2048 tokens of text."""
     rng = np.random.default_rng(seed)
     tiles = np.clip(np.round(rng.pareto(1.2, length) + 1), 1, 12).astype(int)
     text = np.clip(rng.lognormal(4.5, 1.2, length), 16, 2048).astype(int)

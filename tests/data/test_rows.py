@@ -1,4 +1,4 @@
-"""One row -> conversation conversion: three shapes of turns, pictures, inline tags, faults."""
+"""One row -> conversation conversion: three shapes of turns, images, inline tags, faults."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_shapes_of_rows_give_one_conversation(row):
     assert said == [("user", "<image>\nWhat?", ("a.png",)), ("assistant", "This.", ())]
 
 
-def test_pictures_go_to_the_turns_that_name_them():
+def test_images_go_to_the_turns_that_name_them():
     turns = [
         {"from": "system", "value": "Be short."},
         {"from": "human", "value": "<image>?"},
@@ -58,13 +58,13 @@ def test_pictures_go_to_the_turns_that_name_them():
     assert messages[0].role == "system"
 
 
-def test_without_a_mark_all_pictures_are_of_the_first_user_turn():
+def test_without_a_mark_all_images_are_of_the_first_user_turn():
     turns = [{"from": "system", "value": "x"}, *[{"from": "human", "value": "Q"}, TURNS[1]] * 2]
     messages = to_messages({"image": ["a", "b"], "conversations": turns})
     assert [m.images for m in messages] == [(), ("a", "b"), (), (), ()]
 
 
-def test_inline_pictures_are_taken_out_of_the_text():
+def test_inline_images_are_taken_out_of_the_text():
     text = "Picture 1: <img>x/a.jpg</img>\nPicture 2: <img> b.jpg </img>\nDiffer?"
     turns = [{"from": "user", "value": text}, {"from": "assistant", "value": "Yes."}]
     first, _ = to_messages({"conversations": turns}, inline=True)
@@ -82,8 +82,8 @@ def test_inline_pictures_are_taken_out_of_the_text():
         ({"conversations": [{"from": "human"}]}, "row", "another shape, KeyError"),
         ({"conversations": [{"from": "bot", "value": "x"}]}, "row", "from must be one of"),
         ({"conversations": [{"from": "gpt", "value": 3}]}, "row", "must be a string, got 3"),
-        ({"conversations": TURNS, "image": ["a", "b"]}, "placeholder", "2 pictures but 1"),
-        ({"conversations": TURNS}, "placeholder", "0 pictures but 1"),
+        ({"conversations": TURNS, "image": ["a", "b"]}, "placeholder", "2 images but 1"),
+        ({"conversations": TURNS}, "placeholder", "0 images but 1"),
         ({"conversations": TURNS[1:], "image": "a"}, "placeholder", "no user turn"),
         ({"conversations": TURNS, "video": "a.mp4"}, "row", "video='a.mp4'"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "row", "got 'audio'"),

@@ -6,15 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from hdvl.data.sizes import Size, Sizes, measure, picture_size
+from hdvl.data.sizes import Size, Sizes, image_size, measure
 from hdvl.images import read_image
 from hdvl.processor import Processor
-from hdvl.protocols import Independent, Message
+from hdvl.protocols import Message, SharedPrefix
 from tests.tiny_model import tiny_vlm
 
 
 class Talks:
-    """Conversations whose pictures grow with their number; counts how often each is asked for."""
+    """Conversations whose images grow with their number; counts how often each is asked for."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -40,13 +40,13 @@ def test_a_size_is_that_of_the_sample(processor: Processor) -> None:
         assert measure(processor, talks[index]) == (len(sample.ids), len(sample.pixels))
 
 
-def test_a_size_counts_a_shared_picture_once(processor: Processor) -> None:
+def test_a_size_counts_a_shared_image_once(processor: Processor) -> None:
     image = Image.new("RGB", (90, 40))
-    several = Independent(
+    several = SharedPrefix(
         tuple([Message("user", text, (image,)), Message("assistant", "yes")] for text in "abc")
     )
     sample = processor(several)
-    assert len(sample.branches) == 3
+    assert len(sample.suffix_lengths) == 3
     assert measure(processor, several) == (len(sample.ids), len(sample.pixels))
 
 
@@ -58,7 +58,7 @@ def test_the_upright_size(tmp_path: Path, suffix: str, turn: int, exif: bool) ->
     tags = image.getexif()
     tags[274] = turn
     image.save(path, exif=tags)
-    assert picture_size(path, exif=exif) == read_image(path, exif=exif).size
+    assert image_size(path, exif=exif) == read_image(path, exif=exif).size
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -67,9 +67,9 @@ def test_each_is_measured_once(processor: Processor, num_workers: int) -> None:
     sizes = Sizes(talks, processor, num_workers=num_workers)
     expected = [measure(processor, Talks()[index]) for index in range(40)]
     assert sizes.of([3, 1, 2]) == [expected[index] for index in (3, 1, 2)]
-    sizes.begin([2, 7, 8])
+    sizes.prefetch([2, 7, 8])
     assert sizes.of([2, 7, 8]) == [expected[index] for index in (2, 7, 8)]
-    sizes.begin([9])  # announced, but something else is asked for
+    sizes.prefetch([9])  # announced, but something else is asked for
     assert sizes.of(list(range(40))) == expected
     assert isinstance(expected[0], Size) and int(torch.count_nonzero(sizes.table[:, 0])) == 40
     if not num_workers:

@@ -13,7 +13,7 @@ SIZES = [Size(10, 1), Size(20, 3), Size(30, 2), Size(40, 2)]
 
 
 class Texts:
-    """Three conversations without pictures; the second is none."""
+    """Three conversations without images; the second is none."""
 
     def __len__(self) -> int:
         return 3

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hdvl.geometry import TilePlan
-from hdvl.inference.asking import ask, check_tags, check_tiles, open_end
+from hdvl.inference.asking import build_messages, check_tags, check_tiles, open_end
 from hdvl.protocols import Message
 from hdvl.templates import Absolute, ChatML, Norm1000
 from hdvl.tilers import Squash
@@ -20,8 +20,8 @@ TEMPLATE = ChatML(
 
 
 def written(prompt: Any) -> str:
-    """What the template makes of a prompt, the pictures' names where their slots are."""
-    (message,) = ask(prompt, boxes=BOXES)
+    """What the template makes of a prompt, the images' names where their slots are."""
+    (message,) = build_messages(prompt, boxes=BOXES)
     (text,) = TEMPLATE.place_images([message])
     for name in message.images:
         text = text.replace("<imgpad>", name, 1)
@@ -47,7 +47,7 @@ def test_several_boxes_of_one_label_and_boxes_without() -> None:
     assert written(items) == expected
     assert written([{"ref": "cat"}, {"text": " where?"}]) == "<ref>cat</ref> where?"
     lists = Norm1000(form="lists")
-    (message,) = ask([{"box": (1, 2, 3, 4)}], boxes=lists)
+    (message,) = build_messages([{"box": (1, 2, 3, 4)}], boxes=lists)
     assert message.text == "<box>[[1, 2, 3, 4]]</box>"
 
 
@@ -55,8 +55,8 @@ def test_several_boxes_of_one_label_and_boxes_without() -> None:
     ("items", "message"),
     [
         (
-            [{"picture": "a"}],
-            r"item 1 of a prompt must have image, text, or ref and box, got \['pic",
+            [{"photo": "a"}],
+            r"item 1 of a prompt must have image, text, or ref and box, got \['photo",
         ),
         ([{"text": "a"}, {"image": "a", "text": "b"}], "item 2 of a prompt"),
         ([{}], r"got \[\]"),
@@ -65,17 +65,17 @@ def test_several_boxes_of_one_label_and_boxes_without() -> None:
 )
 def test_items_that_mean_nothing(items: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ask(items, boxes=BOXES)
+        build_messages(items, boxes=BOXES)
 
 
 def test_boxes_need_a_codec_of_thousandths() -> None:
     with pytest.raises(ValueError, match="this template writes boxes as Absolute"):
-        ask([{"box": (1, 2, 3, 4)}], boxes=Absolute())
+        build_messages([{"box": (1, 2, 3, 4)}], boxes=Absolute())
 
 
 def test_pairs_are_a_history() -> None:
     history = [([{"image": "a.png"}, {"text": "What?"}], "A cat."), ("Color?", "Grey.")]
-    messages = ask("Sure?", history=history, system="Be brief.", boxes=BOXES)
+    messages = build_messages("Sure?", history=history, system="Be brief.", boxes=BOXES)
     assert messages == (
         Message("system", "Be brief."),
         Message("user", "<image>\nWhat?", ("a.png",)),
@@ -84,28 +84,30 @@ def test_pairs_are_a_history() -> None:
         Message("assistant", "Grey."),
         Message("user", "Sure?"),
     )
-    again = ask("Really?", "b.png", history=messages, boxes=BOXES)
+    again = build_messages("Really?", "b.png", history=messages, boxes=BOXES)
     assert again == (*messages, Message("user", "Really?", ("b.png",)))
     with pytest.raises(ValueError, match="system must be given with the first turn"):
-        ask("?", history=messages, system="Be long.", boxes=BOXES)
+        build_messages("?", history=messages, system="Be long.", boxes=BOXES)
 
 
-def test_pictures_in_text(tmp_path: Path) -> None:
+def test_images_in_text(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).touch()
     history = [("<img>a.png</img>\nWhat?", "A cat.")]
-    old, _, new = ask("And <img>b.png</img>?", history=history, boxes=BOXES, image_folder=tmp_path)
+    old, _, new = build_messages(
+        "And <img>b.png</img>?", history=history, boxes=BOXES, image_folder=tmp_path
+    )
     assert old == Message("user", "<image>\nWhat?", (tmp_path / "a.png",), numbered=False)
     assert new == Message("user", "And <image>?", (tmp_path / "b.png",), numbered=False)
     # Without the folder it is text, which templates with such tags refuse.
-    assert ask("<img>a.png</img>", boxes=BOXES)[0].images == ()
+    assert build_messages("<img>a.png</img>", boxes=BOXES)[0].images == ()
     for double in ({"images": "b.png"}, {"images": ["b.png"]}):
         with pytest.raises(
             ValueError, match=r"in the text as <img>path</img> or beside it, not both"
         ):
-            ask("<img>a.png</img>", boxes=BOXES, image_folder=tmp_path, **double)
+            build_messages("<img>a.png</img>", boxes=BOXES, image_folder=tmp_path, **double)
     with pytest.raises(ValueError, match="in the list or in images, not in both"):
-        ask([{"text": "a"}], "a.png", boxes=BOXES)
+        build_messages([{"text": "a"}], "a.png", boxes=BOXES)
 
 
 @pytest.mark.parametrize("tag", ["ref", "box", "quad"])
@@ -121,23 +123,23 @@ def test_tags_are_closed(tag: str) -> None:
         with pytest.raises(
             ValueError, match=f"every <{tag}> in a prompt must be closed by </{tag}>"
         ):
-            ask(text, boxes=BOXES)
-    assert ask(f"<{tag}>a", boxes=Absolute())  # no tag of this codec
+            build_messages(text, boxes=BOXES)
+    assert build_messages(f"<{tag}>a", boxes=Absolute())  # no tag of this codec
 
 
 def test_a_box_may_be_left_to_the_model() -> None:
     """As Qwen-VL's evaluation of referring expressions asks."""
     prompt = "<ref>the cat</ref><box>"
-    assert ask(prompt, boxes=BOXES)[0].text == prompt
+    assert build_messages(prompt, boxes=BOXES)[0].text == prompt
     assert open_end(prompt) == prompt and open_end("see <quad>") == "<quad>"
     assert open_end("<box>(1,2),(3,4)</box>") == "" == open_end("")
     with pytest.raises(ValueError, match="every <ref> in a prompt must be closed"):
-        ask("the <ref>", boxes=BOXES)
+        build_messages("the <ref>", boxes=BOXES)
 
 
 def test_tiles_are_counted_twice() -> None:
     plans: list[TilePlan] = [Squash(tile_size=8).plan(8, 8)] * 2
     check_tiles(plans, None)
     check_tiles(plans, (1, 1))
-    with pytest.raises(ValueError, match=r"each picture, \[1, 1\] by this tiler, got \[7, 1\]"):
+    with pytest.raises(ValueError, match=r"each image, \[1, 1\] by this tiler, got \[7, 1\]"):
         check_tiles(plans, [7, 1])

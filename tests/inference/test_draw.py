@@ -18,8 +18,8 @@ def blank(width: int = 200, height: int = 160) -> Image.Image:
     return Image.new("RGB", (width, height), WHITE)
 
 
-def coloured(picture: Image.Image) -> np.ndarray:
-    return (np.asarray(picture) != 255).any(-1)
+def coloured(image: Image.Image) -> np.ndarray:
+    return (np.asarray(image) != 255).any(-1)
 
 
 def test_an_outline_surrounds_its_box() -> None:
@@ -52,7 +52,7 @@ def test_equal_labels_share_a_colour() -> None:
 @pytest.mark.parametrize(
     "box", [(0.0, 0.0, 199.0, 159.0), (150.0, 2.0, 200.0, 160.0), (5.0, 5.0, 5.0, 5.0)]
 )
-def test_labels_stay_on_the_picture(box: tuple[float, float, float, float]) -> None:
+def test_labels_stay_on_the_image(box: tuple[float, float, float, float]) -> None:
     label = draw_boxes(blank(), [GroundedBox(label="a long label", box=box)])
     bare = draw_boxes(blank(), [GroundedBox(label="", box=box)])
     assert (coloured(label) & ~coloured(bare)).sum() > 200
@@ -96,7 +96,7 @@ def test_tiles() -> None:
         row = slice(int(y0), min(int(y1) + 1, 160))
         assert marks[row, int(x0) : int(x0) + 4].any(1).mean() > 0.9
         assert marks[int(y0) : int(y0) + 4, int(x0) : min(int(x1), 200)].any(0).mean() > 0.9
-    with pytest.raises(ValueError, match="must belong to the picture of 20x20, it is for 200x160"):
+    with pytest.raises(ValueError, match="must belong to the image of 20x20, it is for 200x160"):
         draw_tiles(blank(20, 20), plan)
     assert not coloured(blank()).any()
     squashed = draw_tiles(blank(), Squash(tile_size=64).plan(200, 160))

@@ -1,16 +1,16 @@
-"""Pictures in text: files of one folder, whatever the text tries."""
+"""Images in text: files of one folder, whatever the text tries."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from hdvl.inference.inline import MAX_PATH_BYTES, take_pictures
+from hdvl.inference.inline import MAX_PATH_BYTES, take_images
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    inside = tmp_path / "pictures"
+    inside = tmp_path / "images"
     (inside / "图").mkdir(parents=True)
     for name in ("a.png", "图/狗.png", "x" * 250 + ".png"):
         (inside / name).write_bytes(b"p")
@@ -22,17 +22,17 @@ def folder(tmp_path: Path) -> Path:
     return inside
 
 
-def test_paths_become_pictures_where_they_stood(folder: Path) -> None:
+def test_paths_become_images_where_they_stood(folder: Path) -> None:
     text = "Picture 1: <img>a.png</img>\nPicture 2:<img>图/狗.png</img>\nCompare."
-    words, files = take_pictures(text, folder)
+    words, files = take_images(text, folder)
     assert words == "Picture 1: <image>\nPicture 2:<image>\nCompare."
     assert files == (folder / "a.png", folder / "图/狗.png")
-    assert take_pictures("no picture", folder) == ("no picture", ())
+    assert take_images("no image", folder) == ("no image", ())
 
 
 def test_links_and_whole_paths_inside_the_folder(folder: Path) -> None:
     text = f"<img>link.png</img><img>{folder}/a.png</img><img>图/../a.png</img>"
-    words, files = take_pictures(text, str(folder))
+    words, files = take_images(text, str(folder))
     assert words == "<image>" * 3 and set(files) == {folder / "a.png"}
 
 
@@ -51,7 +51,7 @@ def test_links_and_whole_paths_inside_the_folder(folder: Path) -> None:
 )
 def test_nothing_outside_the_folder(path: str, folder: Path) -> None:
     with pytest.raises(ValueError, match="must name a file inside image_folder, got "):
-        take_pictures(f"<img>{path}</img>?", folder)
+        take_images(f"<img>{path}</img>?", folder)
 
 
 def test_whole_paths_outside_tell_nothing(folder: Path) -> None:
@@ -59,7 +59,7 @@ def test_whole_paths_outside_tell_nothing(folder: Path) -> None:
     messages = []
     for name in ("secret.png", "none.png"):
         with pytest.raises(ValueError) as caught:
-            take_pictures(f"<img>{folder.parent}/{name}</img>", folder)
+            take_images(f"<img>{folder.parent}/{name}</img>", folder)
         messages.append(str(caught.value).replace(name, ""))
     assert messages[0] == messages[1]
 
@@ -70,30 +70,30 @@ def test_whole_paths_outside_tell_nothing(folder: Path) -> None:
 )
 def test_urls_are_not_fetched(path: str, folder: Path) -> None:
     with pytest.raises(ValueError, match=r"got the URL .* which is not fetched"):
-        take_pictures(f"<img>{path}</img>", folder)
+        take_images(f"<img>{path}</img>", folder)
 
 
 def test_254_bytes_and_no_more(folder: Path) -> None:
     """255 and 256 pass the published tokenizer and end in a crash of its model."""
     name = "x" * 250 + ".png"
     assert len(name) == MAX_PATH_BYTES == 254
-    assert take_pictures(f"<img>{name}</img>", folder)[1] == (folder / name,)
+    assert take_images(f"<img>{name}</img>", folder)[1] == (folder / name,)
     for long in ("./" + name, "图" * 85):
         size = len(long.encode())
         with pytest.raises(ValueError, match=f"at most 254 bytes, got {size}"):
-            take_pictures(f"<img>{long}</img>", folder)
+            take_images(f"<img>{long}</img>", folder)
 
 
 @pytest.mark.parametrize("path", ["a\0b", "loop", "loop/a.png", "a.png/b", "\udcff.png"])
 def test_paths_that_no_file_can_have(path: str, folder: Path) -> None:
     with pytest.raises(ValueError, match="<img> must name a file"):
-        take_pictures(f"<img>{path}</img>", folder)
+        take_images(f"<img>{path}</img>", folder)
 
 
-def test_a_pipe_is_no_picture(folder: Path) -> None:
+def test_a_pipe_is_no_image(folder: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     with pytest.raises(ValueError, match="inside image_folder"):
-        take_pictures("<img>pipe.png</img>", folder)
+        take_images("<img>pipe.png</img>", folder)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_a_pipe_is_no_picture(folder: Path) -> None:
 )
 def test_open_tags(text: str, folder: Path) -> None:
     with pytest.raises(ValueError, match="every <img> must be closed by </img>"):
-        take_pictures(text, folder)
+        take_images(text, folder)
 
 
 def test_two_ways_at_once_and_no_folder(folder: Path) -> None:
     with pytest.raises(ValueError, match="as <image> or as <img>path</img>, not both"):
-        take_pictures("<image><img>a.png</img>", folder)
+        take_images("<image><img>a.png</img>", folder)
     with pytest.raises(ValueError, match="image_folder must be a folder, got"):
-        take_pictures("<img>a.png</img>", folder / "a.png")
+        take_images("<img>a.png</img>", folder / "a.png")

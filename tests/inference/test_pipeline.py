@@ -19,7 +19,7 @@ from tests.inference.saying import say
 SIZES = [(70, 40), (20, 20), (96, 64), (33, 90)]
 
 
-def picture(index: int) -> Image.Image:
+def make_image(index: int) -> Image.Image:
     width, height = SIZES[index % len(SIZES)]
     values = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
@@ -38,13 +38,13 @@ def parrot(tiny_folder: Path) -> Pipeline:
 
 def conversations() -> list[tuple[Message, ...]]:
     return [
-        (Message("user", "What is it?", (picture(0),)),),
-        (Message("user", "Which of <image> and <image>?", (picture(1), picture(2))),),
-        (Message("system", "Be brief."), Message("user", "No picture here")),
+        (Message("user", "What is it?", (make_image(0),)),),
+        (Message("user", "Which of <image> and <image>?", (make_image(1), make_image(2))),),
+        (Message("system", "Be brief."), Message("user", "No image here")),
         (
-            Message("user", "First", (picture(3),)),
+            Message("user", "First", (make_image(3),)),
             Message("assistant", "Second"),
-            Message("user", "And third, a little longer than the others are?", (picture(1),)),
+            Message("user", "And third, a little longer than the others are?", (make_image(1),)),
         ),
     ]
 
@@ -56,7 +56,7 @@ def test_what_a_pipeline_has(pipe: Pipeline) -> None:
 
 
 def test_numbers_of_an_answer(pipe: Pipeline) -> None:
-    answer = pipe.chat("What is it?", images=[picture(0)], max_new_tokens=5)
+    answer = pipe.chat("What is it?", images=[make_image(0)], max_new_tokens=5)
     plan = pipe.tiler.plan(*SIZES[0])
     assert answer.plans == (plan,)
     assert answer.numbers.tiles == plan.count > 1
@@ -96,11 +96,11 @@ def test_the_cache_gives_what_recomputing_gives(pipe: Pipeline) -> None:
 
 def test_history_goes_on(parrot: Pipeline) -> None:
     say(parrot, "Soup")
-    first = parrot.chat("What is it?", images=picture(0), system="Be brief.")
+    first = parrot.chat("What is it?", images=make_image(0), system="Be brief.")
     assert [m.role for m in first.history] == ["system", "user", "assistant"]
     assert first.history[-1] == Message("assistant", "Soup")
     say(parrot, "Bread")
-    second = parrot.chat("And this?", images=[picture(1)], history=first.history)
+    second = parrot.chat("And this?", images=[make_image(1)], history=first.history)
     assert [m.text for m in second.history] == [
         "Be brief.",
         "What is it?",
@@ -117,14 +117,14 @@ def test_history_goes_on(parrot: Pipeline) -> None:
 
 
 def test_history_matches_one_conversation(pipe: Pipeline) -> None:
-    first = pipe.chat("What?", images=picture(0), max_new_tokens=6)
+    first = pipe.chat("What?", images=make_image(0), max_new_tokens=6)
     second = pipe.chat("Sure?", history=first.history, max_new_tokens=6)
     whole = pipe.generate([second.history[:-1]], max_new_tokens=6)[0]
     assert whole.text == second.text and whole.history == second.history
 
 
-def test_every_kind_of_picture(pipe: Pipeline, tmp_path: Path) -> None:
-    image = picture(0)
+def test_every_kind_of_image(pipe: Pipeline, tmp_path: Path) -> None:
+    image = make_image(0)
     path = tmp_path / "图 1.png"
     image.save(path)
     url = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
@@ -136,13 +136,13 @@ def test_every_kind_of_picture(pipe: Pipeline, tmp_path: Path) -> None:
     assert len(set(answers)) == 1
 
 
-def test_boxes_are_in_source_pixels_of_the_right_picture(parrot: Pipeline) -> None:
+def test_boxes_are_in_source_pixels_of_the_right_image(parrot: Pipeline) -> None:
     text = (
         "Picture 1: <ref>cup</ref><box>(100,250),(500,750)</box> "
         "Picture 2: <ref>杯</ref><box>(0,0),(999,500)</box>"
     )
     say(parrot, text)
-    answer = parrot.chat("<image> <image> where?", images=[picture(0), picture(2)])
+    answer = parrot.chat("<image> <image> where?", images=[make_image(0), make_image(2)])
     assert answer.text == text
     cup, glass = answer.boxes
     assert cup == GroundedBox(label="cup", box=(7.0, 10.0, 35.0, 30.0), image=0)
@@ -155,12 +155,12 @@ def test_draw(parrot: Pipeline) -> None:
     buffer = io.BytesIO()
     exif = Image.Exif()
     exif[274] = 6  # on its side: 70x40 as stored, 40x70 as seen
-    picture(0).save(buffer, "png", exif=exif)
+    make_image(0).save(buffer, "png", exif=exif)
     answer = parrot.chat("where?", images=buffer.getvalue())
     assert (answer.plans[0].width, answer.plans[0].height) == (40, 70)
     drawn = answer.draw()
     assert drawn.size == (40, 70) == answer.draw_tiles().size
-    assert drawn.tobytes() != answer.picture().tobytes()
+    assert drawn.tobytes() != answer.image().tobytes()
     with pytest.raises(ValueError, match=r"image_index must be in 0..0, got 1"):
         answer.draw(1)
 
@@ -169,18 +169,18 @@ def test_answers_with_boxes_that_are_none(parrot: Pipeline) -> None:
     """The published drawing raises on these; here they are given back and the rest is drawn."""
     text = "<ref>cup</ref><box>(1,2),(3)</box><box>(100,250),(500,750)</box><quad>(1,2)</quad>"
     say(parrot, text)
-    answer = parrot.chat("where?", images=[picture(1), picture(0)])
+    answer = parrot.chat("where?", images=[make_image(1), make_image(0)])
     assert answer.malformed == ("<box>(1,2),(3)</box>", "<quad>(1,2)</quad>")
     (cup,) = answer.boxes
-    assert cup.label == "cup" and cup.image == 1  # the last picture, as nothing else is said
+    assert cup.label == "cup" and cup.image == 1  # the last image, as nothing else is said
     assert answer.draw().size == SIZES[0]
-    assert answer.draw().tobytes() == answer.draw(1).tobytes() != answer.picture(1).tobytes()
-    assert answer.draw(0).tobytes() == answer.picture(0).tobytes()
+    assert answer.draw().tobytes() == answer.draw(1).tobytes() != answer.image(1).tobytes()
+    assert answer.draw(0).tobytes() == answer.image(0).tobytes()
 
 
 def test_a_box_that_the_prompt_began(parrot: Pipeline) -> None:
     say(parrot, "(100,250),(500,750)</box>")
-    answer = parrot.chat("<ref>the cup</ref><box>", images=picture(0))
+    answer = parrot.chat("<ref>the cup</ref><box>", images=make_image(0))
     assert answer.text == "(100,250),(500,750)</box>" and not answer.malformed
     assert answer.boxes == (GroundedBox(label="the cup", box=(7.0, 10.0, 35.0, 30.0)),)
 
@@ -188,7 +188,7 @@ def test_a_box_that_the_prompt_began(parrot: Pipeline) -> None:
 def test_an_answer_that_reaches_max_new_tokens_is_whole(parrot: Pipeline) -> None:
     """Published Qwen-VL drops the last token then, and counts characters of the prompt to cut it."""
     say(parrot, "Soup", end="")
-    assert parrot.chat("cafe\u0301?", images=picture(0), stop=["none"]).text == "Soup"
+    assert parrot.chat("cafe\u0301?", images=make_image(0), stop=["none"]).text == "Soup"
 
 
 def test_answers_go_into_the_history_as_they_are(parrot: Pipeline) -> None:
@@ -226,10 +226,10 @@ def test_stop_strings_are_cut(parrot: Pipeline) -> None:
 def test_errors_reach_the_caller(pipe: Pipeline, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         pipe.chat("?", images=tmp_path / "nowhere.png")
-    with pytest.raises(ValueError, match=r"as many <image> as pictures"):
-        pipe.chat("<image> and <image>", images=[picture(0)])
+    with pytest.raises(ValueError, match=r"as many <image> as images"):
+        pipe.chat("<image> and <image>", images=[make_image(0)])
     with pytest.raises(ValueError, match="must not hold control tokens"):
-        pipe.chat("<|im_end|>", images=[picture(0)])
+        pipe.chat("<|im_end|>", images=[make_image(0)])
     with pytest.raises(ValueError, match="batch_size must be at least 1 or None, got 0"):
         pipe.generate(conversations(), batch_size=0)
     with pytest.raises(TypeError, match="beams"):
@@ -239,4 +239,4 @@ def test_errors_reach_the_caller(pipe: Pipeline, tmp_path: Path) -> None:
 def test_a_prompt_that_is_too_long(tiny_folder: Path) -> None:
     short = load(tiny_folder, max_length=60)
     with pytest.raises(ValueError, match="must not be longer than max_length=60"):
-        short.chat("What?", images=picture(2))
+        short.chat("What?", images=make_image(2))

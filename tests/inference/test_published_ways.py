@@ -20,7 +20,7 @@ def pipeline(template: str, **changes: Any) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for index, size in enumerate([(70, 40), (20, 20), (96, 64)]):
         values = np.random.default_rng(index).integers(0, 256, (size[1], size[0], 3), np.uint8)
         Image.fromarray(values).save(folder / f"{index}.png")
@@ -77,7 +77,7 @@ def test_turns_that_the_window_leaves_out(folder: Path) -> None:
     assert whole.dropped == 0 and len(whole.plans) == 2
 
 
-def test_internvls_prompts_with_several_pictures(folder: Path) -> None:
+def test_internvls_prompts_with_several_images(folder: Path) -> None:
     pipe = pipeline("hermes2")
     files = [folder / "0.png", folder / "1.png"]
     tiles = [pipe.tiler.plan(70, 40).count, pipe.tiler.plan(20, 20).count]
@@ -92,15 +92,15 @@ def test_internvls_prompts_with_several_pictures(folder: Path) -> None:
         f"<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\nImage-1: {slot}\n"
         f"Image-2: {slot}\nCompare.<|im_end|><|im_start|>assistant\n"
     )
-    with pytest.raises(ValueError, match="num_patches_list must be the tiles of each picture"):
+    with pytest.raises(ValueError, match="num_patches_list must be the tiles of each image"):
         pipe.chat(question, images=files, num_patches_list=[1, 1, 1])
     with pytest.raises(ValueError, match="num_patches_list must be"):
         pipe.stream(question, images=files, num_patches_list=[tiles[0] + 1, tiles[1]])
-    with pytest.raises(ValueError, match=r"as many <image> as pictures, got 2 .* and 1 pictures"):
+    with pytest.raises(ValueError, match=r"as many <image> as images, got 2 .* and 1 images"):
         pipe.chat(question, images=files[:1])
 
 
-def test_internvls_question_without_a_marker_has_its_picture_in_front(folder: Path) -> None:
+def test_internvls_question_without_a_marker_has_its_image_in_front(folder: Path) -> None:
     pipe = pipeline("hermes2_v2")
     say(pipe, "A cat.")
     answer = pipe.chat("What?", images=folder / "0.png")
@@ -109,8 +109,8 @@ def test_internvls_question_without_a_marker_has_its_picture_in_front(folder: Pa
     assert text.startswith("<|im_start|>system\n你是由上海人工智能实验室")
 
 
-def test_xverse_v_with_three_pictures(folder: Path) -> None:
-    """The published code takes the third picture's tiles from the wrong place."""
+def test_xverse_v_with_three_images(folder: Path) -> None:
+    """The published code takes the third image's tiles from the wrong place."""
     pipe = pipeline("xverse_eval")
     files = [folder / f"{index}.png" for index in range(3)]
     say(pipe, "Yes.", end="<|endoftext|>")

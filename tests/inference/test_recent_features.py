@@ -1,4 +1,4 @@
-"""The next turn of a conversation encodes only pictures that are new."""
+"""The next turn of a conversation encodes only images that are new."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def pipe(tiny_folder: Path) -> Pipeline:
     return load(tiny_folder)
 
 
-def picture(seed: int) -> Image.Image:
+def make_image(seed: int) -> Image.Image:
     values = np.random.default_rng(seed).integers(0, 256, (40, 70, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
@@ -26,20 +26,20 @@ def picture(seed: int) -> Image.Image:
 def test_the_next_turn_encodes_nothing_and_answers_the_same(
     pipe: Pipeline, tiny_folder: Path
 ) -> None:
-    first = pipe.chat("What is it?", images=picture(0), max_new_tokens=4)
+    first = pipe.chat("What is it?", images=make_image(0), max_new_tokens=4)
     assert pipe.feature_cache.encoded == 1
     second = pipe.chat("And where?", history=first.history, max_new_tokens=4)
     assert pipe.feature_cache.encoded == 1
     afresh = load(tiny_folder).chat("And where?", history=first.history, max_new_tokens=4)
     assert second.text == afresh.text
-    third = pipe.chat("And this?", images=picture(1), history=second.history, max_new_tokens=4)
+    third = pipe.chat("And this?", images=make_image(1), history=second.history, max_new_tokens=4)
     assert pipe.feature_cache.encoded == 2
     assert len(third.plans) == 2
 
 
 def test_only_the_last_question_is_remembered(pipe: Pipeline) -> None:
     for seed in (0, 1, 0):
-        pipe.chat("What is it?", images=picture(seed), max_new_tokens=2)
+        pipe.chat("What is it?", images=make_image(seed), max_new_tokens=2)
     assert pipe.feature_cache.encoded == 3
 
 
@@ -76,14 +76,14 @@ def test_a_cache_that_is_given_is_used(pipe: Pipeline) -> None:
     other = Pipeline(model=pipe.model, feature_cache=given)
     assert other.feature_cache is given
     for _ in range(2):
-        other.chat("What is it?", images=picture(0), max_new_tokens=2)
+        other.chat("What is it?", images=make_image(0), max_new_tokens=2)
     assert (given.encoded, pipe.feature_cache.encoded) == (1, 0)
 
 
 def test_the_model_itself_keeps_nothing(pipe: Pipeline) -> None:
     tiles: list[int] = []
     pipe.model.encoder.register_forward_pre_hook(lambda _, inputs: tiles.append(len(inputs[0])))
-    question = [Message("user", "What is it?", (picture(0),))]
+    question = [Message("user", "What is it?", (make_image(0),))]
     sample = pipe.processor(question, add_generation_prompt=True)
     for _ in range(2):
         pipe.model.encode_images(sample.pixels, sample.plans)

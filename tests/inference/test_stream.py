@@ -101,7 +101,7 @@ def test_leaving_early_ends_the_generation(pipe: Pipeline) -> None:
     assert not streams() and len(made) < 5_000
 
 
-def test_pictures_are_read_before_the_stream_starts(pipe: Pipeline, tmp_path: Path) -> None:
+def test_images_are_read_before_the_stream_starts(pipe: Pipeline, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         pipe.stream("?", images=tmp_path / "nowhere.png")
 

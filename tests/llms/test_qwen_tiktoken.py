@@ -148,7 +148,7 @@ def test_an_absent_file(tmp_path: Path) -> None:
 
 
 def as_slots(text: str) -> str:
-    """Paths between image tags as hdvl writes a picture: 256 slots."""
+    """Paths between image tags as hdvl writes an image: 256 slots."""
     return re.sub("<img>.*?</img>", f"<img>{'<imgpad>' * 256}</img>", text)
 
 

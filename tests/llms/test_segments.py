@@ -128,7 +128,7 @@ def test_no_mask_is_larger_than_a_rest_and_what_it_sees() -> None:
 def test_only_the_own_kernel_shares_beginnings() -> None:
     llm = make()
     llm.model.config._attn_implementation_internal = "flash_attention_2"
-    with pytest.raises(ValueError, match=r"sharing pictures .* got flash_attention_2; set .*indep"):
+    with pytest.raises(ValueError, match=r"sharing images .* got flash_attention_2; set .*indep"):
         llm(torch.randn(1, 6, 32), segments=((2, 2, 2),))
     llm = make(use_sliding_window=True, sliding_window=4, max_window_layers=0)
     llm(torch.randn(1, 6, 32), segments=((2, 2, 2),))

@@ -15,10 +15,10 @@ def same(grid: Grid) -> Grid:
     return grid
 
 
-def encode(picture: Tensor, plan: TilePlan, grid: Grid) -> Tensor:
-    """The windows of a picture, by an encoder whose features are the pixels under each patch."""
+def encode(image: Tensor, plan: TilePlan, grid: Grid) -> Tensor:
+    """The windows of an image, by an encoder whose features are the pixels under each patch."""
     size = plan.tile_size
-    windows = torch.stack([picture[y : y + size, x : x + size] for x, y in plan.windows])
+    windows = torch.stack([image[y : y + size, x : x + size] for x, y in plan.windows])
     return patches(windows, size, grid)
 
 
@@ -34,8 +34,8 @@ def test_blend_equals_the_encoded_whole(grid: Grid, random_plans: Any) -> None:
     overlapping = 0
     for plan in random_plans(grid, 30, True):
         width, height = plan.canvas
-        picture = torch.rand(height, width, 1)
-        features = encode(picture, plan, grid)
+        image = torch.rand(height, width, 1)
+        features = encode(image, plan, grid)
         thumbnail = torch.rand(1, *features.shape[1:])
         if plan.thumbnail is not None:
             parts = [features, thumbnail] if plan.thumbnail == "last" else [thumbnail, features]
@@ -44,7 +44,7 @@ def test_blend_equals_the_encoded_whole(grid: Grid, random_plans: Any) -> None:
         blended = maps[plan.thumbnail == "first"]
         assert blended.grid == (height * grid[0] // 32, width * grid[1] // 32)
         y, x = 32 // grid[0], 32 // grid[1]
-        whole = rearrange(picture, "(r y) (c x) d -> (r c) (y x d)", y=y, x=x)
+        whole = rearrange(image, "(r y) (c x) d -> (r c) (y x d)", y=y, x=x)
         assert torch.allclose(blended.values[0], whole, atol=1e-6)
         if plan.thumbnail is not None:
             assert torch.equal(maps[plan.thumbnail != "first"].values, thumbnail)
@@ -91,8 +91,8 @@ def test_gradient_is_the_weight(make_plan: Any) -> None:
     merger = OverlapBlend(grid=(4, 4), out_grid=same, width=3)
     plan = make_plan((56, 48), stride=24, thumbnail="first")
     features = torch.randn(plan.count, 16, 3, requires_grad=True)
-    picture = merger.stitch(features, plan)[1]
-    picture.values.sum().backward()
+    image = merger.stitch(features, plan)[1]
+    image.values.sum().backward()
     assert features.grad is not None
     assert torch.isclose(features.grad[1:].sum(), torch.tensor(3.0 * 7 * 6))
     assert features.grad[0].abs().sum() == 0 and features.grad[1:].min() > 0
@@ -100,8 +100,8 @@ def test_gradient_is_the_weight(make_plan: Any) -> None:
     assert torch.autograd.gradcheck(lambda x: merger.stitch(x, plan)[1].values, double, atol=1e-4)
 
 
-def test_a_batch_is_its_pictures(make_plan: Any, run: Any) -> None:
-    """Pictures of different plans give what each gives alone; tables are kept."""
+def test_a_batch_is_its_images(make_plan: Any, run: Any) -> None:
+    """Images of different plans give what each gives alone; tables are kept."""
     merger = OverlapBlend(grid=(4, 4), out_grid=same, width=3)
     plans = [make_plan((64, 40), stride=8), make_plan((32, 32)), make_plan((40, 64), stride=24)]
     features = [torch.randn(plan.count, 16, 3) for plan in plans]
@@ -109,7 +109,7 @@ def test_a_batch_is_its_pictures(make_plan: Any, run: Any) -> None:
     hits = _table.cache_info().hits
     again = [run(merger, *pair) for pair in zip(features[::-1], plans[::-1], strict=True)]
     assert all(torch.equal(a, b) for a, b in zip(once, again[::-1], strict=True))
-    run(merger, features[0], replace(plans[0], width=9, height=9))  # same windows, other picture
+    run(merger, features[0], replace(plans[0], width=9, height=9))  # same windows, other image
     assert _table.cache_info().hits == hits + 4
 
 

@@ -15,18 +15,18 @@ def same(grid: Grid) -> Grid:
     return grid
 
 
-def test_tiles_become_the_picture_again(make_plan: Any, run: Any) -> None:
-    """Rows of tokens run across the tiles: cutting a picture and merging it gives the picture."""
+def test_tiles_become_the_image_again(make_plan: Any, run: Any) -> None:
+    """Rows of tokens run across the tiles: cutting an image and merging it gives the image."""
     merger = Spatial(grid=(2, 4), out_grid=same, width=3, newline=False)
-    picture = torch.randn(6, 8, 3)
-    tiles = rearrange(picture, "(r y) (c x) d -> (r c) (y x) d", y=2, x=4)
+    image = torch.randn(6, 8, 3)
+    tiles = rearrange(image, "(r y) (c x) d -> (r c) (y x) d", y=2, x=4)
     thumbnail = torch.randn(1, 8, 3)
     plan = make_plan((64, 96))
-    assert torch.equal(run(merger, tiles, plan), picture.flatten(0, 1))
+    assert torch.equal(run(merger, tiles, plan), image.flatten(0, 1))
     first = run(merger, torch.cat((thumbnail, tiles)), make_plan((64, 96), thumbnail="first"))
-    assert torch.equal(first, torch.cat((thumbnail[0], picture.flatten(0, 1))))
+    assert torch.equal(first, torch.cat((thumbnail[0], image.flatten(0, 1))))
     last = run(merger, torch.cat((tiles, thumbnail)), make_plan((64, 96), thumbnail="last"))
-    assert torch.equal(last, torch.cat((picture.flatten(0, 1), thumbnail[0])))
+    assert torch.equal(last, torch.cat((image.flatten(0, 1), thumbnail[0])))
 
 
 @pytest.mark.slow  # the import of transformers is

@@ -1,4 +1,4 @@
-"""Where pictures stand in the text."""
+"""Where images stand in the text."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from hdvl.protocols import Message
 from hdvl.templates import ImageSlots, Unit
 
 
-def test_pictures_stand_where_the_text_says_or_in_front() -> None:
+def test_images_stand_where_the_text_says_or_in_front() -> None:
     slots = ImageSlots(image_token="<i>")
     messages = [
         Message("user", "a<image>b <image>", images=(1, 2)),
@@ -21,14 +21,14 @@ def test_the_placeholder_may_be_the_token() -> None:
     assert slots.place_images([Message("user", "a <image>", images=(1,))]) == ["a <image>"]
 
 
-def test_every_placeholder_needs_its_picture() -> None:
+def test_every_placeholder_needs_its_image() -> None:
     with pytest.raises(ValueError, match=r"message 0 \(user\) must have as many <image> as"):
         ImageSlots().place_images([Message("user", "what is <image> in html?")])
-    with pytest.raises(ValueError, match="got 1 in its text and 2 pictures: '<image>a'"):
+    with pytest.raises(ValueError, match="got 1 in its text and 2 images: '<image>a'"):
         ImageSlots().place_images([Message("user", "<image>a", images=(1, 2))])
 
 
-def test_tokens_of_pictures_and_boxes() -> None:
+def test_tokens_of_images_and_boxes() -> None:
     assert ImageSlots(boxes=Unit()).image_tokens == ("<|image_pad|>",)
     slots = ImageSlots(image_prefix="<img>", image_suffix="</img>")
     assert slots.image_tokens[:3] == ("<img>", "<|image_pad|>", "</img>")

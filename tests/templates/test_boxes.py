@@ -52,7 +52,7 @@ def test_qwen_vls_published_example() -> None:
     assert found.box == (0.0, 0.0, 64.0, 32.0)
 
 
-def test_the_whole_picture_stays_in_three_digits() -> None:
+def test_the_whole_image_stays_in_three_digits() -> None:
     assert Norm1000().encode((0, 0, 64, 32), 64, 32) == "<box>(0,0),(999,999)</box>"
     assert Unit().encode((-5, 0, 70, 32), 64, 32) == "[0.000, 0.000, 1.000, 1.000]"
     assert Absolute().encode((-5, 0, 70, 32), 64, 32) == "[0, 0, 64, 32]"
@@ -115,11 +115,11 @@ def test_drawing_divides_by_1000_and_scoring_by_999() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_pictures_are_numbered_from_one_in_text(codec: Norm1000 | Unit | Absolute) -> None:
+def test_images_are_numbered_from_one_in_text(codec: Norm1000 | Unit | Absolute) -> None:
     sizes = [(100, 100), (200, 200), (400, 400)]
-    text = codec.encode((10, 10, 20, 20), 100, 100, label="x", picture=0)
+    text = codec.encode((10, 10, 20, 20), 100, 100, label="x", image=0)
     assert text.startswith("Picture 1: ")
-    text += "; " + codec.encode((100, 100, 200, 200), 200, 200, picture=1)
+    text += "; " + codec.encode((100, 100, 200, 200), 200, 200, image=1)
     found = codec.decode(text, sizes)
     assert [f.image for f in found] == [0, 1]
     assert found[0].label == "x"
@@ -179,7 +179,7 @@ def test_boxes_are_clipped_and_put_in_order(codec: BoxCodec, text: str, box: Box
     assert found.box == box
 
 
-def test_no_picture_no_box() -> None:
+def test_no_image_no_box() -> None:
     assert Norm1000().decode_with_errors("<box>(1,2),(3,4)</box>", []).errors == [
         "<box>(1,2),(3,4)</box>"
     ]

@@ -11,7 +11,7 @@ from hdvl.llms import CausalLM, build_tokenizer
 from hdvl.protocols import Message, Template
 from hdvl.templates import ChatML, Hermes2, Norm1000, Plain, TokenizerTemplate, Xverse
 
-QWEN_PICTURES: dict[str, Any] = {
+QWEN_IMAGES: dict[str, Any] = {
     "image_token": "<imgpad>",
     "image_prefix": "<img>",
     "image_suffix": "</img>",
@@ -22,9 +22,9 @@ QWEN_VL = ChatML(
     extra_stop=("<|im_start|>",),
     control_text="letters",
     window=6144,
-    **QWEN_PICTURES,
+    **QWEN_IMAGES,
 )
-QWEN_VL_BASE = Plain(user_end="", image_separator="", **QWEN_PICTURES)
+QWEN_VL_BASE = Plain(user_end="", image_separator="", **QWEN_IMAGES)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Ids, labels and picture slots of a conversation, and every refusal."""
+"""Ids, labels and image slots of a conversation, and every refusal."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ def tokenizer(tokenizer_for: Callable[..., Any]) -> Any:
     return tokenizer_for(TEMPLATE)
 
 
-def test_each_picture_takes_its_tokens(tokenizer: Any) -> None:
+def test_each_image_takes_its_tokens(tokenizer: Any) -> None:
     encoded = encode(TEMPLATE, tokenizer, TALK, [1, 7, 2])
     image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     assert [stop - start for start, stop in encoded.slots] == [1, 7, 2]
@@ -76,8 +76,8 @@ def test_a_token_over_the_edge_of_an_uncuttable_tokenizer() -> None:
         encode(template, tokenizer, [Message("user", "Hello"), Message("assistant", "A cat.")])
 
 
-def test_numbers_of_pictures_and_placeholders(tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match=r"got 2 pictures and 3 placeholders in: '<\|im_start\|>"):
+def test_numbers_of_images_and_placeholders(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match=r"got 2 images and 3 placeholders in: '<\|im_start\|>"):
         encode(TEMPLATE, tokenizer, TALK, [1, 1])
     with pytest.raises(ValueError, match=r"at least one token, got \[1, 0, 1\]"):
         encode(TEMPLATE, tokenizer, TALK, [1, 0, 1])
@@ -126,11 +126,13 @@ def test_length_is_a_limit(tokenizer: Any) -> None:
     assert torch.equal(
         encode(TEMPLATE, tokenizer, TALK, [3, 3, 3], max_length=length).ids, whole.ids
     )
-    with pytest.raises(ValueError, match=rf"={length - 1}, got {length} ids, 9 of them of 3 pict"):
+    with pytest.raises(
+        ValueError, match=rf"={length - 1}, got {length} ids, 9 of them of 3 images"
+    ):
         encode(TEMPLATE, tokenizer, TALK, [3, 3, 3], max_length=length - 1)
 
 
-def test_truncation_is_counted_and_never_cuts_a_picture(tokenizer: Any) -> None:
+def test_truncation_is_counted_and_never_cuts_an_image(tokenizer: Any) -> None:
     whole = encode(TEMPLATE, tokenizer, TALK, [3, 3, 3])
     last = whole.slots[-1][1]
     cut = encode(TEMPLATE, tokenizer, TALK, [3, 3, 3], max_length=last, truncate=True)

@@ -38,7 +38,7 @@ def template() -> ChatML:
 
 
 def talk(query: str, history: Sequence[Sequence[str]], system: str = SYSTEM) -> list[Message]:
-    """The conversation as messages: each ``<img>path</img>`` a picture where it was typed."""
+    """The conversation as messages: each ``<img>path</img>`` an image where it was typed."""
     texts = [text for pair in history for text in pair] + [query]
     messages = [Message("system", system)]
     for number, text in enumerate(texts):
@@ -162,7 +162,7 @@ def test_without_a_window_nothing_is_left_out(template: ChatML) -> None:
     assert Hermes2().recent(messages, lambda *_: 10**6) == messages
 
 
-def test_numbers_of_pictures_have_spellings(template: ChatML) -> None:
+def test_numbers_of_images_have_spellings(template: ChatML) -> None:
     """``Picture 1: `` by default, ``Picture 1:`` of the Int4 release, or none at all."""
     messages = [Message("user", "<image>\nWhat?", ("a",))]
     for numbering, written in (
@@ -191,7 +191,7 @@ def test_control_tokens_are_letters(tokenizer: Any, template: ChatML) -> None:
 
 
 @pytest.mark.parametrize("text", ["an <img>open tag", "</img>", "a <imgpad>", "<img>a.png</img>"])
-def test_text_opens_no_picture(text: str, tokenizer: Any, template: ChatML) -> None:
+def test_text_opens_no_image(text: str, tokenizer: Any, template: ChatML) -> None:
     with pytest.raises(ValueError, match=r"message 0 \(user\) must not hold control tokens.*<"):
         prompt(template, tokenizer, [Message("user", text)])
 

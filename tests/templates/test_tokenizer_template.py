@@ -24,7 +24,7 @@ CONVERSATIONS = {
         Message("user", "12?"),
         Message("assistant", "A cat."),
     ],
-    "pictures": [
+    "images": [
         Message("user", "<image>\nand <image> 图", images=("a", "b")),
         Message("assistant", "在<ref>门 1</ref><box>(1,22),(333,999)</box>"),
         Message("user", "more", images=("c",)),
@@ -65,14 +65,14 @@ def expected(messages: list[Message], style: ChatStyle) -> list[str]:
 def test_the_labels_are_the_answers_and_their_ends(name: str, talk: str, kind: str) -> None:
     template, tokenizer = make(name, kind)
     messages = CONVERSATIONS[talk]
-    pictures = sum(len(m.images) for m in messages)
+    images = sum(len(m.images) for m in messages)
     if (
         name == "xverse" and kind == "metaspace"
     ):  # its prompt ends with a space, which cannot be cut
         with pytest.raises(ValueError, match="must not reach over the edge of an answer"):
-            encode(template, tokenizer, messages, [3] * pictures)
+            encode(template, tokenizer, messages, [3] * images)
         return
-    encoded = encode(template, tokenizer, messages, [3] * pictures)
+    encoded = encode(template, tokenizer, messages, [3] * images)
 
     answers = expected(messages, STYLES[name])
     spans = [encoded.rendered.text[a:b] for a, b in encoded.rendered.spans]
@@ -83,7 +83,7 @@ def test_the_labels_are_the_answers_and_their_ends(name: str, talk: str, kind: s
     ):  # its decoder takes one space from the front, and puts some after markers
         got, wanted = (re.sub("[ ▁]", "", text) for text in (got, wanted))
     assert got == wanted
-    assert (encoded.ids == tokenizer.convert_tokens_to_ids(IMAGE)).sum() == 3 * pictures
+    assert (encoded.ids == tokenizer.convert_tokens_to_ids(IMAGE)).sum() == 3 * images
 
 
 @pytest.mark.parametrize("name", STYLES)

@@ -59,7 +59,7 @@ def test_xverse_without_a_system_turn_is_its_evaluation_prompt() -> None:
 def test_xverses_segments_are_tokenised_on_their_own(
     text: str, kind: str, tokenizer_for: Callable[..., Any]
 ) -> None:
-    """Also pictures side by side, first or last, where the published training loses its place."""
+    """Also images side by side, first or last, where the published training loses its place."""
     template = Xverse(system="")
     tokenizer = tokenizer_for(template, kind)
     count = text.count("<image>")
@@ -90,7 +90,7 @@ def test_chatml() -> None:
     assert [rendered.text[a:b] for a, b in rendered.spans] == ["A cat.<|im_end|>"]
 
 
-def test_qwen_vls_pictures_are_numbered_over_the_conversation() -> None:
+def test_qwen_vls_images_are_numbered_over_the_conversation() -> None:
     template = ChatML(
         numbering="Picture {k}: ",
         image_prefix="<img>",

@@ -1,4 +1,4 @@
-"""Pictures that the tilers are shown."""
+"""Images that the tilers are shown."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
 
 def gradient(width: int, height: int, odd: int = 0) -> np.ndarray:
-    """The golden files' picture: red grows to the right, green downwards, blue is a 16 px board."""
+    """The golden files' image: red grows to the right, green downwards, blue is a 16 px board."""
     x, y = np.arange(width), np.arange(height)[:, None]
     red = np.broadcast_to(x * 255 // max(width - 1, 1), (height, width))
     green = np.broadcast_to(y * 255 // max(height - 1, 1), (height, width))
@@ -22,13 +22,13 @@ def gradient(width: int, height: int, odd: int = 0) -> np.ndarray:
 
 
 @pytest.fixture
-def picture() -> Callable[[int, int], np.ndarray]:
+def make_image() -> Callable[[int, int], np.ndarray]:
     return gradient
 
 
 @pytest.fixture
 def noise() -> Callable[[int, int], Image.Image]:
-    """Black and white noise: the hardest picture to resize exactly."""
+    """Black and white noise: the hardest image to resize exactly."""
     draw = np.random.default_rng(0)
     return lambda width, height: Image.fromarray(
         draw.integers(0, 2, (height, width, 3), dtype=np.uint8) * np.uint8(255)
@@ -60,7 +60,7 @@ def unchecked() -> Callable[..., Any]:
 
 @pytest.fixture
 def sizes() -> list[tuple[int, int]]:
-    """200 picture sizes, flat and tall ones and the extremes among them."""
+    """200 image sizes, flat and tall ones and the extremes among them."""
     draw = np.random.default_rng(7)
     some = np.exp(draw.uniform(0, np.log(3000), (194, 2))).astype(int) + 1
     extremes = [(1, 1), (1, 20_000), (20_000, 1), (224, 224), (448, 448), (337, 337)]

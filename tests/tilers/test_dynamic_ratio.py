@@ -20,14 +20,14 @@ def test_is_a_tiler() -> None:
     assert isinstance(DynamicRatio(), Tiler)
 
 
-def test_the_152_published_cases(internvl_case: dict[str, Any], picture: Any) -> None:
+def test_the_152_published_cases(internvl_case: dict[str, Any], make_image: Any) -> None:
     case = internvl_case
     tiler = DynamicRatio(max_tiles=case["max_tiles"])
     plan = tiler.plan(case["width"], case["height"])
     assert (plan.cols, plan.rows) == (case["cols"], case["rows"])
     assert plan.count == case["tiles_with_thumbnail"]
     if case["tile_mean_rgb"] is not None:
-        tiles = tiler(picture(case["width"], case["height"]))
+        tiles = tiler(make_image(case["width"], case["height"]))
         means = tiles.pixels.double().mean((2, 3))
         want = torch.tensor(case["tile_mean_rgb"], dtype=torch.float64)
         assert (means - want).abs().max() <= 5.001e-5  # the file has four decimals

@@ -35,7 +35,7 @@ def decibels(left: Tiles, right: Tiles) -> float:
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """A picture without fine detail: 6 x 4 random colours, blown up."""
+    """An image without fine detail: 6 x 4 random colours, blown up."""
     colours = np.random.default_rng(5).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -175,7 +175,7 @@ def test_out_must_fit(out: torch.Tensor, noise: Any) -> None:
 
 @pytest.mark.parametrize("resample", ["pillow", "exact", "fast"])
 def test_tiles_are_the_callers_own(resample: Any, noise: Any) -> None:
-    """Buffers are reused, results are not: the next picture leaves them alone."""
+    """Buffers are reused, results are not: the next image leaves them alone."""
     tiler = Squash(tile_size=64, resample=resample)
     first = tiler(jpeg(noise(64, 64)))
     kept = first.pixels.clone()
@@ -188,26 +188,26 @@ def test_tiles_are_the_callers_own(resample: Any, noise: Any) -> None:
 def test_inference_leaves_no_trace(resample: Any, noise: Any) -> None:
     """Validation and training take turns in one thread, and share its buffers."""
     tiler = DynamicRatio(tile_size=32, resample=resample)
-    pictures = [noise(123 + 40 * number, 77) for number in range(3)]
+    images = [noise(123 + 40 * number, 77) for number in range(3)]
     with ThreadPoolExecutor(1) as fresh:  # with buffers that nothing has used
-        found = fresh.submit(_in_and_out_of_inference, tiler, pictures).result()
+        found = fresh.submit(_in_and_out_of_inference, tiler, images).result()
     for inside, outside in found:
         assert torch.equal(inside, outside) and not outside.is_inference()
 
 
-def _in_and_out_of_inference(tiler: Any, pictures: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _in_and_out_of_inference(tiler: Any, images: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
     with torch.inference_mode():
-        inside = [tiler(picture).pixels for picture in pictures]
-    outside = [tiler(picture).pixels for picture in reversed(pictures)]
+        inside = [tiler(image).pixels for image in images]
+    outside = [tiler(image).pixels for image in reversed(images)]
     return list(zip(inside, reversed(outside), strict=True))
 
 
 def test_threads_have_buffers_of_their_own(noise: Any) -> None:
     tiler = DynamicRatio(tile_size=32, resample="exact")
-    pictures = [jpeg(noise(100 + 7 * index, 300 - 9 * index)) for index in range(24)]
-    want = [tiler(picture).pixels for picture in pictures]
+    images = [jpeg(noise(100 + 7 * index, 300 - 9 * index)) for index in range(24)]
+    want = [tiler(image).pixels for image in images]
     with ThreadPoolExecutor(4) as threads:
-        got = list(threads.map(lambda picture: tiler(picture).pixels, pictures))
+        got = list(threads.map(lambda image: tiler(image).pixels, images))
     assert all(torch.equal(one, other) for one, other in zip(want, got, strict=True))
 
 
@@ -222,7 +222,7 @@ def test_large_buffers_are_given_back() -> None:
     assert buffers.take("a", 10, 10).data_ptr() == small.data_ptr()
 
 
-def test_a_picture_lying_on_its_side_has_upright_boxes() -> None:
+def test_an_image_lying_on_its_side_has_upright_boxes() -> None:
     data = jpeg(smooth(320, 160), orientation=6)
     for resample in ("pillow", "exact", "fast"):
         plan = SlidingWindow(tile_size=64, stride=64, resample=resample)(data).plan

@@ -1,4 +1,4 @@
-"""Windows at the picture's own resolution, and XVERSE-V's rule as published."""
+"""Windows at the image's own resolution, and XVERSE-V's rule as published."""
 
 import doctest
 from collections.abc import Callable
@@ -38,9 +38,9 @@ def test_is_a_tiler_and_a_value() -> None:
 # --- XVERSE-V -----------------------------------------------------------------------------------
 
 
-def test_the_76_published_cases(xverse_v_case: dict[str, Any], picture: Any) -> None:
+def test_the_76_published_cases(xverse_v_case: dict[str, Any], make_image: Any) -> None:
     case = xverse_v_case
-    tiles = published()(picture(case["width"], case["height"]))
+    tiles = published()(make_image(case["width"], case["height"]))
     plan = tiles.plan
     assert (plan.rows, plan.cols) == (case["rows"], case["cols"])
     assert plan.count == case["tiles_with_thumbnail"] == len(tiles.pixels)
@@ -49,7 +49,7 @@ def test_the_76_published_cases(xverse_v_case: dict[str, Any], picture: Any) -> 
     assert (means - want).abs().max() <= 5.001e-5  # the golden file has four decimals
 
 
-def test_natural_axes_are_the_published_ones_of_the_turned_picture(sizes: Any) -> None:
+def test_natural_axes_are_the_published_ones_of_the_turned_image(sizes: Any) -> None:
     natural = SlidingWindow(**{**XVERSE, "axes": "natural"})
     for width, height in sizes:
         there, here = published().plan(height, width), natural.plan(width, height)
@@ -94,7 +94,7 @@ def random_tiler(draw: np.random.Generator) -> SlidingWindow:
 
 
 def covered(plan: Any) -> bool:
-    """Whether the boxes of the windows cover the picture, shown on the borders they make."""
+    """Whether the boxes of the windows cover the image, shown on the borders they make."""
     boxes = np.array(plan.boxes[plan.window_slice])
     xs, ys = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
     middle_x, middle_y = (xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2
@@ -126,7 +126,7 @@ def test_every_pixel_is_covered_by_at_most_max_tiles(sizes: Any) -> None:
             assert right <= plan.canvas[0] and below <= plan.canvas[1]
 
 
-def test_the_canvas_is_the_picture_rounded_up_unless_it_is_too_many_windows() -> None:
+def test_the_canvas_is_the_image_rounded_up_unless_it_is_too_many_windows() -> None:
     tiler = SlidingWindow(tile_size=64, stride=48, multiple_of=16, max_tiles=100)
     assert tiler.plan(300, 200).canvas == (304, 208)
     assert tiler.plan(304, 208).canvas == (304, 208)
@@ -153,9 +153,9 @@ def test_the_shrunk_canvas_is_the_largest_that_fits(
     assert len(grown.windows) > max_tiles
 
 
-def test_pixels_at_native_resolution_are_the_pictures(picture: Any) -> None:
+def test_pixels_at_native_resolution_are_the_images(make_image: Any) -> None:
     tiler = SlidingWindow(tile_size=64, stride=32, multiple_of=32, max_tiles=99, thumbnail=None)
-    array = picture(160, 128)
+    array = make_image(160, 128)
     for resample in ("pillow", "exact", "fast"):
         tiles = SlidingWindow(**{**vars(tiler), "resample": resample})(array)
         assert tiles.pixels.shape == (12, 3, 64, 64)
@@ -164,8 +164,8 @@ def test_pixels_at_native_resolution_are_the_pictures(picture: Any) -> None:
             assert np.array_equal(tile.permute(1, 2, 0).numpy(), want)
 
 
-def test_one_window_is_the_whole_picture_without_a_thumbnail(picture: Any) -> None:
-    tiles = SlidingWindow()(picture(1, 1))
+def test_one_window_is_the_whole_image_without_a_thumbnail(make_image: Any) -> None:
+    tiles = SlidingWindow()(make_image(1, 1))
     assert tiles.pixels.shape == (1, 3, 224, 224)
     assert tiles.plan.thumbnail is None
     assert tiles.plan.boxes == ((0, 0, 1, 1),)
@@ -175,14 +175,14 @@ def test_one_window_is_the_whole_picture_without_a_thumbnail(picture: Any) -> No
 @pytest.mark.parametrize("resample", ["pillow", "exact", "fast"])
 @pytest.mark.parametrize("kind", [SlidingWindow, published])
 def test_a_line_of_pixels(
-    size: tuple[int, int], resample: Any, kind: Callable[..., SlidingWindow], picture: Any
+    size: tuple[int, int], resample: Any, kind: Callable[..., SlidingWindow], make_image: Any
 ) -> None:
-    tiles = kind(resample=resample)(picture(*size))
+    tiles = kind(resample=resample)(make_image(*size))
     assert len(tiles.pixels) == tiles.plan.count > 2
 
 
 @pytest.mark.parametrize(("position", "index"), [("first", 0), ("last", -1)])
-def test_the_thumbnail_is_the_squashed_picture(position: Any, index: int, noise: Any) -> None:
+def test_the_thumbnail_is_the_squashed_image(position: Any, index: int, noise: Any) -> None:
     image = noise(300, 250)
     tiles = SlidingWindow(thumbnail=position, resample="pillow")(image)
     assert tiles.plan.thumbnail_index == index % tiles.plan.count
@@ -219,6 +219,6 @@ def test_wrong_numbers(options: dict[str, Any], message: str, unchecked: Any) ->
         unchecked(SlidingWindow, **options)
 
 
-def test_a_picture_without_pixels() -> None:
+def test_an_image_without_pixels() -> None:
     with pytest.raises(ValueError, match="at least 1x1 pixels, got 0x5"):
         SlidingWindow().plan(0, 5)

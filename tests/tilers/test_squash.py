@@ -1,4 +1,4 @@
-"""The whole picture as one tile."""
+"""The whole image as one tile."""
 
 import doctest
 from typing import Any
@@ -33,6 +33,6 @@ def test_pixels(size: tuple[int, int], noise: Any) -> None:
     assert np.array_equal(Squash(tile_size=32)(image).pixels[0].numpy(), want)
 
 
-def test_a_picture_without_pixels() -> None:
+def test_an_image_without_pixels() -> None:
     with pytest.raises(ValueError, match="at least 1x1 pixels, got 5x0"):
         Squash().plan(5, 0)

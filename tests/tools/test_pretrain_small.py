@@ -15,7 +15,7 @@ def test_the_heads_learn_first(
     steps: int, moved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "read"
-    options = {"initialise": ASSETS / "small", "out": out, "steps": steps, "heads-first": 2}
+    options = {"init-from": ASSETS / "small", "out": out, "steps": steps, "heads-first": 2}
     options |= {"batch": 1, "threads": 1}
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     monkeypatch.setattr("sys.argv", ["pretrain_small.py", *words])

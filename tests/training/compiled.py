@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from hdvl.callbacks.compiling import Compile
 from hdvl.model import VLM
 from hdvl.processor import Batch, collate, pack
-from hdvl.training.compiling import Compile
 from hdvl.training.step_loss import batch_loss
-from tests.test_independent import alone, shared
+from tests.test_shared_prefix import alone, shared
 from tests.tiny_model import tiny_vlm
 from tests.training.layouts import samples
 
@@ -24,14 +24,14 @@ def padded(vlm: VLM) -> list[Batch]:
 
 
 def packed(vlm: VLM) -> list[Batch]:
-    """Rows of other documents, lengths and numbers of documents; with and without pictures."""
+    """Rows of other documents, lengths and numbers of documents; with and without images."""
     given = [*samples(vlm), *alone(vlm)]
     rows = [(0, 2, 3), (1,), (4, 9), (7, 5, 0), (8, 10, 11, 12), (2, 3, 0), (12, 1)]
     return [pack([given[number] for number in row]) for row in rows]
 
 
 def branching(vlm: VLM) -> list[Batch]:
-    """Rows in which conversations share pictures, and how many do is not the same."""
+    """Rows in which conversations share images, and how many do is not the same."""
     first, lone, last = shared(vlm)
     return [pack(row) for row in ([first], [lone, last], [last, first, lone])]
 

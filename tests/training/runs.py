@@ -1,4 +1,4 @@
-"""Whole runs of a few thousand parameters on pictures of one colour, in one process or several."""
+"""Whole runs of a few thousand parameters on images of one colour, in one process or several."""
 
 import os
 import shutil
@@ -59,7 +59,7 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white
 
 
 class Colours:
-    """Pictures of one colour, and its name as the answer; something may happen at one of them."""
+    """Images of one colour, and its name as the answer; something may happen at one of them."""
 
     def __init__(self, at: int = -1, happens: Callable[[], None] = lambda: None) -> None:
         self.calls, self.at, self.happens = 0, at, happens

@@ -7,13 +7,13 @@ import yaml
 
 from hdvl.checkpoints import load_folder, save_folder
 from hdvl.training.adapter_folder import load_adapters, save_adapters
-from hdvl.training.tuning import PARTS, merge_lora
+from hdvl.training.tuning import MODULES, merge_lora
 from tests.tiny_model import NODE, tiny_folder, tiny_vlm
 from tests.training.test_combinations import LORA, logits_of, train
 from tests.training.test_token_rows import batch_of
 
 __all__ = ["tiny_folder"]
-TUNING = dict.fromkeys(PARTS, "frozen") | {
+TUNING = dict.fromkeys(MODULES, "frozen") | {
     "bridge": "full",
     "llm": "dora",
     "new_tokens": "full",

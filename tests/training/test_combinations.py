@@ -18,7 +18,7 @@ from hdvl.model import VLM
 from hdvl.processor import Batch, collate
 from hdvl.training.audit import check_moved, declared_tensors, fingerprints, moved_tensors
 from hdvl.training.groups import build_optimizer, parameter_groups
-from hdvl.training.tuning import PARTS, apply_tuning, merge_lora
+from hdvl.training.tuning import MODULES, apply_tuning, merge_lora
 from tests.tiny_model import tiny_node, tiny_vlm
 from tests.training.layouts import samples
 
@@ -97,7 +97,7 @@ def start() -> VLM:
 
 @pytest.fixture(scope="module")
 def batch(start: VLM) -> Batch:
-    """Two conversations about pictures."""
+    """Two conversations about images."""
     found = samples(start)
     return collate([found[2], found[3]], pad_id=start.llm.tokenizer.pad_token_id)
 
@@ -115,7 +115,7 @@ def test_all_64_train_save_and_load_elsewhere(start: VLM, batch: Batch, tmp_path
         # Merging rounds each weight once; logits here are of the order of ten.
         torch.testing.assert_close(expected[name], trained, rtol=0, atol=2e-4)
         moved = {key.partition(".")[0] for key in moved_tensors(plain, vlm)}
-        assert moved == {part for part in PARTS if tuning[part] != "frozen"}, name
+        assert moved == {part for part in MODULES if tuning[part] != "frozen"}, name
         save_folder(vlm, tmp_path / name, {"model": NODE})
     torch.save(batch, tmp_path / "inputs.pt")
     subprocess.run([sys.executable, "-c", LOADER, str(tmp_path)], check=True, timeout=300)

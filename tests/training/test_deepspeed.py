@@ -16,9 +16,9 @@ import torch
 
 from hdvl.checkpoints import load_folder
 from hdvl.config import compose, to_plain
+from hdvl.training.checkpoint_files import read_weights
 from hdvl.training.metrics import read_metrics
 from hdvl.training.run import run
-from hdvl.training.shards import read_weights
 from hdvl.training.tuning import apply_tuning, merge_lora
 from tests.training.runs import MIXED, SMALL, Feeder, free_ports, killed, losses, mixed, rank_main
 

@@ -9,7 +9,7 @@ from hdvl.config import build, compose, from_plain
 from hdvl.model import VLM
 from hdvl.training.estimate import Cost, measure, memory, on_meta, without_weights
 from hdvl.training.recompute import recompute
-from hdvl.training.tuning import PARTS, apply_tuning
+from hdvl.training.tuning import MODULES, apply_tuning
 
 TILE, WIDTH, EMBEDDING, TEXT = 32, 16, 32, 10
 MODEL: dict[str, Any] = {
@@ -53,14 +53,14 @@ def planned(**modes: str) -> tuple[VLM, Cost, int]:
         vlm: VLM = build(from_plain(MODEL))
         vlm.requires_grad_(False)
         if modes:
-            apply_tuning(vlm, {part: modes.get(part, "frozen") for part in PARTS})
+            apply_tuning(vlm, {part: modes.get(part, "frozen") for part in MODULES})
     plan = vlm.tiler.plan(2 * TILE, TILE)
     return vlm, measure(vlm, plan, text_tokens=TEXT), vlm.merger.token_count(plan)
 
 
 @pytest.fixture(scope="module")
 def full() -> tuple[VLM, Cost, int]:
-    return planned(**dict.fromkeys(PARTS, "full"))
+    return planned(**dict.fromkeys(MODULES, "full"))
 
 
 def test_forward_flops_by_hand(full: tuple[VLM, Cost, int]) -> None:

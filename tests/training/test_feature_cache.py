@@ -32,12 +32,12 @@ def frozen(seed=0):
 
 
 def samples(vlm):
-    """Three pictures of 1, 3 and 5 tiles, a text, and two pictures together."""
+    """Three images of 1, 3 and 5 tiles, a text, and two images together."""
     processor = Processor.of(vlm)
     noise = np.random.default_rng(0)
     shapes = [(32, 32, 3), (32, 64, 3), (64, 64, 3)]
-    pictures = [Image.fromarray(noise.integers(0, 255, s, dtype=np.uint8)) for s in shapes]
-    shown = [(pictures[0],), (pictures[1],), (), (pictures[2],), (pictures[0], pictures[2])]
+    images = [Image.fromarray(noise.integers(0, 255, s, dtype=np.uint8)) for s in shapes]
+    shown = [(images[0],), (images[1],), (), (images[2],), (images[0], images[2])]
     return [
         processor([Message("user", "What?", images), Message("assistant", f"Answer {number}.")])
         for number, images in enumerate(shown)
@@ -86,7 +86,7 @@ def test_the_second_epoch_encodes_nothing_and_the_losses_are_the_same(tmp_path):
     assert cache.encoded == 4 and cache.damaged == 0  # three images and the blank tile
     again, cold, warm, other = two_epochs(lambda vlm: FeatureStore(tmp_path, vlm.encoder))
     assert cold == warm == 0 and again == cached
-    assert other.summary().startswith("feature cache: 12 pictures read, 0 encoded, ")
+    assert other.summary().startswith("feature cache: 12 images read, 0 encoded, ")
 
 
 def test_rounded_features_are_the_same_in_all_epochs(tmp_path):
@@ -113,7 +113,7 @@ def test_damaged_entries_are_seen_and_made_anew(tmp_path, damage):
         "empty": b"",
     }[damage]
     large.write_bytes(broken)
-    with pytest.warns(UserWarning, match="its picture is encoded anew"):
+    with pytest.warns(UserWarning, match="its image is encoded anew"):
         again, encoded, then, cache = two_epochs(lambda vlm: FeatureStore(tmp_path, vlm.encoder))
     assert again == pytest.approx(plain, abs=1e-6) and encoded > 0 and then == 0
     assert cache.damaged == 1 and "1 damaged" in cache.summary()
@@ -179,7 +179,7 @@ def test_an_encoder_that_trains_is_refused(tmp_path, unchecked):
 @pytest.mark.slow
 def test_a_training_takes_and_gives_back_its_cache(tmp_path: Path, capsys):
     vlm = frozen()
-    optimizer = to_plain(compose("optimizer.shape=constant").optimizer)
+    optimizer = to_plain(compose("optimizer.schedule=constant").optimizer)
     module = VLMModule(vlm, optimizer=optimizer, tuning=TUNING)
     given = batches(vlm)
     trainer = pl.Trainer(

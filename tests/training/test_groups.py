@@ -31,14 +31,14 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
 
 def test_own_numbers_come_before_the_common(vlm: nn.Module, optimizer_node: dict[str, Any]) -> None:
     groups = by_name(
-        make(vlm, optimizer_node, bridge={"lr": 1e-3, "warmup_steps": 7, "floor": 0.5})
+        make(vlm, optimizer_node, bridge={"lr": 1e-3, "warmup_steps": 7, "min_lr_ratio": 0.5})
     )
     assert set(groups) == {
         *("encoder", "encoder/no_decay", "bridge", "bridge/no_decay"),
         *("merger/no_decay", "llm", "llm/no_decay"),
     }
     bridge, llm = groups["bridge"], groups["llm"]
-    assert (bridge["lr"], bridge["warmup_steps"], bridge["floor"]) == (1e-3, 7, 0.5)
+    assert (bridge["lr"], bridge["warmup_steps"], bridge["min_lr_ratio"]) == (1e-3, 7, 0.5)
     assert llm["lr"] == optimizer_node["common"]["lr"]
     assert groups["bridge/no_decay"]["lr"] == 1e-3
 
@@ -101,7 +101,7 @@ def test_the_optimizer_of_the_config(vlm: nn.Module, optimizer_node: dict[str, A
 
 def test_the_table_names_every_group(vlm: nn.Module, optimizer_node: dict[str, Any]) -> None:
     lines = group_table(make(vlm, optimizer_node, bridge={"lr": 1e-3})).splitlines()
-    assert lines[0].split() == "group tensors parameters lr decay warm-up floor".split()
+    assert lines[0].split() == "group tensors parameters lr decay warm-up min_lr_ratio".split()
     row = next(line for line in lines if line.startswith("bridge "))
     assert row.split() == ["bridge", "2", "128", "0.001", "0.05", "0.03", "0"]
 
@@ -132,7 +132,10 @@ def test_nothing_to_train_is_an_error(vlm: nn.Module, optimizer_node: dict[str, 
     [
         ({"learning_rate": 1}, "optimizer.groups.bridge must have options of lr, .*, got learning"),
         ({"lr": -1.0}, "must be at least 0, got -1.0"),
-        ({"floor": 2.0}, r"floor of bridge must be in 0..1 and layer_decay in \(0, 1\], got 2.0"),
+        (
+            {"min_lr_ratio": 2.0},
+            r"min_lr_ratio of bridge must be in 0..1 and layer_decay in \(0, 1\], got 2.0",
+        ),
         ({"layer_decay": 0.0}, "and 0.0"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from hdvl.training.deepspeed import deepspeed
-from hdvl.training.ranks import RUN_DIR, leads, one_run_dir
+from hdvl.training.ranks import RUN_DIR, is_rank_zero, one_run_dir
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def test_one_process_leads(
 ) -> None:
     for name, value in numbers.items():
         monkeypatch.setenv(name, value)
-    assert leads() is first
+    assert is_rank_zero() is first
 
 
 def test_all_processes_have_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:

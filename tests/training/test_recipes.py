@@ -91,7 +91,7 @@ RECIPES: dict[str, dict[str, tuple[int, float]]] = {
         for stage, rate in (("chat", 1e-5), ("documents", 1e-5), ("regions", 5e-6))
     },
 }
-# Tiny parts of the same classes: pictures of 28 px, two blocks, width 64.
+# Tiny parts of the same classes: images of 28 px, two blocks, width 64.
 LANGUAGE = [
     "llm.config.hidden_size=64",
     "llm.config.intermediate_size=128",
@@ -179,7 +179,7 @@ def shape_of(name: str) -> tuple[Any, ...]:
     batch = stage.data.batch_size * trainer.accumulate_grad_batches * devices
     last = max(
         common.lr if own.lr is None else own.lr for own in stage.optimizer.groups.values()
-    ) * float(common.floor)
+    ) * float(common.min_lr_ratio)
     return (
         *(batch, trainer.max_steps, stage.data.max_length, stage.tiler.tile_size),
         *(list(stage.optimizer.factory.betas), common.weight_decay, common.warmup_steps, last),

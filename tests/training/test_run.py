@@ -118,7 +118,7 @@ def test_a_torn_checkpoint_is_passed_over(whole: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
-    plain = config(tmp_path / "run", "optimizer.shape=constant", "callbacks.progress.interval=0")
+    plain = config(tmp_path / "run", "optimizer.schedule=constant", "callbacks.progress.interval=0")
     plain["stages"] = None
     run(plain, Feeder())
     run(resumed(tmp_path / "run", {"trainer.max_steps": 7}), Feeder())

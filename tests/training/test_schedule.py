@@ -8,7 +8,7 @@ from hdvl.training.schedule import build_scheduler, rate_factor, warmup_length
 
 
 @pytest.mark.parametrize(
-    ("step", "shape", "factor"),
+    ("step", "schedule", "factor"),
     [
         (0, "cosine", 0.1),
         (4, "cosine", 0.5),
@@ -23,13 +23,13 @@ from hdvl.training.schedule import build_scheduler, rate_factor, warmup_length
         (110, "constant", 1.0),
     ],
 )
-def test_factors(step: int, shape: str, factor: float) -> None:
-    found = rate_factor(step, total_steps=110, warmup_steps=10, floor=0.2, shape=shape)
+def test_factors(step: int, schedule: str, factor: float) -> None:
+    found = rate_factor(step, total_steps=110, warmup_steps=10, min_lr_ratio=0.2, schedule=schedule)
     assert found == pytest.approx(factor)
 
 
 def test_no_warm_up_starts_at_the_peak() -> None:
-    assert rate_factor(0, total_steps=10, warmup_steps=0, floor=0.0) == 1.0
+    assert rate_factor(0, total_steps=10, warmup_steps=0, min_lr_ratio=0.0) == 1.0
 
 
 def test_warm_up_below_one_is_a_share() -> None:
@@ -40,7 +40,7 @@ def test_warm_up_below_one_is_a_share() -> None:
 
 
 def optimizer(**second: float) -> torch.optim.Optimizer:
-    options = {"lr": 1.0, "warmup_steps": 0, "floor": 0.0, "part": "llm", "name": "llm"}
+    options = {"lr": 1.0, "warmup_steps": 0, "min_lr_ratio": 0.0, "part": "llm", "name": "llm"}
     return torch.optim.SGD(
         [
             {"params": [nn.Parameter(torch.zeros(1))]} | options,
@@ -50,8 +50,8 @@ def optimizer(**second: float) -> torch.optim.Optimizer:
 
 
 def test_each_group_has_its_own_schedule() -> None:
-    chosen = optimizer(warmup_steps=4, floor=0.5)
-    scheduler = build_scheduler(chosen, total_steps=8, shape="linear")
+    chosen = optimizer(warmup_steps=4, min_lr_ratio=0.5)
+    scheduler = build_scheduler(chosen, total_steps=8, schedule="linear")
     rates = []
     for _ in range(8):
         rates.append([group["lr"] for group in chosen.param_groups])
@@ -83,8 +83,8 @@ def test_the_state_holds_no_total() -> None:
 
 
 def test_wrong_numbers_are_named() -> None:
-    with pytest.raises(ValueError, match=r"shape must be one of cosine, .*, got cubic"):
-        build_scheduler(optimizer(), total_steps=3, shape="cubic")
+    with pytest.raises(ValueError, match=r"schedule must be one of cosine, .*, got cubic"):
+        build_scheduler(optimizer(), total_steps=3, schedule="cubic")
     with pytest.raises(ValueError, match="total_steps must be at least 1, got 0"):
         build_scheduler(optimizer(), total_steps=0)
     with pytest.raises(ValueError, match="warmup_steps of llm must be below the total of 3 steps"):

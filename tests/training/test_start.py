@@ -26,9 +26,9 @@ def test_a_preset_without_a_tokenizer_takes_the_folder_s(tiny_folder: Path) -> N
     vlm.load_state_dict(theirs.state_dict())
 
 
-def test_the_number_of_picture_slots_comes_along(tmp_path: Path) -> None:
+def test_the_number_of_image_slots_comes_along(tmp_path: Path) -> None:
     node = tiny_node() | {"image_token_id": 320}  # the first id without a row
-    node["template"] = {"_target_": "hdvl.templates.Plain", "image_token": "<picture>"}
+    node["template"] = {"_target_": "hdvl.templates.Plain", "image_token": "<image>"}
     folder = save_folder(tiny_vlm(node), tmp_path / "slots", {"model": node})
     own = wordless(load_folder(folder)) | {"template": node["template"]}
     started = started_from(own, folder)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hdvl.processor import Processor, Sample, collate
-from hdvl.protocols import Independent, Message
+from hdvl.protocols import Message, SharedPrefix
 from hdvl.training.module import VLMModule
 from hdvl.training.step_loss import StepLoss
 from tests.tiny_model import tiny_vlm
@@ -75,8 +75,8 @@ def test_weights_of_samples(found: list[Sample]) -> None:
         check(gradients(parts, **options), theirs)
 
 
-def test_first_tokens_and_shared_pictures(found: list[Sample]) -> None:
-    """Conversations that share their pictures, in micro-batches, are the conversations themselves."""
+def test_first_tokens_and_shared_images(found: list[Sample]) -> None:
+    """Conversations that share their images, in micro-batches, are the conversations themselves."""
     vlm = tiny_vlm()
     processor, image = Processor.of(vlm), Image.new("RGB", (64, 32), (200, 40, 0))
     several = [
@@ -85,15 +85,15 @@ def test_first_tokens_and_shared_pictures(found: list[Sample]) -> None:
     options: dict[str, Any] = {"weighting": "sqrt", "first_token_weight": 4.0}
     alone = lay_out([*map(processor, several), *found[:3]], [[6]], "padded")
     expected = gradients(alone, **options)
-    shared = [processor(Independent(tuple(several))), *found[:3]]
+    shared = [processor(SharedPrefix(tuple(several))), *found[:3]]
     for how in ("packed", "padded"):
         ours = gradients(lay_out(shared, [[2, 2]], how), **options)
-        check(ours, expected, atol=5e-6)  # a picture's gradient is summed in another order
+        check(ours, expected, atol=5e-6)  # an image's gradient is summed in another order
     plain = gradients(alone, weighting="sqrt")
     assert not torch.allclose(plain["loss"], expected["loss"], rtol=1e-3)
 
 
-def test_validation_reads_shared_pictures_as_each_alone() -> None:
+def test_validation_reads_shared_images_as_each_alone() -> None:
     """The same loss and the same answers counted."""
     processor, image = Processor.of(tiny_vlm()), Image.new("RGB", (64, 32), (200, 40, 0))
     several = [[Message("user", q, (image,)), Message("assistant", q * 2)] for q in ("a", "bc")]
@@ -103,7 +103,7 @@ def test_validation_reads_shared_pictures_as_each_alone() -> None:
     def log(name: str, value: Tensor, *, batch_size: int, sync_dist: bool) -> None:
         logged[-1][name] = (float(value.detach()), batch_size)
 
-    samples = [processor(Independent(tuple(several)))], [processor(talk) for talk in several]
+    samples = [processor(SharedPrefix(tuple(several)))], [processor(talk) for talk in several]
     with patch.object(module, "log", log):
         for some in samples:
             logged.append({})
@@ -121,16 +121,16 @@ def unsaid(sample: Sample) -> Sample:
 @pytest.mark.slow
 def test_two_ranks(found: list[Sample], tmp_path: Path) -> None:
     texts = [found[1], found[5]]
-    pictures = [sample for sample in found if sample.plans]
+    images = [sample for sample in found if sample.plans]
     silent = [*found[:4], *map(unsaid, found[4:])]
     mute = list(map(unsaid, found))
     cases = {  # samples, layout over the ranks
-        "one rank has text alone": ([*pictures, *texts], [[6], [2]], "packed"),
+        "one rank has text alone": ([*images, *texts], [[6], [2]], "packed"),
         "four micro-batches": (found, [[1] * 4, [1] * 4], "padded"),
-        "now and then no picture": (found, [[1, 1, 2], [2, 1, 1]], "packed"),
+        "now and then no image": (found, [[1, 1, 2], [2, 1, 1]], "packed"),
         "nothing supervised on one rank": (silent, [[2, 2], [2, 2]], "packed"),
         "nothing supervised at all": (mute, [[2, 2], [2, 2]], "packed"),
-        "no picture at all": (texts, [[1], [1]], "packed"),
+        "no image at all": (texts, [[1], [1]], "packed"),
     }
     jobs = [(tmp_path / name, lay_out(*case)) for name, case in cases.items()]
     context = torch.multiprocessing.spawn(two_ranks, args=(free_port(), jobs), nprocs=2, join=False)
@@ -146,7 +146,7 @@ def test_two_ranks(found: list[Sample], tmp_path: Path) -> None:
         parts = {key.partition(".")[0] for key in some}
         if name == "nothing supervised at all":
             assert not some
-        elif name == "no picture at all":
+        elif name == "no image at all":
             assert parts == {"llm", "loss"}
         else:
             assert parts == {"encoder", "bridge", "merger", "llm", "loss"}

@@ -12,7 +12,7 @@ from hdvl.processor import Batch, Processor, collate
 from hdvl.protocols import Message
 from hdvl.training.audit import tuning_table
 from hdvl.training.groups import parameter_groups
-from hdvl.training.tuning import PARTS, apply_tuning, merge_lora
+from hdvl.training.tuning import MODULES, apply_tuning, merge_lora
 from tests.tiny_model import tiny_node, tiny_vlm
 from tests.training.test_combinations import LORA, logits_of, train
 
@@ -24,7 +24,7 @@ def model(*, tied: bool, **config: Any) -> VLM:
 
 
 def batch_of(vlm: VLM) -> Batch:
-    """A conversation about a grey picture, whose tags are new tokens."""
+    """A conversation about a grey image, whose tags are new tokens."""
     turns = [
         Message("user", "Where is it?", (Image.new("RGB", (64, 32), (99, 99, 99)),)),
         Message("assistant", "<ref>it</ref><box>(1,2),(3,4)</box>"),
@@ -47,7 +47,7 @@ def rows_moved(before: list[Tensor], vlm: VLM) -> list[set[int]]:
 
 def tuning(**changes: Any) -> dict[str, Any]:
     """All frozen but for new tokens, and ``changes``."""
-    return dict.fromkeys(PARTS, "frozen") | {"lora": LORA, "new_tokens": "full"} | changes
+    return dict.fromkeys(MODULES, "frozen") | {"lora": LORA, "new_tokens": "full"} | changes
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])

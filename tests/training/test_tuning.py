@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hdvl.training.tuning import (
-    PARTS,
+    MODULES,
     apply_tuning,
     has_lora,
     merge_lora,
@@ -22,7 +22,7 @@ MODES = ("frozen", "full", "lora", "dora")
 
 def tuning(**modes: str) -> dict[str, Any]:
     """Everything frozen but for ``modes``."""
-    return {part: modes.get(part, "frozen") for part in PARTS} | {"lora": LORA}
+    return {part: modes.get(part, "frozen") for part in MODULES} | {"lora": LORA}
 
 
 def train_step(vlm: nn.Module) -> None:
@@ -54,7 +54,7 @@ def test_exactly_the_declared_parts_move(vlm: Any, modes: tuple[str, str, str]) 
         train_step(vlm)
     moved = {name for name, tensor in vlm.state_dict().items() if not tensor.equal(before[name])}
     assert moved, "something trains"
-    for part in PARTS:
+    for part in MODULES:
         names = {name for name in moved if name.startswith(f"{part}.")}
         if chosen[part] == "frozen":
             assert not names

@@ -1,5 +1,5 @@
 """Models of hdvl as others read them."""
 
-from hdvl.checkpoints.exporters.flow import FORMATS, export
+from hdvl.checkpoints.exporters.exporting import FORMATS, export
 
 __all__ = ["FORMATS", "export"]

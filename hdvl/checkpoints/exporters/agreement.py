@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hdvl.checkpoints.preprocessing import golden_picture
+from hdvl.checkpoints.preprocessing import golden_image
 from hdvl.model import VLM
 from hdvl.processor import Processor
 from hdvl.protocols import Message
 
 SIZES = ((640, 420), (97, 61))
-"""Wide pictures: tall ones are resized in another order by some versions of Pillow, not by hdvl."""
+"""Wide images: tall ones are resized in another order by some versions of Pillow, not by hdvl."""
 
 LIMIT = 2.5 / 255 / 0.2
 """Most that a normalised pixel may differ: two grey levels, and some rounding."""
@@ -25,7 +25,7 @@ def disagreements(vlm: VLM, folder: Path) -> list[str]:
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
-    images = [Image.fromarray(golden_picture(*size)) for size in SIZES]
+    images = [Image.fromarray(golden_image(*size)) for size in SIZES]
     talk = [
         Message("user", "What is this?\nSay: 合计", images=(images[0],)),
         Message("assistant", "A page."),
@@ -53,7 +53,7 @@ def disagreements(vlm: VLM, folder: Path) -> list[str]:
 
 
 def read(processor: Any, talk: Sequence[Message], **options: Any) -> Any:
-    """What a processor of transformers makes of ``talk``, its pictures in front of the text."""
+    """What a processor of transformers makes of ``talk``, its images in front of the text."""
     messages = [
         {
             "role": message.role,
@@ -75,7 +75,7 @@ def read(processor: Any, talk: Sequence[Message], **options: Any) -> Any:
 
 
 def tiles_of(pixels: Tensor, counts: Sequence[int]) -> Tensor:
-    """Tiles behind each other, whether a processor padded them picture by picture or not."""
+    """Tiles behind each other, whether a processor padded them image by image or not."""
     if pixels.ndim == 5:
         return torch.cat([part[:count] for part, count in zip(pixels, counts, strict=True)])
     return pixels

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from hdvl.bridges import PixelShuffleMLP
-from hdvl.checkpoints.exporters.layout import Layout, differing, language_model, reading_notes
+from hdvl.checkpoints.exporters.target import (
+    TransformersTarget,
+    differing,
+    language_model,
+    reading_notes,
+)
 from hdvl.checkpoints.importers.mapping import From
 from hdvl.encoders import InternViT
 from hdvl.mergers import Concat
@@ -31,7 +36,7 @@ def is_like(vlm: VLM) -> bool:
     return isinstance(vlm.encoder, InternViT) and isinstance(vlm.bridge, PixelShuffleMLP)
 
 
-def layout(vlm: VLM) -> tuple[Layout | None, list[str]]:
+def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
     """The layout, or the reasons why InternVL of transformers cannot be this model."""
     encoder, bridge, tiler = vlm.encoder, vlm.bridge, vlm.tiler
     assert isinstance(encoder, InternViT) and isinstance(bridge, PixelShuffleMLP)
@@ -81,7 +86,7 @@ def layout(vlm: VLM) -> tuple[Layout | None, list[str]]:
         own, side = table // encoder.patch, encoder.grid[0]
         target = "model.vision_tower.embeddings.position_embeddings"
         make[target] = From((_POSITIONS,), partial(_stretched, own=own, side=side))
-    found = Layout(
+    found = TransformersTarget(
         config=config,
         names=_NAMES,
         make=make,

@@ -58,7 +58,7 @@ _TURNS = """\
 
 
 def chat_template(template: Template, *, wraps: bool) -> str:
-    """The Jinja source; ``wraps`` if the processor itself writes what stands around a picture.
+    """The Jinja source; ``wraps`` if the processor itself writes what stands around an image.
 
     Raises:
         ValueError: a kind of template, or an option of it, that Jinja is not written for here.

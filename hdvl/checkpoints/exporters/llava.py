@@ -6,7 +6,12 @@ from typing import Any
 import torch
 
 from hdvl.bridges import MLP
-from hdvl.checkpoints.exporters.layout import Layout, differing, language_model, reading_notes
+from hdvl.checkpoints.exporters.target import (
+    TransformersTarget,
+    differing,
+    language_model,
+    reading_notes,
+)
 from hdvl.checkpoints.importers.mapping import From
 from hdvl.encoders import TransformersEncoder
 from hdvl.mergers import Concat, Spatial
@@ -30,7 +35,7 @@ def is_like(vlm: VLM) -> bool:
     return isinstance(vlm.encoder, TransformersEncoder) and isinstance(vlm.bridge, MLP)
 
 
-def layout(vlm: VLM) -> tuple[Layout | None, list[str]]:
+def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
     """The layout, or the reasons why no LLaVA of transformers can be this model."""
     encoder, tiler = vlm.encoder, vlm.tiler
     assert isinstance(encoder, TransformersEncoder)
@@ -71,7 +76,7 @@ def layout(vlm: VLM) -> tuple[Layout | None, list[str]]:
     if next_:
         config["image_grid_pinpoints"] = _pinpoints(vlm)
     width = vision.hidden_size
-    return Layout(
+    return TransformersTarget(
         config=config,
         names=_NAMES,
         # Behind the features: what it says does not matter, but the class has it.
@@ -132,9 +137,9 @@ def _pinpoints(vlm: VLM) -> list[list[int]]:
 def _processor(vlm: VLM, tokenizer: Any, chat_template: str) -> Any:
     encoder: Any = vlm.encoder
     strategy, extra = _TOWERS[encoder.model.config.model_type]
-    kind, pictures = _pictures(vlm)
+    kind, images = _images(vlm)
     return kind(
-        image_processor=pictures,
+        image_processor=images,
         tokenizer=tokenizer,
         patch_size=encoder.patch,
         vision_feature_select_strategy=strategy,
@@ -144,7 +149,7 @@ def _processor(vlm: VLM, tokenizer: Any, chat_template: str) -> Any:
     )
 
 
-def _pictures(vlm: VLM) -> tuple[Any, Any]:
+def _images(vlm: VLM) -> tuple[Any, Any]:
     """The class of the processor, and its image processor."""
     from transformers import LlavaNextProcessor, LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -162,6 +167,6 @@ def _pictures(vlm: VLM) -> tuple[Any, Any]:
     }
     if isinstance(vlm.tiler, AnyRes):
         canvases = _pinpoints(vlm)
-        pictures = LlavaNextImageProcessorPil(image_grid_pinpoints=canvases, **settings)
-        return LlavaNextProcessor, pictures
+        images = LlavaNextImageProcessorPil(image_grid_pinpoints=canvases, **settings)
+        return LlavaNextProcessor, images
     return LlavaProcessor, CLIPImageProcessorPil(do_center_crop=False, **settings)

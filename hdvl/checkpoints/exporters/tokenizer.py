@@ -9,7 +9,7 @@ from hdvl.protocols import Message
 
 
 def for_processor(vlm: VLM, *, wraps: bool) -> Any:
-    """A copy of the model's tokenizer; with ``wraps`` it names the tokens around a picture.
+    """A copy of the model's tokenizer; with ``wraps`` it names the tokens around an image.
 
     InternVL's processor wants a token for videos too, which it looks for in every text. None is
     added to the vocabulary for that: one that no conversation holds stands in.

@@ -1,6 +1,6 @@
 """Models as others published them: recognised, checked key by key, loaded or converted."""
 
-from hdvl.checkpoints.importers.flow import convert, load_published
+from hdvl.checkpoints.importers.conversion import convert, load_published
 from hdvl.checkpoints.importers.registry import IMPORTERS, detect
 
 __all__ = ["IMPORTERS", "convert", "detect", "load_published"]

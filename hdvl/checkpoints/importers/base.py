@@ -23,7 +23,7 @@ from hdvl.files import read_json as read_any_json
 from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
 from hdvl.templates import node_of
 
-Source = Path | Mapping[str, Path]
+CheckpointSource = Path | Mapping[str, Path]
 """A published folder, or the folders and files of a model that was published in parts."""
 
 CONFIG = "config.json"
@@ -52,16 +52,18 @@ class Importer(ABC):
         Must look at what only this system has: for every folder at most one importer says yes.
         """
 
-    def config(self, source: Source) -> dict[str, Any]:
+    def config(self, source: CheckpointSource) -> dict[str, Any]:
         """The configuration of the published model: ``config.json`` as plain JSON."""
         return read_json(one_folder(self.name, source) / CONFIG)
 
-    def published(self, source: Source) -> Published:
+    def published(self, source: CheckpointSource) -> Published:
         """The stored weights."""
         return Published.in_folder(one_folder(self.name, source))
 
     @abstractmethod
-    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
+    def node(
+        self, source: CheckpointSource, config: Mapping[str, Any], published: Published
+    ) -> Node:
         """The model node: the preset with the sizes that ``config`` and the shapes say.
 
         Raises:
@@ -99,7 +101,7 @@ def template_node(template: Any) -> Node:
     return Node({**node_of(template), "boxes": marked(node_of(template.boxes))})
 
 
-def one_folder(name: str, source: Source) -> Path:
+def one_folder(name: str, source: CheckpointSource) -> Path:
     """``source`` where it must be a single folder."""
     if isinstance(source, Mapping):
         raise ValueError(f"{name} must be given one folder, got the parts {sorted(source)}")

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from hdvl.checkpoints.importers.base import (
+    CheckpointSource,
     Importer,
-    Source,
     agree,
     one_folder,
     required,
@@ -54,7 +54,9 @@ class InternVLChat(Importer):
             config.get("architectures") or ()
         )
 
-    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
+    def node(
+        self, source: CheckpointSource, config: Mapping[str, Any], published: Published
+    ) -> Node:
         folder = one_folder(self.name, source)
         required(config, _TOP, source=folder)
         _refuse(config, folder)
@@ -106,7 +108,7 @@ def _refuse(config: Mapping[str, Any], folder: object) -> None:
     vision = config["vision_config"]
     faults = []
     if config.get("pad2square"):
-        faults.append("pad2square=true, which pads pictures before they are squashed")
+        faults.append("pad2square=true, which pads images before they are squashed")
     if vision.get("hidden_act", "gelu") != "gelu":
         faults.append(f"vision_config.hidden_act={vision['hidden_act']}, only gelu is known")
     if config.get("template", "Hermes-2") not in _TEMPLATES:

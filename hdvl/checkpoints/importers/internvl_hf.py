@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hdvl.checkpoints.importers import native_layout as native
-from hdvl.checkpoints.importers.base import Importer, Source, one_folder
+from hdvl.checkpoints.importers.base import CheckpointSource, Importer, one_folder
 from hdvl.checkpoints.importers.mapping import From, renamed
 from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.nodes import Node
@@ -20,11 +20,13 @@ class InternVLHF(Importer):
     def recognises(self, config: Mapping[str, Any], files: Sequence[str]) -> bool:
         return config.get("model_type") == "internvl"
 
-    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
+    def node(
+        self, source: CheckpointSource, config: Mapping[str, Any], published: Published
+    ) -> Node:
         folder = one_folder(self.name, source)
         described = native.resolved(config)
         _refuse(described, folder)
-        settings = native.picture_settings(folder)
+        settings = native.image_settings(folder)
         dynamic = settings.get("max_patches", 12) > 1
         node = self.preset_node(None if dynamic else "internvl_chat_v1_2")
         size = described.vision_config.image_size[0]

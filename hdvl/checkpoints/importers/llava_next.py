@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hdvl.checkpoints.importers import native_layout as native
-from hdvl.checkpoints.importers.base import Importer, Source, one_folder
+from hdvl.checkpoints.importers.base import CheckpointSource, Importer, one_folder
 from hdvl.checkpoints.importers.mapping import From, renamed
 from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.nodes import Node
@@ -26,7 +26,9 @@ class LlavaNext(Importer):
     def recognises(self, config: Mapping[str, Any], files: Sequence[str]) -> bool:
         return config.get("model_type") == self.name
 
-    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
+    def node(
+        self, source: CheckpointSource, config: Mapping[str, Any], published: Published
+    ) -> Node:
         folder = one_folder(self.name, source)
         described = native.resolved(config)
         _refuse(described, folder)
@@ -40,7 +42,7 @@ class LlavaNext(Importer):
             "config": native.structure(vision),
             "tile_size": size,
             "select_layer": described.vision_feature_layer,
-            **native.statistics(native.picture_settings(folder)),
+            **native.statistics(native.image_settings(folder)),
         }
         native.fill_language(node, folder, config, described, published)
         return node

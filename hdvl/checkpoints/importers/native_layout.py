@@ -77,7 +77,7 @@ def text_numbers(config: Mapping[str, Any], described: Any, published: Published
     return {"model_type": told.model_type, **structure(told), **kept, "tie_word_embeddings": tied}
 
 
-def picture_settings(folder: Path) -> dict[str, Any]:
+def image_settings(folder: Path) -> dict[str, Any]:
     """The image processor's settings, from whichever file holds them; maybe nothing."""
     if (folder / "processor_config.json").is_file():
         found = read_json(folder / "processor_config.json").get("image_processor")
@@ -106,7 +106,7 @@ def chat_template(folder: Path, tokenizer: Any) -> str | None:
 def text_side(folder: Path, fallback: Node, image_id: int) -> tuple[Node | None, Node]:
     """The nodes of the tokenizer and of the template in ``folder``; None and ``fallback`` without.
 
-    The picture token is the one with the configured ``image_id``, the tokens around it those that the
+    The image token is the one with the configured ``image_id``, the tokens around it those that the
     tokenizer names. Boxes are written by tags if the tokenizer knows them, else as plain numbers.
 
     Raises:

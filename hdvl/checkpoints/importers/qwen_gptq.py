@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from hdvl.checkpoints.importers.mapping import From
-from hdvl.llms.gptq import BITS, PARTS, columns, dequantised
+from hdvl.llms.gptq import BITS, GPTQ_TENSORS, columns, dequantised
 
 
 def quantisation(config: Mapping[str, Any], source: object) -> int | None:
@@ -50,13 +50,13 @@ def quantised_part(module: str, part: str, third: int | None, *, zero_bias: bool
     keys = _keys(module, zero_bias)
 
     def make(*stored: Tensor) -> Tensor:
-        return _cut(module, third, stored)[PARTS.index(part)].contiguous()
+        return _cut(module, third, stored)[GPTQ_TENSORS.index(part)].contiguous()
 
     return From(keys, make)
 
 
 def _keys(module: str, zero_bias: bool) -> tuple[str, ...]:
-    return tuple(f"{module}.{part}" for part in (*PARTS, *(("bias",) if zero_bias else ())))
+    return tuple(f"{module}.{part}" for part in (*GPTQ_TENSORS, *(("bias",) if zero_bias else ())))
 
 
 def _cut(

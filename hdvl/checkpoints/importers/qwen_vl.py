@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hdvl.bridges.resampler import check_table, sincos_table
 from hdvl.checkpoints.importers.base import (
+    CheckpointSource,
     Importer,
-    Source,
     agree,
     one_folder,
     read_json,
@@ -28,7 +28,7 @@ from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.importers.qwen_gptq import quantisation, quantised_part, quantised_weight
 from hdvl.checkpoints.nodes import Node
 from hdvl.encoders.qwen_vit import is_packed, published_key, repacked
-from hdvl.llms.gptq import PARTS
+from hdvl.llms.gptq import GPTQ_TENSORS
 
 VISUAL = "transformer.visual."
 _LLM = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "kv_channels",
@@ -77,7 +77,9 @@ class QwenVL(Importer):
         width = config.get("hidden_size")
         return width == self.hidden_size if self.hidden_size else width not in widths
 
-    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
+    def node(
+        self, source: CheckpointSource, config: Mapping[str, Any], published: Published
+    ) -> Node:
         folder = one_folder(self.name, source)
         if "visual" not in config:
             raise ValueError(
@@ -262,7 +264,7 @@ def _entry(target: str, node: Mapping[str, Any], published: Published) -> From:
     if module in _NORMS:
         return From((f"{at}{_NORMS[module]}.{kind}",))
     name, part = _LINEARS[module]
-    if kind in PARTS:
+    if kind in GPTQ_TENSORS:
         return quantised_part(at + name, kind, part, zero_bias=part is None)
     if kind == "weight" and f"{at}{name}.qweight" in published.shapes:
         return quantised_weight(at + name, part, zero_bias=part is None)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from hdvl.checkpoints.importers.base import CONFIG, Importer, Source, read_json
+from hdvl.checkpoints.importers.base import CONFIG, CheckpointSource, Importer, read_json
 from hdvl.checkpoints.importers.internvl_chat import InternVLChat
 from hdvl.checkpoints.importers.internvl_hf import InternVLHF
 from hdvl.checkpoints.importers.llava_next import LlavaNext
@@ -17,7 +17,7 @@ _ALL = (
 IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ALL}
 
 
-def importer_of(source: Source, name: str | None = None) -> Importer:
+def importer_of(source: CheckpointSource, name: str | None = None) -> Importer:
     """The importer called ``name``, or the one that recognises ``source``.
 
     Raises:
@@ -42,7 +42,7 @@ def importer_of(source: Source, name: str | None = None) -> Importer:
     return IMPORTERS[found]
 
 
-def detect(source: Source) -> str | None:
+def detect(source: CheckpointSource) -> str | None:
     """The name of the importer that recognises ``source``; None if none does."""
     if isinstance(source, Mapping):
         found = [item for item in IMPORTERS.values() if set(item.parts) == set(source)]
@@ -59,11 +59,11 @@ def detect(source: Source) -> str | None:
     return found[0].name if found else None
 
 
-def _paths(source: Source) -> list[Path]:
+def _paths(source: CheckpointSource) -> list[Path]:
     return list(source.values()) if isinstance(source, Mapping) else [source]
 
 
-def said(source: Source) -> str:
+def said(source: CheckpointSource) -> str:
     """``source`` in a message."""
     if isinstance(source, Mapping):
         return f"{{{', '.join(f'{key}: {path}' for key, path in source.items())}}}"

@@ -15,8 +15,8 @@ import torch
 
 from hdvl.checkpoints.importers.base import (
     CONFIG,
+    CheckpointSource,
     Importer,
-    Source,
     agree,
     read_json,
     required,
@@ -58,7 +58,7 @@ class XverseV(Importer):
         """The adapter file lies in it, or one level down."""
         return any(Path(name).name == ADAPTER for name in files)
 
-    def config(self, source: Source) -> dict[str, Any]:
+    def config(self, source: CheckpointSource) -> dict[str, Any]:
         """The configurations of ``vision`` and ``llm``, and where the three parts lie."""
         parts = locate(source)
         return {
@@ -67,7 +67,7 @@ class XverseV(Importer):
             "parts": parts,
         }
 
-    def published(self, source: Source) -> Published:
+    def published(self, source: CheckpointSource) -> Published:
         """All three parts, under ``vision/``, ``llm/`` and ``adapter/``."""
         parts = locate(source)
         return Published.joined(
@@ -78,7 +78,9 @@ class XverseV(Importer):
             }
         )
 
-    def node(self, source: Source, config: Mapping[str, Any], published: Published) -> Node:
+    def node(
+        self, source: CheckpointSource, config: Mapping[str, Any], published: Published
+    ) -> Node:
         """The preset with the sizes of the three parts."""
         node = self.preset_node()
         vision = _vision_config(config["vision"], published)
@@ -144,7 +146,7 @@ class XverseV(Importer):
         )
 
 
-def locate(source: Source) -> dict[str, Path]:
+def locate(source: CheckpointSource) -> dict[str, Path]:
     """Where the three parts lie: as given, or found in a folder by what is in them.
 
     In a folder the adapter is the one ``adapter_and_lora.bin`` in it or one level down, and the

@@ -1,4 +1,4 @@
-"""What all readers share: rows left out, pictures found, boxes rewritten, faults named."""
+"""What all readers share: rows left out, images found, boxes rewritten, faults named."""
 
 import re
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from typing import Any
 from hdvl.data.boxes import holds_boxes, rewrite_boxes
 from hdvl.data.quarantine import left_out
 from hdvl.data.rows import RowError, to_messages
-from hdvl.data.sizes import picture_size
+from hdvl.data.sizes import image_size
 from hdvl.protocols import BoxCodec, Message
 
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
@@ -21,14 +21,14 @@ class RowConversations(ABC):
 
     Args:
         label: what errors, reports and quarantine files call the source.
-        image_folder: where the paths of pictures start.
+        image_folder: where the paths of images start.
         boxes: how the model's template writes boxes.
         written: how the source writes them, if otherwise: they are then written anew.
         quarantine: a file of ``hdvl data lint``; the rows that it names are left out.
     """
 
     inline = False
-    """Whether pictures stand in the text, as ``<img>path</img>``."""
+    """Whether images stand in the text, as ``<img>path</img>``."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class RowConversations(ABC):
             return messages
         sizes, rewritten = list[tuple[int, int]](), list[Message]()
         for message in messages:
-            sizes += [picture_size(image, exif=True) for image in message.images]
+            sizes += [image_size(image, exif=True) for image in message.images]
             text = rewrite_boxes(message.text, self.written, self.boxes, sizes)
             rewritten.append(Message(message.role, text, message.images, message.numbered))
         return rewritten
@@ -88,7 +88,7 @@ class RowConversations(ABC):
 
     def messages(self, place: int) -> list[Message]:
         """The conversation of row ``place``."""
-        return to_messages(self.row(place), picture=self.picture, inline=self.inline)
+        return to_messages(self.row(place), image=self.image, inline=self.inline)
 
     def place(self, index: int) -> int:
         """The row of the source that conversation ``index`` is."""
@@ -104,12 +104,12 @@ class RowConversations(ABC):
         identity = row.get("id") if isinstance(row, Mapping) else None
         return f"row {place}{'' if identity is None else f' (id {identity})'} of {self.label}"
 
-    def picture(self, value: Any) -> Any:
-        """A picture as a row has it: a path below ``image_folder``, bytes, or {bytes, path}."""
+    def image(self, value: Any) -> Any:
+        """An image as a row has it: a path below ``image_folder``, bytes, or {bytes, path}."""
         if isinstance(value, Mapping):
             value = value["bytes"] if value.get("bytes") is not None else value.get("path")
         if isinstance(value, str) and value and not _URL.match(value):
             return self.image_folder / value
         if not value and isinstance(value, str | bytes | None):
-            raise RowError("picture", "a picture must be a path or bytes, got nothing")
+            raise RowError("image", "an image must be a path or bytes, got nothing")
         return value

@@ -12,7 +12,7 @@ _EXTRA = "needs the package datasets: pip install 'hdvl[data]'"
 class DatasetsConversations(RowConversations):
     """A folder written by ``save_to_disk``.
 
-    Rows are read as Arrow has them: a picture column gives the bytes of the file, which the tiler
+    Rows are read as Arrow has them: an image column gives the bytes of the file, which the tiler
     decodes. For a folder of several splits ``split`` names one.
 
     Raises:

@@ -96,7 +96,7 @@ def _meta(path: str) -> dict[str, dict[str, Any]]:
     ]
     if asked:
         warnings.warn(
-            f"meta file {path}: {', '.join(asked)} not followed; how a picture is cut is the tiler's",
+            f"meta file {path}: {', '.join(asked)} not followed; how an image is cut is the tiler's",
             stacklevel=3,
         )
     return meta

@@ -10,13 +10,13 @@ from hdvl.data.readers.base import RowConversations
 from hdvl.data.rows import RowError
 from hdvl.protocols import BoxCodec
 
-_PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+_IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 
 
 class WebDatasetConversations(RowConversations):
     """Rows of tar files, whose members are ``KEY.EXTENSION``, those of one key behind each other.
 
-    ``KEY.json`` is the row. Its pictures are the key's members with an extension of a picture, in
+    ``KEY.json`` is the row. Its images are the key's members with an extension of an image, in
     their order (``KEY.jpg``, or ``KEY.0.jpg``, ``KEY.1.jpg``); names under ``image`` in the row are
     not looked up. Without a ``json``, ``KEY.txt`` is the answer to ``question``.
 
@@ -25,7 +25,7 @@ class WebDatasetConversations(RowConversations):
 
     Args:
         shards: a pattern such as ``data/train-*.tar``, or a list of them.
-        question: what is asked about a picture with a ``txt``.
+        question: what is asked about an image with a ``txt``.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class WebDatasetConversations(RowConversations):
         return len(self._keys)
 
     def row(self, place: int) -> Any:
-        """The row of key ``place``, its pictures as bytes."""
+        """The row of key ``place``, its images as bytes."""
         members = range(self._first[place], self._first[place + 1])
         found = {self._extensions[m].rpartition(".")[2]: m for m in members}
         key = self._keys[place]
@@ -71,9 +71,9 @@ class WebDatasetConversations(RowConversations):
             raise RowError("row", f"key {key} must have {wanted}, got {sorted(found)}")
         if not isinstance(row, dict):
             raise RowError("row", f"the json of key {key} must be an object, got {row!r:.200}")
-        pictures = [m for m in members if self._extensions[m].rpartition(".")[2] in _PICTURES]
+        images = [m for m in members if self._extensions[m].rpartition(".")[2] in _IMAGES]
         row = {name: value for name, value in row.items() if name != "images"}
-        return {"id": key, **row, "image": [self._read(m) for m in pictures]}
+        return {"id": key, **row, "image": [self._read(m) for m in images]}
 
     def _captioned(self, caption: str) -> dict[str, Any]:
         turns = [

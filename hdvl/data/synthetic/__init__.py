@@ -4,10 +4,10 @@ from hdvl.data.synthetic.documents import Document, SyntheticDocuments
 from hdvl.data.synthetic.page import Field, Glyph
 from hdvl.data.synthetic.questions import (
     Question,
-    ask,
     compare,
     count,
     locate,
+    make_questions,
     read,
     transcribe,
 )
@@ -18,7 +18,7 @@ __all__ = [
     "Glyph",
     "Question",
     "SyntheticDocuments",
-    "ask",
+    "make_questions",
     "compare",
     "count",
     "locate",

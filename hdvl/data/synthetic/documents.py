@@ -1,4 +1,4 @@
-"""Synthetic high-resolution documents with exact boxes: picture and contents from seed, index."""
+"""Synthetic high-resolution documents with exact boxes: image and contents from seed, index."""
 
 import random
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _STREETS: tuple[tuple[Color, Color], ...] = (
 
 @dataclass(frozen=True)
 class Document:
-    """A rendered page: picture, kind, language, what it says, its lines, and every glyph's cell."""
+    """A rendered page: image, kind, language, what it says, its lines, and every glyph's cell."""
 
     image: Image.Image
     kind: str
@@ -41,7 +41,7 @@ class Document:
 
 
 class SyntheticDocuments:
-    """Documents number 0, 1, 2, ...; the same (options, seed, index) gives the same picture.
+    """Documents number 0, 1, 2, ...; the same (options, seed, index) gives the same image.
 
     ``kinds``: of receipt, form, table, chart, sign, street, tag. ``chinese``: share of Chinese pages.
     ``width``, ``height``, ``entries``, ``font_size``: inclusive ranges, pixels for all but entries.

@@ -39,7 +39,7 @@ class Field:
 
 @dataclass
 class Page:
-    """A picture under construction. ``rng`` makes all choices, so a page follows from its seed."""
+    """An image under construction. ``rng`` makes all choices, so a page follows from its seed."""
 
     width: int
     height: int

@@ -47,7 +47,7 @@ def transcribe(document: Document) -> Question:
 
 
 def compare(first: Document, second: Document) -> Question:
-    """Ask which of two pictures shows more values (same count: "same")."""
+    """Ask which of two images shows more values (same count: "same")."""
     sizes = len(first.fields), len(second.fields)
     zh = first.language == "zh"
     text = phrase("compare", first.language)
@@ -57,7 +57,7 @@ def compare(first: Document, second: Document) -> Question:
     return Question("compare", text, f"图{winner}" if zh else f"Picture {winner}")
 
 
-def ask(
+def make_questions(
     document: Document,
     rng: random.Random,
     codec: BoxCodec,

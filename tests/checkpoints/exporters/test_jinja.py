@@ -30,7 +30,7 @@ TEMPLATES: dict[str, Template] = {
     ),
 }
 TALKS = {
-    "one picture": [Message("user", "What?", images=("a",))],
+    "one image": [Message("user", "What?", images=("a",))],
     "turns": [
         Message("user", 'A\n"b" {{ c }} SLOT', images=("a", "b")),
         Message("assistant", "Yes."),
@@ -63,7 +63,7 @@ def test_it_writes_the_same(name: str, talk: str) -> None:
     assert written(source, parts) == wanted
 
 
-def test_messages_may_be_text_and_pictures_may_stand_behind_it() -> None:
+def test_messages_may_be_text_and_images_may_stand_behind_it() -> None:
     source = chat_template(ChatML(system=""), wraps=False)
     assert written(source, [{"role": "user", "content": "Hi"}]) == (
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"

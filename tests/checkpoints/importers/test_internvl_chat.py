@@ -11,7 +11,7 @@ from torch import Tensor
 from hdvl.checkpoints import load_folder
 from hdvl.checkpoints.importers import convert, detect, load_published
 from hdvl.model import VLM
-from tests.golden_files import golden, picture, reference_state, write_published
+from tests.golden_files import golden, make_image, reference_state, write_published
 from tests.internvl_reference import chat
 
 PAIRS = ["internvl_chat_v1_2", "internvl_dynamic_v2"]
@@ -38,7 +38,7 @@ def pair(
 
 def test_golden_pixels_features_and_logits(pair: Any) -> None:
     told, numbers, vlm = pair
-    tiles = [vlm.tiler(picture(spec)) for spec in told["images"]]
+    tiles = [vlm.tiler(make_image(spec)) for spec in told["images"]]
     assert [item.plan.count for item in tiles] == told["tiles"]
     pixels = torch.cat([item.pixels for item in tiles])
     normalised = vlm.encoder.pixels(pixels, torch.float32)
@@ -162,8 +162,8 @@ def manifest(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def asked(vlm: VLM, sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor, list[Any]]:
-    """(ids, pixels, plans) of a prompt with a picture of each size."""
-    tiles = [vlm.tiler(picture(["gradient", *size, k])) for k, size in enumerate(sizes)]
+    """(ids, pixels, plans) of a prompt with an image of each size."""
+    tiles = [vlm.tiler(make_image(["gradient", *size, k])) for k, size in enumerate(sizes)]
     ids = [3, 5]
     for item in tiles:
         ids += [11] + [vlm.image_token_id] * vlm.merger.token_count(item.plan) + [12, 9]
@@ -198,7 +198,7 @@ def assert_as_described(
 ONE, TWO, MORE = [(80, 60)], [(80, 60), (30, 150)], [(200, 60), (40, 50), (90, 170)]
 CASES = {
     "v1, one view": (config(), ONE),
-    "v1, two pictures": (config(ps_version="v1"), TWO),
+    "v1, two images": (config(ps_version="v1"), TWO),
     "v2, tiles and thumbnails": (
         config(ps_version="v2", dynamic_image_size=True, max_dynamic_patch=4, use_thumbnail=True),
         MORE,
@@ -442,9 +442,7 @@ def test_slots_and_features_that_differ_in_number_are_an_error(tmp_path: Path) -
     vlm = load_published(write_published(tmp_path, told, reference_state(manifest(told))))
     ids, pixels, plans = asked(vlm, TWO)
     assert vlm.image_token_id == -1
-    with pytest.raises(
-        ValueError, match=r"hold 7 image slots .*, the pictures give 8 visual tokens"
-    ):
+    with pytest.raises(ValueError, match=r"hold 7 image slots .*, the images give 8 visual tokens"):
         vlm(torch.cat([ids[:, :5], ids[:, 6:]], 1), pixels, plans)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hdvl.checkpoints.importers import detect, load_published
 from hdvl.model import VLM
-from tests.golden_files import picture
+from tests.golden_files import make_image
 from tests.native_models import internvl
 
 
@@ -20,8 +20,8 @@ def saved(model: Any, folder: Path) -> Path:
 
 
 def both(model: Any, vlm: VLM, sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """(hdvl's logits, transformers' logits) of one prompt with a picture of each size."""
-    tiles = [vlm.tiler(picture(["gradient", *size, k])) for k, size in enumerate(sizes)]
+    """(hdvl's logits, transformers' logits) of one prompt with an image of each size."""
+    tiles = [vlm.tiler(make_image(["gradient", *size, k])) for k, size in enumerate(sizes)]
     plans, pixels = [item.plan for item in tiles], torch.cat([item.pixels for item in tiles])
     ids = [3, 4]
     for plan in plans:

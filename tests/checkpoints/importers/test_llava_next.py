@@ -1,4 +1,4 @@
-"""LLaVA-NeXT folders of transformers: its own logits, whatever the picture's size; both spellings."""
+"""LLaVA-NeXT folders of transformers: its own logits, whatever the image's size; both spellings."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from hdvl.checkpoints.importers import detect, load_published
 from hdvl.llms import build_tokenizer, save_tokenizer
 from hdvl.model import VLM
 from hdvl.protocols import Message
-from tests.golden_files import picture
+from tests.golden_files import make_image
 from tests.native_models import llava_next
 
 SIZES = [(100, 60), (60, 100), (33, 90), (28, 28), (200, 40), (57, 56), (13, 11)]
@@ -31,8 +31,8 @@ def saved(model: Any, folder: Path) -> Path:
 def both(
     model: Any, vlm: VLM, sizes: list[tuple[int, int]], image_id: int = 110
 ) -> tuple[Tensor, Tensor]:
-    """(hdvl's logits, transformers' logits) of one prompt with a picture of each size."""
-    images = [picture(["gradient", *size, k]) for k, size in enumerate(sizes)]
+    """(hdvl's logits, transformers' logits) of one prompt with an image of each size."""
+    images = [make_image(["gradient", *size, k]) for k, size in enumerate(sizes)]
     tiles = [vlm.tiler(image) for image in images]
     plans = [item.plan for item in tiles]
     pixels = torch.cat([item.pixels for item in tiles])
@@ -61,11 +61,11 @@ def test_pixels_are_those_of_transformers_own_processor(tmp_path: Path) -> None:
         image_std=vlm.encoder.std,
     )
     for size in SIZES:
-        image = picture(["gradient", *size, 0])
+        image = make_image(["gradient", *size, 0])
         theirs = processor(image, return_tensors="pt")["pixel_values"][0]
         own = vlm.encoder.pixels(vlm.tiler(image).pixels, torch.float32)
         assert own.shape == theirs.shape
-        # Pillow resizes tall pictures in another order from version to version; hdvl does not.
+        # Pillow resizes tall images in another order from version to version; hdvl does not.
         limit = 1e-5 if size[0] >= size[1] else 0.6
         assert (own - theirs).abs().max() < limit, size
 
@@ -197,7 +197,7 @@ def test_weights_of_another_size_and_stray_keys(tmp_path: Path) -> None:
         assert text in str(error.value)
 
 
-PARTS = (
+CHAT_TEMPLATE_OF_PARTS = (
     "{% for m in messages %}[{{ m.role }}] {% for part in m.content if part.type == 'image' %}<image>\n"
     "{% endfor %}{% for part in m.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
     "<|im_end|>{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
@@ -205,7 +205,7 @@ PARTS = (
 
 
 def with_tokenizer(folder: Path) -> Any:
-    """A tokenizer beside the weights, which has the picture token at 320."""
+    """A tokenizer beside the weights, which has the image token at 320."""
     tokenizer = build_tokenizer(vocab_size=320)
     tokenizer.add_tokens(["<image>"], special_tokens=True)
     save_tokenizer(tokenizer, folder)
@@ -216,7 +216,9 @@ def test_the_folder_speaks_by_its_own_chat_template(tmp_path: Path) -> None:
     model = llava_next(text={"vocab_size": 400}, image_token_index=320)
     folder = saved(model, tmp_path)
     assert len(with_tokenizer(folder)) == 321
-    (folder / "chat_template.json").write_text(json.dumps({"chat_template": PARTS}))
+    (folder / "chat_template.json").write_text(
+        json.dumps({"chat_template": CHAT_TEMPLATE_OF_PARTS})
+    )
     pipe = hdvl.load(folder)
     template = pipe.template
     assert template.parts and template.image_token == "<image>"
@@ -224,7 +226,7 @@ def test_the_folder_speaks_by_its_own_chat_template(tmp_path: Path) -> None:
         [Message("user", "What?", images=("a",))], add_generation_prompt=True
     ).text
     assert text == "[user] <image>\nWhat?<|im_end|>[assistant] "
-    answer = pipe.chat("What?", images=[picture(["gradient", 60, 40, 0])], max_new_tokens=2)
+    answer = pipe.chat("What?", images=[make_image(["gradient", 60, 40, 0])], max_new_tokens=2)
     assert isinstance(answer.text, str)
 
 

@@ -14,7 +14,7 @@ from hdvl.checkpoints.native import load_folder
 from hdvl.model import VLM
 from hdvl.protocols import Message
 from hdvl.templates import encode
-from tests.golden_files import golden, picture, reference_state, write_published
+from tests.golden_files import golden, make_image, reference_state, write_published
 from tests.llms.rank_files import learn_ranks, write_ranks
 from tests.qwen_vl_gptq import TOLD, quantised
 from tests.qwen_vl_reference import VISUAL, chat, manifest, see, table
@@ -72,13 +72,13 @@ def published(config: dict[str, Any]) -> dict[str, Tensor]:
     return state
 
 
-def prompt(pictures: int, length: int, config: dict[str, Any]) -> Tensor:
+def prompt(images: int, length: int, config: dict[str, Any]) -> Tensor:
     """Random text around spans of ``<img>``, 256 slots, ``</img>``; ``length`` ids of text in all."""
     start = config["visual"]["image_start_id"]
-    text = torch.randint(0, start - 1, (length,)).split(max(1, length // (pictures + 1)))
+    text = torch.randint(0, start - 1, (length,)).split(max(1, length // (images + 1)))
     span = torch.tensor([start, *[start + 2] * 256, start + 1])
-    pieces = [piece for ids in text[:pictures] for piece in (ids, span)]
-    return torch.cat([*pieces, *text[pictures:]])
+    pieces = [piece for ids in text[:images] for piece in (ids, span)]
+    return torch.cat([*pieces, *text[images:]])
 
 
 def noise(vlm: VLM, count: int) -> tuple[Tensor, list[Any], Tensor]:
@@ -119,7 +119,7 @@ def test_golden_features_logits_and_answers(name: str, tmp_path: Path) -> None:
     write_published(tmp_path, config, state)
     assert detect(tmp_path) == "qwen_vl"
     vlm = load_published(tmp_path)
-    views = [vlm.tiler(picture(spec)) for spec in told["images"]]
+    views = [vlm.tiler(make_image(spec)) for spec in told["images"]]
     tiles, plans = torch.cat([view.pixels for view in views]), [view.plan for view in views]
     ids = numbers["input_ids"][None]
     assert vlm.image_token_id == 302 and not vlm.training
@@ -135,13 +135,13 @@ def test_golden_features_logits_and_answers(name: str, tmp_path: Path) -> None:
 # --- other sizes --------------------------------------------------------------------------------
 
 OTHERS = [
-    # several pictures and layers, other widths
+    # several images and layers, other widths
     (1, 20, {"layers": 3, "width": 48, "heads": 3, "num_hidden_layers": 3}),
     # a tile of another size, both rules at work from the prompt on
     (2, 9, {"image_size": 112, "seq_length": 100}),
     # two heads of the bridge, one of the language model; a vocabulary of its own
     (1, 5, {"output_dim": 256, "hidden_size": 256, "kv_channels": 256, "num_attention_heads": 1}),
-    # no pictures; LogN alone; CatVision's base
+    # no images; LogN alone; CatVision's base
     (0, 80, {"seq_length": 32, "use_dynamic_ntk": False, "rotary_emb_base": 1e6}),
     # NTK alone, twice doubled; more and narrower heads
     (
@@ -154,18 +154,18 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(("pictures", "length", "changes"), OTHERS)
+@pytest.mark.parametrize(("images", "length", "changes"), OTHERS)
 def test_numbers_are_those_of_the_description(
-    pictures: int, length: int, changes: dict[str, Any], tmp_path: Path
+    images: int, length: int, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     config = described(**changes)
     state = published(config)
     vlm = load_published(write_published(tmp_path, config, state))
-    ids = prompt(pictures, length, config)
-    tiles, plans, pixels = noise(vlm, pictures)
+    ids = prompt(images, length, config)
+    tiles, plans, pixels = noise(vlm, images)
     with torch.inference_mode():
         output = vlm(ids[None], tiles, plans)
-        if pictures:
+        if images:
             close(torch.stack(output.visual_tokens), see(state, pixels, config))
         close(output.logits[0], chat(state, ids, pixels, config))
         new = torch.randint(0, START - 1, (6,))
@@ -299,12 +299,12 @@ def with_ranks(folder: Path, **changes: Any) -> dict[str, Any]:
     return config
 
 
-def test_a_picture_and_a_question(tmp_path: Path) -> None:
-    """258 ids a picture; what is between the tags never reaches the language model."""
+def test_an_image_and_a_question(tmp_path: Path) -> None:
+    """258 ids an image; what is between the tags never reaches the language model."""
     config = with_ranks(tmp_path)
     start, vlm = config["visual"]["image_start_id"], load_published(tmp_path)
     assert (vlm.image_token_id, vlm.llm.rows) == (start + 2, start + 6)
-    image = picture(["gradient", 90, 60, 0])
+    image = make_image(["gradient", 90, 60, 0])
     message = Message("user", "What is this?", (image,))
     inputs = encode(vlm.template, vlm.llm.tokenizer, [message], [256], add_generation_prompt=True)
     ids = torch.as_tensor(inputs.ids)
@@ -337,8 +337,8 @@ def test_a_vocabulary_that_is_larger_than_the_table(tmp_path: Path) -> None:
 # --- what the published code gets wrong ---------------------------------------------------------------
 
 
-def test_training_reaches_the_pictures_and_writes_into_nothing(tmp_path: Path) -> None:
-    """There, pictures overwrite embeddings in place: an error in training, or gradients cut off."""
+def test_training_reaches_the_images_and_writes_into_nothing(tmp_path: Path) -> None:
+    """There, images overwrite embeddings in place: an error in training, or gradients cut off."""
     config = described(image_size=56)
     vlm = load_published(write_published(tmp_path, config, published(config))).train()
     ids, (tiles, plans, _) = prompt(1, 9, config)[None], noise(vlm, 1)

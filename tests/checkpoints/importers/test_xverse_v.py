@@ -24,7 +24,7 @@ from hdvl.model import VLM
 from hdvl.protocols import Message
 from hdvl.templates import encode
 from tests import xverse_v_reference as reference
-from tests.golden_files import golden, picture, reference_state
+from tests.golden_files import golden, make_image, reference_state
 from tests.inference.saying import say
 from tests.xverse_v_reference import Sizes, write_folder, write_parts
 
@@ -63,7 +63,7 @@ def pair(
 
 def test_golden_features_logits_and_answers(pair: Any) -> None:
     told, numbers, _, vlm = pair
-    tiles = [vlm.tiler(picture(spec)) for spec in told["images"]]
+    tiles = [vlm.tiler(make_image(spec)) for spec in told["images"]]
     plans = [item.plan for item in tiles]
     assert [plan.count for plan in plans] == told["tiles"]
     pixels = torch.cat([item.pixels for item in tiles])
@@ -89,7 +89,7 @@ def test_golden_prompts(pair: Any) -> None:
     message = Message(
         "user",
         question.replace("<ImageHere>\n", ""),
-        tuple(picture(spec) for spec in told["images"]),
+        tuple(make_image(spec) for spec in told["images"]),
     )
     assert template.render([message], add_generation_prompt=True).text == told["prompt"]
     first, *rest = (
@@ -106,7 +106,7 @@ def test_bfloat16_is_near_float32(pair: Any) -> None:
     told, numbers, folder, vlm = pair
     half = load_published(folder, dtype=torch.bfloat16)
     assert {value.dtype for value in half.parameters()} == {torch.bfloat16}
-    tiles = vlm.tiler(picture(told["images"][0]))
+    tiles = vlm.tiler(make_image(told["images"][0]))
     with torch.inference_mode():
         output = half(numbers["ids_with_image_slots"][None], tiles.pixels, [tiles.plan])
     wanted = numbers["visual_features_first_tile"]
@@ -130,7 +130,7 @@ def test_golden_tiles() -> None:
 
 
 def drawn(seed: int) -> tuple[Sizes, list[tuple[int, int]]]:
-    """Sizes, and those of some pictures, at random.
+    """Sizes, and those of some images, at random.
 
     Models narrower than these lose more than 5e-5 to float32 however they are computed.
     """
@@ -151,7 +151,7 @@ def drawn(seed: int) -> tuple[Sizes, list[tuple[int, int]]]:
         ln_vision=draw.random() < 0.5,
         infix=draw.choice(["", ".default"]),
     )
-    # The first models see none, one, two, three, four pictures, from one tile to ten.
+    # The first models see none, one, two, three, four images, from one tile to ten.
     sides = [draw.choice([5, 30, 60, 100, 300]) for _ in range(2 * (seed % 5))]
     return sizes, list(zip(sides[::2], sides[1::2], strict=True))
 
@@ -193,7 +193,7 @@ def exact(states: dict[str, reference.State]) -> dict[str, reference.State]:
 def conversation(
     states: dict[str, reference.State], visual: list[Tensor], vocabulary: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Ids with slots, at odd seeds without any text between and before pictures; embeddings."""
+    """Ids with slots, at odd seeds without any text between and before images; embeddings."""
     draw = random.Random(seed)
     ids = list[int]()
     for tokens in visual:
@@ -236,7 +236,7 @@ def tokenizer(size: int) -> Any:
     )
 
 
-def test_a_third_picture_sees_its_own_tiles(small: Path) -> None:
+def test_a_third_image_sees_its_own_tiles(small: Path) -> None:
     """The published offset is set to the last count rather than increased by it."""
     vlm = load_published(small)
     tiles = [
@@ -254,8 +254,8 @@ def test_a_third_picture_sees_its_own_tiles(small: Path) -> None:
     assert (wrong - together[2]).abs().max() > 0.1
 
 
-def test_pictures_side_by_side_and_at_the_edges_keep_their_slots(small: Path) -> None:
-    """The published training code joins neighbours and loses pictures at the ends of a sample."""
+def test_images_side_by_side_and_at_the_edges_keep_their_slots(small: Path) -> None:
+    """The published training code joins neighbours and loses images at the ends of a sample."""
     vlm = load_published(small)
     shown = (noise(30, 30), noise(30, 30))
     messages = [Message("user", "<image><image>", shown), Message("assistant", "Two.")]
@@ -299,7 +299,7 @@ def test_a_slot_may_lie_outside_the_table(tmp_path: Path) -> None:
     assert pipe.chat("What?", images=noise(60, 120), max_new_tokens=3).numbers.new_tokens <= 3
 
 
-def test_questions_in_pictures_and_turns(small: Path) -> None:
+def test_questions_in_images_and_turns(small: Path) -> None:
     pipe = hdvl.load(str(small), template={"system": ""})
     answer = pipe.chat("What is this?", images=noise(60, 120), max_new_tokens=4)
     assert answer.numbers.tiles == 3 and answer.numbers.visual_tokens == 3 * 16

@@ -1,4 +1,4 @@
-"""Data sets saved by ``datasets``, and parquet files: pictures as bytes, rows at random."""
+"""Data sets saved by ``datasets``, and parquet files: images as bytes, rows at random."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""InternVL's meta file: repetitions, fractions, several pictures, folders."""
+"""InternVL's meta file: repetitions, fractions, several images, folders."""
 
 import json
 

@@ -33,10 +33,10 @@ def test_llava_files_as_array_and_as_lines(tmp_path, lines):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": ["a", "b"]}, "row 0 .id a.*2 pictures but 1 <image> marks"),
+        ({"image": ["a", "b"]}, "row 0 .id a.*2 images but 1 <image> marks"),
         ({"conversations": [{"from": "bot", "value": "x"}], "image": []}, "from must be one of"),
         ({"conversations": None}, "row 0"),
-        ({"image": [{"bytes": None, "path": None}]}, "a picture must be a path or bytes"),
+        ({"image": [{"bytes": None, "path": None}]}, "an image must be a path or bytes"),
     ],
 )
 def test_faulty_rows_are_named(tmp_path, change, message):

@@ -1,4 +1,4 @@
-"""Qwen-VL's files: pictures and boxes in the text, and the same boxes for other templates."""
+"""Qwen-VL's files: images and boxes in the text, and the same boxes for other templates."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""WebDataset tar shards: keys, pictures, captions, rows at random."""
+"""WebDataset tar shards: keys, images, captions, rows at random."""
 
 import io
 import json

@@ -2,7 +2,15 @@
 
 import random
 
-from hdvl.data.synthetic import SyntheticDocuments, ask, compare, count, locate, read, transcribe
+from hdvl.data.synthetic import (
+    SyntheticDocuments,
+    compare,
+    count,
+    locate,
+    make_questions,
+    read,
+    transcribe,
+)
 from hdvl.templates import Norm1000
 
 DOCUMENTS = SyntheticDocuments(seed=2, width=(400, 500), height=(300, 400), entries=(2, 6))
@@ -30,7 +38,7 @@ def test_counting_counts_the_values():
     assert count(document).answer == str(len(document.fields))
 
 
-def test_comparing_names_the_fuller_picture():
+def test_comparing_names_the_fuller_image():
     documents = [DOCUMENTS[index] for index in range(12)]
     sizes = [len(document.fields) for document in documents]
     for first in range(11):
@@ -54,8 +62,8 @@ def test_transcribing_gives_all_lines_in_order():
 
 def test_asking_mixes_tasks_by_their_shares():
     document, rng = DOCUMENTS[3], random.Random(0)
-    all_locate = ask(document, rng, Norm1000(), turns=50, locate_share=1.0)
+    all_locate = make_questions(document, rng, Norm1000(), turns=50, locate_share=1.0)
     assert {question.task for question in all_locate} == {"locate"}
     assert len(all_locate) == len(document.fields)
-    counted = ask(document, rng, Norm1000(), turns=2, count_share=1.0)
+    counted = make_questions(document, rng, Norm1000(), turns=2, count_share=1.0)
     assert sum(question.task == "count" for question in counted) == 1

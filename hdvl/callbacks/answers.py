@@ -1,0 +1,94 @@
+"""What the model says at each validation, beside the truth."""
+
+import json
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.distributed.tensor import DTensor
+
+from hdvl.callbacks.loggers import show_table
+from hdvl.data.conversations import name_of
+from hdvl.inference.pipeline import Pipeline
+from hdvl.protocols import Message, first_of
+
+HEAD = ("row", "question", "answer", "truth")
+
+
+class Answers(pl.Callback):
+    """After each validation the first question of some of its conversations is answered, greedily.
+
+    Appends to ``folder/answers.jsonl``: {step, row, question, answer, truth}; the loggers get a table.
+
+    Args:
+        folder: the run folder.
+        count: conversations, spread over the validation data; always the same.
+        max_new_tokens: longest answer.
+    """
+
+    def __init__(self, *, folder: str, count: int = 4, max_new_tokens: int = 64) -> None:
+        if count < 1 or max_new_tokens < 1:
+            raise ValueError(
+                f"count and max_new_tokens must be at least 1, got {count} and {max_new_tokens}"
+            )
+        self.path = Path(folder) / "answers.jsonl"
+        self.count, self.max_new_tokens = count, max_new_tokens
+        self._refused = False
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Ask, on the first rank alone, and write."""
+        if not trainer.is_global_zero or self._sharded(pl_module):
+            return
+        source, step = trainer.datamodule.validation, trainer.global_step
+        places = spread(len(source), self.count)
+        conversations = [first_of(source[place]) for place in places]
+        prompts = [prompt_of(messages) for messages in conversations]
+        pipe = Pipeline(model=pl_module.vlm, feature_cache=pl_module.feature_cache)
+        answers = pipe.generate(prompts, max_new_tokens=self.max_new_tokens)
+        rows = [
+            (name_of(source, place), prompt[-1].text, answer.text, messages[len(prompt)].text)
+            for place, prompt, answer, messages in zip(
+                places, prompts, answers, conversations, strict=True
+            )
+        ]
+        append(self.path, step, rows)
+        show_table(trainer.loggers, "answers", HEAD, rows, step)
+
+    def _sharded(self, pl_module: Any) -> bool:
+        """Whether no rank can answer alone; it is said once."""
+        sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
+        if sharded and not self._refused:
+            print("no answers are sampled: each rank holds a share of the weights", flush=True)
+            self._refused = True
+        return sharded
+
+
+def spread(length: int, count: int) -> list[int]:
+    """``count`` numbers below ``length``, evenly apart, each once.
+
+    >>> spread(10, 4)
+    [0, 2, 5, 7]
+    """
+    count = min(count, length)
+    return [index * length // count for index in range(count)]
+
+
+def prompt_of(messages: Sequence[Message]) -> list[Message]:
+    """The conversation up to its first answer."""
+    return list(takewhile(lambda message: message.role != "assistant", messages))
+
+
+def append(path: Path, step: int, rows: Sequence[Sequence[str]]) -> None:
+    """Add the lines of ``step``; those that a run wrote before it went back to a checkpoint go."""
+    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in old if json.loads(line)["step"] < step]
+    new = [
+        json.dumps({"step": step, **dict(zip(HEAD, row, strict=True))}, ensure_ascii=False)
+        for row in rows
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.part")
+    fresh.write_text("\n".join([*kept, *new]) + "\n", encoding="utf-8")
+    fresh.replace(path)

@@ -1,0 +1,104 @@
+"""A batch on disk, with its text to read: to look at, and to compute again."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hdvl.callbacks.samples import pieces_of, samples_of
+from hdvl.data.conversations import Conversations, name_of
+from hdvl.model import VLM
+from hdvl.processor import Batch
+from hdvl.protocols import Segment, TilePlan
+
+TENSORS = ("input_ids", "labels", "attention_mask", "pixels")
+
+
+def save_batches(
+    folder: Path, batches: Sequence[Batch], *, vlm: VLM, source: Conversations, reason: str
+) -> Path:
+    """Write ``batch-0.safetensors`` (see :func:`load_batch`), ``batch-0.txt``, ... to the new ``folder``.
+
+    The text holds ``reason``, and of each sample its row in ``source``, its images' sizes and its
+    text, in which what is trained stands in ``<<`` and ``>>``.
+    """
+    from safetensors.torch import save_file
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    written = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+    try:
+        for number, batch in enumerate(batches):
+            tensors = {name: getattr(batch, name).contiguous().cpu() for name in TENSORS}
+            rest = {
+                "plans": [asdict(plan) for plan in batch.plans],
+                "segments": batch.segments,
+                "rows": batch.rows,
+            }
+            file = written / f"batch-{number}.safetensors"
+            save_file(tensors, file, {"batch": json.dumps(rest)})
+            text = f"{reason}\n\n{text_of(batch, vlm, source)}"
+            file.with_suffix(".txt").write_text(text, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(written, folder)
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
+    return folder
+
+
+def load_batch(path: str | Path) -> Batch:
+    """The batch that :func:`save_batches` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), "pt") as file:
+        rest: dict[str, Any] = json.loads(file.metadata()["batch"])
+        tensors = {name: file.get_tensor(name) for name in TENSORS}
+    return Batch(
+        **tensors,
+        plans=tuple(_plan(plan) for plan in rest["plans"]),
+        segments=None if rest["segments"] is None else tuple(map(_segment, rest["segments"])),
+        rows=tuple(rest["rows"]),
+    )
+
+
+def row_names(batch: Batch, source: Conversations) -> list[str]:
+    """What the rows of ``batch`` are called."""
+    return [name_of(source, row) for row in batch.rows if row is not None]
+
+
+def text_of(batch: Batch, vlm: VLM, source: Conversations) -> str:
+    """The samples of ``batch`` as text."""
+    texts = []
+    for sample in samples_of(batch, vlm):
+        name = "a row" if sample.row is None else name_of(source, sample.row)
+        pieces = pieces_of(sample, vlm)
+        text = "".join(f"<<{p.text}>>" if p.kind == "said" else p.text for p in pieces)
+        texts.append(f"=== {name}: {len(sample.ids)} tokens\n{text}\n")
+    return "\n".join(texts)
+
+
+def _segment(plain: int | list[int]) -> Segment:
+    return plain if isinstance(plain, int) else tuple(plain)
+
+
+def _plan(plain: dict[str, Any]) -> TilePlan:
+    """A plan from JSON, whose lists were tuples."""
+    windows = tuple((int(x), int(y)) for x, y in plain["windows"])
+    return TilePlan(
+        **{
+            **plain,
+            "windows": windows,
+            "canvas": tuple(plain["canvas"]),
+            "content": tuple(plain["content"]),
+        }
+    )
+
+
+def finite(tensor: torch.Tensor) -> bool:
+    """Whether every number of ``tensor`` is one."""
+    return bool(torch.isfinite(tensor).all())

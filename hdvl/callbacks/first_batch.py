@@ -1,0 +1,103 @@
+"""The first batch as the model gets it: images with their tiles, the text, what of it is trained."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from hdvl.callbacks.loggers import show_image, show_table
+from hdvl.callbacks.samples import Piece, image_of, pieces_of, samples_of
+from hdvl.data.conversations import name_of
+from hdvl.inference.draw import draw_tiles
+from hdvl.inference.html_report import embedded, write_html
+from hdvl.loss import IGNORED
+from hdvl.model import VLM
+from hdvl.processor import Batch, Sample
+
+ABOUT = (
+    "What the model gets, taken from the tensors of the first batch: images are put together from "
+    "their tiles, numbered outlines are the tiles, and the text that the loss is computed on is marked."
+)
+STYLE = """
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .8rem }
+mark { background: #b8efc4 } .image { color: #1f5fa8 }
+"""
+
+
+class FirstBatch(pl.Callback):
+    """Writes ``folder/first_batch.html`` and the same to the loggers, once a run, before its first step.
+
+    Args:
+        folder: the run folder.
+        samples: most samples that are shown.
+    """
+
+    def __init__(self, *, folder: str, samples: int = 8) -> None:
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, got {samples}")
+        self.path, self.samples = Path(folder) / "first_batch.html", samples
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Show the batch, unless the run has shown one."""
+        if self.path.exists() or not trainer.is_global_zero:
+            return
+        vlm, data = pl_module.vlm, trainer.datamodule
+        names, texts, sections, number = list[str](), list[str](), list[str](), 0
+        for sample in samples_of(batch, vlm)[: self.samples]:
+            name = "a row" if sample.row is None else name_of(data.conversations, sample.row)
+            pieces, figures = pieces_of(sample, vlm), list[str]()
+            for image in images_of(sample):
+                show_image(trainer.loggers, f"first_batch/{number}", image, trainer.global_step)
+                figures.append(f'<img alt="image {number}" src="{embedded(image)}">\n')
+                number += 1
+            names.append(name)
+            texts.append("".join(marked(piece, "**{}**") for piece in pieces))
+            sections.append(section(name, sample, pieces, figures))
+        rows = list(zip(names, texts, strict=True))
+        show_table(trainer.loggers, "first_batch", ("row", "text"), rows, trainer.global_step)
+        body = f"<p>{ABOUT}</p>\n<style>{STYLE}</style>\n{''.join(sections)}"
+        write_html(self.path, title=f"First batch: {numbers(batch, vlm)}", body=body)
+
+
+def images_of(sample: Sample) -> list[Any]:
+    """The images of ``sample`` with the outlines of their tiles."""
+    drawn, start = [], 0
+    for plan in sample.plans:
+        image, scaled = image_of(sample.pixels[start : start + plan.count], plan)
+        drawn.append(draw_tiles(image, scaled))
+        start += plan.count
+    return drawn
+
+
+def section(name: str, sample: Sample, pieces: list[Piece], figures: list[str]) -> str:
+    """One sample as HTML."""
+    text = "".join(
+        marked(
+            Piece(html.escape(piece.text), piece.kind), "<mark>{}</mark>", "<b class=image>{}</b>"
+        )
+        for piece in pieces
+    )
+    said = int((sample.labels != IGNORED).sum())
+    return (
+        f"<section>\n<h2>{html.escape(name)}</h2>\n<p>{len(sample.ids)} tokens, {said} of them "
+        f"supervised; {len(sample.plans)} images, {len(sample.pixels)} tiles</p>\n"
+        f"<pre>{text}</pre>\n{''.join(figures)}</section>\n"
+    )
+
+
+def marked(piece: Piece, said: str, image: str = "{}") -> str:
+    """The text of a piece in the frame of its kind."""
+    return {"read": "{}", "said": said, "image": image}[piece.kind].format(piece.text)
+
+
+def numbers(batch: Batch, vlm: VLM) -> str:
+    """What the batch holds."""
+    said, real = int((batch.labels != IGNORED).sum()), int(batch.attention_mask.sum())
+    kind = "packed" if batch.segments else "padded"
+    return (
+        f"{len(samples_of(batch, vlm))} samples, {real} tokens ({said} supervised), "
+        f"{len(batch.pixels)} tiles, {kind}"
+    )

@@ -1,0 +1,163 @@
+"""Losses that are no numbers, and losses far above the last ones: caught before the weights change."""
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, get_args
+
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hdvl.callbacks.dump import finite, row_names, save_batches
+from hdvl.callbacks.progress import gradient_norm
+from hdvl.processor import Batch
+from hdvl.training.deepspeed import hidden_norm
+
+OnSpike = Literal["continue", "skip", "stop"]
+NAMED = 20
+
+
+class BadStep(RuntimeError):
+    """A step was not made; the message says why, names the rows, and where the batch lies."""
+
+
+class Guard(pl.Callback):
+    """Stops a run whose loss or gradient is not finite; says, skips or stops at a spike.
+
+    Either way the batches of the step lie in ``folder/bad_steps`` (see :mod:`hdvl.callbacks.dump`),
+    each rank's own, and their rows are named. The weights are still those of the step before; but with
+    DeepSpeed, which hides gradients, one that is not finite is found after its step, before it is saved.
+
+    A spike is a loss above the median of the last ``window`` losses by ``spike`` times their spread:
+    1.4826 times the median absolute deviation, but at least a twentieth of the median. Spikes
+    count for no later median. Before half a window of losses nothing is one.
+
+    Reading the loss before each step waits for the device.
+
+    Args:
+        folder: the run folder.
+        on_spike: ``continue`` makes the step, ``skip`` leaves it out, ``stop`` ends the run.
+        spike: how many times the spread a loss may be above the median.
+        window: losses that are looked back at.
+        dumps: most spikes that are written to disk; all are printed.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        on_spike: OnSpike = "continue",
+        spike: float = 20.0,
+        window: int = 100,
+        dumps: int = 3,
+    ) -> None:
+        if on_spike not in get_args(OnSpike):
+            raise ValueError(f"on_spike must be continue, skip or stop, got {on_spike!r}")
+        if spike <= 0 or window < 2 or dumps < 0:
+            raise ValueError(
+                f"spike must be above 0, window at least 2 and dumps at least 0, got {spike}, "
+                f"{window} and {dumps}"
+            )
+        self.folder, self.on_spike = Path(folder) / "bad_steps", on_spike
+        self.spike, self.dumps = spike, dumps
+        self.losses: deque[float] = deque(maxlen=window)
+        self.spikes = 0
+        self._batches: list[Batch] = []
+        self._stepped: list[Batch] = []
+        self._step = 0
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """A step can only be left out where its gradients can be."""
+        if self.on_spike == "skip" and isinstance(trainer.strategy, DeepSpeedStrategy):
+            raise ValueError(
+                "callbacks.guard.on_spike must be continue or stop with trainer=deepspeed, which hides "
+                "the gradients that skip leaves out"
+            )
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """A step may have several batches."""
+        self._batches.append(batch)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
+        """Every rank sees the same loss, so all decide alike."""
+        batches, self._batches = self._batches, []
+        self._step, self._stepped = trainer.global_step + 1, batches
+        loss = float(pl_module.step_loss)
+        wrong = self._not_finite(trainer, pl_module, loss)
+        if wrong:
+            place = self._dump(trainer, pl_module, batches, wrong)
+            raise BadStep(self._text(trainer, batches, wrong, place))
+        limit = self.limit()
+        if limit is None or loss <= limit:
+            self.losses.append(loss)
+            return
+        self.spikes += 1
+        reason = f"the loss is {loss:.4g}, above {limit:.4g}"
+        write = self.spikes <= self.dumps
+        kept = self._dump(trainer, pl_module, batches, reason) if write else None
+        text = self._text(trainer, batches, reason, kept)
+        if self.on_spike == "stop":
+            raise BadStep(text)
+        if self.on_spike == "skip":
+            # Without gradients the optimizer leaves weights and its own numbers alone.
+            optimizer.zero_grad(set_to_none=True)
+        if trainer.is_global_zero:
+            done = "left out" if self.on_spike == "skip" else "made all the same"
+            print(f"{text}; the step is {done}", flush=True)
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Gradients that could not be seen before the step."""
+        norm = hidden_norm(trainer)
+        if norm is None or finite(norm) or str(trainer.precision).startswith("16"):
+            return  # fp16: as in :meth:`_not_finite`
+        wrong = _wrong_norm(float(pl_module.step_loss), norm)
+        place = self._dump(trainer, pl_module, self._stepped, wrong)
+        raise BadStep(self._text(trainer, self._stepped, wrong, place))
+
+    def limit(self) -> float | None:
+        """The loss above which the next one is a spike; None while too few are known."""
+        if 2 * len(self.losses) < (self.losses.maxlen or 0):
+            return None
+        middle = median(self.losses)
+        spread = 1.4826 * median(abs(loss - middle) for loss in self.losses)
+        return middle + self.spike * max(spread, abs(middle) / 20)
+
+    def state_dict(self) -> dict[str, Any]:
+        """A resumed run decides as one without a break."""
+        return {"losses": list(self.losses), "spikes": self.spikes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.losses.extend(state_dict["losses"])
+        self.spikes = state_dict["spikes"]
+
+    def _not_finite(self, trainer: Any, pl_module: Any, loss: float) -> str | None:
+        if not finite(pl_module.step_loss):
+            return f"the loss is {loss}"
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return None  # fp16: the gradient scaler meets infinite gradients, and skips those steps
+        norm = gradient_norm(pl_module)
+        return None if finite(norm) else _wrong_norm(loss, norm)
+
+    def _dump(self, trainer: Any, pl_module: Any, batches: Sequence[Batch], reason: str) -> Path:
+        folder = self.folder / f"step-{self._step:06d}-rank{trainer.global_rank}"
+        source = trainer.datamodule.conversations
+        return save_batches(folder, batches, vlm=pl_module.vlm, source=source, reason=reason)
+
+    def _text(self, trainer: Any, batches: Sequence[Batch], reason: str, place: Path | None) -> str:
+        source = trainer.datamodule.conversations
+        names = [name for batch in batches for name in row_names(batch, source)]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        where = "" if place is None else f"; the batch is in {place}"
+        return f"step {self._step}: {reason}; rows: {', '.join(names[:NAMED])}{more}{where}"
+
+
+def _wrong_norm(loss: float, norm: Tensor) -> str:
+    return f"the loss is {loss:.4g}, but the gradient's norm {float(norm)}"

@@ -1,0 +1,89 @@
+"""Images and text for the loggers that can show them, and Weights & Biases as one of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+
+from hdvl.training.ranks import is_rank_zero
+
+
+def show_image(loggers: Sequence[Any], name: str, image: Image.Image, step: int) -> None:
+    """Hand an image to TensorBoard and to Weights & Biases; other loggers hold numbers alone."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            pixels = np.asarray(image.convert("RGB"))
+            logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [image], step=step)
+
+
+def show_table(
+    loggers: Sequence[Any], name: str, head: Sequence[str], rows: Sequence[Sequence[str]], step: int
+) -> None:
+    """Hand a table of texts to the same loggers."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            lines = [head, ["---"] * len(head), *rows]
+            cells = [[_cell(text) for text in line] for line in lines]
+            logger.experiment.add_text(name, "\n".join("|".join(line) for line in cells), step)
+        elif isinstance(logger, WandbLogger):
+            logger.log_table(name, columns=list(head), data=[list(row) for row in rows], step=step)
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", "<br>")
+
+
+def wandb(
+    *,
+    folder: str,
+    project: str = "hdvl",
+    name: str | None = None,
+    mode: Literal["online", "offline"] = "online",
+    id: str | None = None,
+    **options: Any,
+) -> WandbLogger:
+    """Weights & Biases; a run that goes on goes on there, by the id kept in ``folder/wandb_id``.
+
+    Args:
+        folder: the run folder (the stage's).
+        project: where the runs are listed.
+        name: how the run is listed; None is the folder's.
+        mode: ``offline`` keeps everything in the folder, for ``wandb sync``.
+        id: the run to go on with; None is this run's own.
+        **options: of Lightning's ``WandbLogger``.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    try:
+        import wandb as _  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            "logger=wandb needs the package wandb, which is not installed; pip install 'hdvl[wandb]'"
+        ) from error
+    place = Path(folder)
+    if is_rank_zero():
+        place.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        project=project,
+        name=place.name if name is None else name,
+        save_dir=folder,
+        offline=mode == "offline",
+        id=_kept_id(place / "wandb_id") if id is None else id,
+        resume="allow",
+        log_model=False,
+        **options,
+    )
+
+
+def _kept_id(file: Path) -> str:
+    if not file.exists() and is_rank_zero():
+        file.write_text(uuid4().hex[:12])
+    return file.read_text() if file.exists() else ""

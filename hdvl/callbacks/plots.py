@@ -1,0 +1,92 @@
+"""Losses and learning rates as images in the run folder."""
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as pl
+
+from hdvl.training.curves import Curve, read_curves
+
+FILES = ("losses.png", "rates.png")
+
+
+class Plots(pl.Callback):
+    """Draws ``losses.png`` and ``rates.png`` from ``folder/metrics.csv`` when training ends, however it does.
+
+    Needs matplotlib (``pip install 'hdvl[plots]'``); without it a line says so, and nothing is drawn.
+    """
+
+    def __init__(self, *, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """The end of the stage, also after Ctrl-C."""
+        self._draw(trainer)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """What there is before a failure is what one wants to look at."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: Any) -> None:
+        if not trainer.is_global_zero or not (self.folder / "metrics.csv").exists():
+            return
+        if find_spec("matplotlib") is None:
+            print("no plots: matplotlib is missing; pip install 'hdvl[plots]'", flush=True)
+            return
+        draw_run(self.folder)
+
+
+def draw_run(folder: Path) -> list[Path]:
+    """Draw what ``folder/metrics.csv`` holds; returns the files."""
+    curves = read_curves(folder / "metrics.csv")
+    losses = {name: c for name, c in curves.items() if name.endswith("/loss")}
+    rates = highest(curves)
+    written = []
+    for file, title, chosen in zip(FILES, ("loss", "learning rate"), (losses, rates), strict=True):
+        if chosen:
+            written.append(_plot(folder / file, title, chosen))
+    return written
+
+
+def highest(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """The highest rate of each part at each step: parts may have a group for every layer."""
+    parts: dict[str, Curve] = {}
+    for name, curve in curves.items():
+        if name.startswith("lr/"):
+            part = parts.setdefault(name.split("/")[1], {})
+            for step, rate in curve.items():
+                part[step] = max(rate, part.get(step, 0.0))
+    return parts
+
+
+def smoothed(curve: Curve) -> Curve:
+    """The median of each value and those before it, a twentieth of all."""
+    width, values = max(1, len(curve) // 20), list(curve.values())
+    return {
+        step: median(values[max(0, place + 1 - width) : place + 1])
+        for place, step in enumerate(curve)
+    }
+
+
+def _plot(path: Path, title: str, curves: Mapping[str, Curve]) -> Path:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        if name == "train/loss":
+            axes.plot(list(curve), list(curve.values()), color="0.8", linewidth=0.8)
+            curve = smoothed(curve)
+        marker = "o" if name.startswith("validation/") or len(curve) == 1 else None
+        axes.plot(list(curve), list(curve.values()), label=name, marker=marker, markersize=4)
+    axes.set(xlabel="step", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    fresh = path.with_name(f"{path.name}.part")
+    figure.savefig(fresh, format="png", dpi=110)
+    os.replace(fresh, path)
+    return path

@@ -1,0 +1,154 @@
+"""A folder of hdvl as a folder of transformers, tensor by tensor, checked before it is put in place."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hdvl.checkpoints.exporters import internvl, llava
+from hdvl.checkpoints.exporters.agreement import disagreements
+from hdvl.checkpoints.exporters.jinja import chat_template
+from hdvl.checkpoints.exporters.target import TransformersTarget
+from hdvl.checkpoints.exporters.tokenizer import for_processor
+from hdvl.checkpoints.importers import mapping as table
+from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.importers.published import Published
+from hdvl.checkpoints.native import put_in_place, unfilled
+from hdvl.checkpoints.shards import GB, find_shards, write_shards
+from hdvl.checkpoints.skeleton import parameters_on_meta
+from hdvl.model import VLM
+from hdvl.templates import stop_ids
+
+FORMATS = ("transformers",)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the folder, the class that reads it, and what that class does otherwise."""
+
+    folder: Path
+    architecture: str
+    notes: tuple[str, ...]
+
+
+def export(
+    folder: str | Path,
+    to: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    allow: str | Sequence[str] = (),
+    max_shard: int = 4 * GB,
+) -> Exported:
+    """Write the model in ``folder`` as transformers reads it: model, processor, chat template, tokenizer.
+
+    ``AutoModelForImageTextToText`` and ``AutoProcessor`` load it without code from there. A probe
+    conversation with an image must give the same ids and pixels before the folder is put in place.
+
+    Args:
+        folder: a model folder of hdvl.
+        to: the folder to write; it must not be there yet.
+        overrides: numbers of the model node to change first, as of ``load_folder``.
+        allow: packages whose classes the folder may name, as of ``load_folder``.
+        max_shard: most bytes of a written weight file.
+
+    Raises:
+        ValueError: no class of transformers can be this model, with all the reasons why.
+    """
+    folder, to = Path(folder), Path(to)
+    if to.exists():
+        raise ValueError(f"to must be a new folder, {str(to)!r} is there already")
+    vlm = unfilled(folder, overrides or {}, allow).eval()
+    target = target_of(vlm)
+    published = Published.in_files(find_shards(folder))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    written = Path(tempfile.mkdtemp(prefix=f".{to.name}.new-", dir=to.parent))
+    try:
+        architecture = _write_model(target, vlm, published, written, max_shard)
+        _write_processor(target, vlm, written)
+        wrong = disagreements(vlm, written)
+        if wrong:
+            raise ValueError(f"the exported processor must read as hdvl does: {'; '.join(wrong)}")
+        put_in_place(written, to)
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
+    return Exported(to, architecture, target.notes)
+
+
+def target_of(vlm: VLM) -> TransformersTarget:
+    """How transformers describes ``vlm``.
+
+    Raises:
+        ValueError: it cannot, with all the reasons.
+    """
+    if internvl.is_like(vlm):
+        found, reasons = internvl.target(vlm)
+    elif llava.is_like(vlm):
+        found, reasons = llava.target(vlm)
+    else:
+        found = None
+        parts = f"encoder {type(vlm.encoder).__name__} with bridge {type(vlm.bridge).__name__}"
+        reasons = [
+            f"{parts} is neither InternVL (InternViT, PixelShuffleMLP) nor LLaVA "
+            "(TransformersEncoder of CLIP or SigLIP, MLP)"
+        ]
+    if found is None:
+        raise ValueError(f"no model of transformers is this one: {'; '.join(reasons)}")
+    return found
+
+
+def entries(target: TransformersTarget, model: Any) -> dict[str, From]:
+    """What each tensor of transformers' ``model`` is made of, in the names of hdvl."""
+    targets = list(table.targets_of(model))
+    own = {name: entry for name, entry in target.make.items() if name in targets}
+    return table.renamed(targets, target.names) | own
+
+
+def on_meta(target: TransformersTarget) -> Any:
+    """transformers' model of ``target`` with its parameters on ``meta``."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    plain = dict(target.config)
+    described = AutoConfig.for_model(plain.pop("model_type"), **plain)
+    with parameters_on_meta():
+        return AutoModelForImageTextToText.from_config(described)
+
+
+def _write_model(
+    target: TransformersTarget, vlm: VLM, published: Published, folder: Path, max_shard: int
+) -> str:
+    from transformers import GenerationConfig
+
+    model = on_meta(target)
+    model.tie_weights()
+    mapping = entries(target, model)
+    table.check(mapping, published, model)
+    dtype = published.common_dtype()
+    layouts = {
+        target: table.layout(mapping[target], published, dtype)
+        for target in table.in_reading_order(mapping, published)
+    }
+
+    def read(target: str) -> Tensor:
+        return table.produce(mapping[target], published, dtype)
+
+    write_shards(layouts, folder, max_bytes=max_shard, read=read)
+    architecture = type(model).__name__
+    model.config.architectures = [architecture]
+    model.config.dtype = dtype
+    model.config.save_pretrained(folder)
+    tokenizer = vlm.llm.tokenizer
+    ends = [*getattr(vlm.llm, "stop_ids", ()), *stop_ids(vlm.template, tokenizer)]
+    GenerationConfig(
+        eos_token_id=sorted(set(ends)), pad_token_id=tokenizer.pad_token_id, do_sample=False
+    ).save_pretrained(folder)
+    return architecture
+
+
+def _write_processor(target: TransformersTarget, vlm: VLM, folder: Path) -> None:
+    tokenizer = for_processor(vlm, wraps=target.wraps)
+    source = chat_template(vlm.template, wraps=target.wraps)
+    target.processor(tokenizer, source).save_pretrained(folder)

@@ -1,0 +1,75 @@
+"""What an exporter says of a model: how transformers describes it, and what each tensor is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.selfcontained import transformers_numbers
+from hdvl.llms import CausalLM
+from hdvl.model import VLM
+
+LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3")
+"""Types whose logits are nothing but ``lm_head`` of the last state, as these layouts take it."""
+
+
+@dataclass(frozen=True)
+class TransformersTarget:
+    """A model in the terms of one class of transformers.
+
+    Attributes:
+        config: of the class, as plain data with ``model_type``.
+        names: rules (regular expression, name) from its tensors to those of the model.
+        make: what makes a tensor of ``names`` where it is not taken as it is.
+        processor: builds the processor for a tokenizer and a chat template.
+        wraps: whether the processor itself writes ``image_prefix`` and ``image_suffix``.
+        notes: what transformers will do otherwise, in a sentence each.
+    """
+
+    config: Mapping[str, Any]
+    names: tuple[tuple[str, str], ...]
+    processor: Callable[[Any, str], Any]
+    make: Mapping[str, From] = field(default_factory=dict)
+    wraps: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def language_model(vlm: VLM) -> tuple[dict[str, Any], list[str]]:
+    """The configuration of the language model, and why these layouts cannot hold it, if so."""
+    llm = vlm.llm
+    if not isinstance(llm, CausalLM):
+        return {}, [f"llm is {type(llm).__name__}, not a causal model of transformers"]
+    numbers = transformers_numbers(llm)
+    reasons = []
+    own = type(llm.model).__module__.startswith("transformers.models.")
+    if not own or numbers["model_type"] not in LANGUAGE_MODELS:
+        reasons.append(
+            f"the language model is {type(llm.model).__name__} ({numbers['model_type']}), known are "
+            f"{', '.join(LANGUAGE_MODELS)} of transformers"
+        )
+    if llm.tokenizer is None:
+        reasons.append("the model has no tokenizer, which a processor needs")
+    if not 0 <= vlm.image_token_id < llm.rows:
+        reasons.append(
+            f"image_token_id={vlm.image_token_id} is no row of the embeddings (0..{llm.rows - 1}), "
+            "which transformers looks it up in"
+        )
+    return numbers, reasons
+
+
+def differing(pairs: Mapping[str, tuple[object, object]]) -> list[str]:
+    """A reason for each name whose value is not the one that transformers has."""
+    return [f"{name}={told} (only {only})" for name, (told, only) in pairs.items() if told != only]
+
+
+def reading_notes(vlm: VLM) -> tuple[str, ...]:
+    """How transformers reads images otherwise than the tiler."""
+    tiler: Any = vlm.tiler
+    notes = []
+    if tiler.background is not None:
+        notes.append(
+            f"transparent pixels: transformers drops alpha, hdvl lays it on {tiler.background}"
+        )
+    if tiler.resample != "pillow":
+        notes.append(f"resampling: hdvl uses resample={tiler.resample}, which is within 2/255")
+    return tuple(notes)

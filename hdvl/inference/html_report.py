@@ -1,0 +1,123 @@
+"""Outcomes as a table on the terminal, and as one HTML file with the images inside."""
+
+import base64
+import html
+import io
+import os
+import tempfile
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from hdvl.inference.cases import Outcome
+from hdvl.inference.draw import draw_boxes, draw_tiles
+from hdvl.protocols import GroundedBox
+
+HEAD = ("image", "question", "answer", "truth", "", "tiles", "tokens", "seconds")
+WIDTHS = (18, 34, 30, 30, 5, 5, 6, 7)
+RED, GREEN = (214, 39, 40), (44, 160, 44)
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
+       color: #222; background: #fff }
+section { border-top: 1px solid #ccc; padding: 1rem 0 }
+img { max-width: 100%; height: auto; border: 1px solid #ccc }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; margin: 0 0 1rem }
+dt { color: #666 } dd { margin: 0; overflow-wrap: anywhere }
+.right { color: #17702f } .wrong { color: #b3202a } .numbers { color: #666 }
+"""
+
+
+def cells(outcome: Outcome) -> tuple[str, ...]:
+    """The row of one outcome."""
+    case, numbers = outcome.case, outcome.answer.numbers
+    return (
+        ", ".join(path.name for path in case.images),
+        case.question,
+        outcome.answer.text,
+        case.truth,
+        "right" if outcome.right else "WRONG",
+        str(numbers.tiles),
+        str(numbers.visual_tokens),
+        f"{numbers.seconds:.2f}",
+    )
+
+
+def table_row(row: Sequence[str]) -> str:
+    """A row in columns of fixed width; Chinese counts double, long cells end in an ellipsis."""
+    return "  ".join(_fit(cell, width) for cell, width in zip(row, WIDTHS, strict=True)).rstrip()
+
+
+def _fit(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    if _columns(text) > width:
+        while _columns(text) > width - 1:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (width - _columns(text))
+
+
+def _columns(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+def write_page(path: Path, outcomes: Sequence[Outcome], *, title: str, about: str) -> Path:
+    """Write the page of these outcomes."""
+    right = sum(outcome.right for outcome in outcomes)
+    sections = [_section(number, outcome) for number, outcome in enumerate(outcomes, 1)]
+    body = (
+        f"<p>{html.escape(about)}</p>\n"
+        f"<p>{right} of {len(outcomes)} right. Numbered outlines are the tiles that the model "
+        f"sees beside the thumbnail; red boxes are the model's, green ones the truth.</p>\n"
+        f"{''.join(sections)}"
+    )
+    return write_html(path, title=title, body=body)
+
+
+def write_html(path: Path, *, title: str, body: str) -> Path:
+    """Write a page of this look, ``body`` being HTML, whole or not at all."""
+    page = (
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n"
+        f"<h1>{html.escape(title)}</h1>\n{body}</html>\n"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(page)
+    os.chmod(name, 0o644)
+    return Path(name).replace(path)
+
+
+def _section(number: int, outcome: Outcome) -> str:
+    names, question, text, truth, verdict, tiles, tokens, seconds = map(html.escape, cells(outcome))
+    figures = [
+        f'<img alt="{names}, image {index + 1}" src="{embedded(outcome_image(outcome, index))}">\n'
+        for index in range(len(outcome.answer.images))
+    ]
+    return (
+        f"<section>\n<h2>{number}. {question}</h2>\n<dl>\n"
+        f'<dt>answer</dt><dd class="{verdict.lower()}">{text} ({verdict.lower()})</dd>\n'
+        f"<dt>truth</dt><dd>{truth}</dd>\n"
+        f'<dt>took</dt><dd class="numbers">{tiles} tiles, {tokens} visual tokens, '
+        f"{seconds} s</dd>\n</dl>\n{''.join(figures)}</section>\n"
+    )
+
+
+def outcome_image(outcome: Outcome, index: int) -> Image.Image:
+    """Image ``index`` with its tiles, the boxes that were found and the true one."""
+    answer, case = outcome.answer, outcome.case
+    drawn = draw_tiles(answer.image(index), answer.plans[index])
+    if case.box is not None and index == 0:
+        drawn = draw_boxes(drawn, [GroundedBox(label="", box=case.box)], colours=[GREEN])
+    found = [box for box in answer.boxes if box.image == index]
+    return draw_boxes(drawn, found, colours=[RED])
+
+
+def embedded(image: Image.Image) -> str:
+    """An image as the value of ``src``."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

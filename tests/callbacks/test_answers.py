@@ -1,0 +1,56 @@
+"""Sampled answers stand beside the truth, and are those of the pipeline."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hdvl.callbacks.answers import Answers, append, prompt_of, spread
+from hdvl.protocols import Message
+from tests.training.runs import COLOURS
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*")
+def test_answers_of_each_validation(watched: Path) -> None:
+    lines = [json.loads(line) for line in (watched / "answers.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2] * 4 + [4] * 4
+    assert {line["row"] for line in lines} == {f"conversation {n}" for n in (0, 2, 5, 7)}
+    for line in lines:
+        assert line["question"] == "Colour?"
+        assert line["truth"] == list(COLOURS)[int(line["row"].split()[1]) % 4]
+    events = EventAccumulator(str(watched), size_guidance={"tensors": 0})
+    events.Reload()
+    assert len(events.Tensors("answers/text_summary")) == 2
+
+
+def test_the_prompt_ends_before_the_first_answer() -> None:
+    talk = [Message("system", "s"), Message("user", "a"), Message("assistant", "b")]
+    assert prompt_of([*talk, *talk[1:]]) == talk[:2]
+
+
+def test_conversations_are_spread() -> None:
+    assert spread(10, 4) == [0, 2, 5, 7]
+    assert spread(3, 8) == [0, 1, 2]
+
+
+def test_lines_after_a_checkpoint_are_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "answers.jsonl"
+    for step in (2, 4, 6, 4):
+        append(path, step, [("row 1", "Größe?", "a|b\nc", str(step))])
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert lines[1] == {
+        "step": 4,
+        "row": "row 1",
+        "question": "Größe?",
+        "answer": "a|b\nc",
+        "truth": "4",
+    }
+    assert [file.name for file in path.parent.iterdir()] == ["answers.jsonl"]
+
+
+def test_wrong_numbers_are_named() -> None:
+    with pytest.raises(ValueError, match="count and max_new_tokens must be at least 1, got 0"):
+        Answers(folder=".", count=0)

@@ -1,0 +1,71 @@
+"""Curves as images."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from hdvl.callbacks import plots
+from hdvl.callbacks.plots import Plots, draw_run, highest, smoothed
+from hdvl.training.curves import read_curves
+
+ROWS = [
+    *(f"{step},train/loss,{3 * math.exp(-step / 40)}\n" for step in range(100)),
+    *(
+        f"{step},lr/llm/layer{layer},{step * 10 ** -(6 + layer)}\n"
+        for step in range(100)
+        for layer in (0, 1)
+    ),
+    "50,validation/loss,1.5\n",
+    "50,speed/tiles_per_second,3.0\n",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "metrics.csv").write_text("step,name,value\n" + "".join(ROWS) + "100,train/lo")
+    return tmp_path
+
+
+def test_both_images_are_drawn(folder: Path) -> None:
+    assert [path.name for path in draw_run(folder)] == ["losses.png", "rates.png"]
+    for name in plots.FILES:
+        image = Image.open(folder / name).convert("RGB")
+        assert image.format is None and image.size == (880, 495)
+        assert len(set(image.resize((88, 50)).tobytes())) > 20
+    assert not list(folder.glob("*.part"))
+
+
+def test_the_rate_of_a_part_is_its_highest(folder: Path) -> None:
+    curves = read_curves(folder / "metrics.csv")
+    assert len(curves["train/loss"]) == 100  # the torn row is none
+    assert highest(curves) == {"llm": {step: step * 1e-6 for step in range(100)}}
+
+
+def test_smoothing_is_a_median_of_the_past() -> None:
+    curve = {step: float(step) for step in range(40)} | {39: 1000.0}
+    assert smoothed(curve)[0] == 0.0 and smoothed(curve)[39] == (38 + 1000) / 2
+
+
+def test_a_failure_is_drawn_too_and_nothing_is_no_error(folder: Path, tmp_path: Path) -> None:
+    trainer = SimpleNamespace(is_global_zero=True)
+    Plots(folder=str(tmp_path / "none")).on_exception(trainer, None, OSError())
+    Plots(folder=str(folder)).on_exception(trainer, None, OSError())
+    assert (folder / "losses.png").exists()
+
+
+def test_without_matplotlib_a_line_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    Plots(folder=str(folder)).on_fit_end(SimpleNamespace(is_global_zero=True), None)
+    assert capsys.readouterr().out == "no plots: matplotlib is missing; pip install 'hdvl[plots]'\n"
+    assert not (folder / "losses.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*")
+def test_a_run_leaves_its_plots(watched: Path) -> None:
+    assert all((watched / name).stat().st_size > 10_000 for name in plots.FILES)

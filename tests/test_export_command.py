@@ -1,0 +1,48 @@
+"""``hdvl export``: one folder, or one message."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hdvl.config import compose
+from hdvl.export import run
+from tests.checkpoints.exporters.test_exporting import CASES, REFUSED, saved
+
+
+def export(*overrides: str) -> str:
+    return run(compose(*overrides, config_name="export"))
+
+
+def test_it_says_what_it_wrote_and_what_will_be_otherwise(tmp_path: Path) -> None:
+    saved(CASES["internvl"][1], tmp_path / "model")
+    words = [f"checkpoint={tmp_path}/model", "overrides={tiler: {background: [0, 0, 0]}}"]
+    out = export(*words, f"to={tmp_path}/native").splitlines()
+    assert out[0] == f"InternVLForConditionalGeneration -> {tmp_path}/native"
+    assert out[1].startswith("note: transparent pixels: transformers drops alpha")
+    assert {"config.json", "processor_config.json", "chat_template.jinja", "tokenizer.json"} <= {
+        path.name for path in (tmp_path / "native").iterdir()
+    }
+
+
+def test_wrong_words(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="checkpoint and to must be given"):
+        export()
+    with pytest.raises(ValueError, match="format must be one of transformers, got 'gguf'"):
+        export(f"checkpoint={tmp_path}", f"to={tmp_path}/a", "format=gguf")
+
+
+@pytest.mark.slow
+def test_a_refusal_is_one_line_and_exit_code_1(root: Path, tmp_path: Path) -> None:
+    saved(REFUSED["v1 order"][0], tmp_path / "model")
+    result = subprocess.run(
+        [sys.executable, "-m", "hdvl.export", f"checkpoint={tmp_path}/model", f"to={tmp_path}/n"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    said = result.stderr.strip().splitlines()[-1]
+    assert said == "hdvl export: no model of transformers is this one: bridge.order=v1 (only v2)"

@@ -1,0 +1,218 @@
+"""``hdvl infer``: the checkpoint answers, a choice of parts composes, and the words reach the model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from PIL import Image
+
+from hdvl import infer
+from hdvl.config import CONF_DIR, compose
+from hdvl.inference import Pipeline
+from tests.inference.saying import say
+from tests.tiny_model import tiny_folder
+
+__all__ = ["tiny_folder"]
+SMALL = ["encoder=conv_stem", "encoder.tile_size=64", "tiler.tile_size=64", "tiler.stride=64"]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    values = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
+
+
+def config(*overrides: str) -> Any:
+    return compose(*overrides, config_name="infer")
+
+
+def pipeline(*overrides: str) -> Pipeline:
+    return infer.pipeline_of(config(*overrides), overrides)
+
+
+def test_parts_default_to_those_of_train() -> None:
+    files = [
+        yaml.safe_load((CONF_DIR / f"{command}.yaml").read_text()) for command in ("infer", "train")
+    ]
+    chosen = [
+        {
+            group: name
+            for entry in file["defaults"]
+            if isinstance(entry, dict)
+            for group, name in entry.items()
+            if group in (*infer.PART_GROUPS, "model")
+        }
+        for file in files
+    ]
+    assert chosen[0] == chosen[1]
+    assert files[0]["model"] == files[1]["model"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is the total?",
+        "Where, exactly, (in pixels)?",
+        "图中的总金额是多少？",
+        'it\'s "quoted" and a back\\slash\\',
+        "a=b; {c} [d] ${e} $5: 100%",
+        "null and void",
+        "two\nlines",
+        "  spaces  ",
+    ],
+)
+def test_free_text_needs_no_quotes(text: str) -> None:
+    (quoted,) = infer.quote_free_text([f"prompt={text}"])
+    assert config(quoted).prompt == text
+
+
+def test_what_is_left_to_hydra() -> None:
+    given = [
+        "prompt='a','b'",
+        'prompt="a"',
+        "image=[a.png,b.png]",
+        "image=a.png,b.png",
+        "checkpoint=null",
+        "prompt=",
+        "--multirun",
+        "tiler.max_tiles=4",
+    ]
+    assert infer.quote_free_text(given) == given
+    (path,) = infer.quote_free_text(["image=/my files/图 (1).png"])
+    assert OverridesParser.create().parse_override(path).value() == "/my files/图 (1).png"
+
+
+def test_a_checkpoint_answers_unless_parts_are_chosen() -> None:
+    def composes(*overrides: str) -> bool:
+        return infer.is_composition(config(*overrides), infer.keys_of(overrides))
+
+    assert not composes()
+    assert not composes("tiler=dynamic_ratio", "tiler.max_tiles=3", "model.encode_chunk=4")
+    assert not composes("bridge.depth=3", "template=chatml")
+    assert not composes("checkpoint=runs/docs", "encoder=timm")
+    assert composes("encoder=timm") and composes("llm=tiny") and composes("bridge=mlp")
+    assert composes("model=base")
+    assert composes("checkpoint=null")
+    with pytest.raises(ValueError, match=r"model= composes a new model, checkpoint=runs/docs has"):
+        composes("checkpoint=runs/docs", "model=base")
+
+
+def test_changes_on_a_checkpoint() -> None:
+    overrides = ["tiler=squash", "tiler.tile_size=64", "bridge.depth=3", "model.encode_chunk=4"]
+    changes = infer.changes_of(config(*overrides), infer.keys_of(overrides))
+    assert changes["tiler"]["_target_"] == "hdvl.tilers.Squash"
+    assert changes["tiler"]["tile_size"] == 64
+    assert changes["bridge"] == {"depth": 3}
+    assert changes["encode_chunk"] == 4
+    assert set(changes) == {"tiler", "bridge", "encode_chunk"}
+    assert infer.changes_of(config("seed=1"), ["seed"]) == {}
+
+
+def test_the_checkpoint_is_changed(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = pipeline(f"checkpoint={tiny_folder}", "tiler.max_tiles=2", "model.encode_chunk=1")
+    assert pipe.tiler.max_tiles == 2 and pipe.model.encode_chunk == 1
+    assert pipe.tiler.tile_size == 32  # its own, not that of conf/tiler
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match=r"weights must fit the model"):
+        pipeline(f"checkpoint={tiny_folder}", "bridge.depth=2")
+
+
+def test_random_weights_are_said_aloud(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [*SMALL, f"image={image}", "prompt=What?", "generation.max_new_tokens=3"]
+    texts = []
+    for _ in range(2):
+        pipe = pipeline(*overrides)
+        assert "RANDOM WEIGHTS" in capsys.readouterr().err
+        texts.append(infer.generate_answer(pipe, config(*overrides)).text)
+    assert texts[0] == texts[1]  # seed
+
+
+def test_what_is_printed_and_drawn(
+    tiny_folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [f"checkpoint={tiny_folder}", f"image={image}", "prompt=Where?"]
+    pipe = pipeline(*overrides)
+    say(pipe, "<ref>cup</ref><box>(100,250),(500,750)</box><box>(1,2)</box>")
+    for stream in ("false", "true"):
+        answer = infer.generate_answer(pipe, config(*overrides, f"stream={stream}"))
+        assert capsys.readouterr().out == answer.text + "\n"
+    lines = infer.report(answer).splitlines()
+    assert lines[1] == "box      image 1: cup (7, 10, 35, 30)"
+    assert lines[2] == "no box   <box>(1,2)</box>"
+    assert lines[3] == "image  1: 70x40 px, 7 tiles of 32 px (2 x 3 + thumbnail)"
+    assert lines[4].startswith("numbers  7 tiles, ") and " text tokens read, " in lines[4]
+    (drawn,) = infer.write_drawings(answer, str(tmp_path / "new" / "out.png"))
+    with Image.open(drawn) as opened:
+        assert opened.size == (70, 40)
+    two = config(*overrides[:1], f"image=[{image},{image}]", "prompt=Where?")
+    names = infer.write_drawings(infer.generate_answer(pipe, two), str(tmp_path / "out.png"))
+    assert [name.name for name in names] == ["out-1.png", "out-2.png"]
+    none = infer.generate_answer(pipe, config(*overrides[:1], "prompt=Hello"))
+    with pytest.raises(ValueError, match=r"out=x.png needs an image to draw on; give image=FILE"):
+        infer.write_drawings(none, "x.png")
+
+
+def hdvl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hdvl.infer", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(CONF_DIR.parent)},
+    )
+
+
+@pytest.mark.slow
+def test_on_the_command_line(tiny_folder: Path, image: Path, tmp_path: Path) -> None:
+    common = [f"image={image}", "generation.max_new_tokens=4"]
+    done = hdvl(
+        *common,
+        "prompt=图中, what?",
+        f"checkpoint={tiny_folder}",
+        "out=o.png",
+        "stream=true",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "numbers  7 tiles" in done.stdout and "RANDOM" not in done.stderr
+    assert (tmp_path / "o.png").is_file()
+    done = hdvl(*common, "prompt=Describe.", *SMALL, "bridge=resampler", "llm=tiny", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "RANDOM WEIGHTS" in done.stderr and "numbers" in done.stdout
+    done = hdvl("prompt=x", f"image={tmp_path / 'no.png'}", *SMALL, cwd=tmp_path)
+    assert done.returncode == 1 and "no.png" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_help_and_config_import_no_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys, runpy; sys.argv[1:] = {}\n"
+        "try: runpy.run_module('hdvl.infer', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    for arguments in (["--help"], ["--cfg", "job"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(arguments)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(CONF_DIR.parent)},
+        )
+        assert done.returncode == 0, done.stderr
+        assert "checkpoint" in done.stdout
+
+
+def test_no_prompt() -> None:
+    function = infer.run.__wrapped__  # type: ignore[attr-defined]
+    with pytest.raises(SystemExit, match="hdvl infer: prompt must be given"):
+        function(OmegaConf.create({"prompt": None}))

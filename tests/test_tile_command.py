@@ -1,0 +1,150 @@
+"""``hdvl tile``: what it prints, what it draws, what it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hdvl import tile
+from hdvl.config import compose
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A grey image of 640 x 480, stored lying on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (480, 640), (120, 120, 120)).save(path, exif=exif)
+    return path
+
+
+def run(*overrides: str) -> None:
+    tile.run(compose(*overrides, config_name="tile"))
+
+
+def test_lists_and_draws(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "tiles.png"
+    run(f"image={photo}", f"out={out}", "tiler=dynamic_ratio", "tiler.max_tiles=12")
+    printed = capsys.readouterr().out
+    assert "image  640 x 480" in printed
+    assert "DynamicRatio: 3 rows x 4 cols of 448 px, stride 448, canvas 1792 x 1344" in printed
+    assert "tiles    13, 12 windows and the thumbnail last" in printed
+    assert "    5  row 1 col 1   x 160 .. 320, y 160 .. 320" in printed
+    assert "   12  thumbnail     x 0 .. 640, y 0 .. 480" in printed
+    assert "not counted without an encoder" in printed
+    with Image.open(out) as drawn:
+        assert drawn.size == (640, 480)
+        pixels = np.asarray(drawn)
+    changed = (pixels != 120).any(2)
+    assert changed[0].all() and changed[:, 0].all() and changed[160].all() and changed[:, 320].all()
+    assert not changed[200:310, 180:310].any()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "tiles.png"]
+
+
+def test_counts_tokens_as_the_merger_does(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f"out={tmp_path / 'tiles.png'}"
+    run(f"image={photo}", out, "encoder=conv_stem", "tiler.stride=224")
+    from hdvl.config import build
+
+    encoder = build(compose("encoder=conv_stem", config_name="tile").encoder)
+    rows, cols = encoder.grid
+    assert f"tokens   {10 * rows * cols}\n" in capsys.readouterr().out
+
+
+def test_a_large_image_is_drawn_smaller(tmp_path: Path) -> None:
+    path, out = tmp_path / "big.jpg", tmp_path / "tiles.png"
+    Image.new("RGB", (3000, 1500)).save(path)
+    run(f"image={path}", f"out={out}", "draw_size=300")
+    with Image.open(out) as drawn:
+        assert drawn.size == (300, 150)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1)])
+@pytest.mark.parametrize(
+    "tiler", ["sliding_window", "xverse_v", "dynamic_ratio", "anyres", "squash"]
+)
+def test_extreme_images(size: tuple[int, int], tiler: str, tmp_path: Path) -> None:
+    path, out = tmp_path / "line.png", tmp_path / "tiles.png"
+    Image.new("RGB", size).save(path)
+    run(f"image={path}", f"out={out}", f"tiler={tiler}")
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "no image given; say hdvl tile image=PATH"),
+        (["image={photo}", "out={photo}"], "would overwrite the image; give another out=PATH"),
+        (
+            ["image={photo}", "out={photo}.out", "encoder=conv_stem", "tiler=dynamic_ratio"],
+            "tiler.tile_size=448 must equal the encoder's tile_size=224",
+        ),
+        (
+            [
+                "image={photo}",
+                "encoder=conv_stem",
+                "encoder.tile_size=64",
+                "tiler.tile_size=64",
+                "bridge=pixel_shuffle_mlp",
+                "bridge.order=v1",
+                "merger=spatial",
+                "tiler.stride=64",
+            ],
+            "bridge PixelShuffleMLP with order=v1 gives tokens that are not in raster order",
+        ),
+        (["image={text}"], r"text\.txt is not an image Pillow can read"),
+    ],
+)
+def test_refuses(overrides: list[str], message: str, photo: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("words")
+    with pytest.raises(ValueError, match=message):
+        run(*(override.format(photo=photo, text=text) for override in overrides))
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "tiles.png"
+    out.write_bytes(b"before")
+
+    def half(self: Any, path: Path, *args: Any, **options: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        tile.save(Image.new("RGB", (2, 2)), out)
+    assert out.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.slow
+def test_from_the_command_line(root: Path, tmp_path: Path) -> None:
+    """An error is one line and exit code 1; nothing is left behind but the drawing."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (300, 300)).save(path)
+    command = [sys.executable, "-m", "hdvl.tile", f"image={path.name}"]
+    environment = {"PYTHONPATH": str(root), "PATH": ""}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "drawn    tiles.png" in done.stdout
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.png", "tiles.png"]
+    path.write_bytes(b"")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "hdvl tile: image a.png is empty (0 bytes)\n"
+
+
+def test_planning_imports_no_torch_of_its_own(root: Path) -> None:
+    """Of the tilers only what makes pixels imports torch, and nothing imports that at the top."""
+    for path in (root / "hdvl" / "tilers").glob("*.py"):
+        lines = path.read_text().splitlines()
+        top = [line for line in lines if line.startswith(("import torch", "from torch"))]
+        assert not top or path.name in ("pixels.py", "decode.py"), path
+        assert not any(line.startswith("from hdvl.tilers import pixels") for line in lines), path
