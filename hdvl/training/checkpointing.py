@@ -19,7 +19,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from hdvl.training.checkpoint_files import is_whole_folder, write_sums
+from hdvl.training.checkpoint_formats import is_whole_folder, write_sums
 from hdvl.training.ranks import is_rank_zero
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"

@@ -26,7 +26,7 @@ from hdvl.checkpoints.known import check_run
 from hdvl.config import build, from_plain, to_plain
 from hdvl.files import read_yaml
 from hdvl.model import VLM
-from hdvl.training.checkpoint_files import checkpoint_step, kind_of, read_weights
+from hdvl.training.checkpoint_formats import checkpoint_step, kind_of, read_weights
 from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
 from hdvl.training.checks import check_stage
 from hdvl.training.metrics import drop_rows_from

@@ -16,7 +16,7 @@ import torch
 
 from hdvl.checkpoints import load_folder
 from hdvl.config import compose, to_plain
-from hdvl.training.checkpoint_files import read_weights
+from hdvl.training.checkpoint_formats import read_weights
 from hdvl.training.metrics import read_metrics
 from hdvl.training.run import run
 from hdvl.training.tuning import apply_tuning, merge_lora

@@ -8,7 +8,7 @@ import torch
 import torch.distributed.checkpoint as sharded
 from torch import nn
 
-from hdvl.training.checkpoint_files import (
+from hdvl.training.checkpoint_formats import (
     checkpoint_step,
     is_whole_folder,
     read_weights,
