@@ -1,0 +1,1 @@
+"""Benchmarks: what a model answered, scored as the official scorers score it."""

@@ -1,0 +1,79 @@
+"""Overlap of boxes: RefCOCO, RefCOCO+ and RefCOCOg as Qwen-VL scores them, and GRIT refexp.
+
+RefCOCO counts an overlap of 0.5 or more, GRIT one of more than 0.5. Boxes are x1, y1, x2, y2.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Box = Sequence[float]
+CORNERS = re.compile(r"\((.*?)\),\((.*?)\)")
+GRID = 999  # the largest coordinate of Qwen-VL's grid
+ENOUGH = 0.5
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The predicted box in pixels, its overlap with the true one, and whether that is enough."""
+
+    box: tuple[float, ...]
+    iou: float
+    correct: bool
+
+
+def parse_corners(answer: str) -> tuple[float, float, float, float]:
+    """The first "(x1,y1),(x2,y2)" of an answer; four zeros if there is none or it is malformed."""
+    found = CORNERS.search(answer)
+    if found is None:
+        return (0.0, 0.0, 0.0, 0.0)
+    try:
+        x1, y1 = (float(part) for part in found[1].split(","))
+        x2, y2 = (float(part) for part in found[2].split(","))
+    except ValueError:
+        return (0.0, 0.0, 0.0, 0.0)
+    return (x1, y1, x2, y2)
+
+
+def area(box: npt.NDArray[np.float32]) -> Any:
+    """Width times height, negative when one pair of corners is swapped."""
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def box_iou(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
+    """Intersection over union in single precision, as torchvision computes it."""
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    width, height = np.maximum(high - low, np.float32(0))
+    inside = width * height
+    return float(inside / (area(first) + area(second) - inside))
+
+
+def refcoco_overlap(answer: str, box: Box, *, width: int, height: int) -> Overlap:
+    """Score an answer on the 0 to 999 grid against ``box`` in pixels of the original image."""
+    with np.errstate(all="ignore"):  # a box without area gives nan, which is never enough
+        grid = np.asarray(parse_corners(answer), dtype=np.float32) / np.float32(GRID)
+        given = grid * np.asarray([width, height, width, height], dtype=np.float32)
+        iou = box_iou(given, np.asarray(box, dtype=np.float32))
+    return Overlap(tuple(given.tolist()), iou, iou >= ENOUGH)
+
+
+def grit_area(box: Box) -> float:
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1) if x2 > x1 and y2 > y1 else 0.0
+
+
+def grit_iou(first: Box, second: Box) -> float:
+    """Intersection over union plus a millionth; a box with swapped corners has no area."""
+    low = [max(one, other) for one, other in zip(first[:2], second[:2], strict=True)]
+    high = [min(one, other) for one, other in zip(first[2:], second[2:], strict=True)]
+    inside = grit_area([*low, *high])
+    return inside / (grit_area(first) + grit_area(second) - inside + 1e-6)
+
+
+def grit_refexp(predicted: Sequence[Box], true: Sequence[Box]) -> float:
+    """1 when the first predicted box overlaps the first true one by more than half, else 0."""
+    return float(bool(predicted) and grit_iou(predicted[0], true[0]) > ENOUGH)

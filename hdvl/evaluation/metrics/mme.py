@@ -1,0 +1,80 @@
+"""MME: yes or no from the first four characters, accuracy and accuracy+ of pairs, summed to 2,800."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Answer = Literal["yes", "no", "other"]
+Row = tuple[str, str, str, str]  # image, question, answer, prediction
+PERCEPTION = (
+    *("existence", "count", "position", "color", "posters"),
+    *("celebrity", "scene", "landmark", "artwork", "OCR"),
+)
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+READ = 4  # characters of a prediction that are looked at
+
+
+def parse_mme(prediction: str) -> Answer:
+    """What a prediction says; "none" and "know" hold "no", and late answers are "other"."""
+    start = prediction.lower()[:READ]
+    if "yes" in start:
+        return "yes"
+    return "no" if "no" in start else "other"
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """Accuracy of the questions, of the images whose two questions are both right, and unclear ones."""
+
+    accuracy: float
+    accuracy_plus: float
+    other: int
+
+    @property
+    def score(self) -> float:
+        """Up to 200 points."""
+        return 100 * self.accuracy + 100 * self.accuracy_plus
+
+
+@dataclass
+class MMEScore:
+    """The score of each task given, their sums, and the tasks that were not given."""
+
+    tasks: dict[str, TaskScore]
+    missing: list[str] = field(default_factory=list)
+
+    def total(self, names: Sequence[str]) -> float:
+        """Sum over those of ``names`` that were scored."""
+        return sum(self.tasks[name].score for name in names if name in self.tasks)
+
+    @property
+    def perception(self) -> float:
+        """Up to 2,000 points."""
+        return self.total(PERCEPTION)
+
+    @property
+    def cognition(self) -> float:
+        """Up to 800 points."""
+        return self.total(COGNITION)
+
+
+def score_task(rows: Sequence[Row], name: str = "MME") -> TaskScore:
+    """Score the rows of one task; rows 1 and 2 are of one image, rows 3 and 4 of the next, and so on."""
+    if not rows or len(rows) % 2:
+        raise ValueError(
+            f"{name} needs two rows for each image, one after the other, got {len(rows)} rows; "
+            "restore the rows that are missing"
+        )
+    parsed = [parse_mme(row[3]) for row in rows]
+    for row in rows:
+        if row[2].lower() not in {"yes", "no"}:
+            raise ValueError(f"answers of {name} must be yes or no, got {row[2]!r} for {row[0]}")
+    hits = [row[2].lower() == given for row, given in zip(rows, parsed, strict=True)]
+    both = [first and second for first, second in zip(hits[::2], hits[1::2], strict=True)]
+    return TaskScore(sum(hits) / len(hits), sum(both) / len(both), parsed.count("other"))
+
+
+def score_mme(tasks: Mapping[str, Sequence[Row]]) -> MMEScore:
+    """Score every task of ``tasks``, which the official tool knows by these names."""
+    scored = {name: score_task(rows, name) for name, rows in tasks.items()}
+    return MMEScore(scored, [name for name in PERCEPTION + COGNITION if name not in tasks])

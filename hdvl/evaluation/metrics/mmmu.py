@@ -1,0 +1,131 @@
+"""MMMU: the rules that read an answer out of a response, and the accuracy.
+
+Where no rule applies to a multiple-choice response the official code draws an option, after
+``random.seed(42)`` at import, so its score depends on the order of the questions. Here such a
+response is unparsed and wrong; ``official_random_seed=42`` repeats the draw, in the order given.
+"""
+
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hdvl.evaluation.metrics.answer_numbers import (
+    all_numbers,
+    holds_answer,
+    key_phrases,
+    number_of,
+)
+
+STRIPPED = ",.!?;:'"  # one character after the other, each at both ends
+INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ", "=")
+GROUPED = re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b")
+SIMPLE = re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])")
+LONG = 5  # words; only a longer response is searched for the text of an option
+
+
+def strip_each(text: str, marks: str = STRIPPED) -> str:
+    """``text`` with each mark stripped from its ends in turn."""
+    for mark in marks:
+        text = text.strip(mark)
+    return text
+
+
+def parse_choice(response: str, choices: Sequence[str], options: Mapping[str, str]) -> str | None:
+    """The option a response names, the last one where it names several; None if unparsed."""
+    text = f" {strip_each(response)} "
+    for form in ("({})", " {} "):
+        found = [choice for choice in choices if form.format(choice) in text]
+        if found:
+            return max(found, key=lambda choice: text.rfind(form.format(choice)))
+    if len(text.split()) > LONG:
+        lowered = text.lower()
+        found = [name for name, option in options.items() if option.lower() in lowered]
+        if found:
+            return max(found, key=lambda name: lowered.rfind(options[name].lower()))
+    return None
+
+
+def normalise(text: str) -> list[str | float]:
+    """A number, or lower-case text; a single letter is padded so that it cannot match inside a word."""
+    text = text.strip()
+    number = number_of(text)
+    if number is not None:
+        return [number]
+    text = text.lower()
+    return [f" {text}", f"{text} "] if len(text) == 1 else [text]
+
+
+def parse_open(response: str) -> list[str | float]:
+    """The texts and numbers that an open response may mean, without duplicates."""
+    # The official code lowers the text before it splits at capitals, so only newlines split.
+    text = response.strip().strip(".").lower()
+    phrases = key_phrases(text, text.split("\n"), INDICATORS)
+    numbers = [number for phrase in phrases for number in all_numbers(phrase, GROUPED, SIMPLE)]
+    parsed = [one for candidate in [*phrases, *numbers] for one in normalise(candidate)]
+    return list(dict.fromkeys(parsed))
+
+
+def choice_correct(answer: str | Sequence[str], parsed: str | None) -> bool:
+    """Whether the parsed option is the answer, or one of the answers."""
+    return parsed == answer if isinstance(answer, str) else parsed in list(answer)
+
+
+def open_correct(answer: str | Sequence[str], parsed: Sequence[str | float]) -> bool:
+    """Whether one of the parsed texts or numbers holds one of the answers."""
+    answers = [answer] if isinstance(answer, str) else answer
+    return holds_answer(parsed, [one for text in answers for one in normalise(text)])
+
+
+@dataclass(frozen=True)
+class MMMUSample:
+    """A question with its answer and the response; ``choices`` is empty for an open question."""
+
+    id: str
+    answer: str | Sequence[str]
+    response: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """The subject that the id names: validation_Art_Theory_3 is of Art_Theory."""
+        return "_".join(self.id.split("_")[1:-1])
+
+
+@dataclass
+class MMMUScore:
+    """Accuracy over all samples and of each subject, and the ids that no rule could read."""
+
+    accuracy: float
+    correct: dict[str, bool]
+    subjects: dict[str, float]
+    unparsed: list[str]
+
+
+def score_mmmu(
+    samples: Iterable[MMMUSample], *, official_random_seed: int | None = None
+) -> MMMUScore:
+    """Parse and score samples in their order."""
+    draw = None if official_random_seed is None else random.Random(official_random_seed)
+    correct: dict[str, bool] = {}
+    unparsed: list[str] = []
+    subjects: dict[str, list[bool]] = {}
+    for sample in samples:
+        if sample.options:
+            choices = list(sample.options)
+            parsed = parse_choice(sample.response, choices, sample.options)
+            if parsed is None:
+                unparsed.append(sample.id)
+                parsed = draw.choice(choices) if draw else None
+            hit = choice_correct(sample.answer, parsed)
+        else:
+            hit = open_correct(sample.answer, parse_open(sample.response))
+        correct[sample.id] = hit
+        subjects.setdefault(sample.subject, []).append(hit)
+    hits = [hit for of_subject in subjects.values() for hit in of_subject]
+    return MMMUScore(
+        accuracy=sum(hits) / len(hits) if hits else 0.0,
+        correct=correct,
+        subjects={name: sum(found) / len(found) for name, found in subjects.items()},
+        unparsed=unparsed,
+    )

@@ -1,0 +1,69 @@
+"""OCRBench v1: an answer counts when it is part of the prediction; the final score is of 1,000."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+RECOGNITION = ("Regular", "Irregular", "Artistic", "Handwriting", "Digit String", "Non-Semantic")
+FORMULAS = "HME100k"  # handwritten formulas keep their case and lose their spaces
+
+
+def flat(text: str) -> str:
+    return text.strip().replace("\n", " ")
+
+
+def ocrbench_hit(dataset: str, answers: str | Sequence[str], prediction: str) -> bool:
+    """Whether one of ``answers`` is part of ``prediction``."""
+    wanted = [answers] if isinstance(answers, str) else answers
+    if dataset == FORMULAS:
+        given = flat(prediction).replace(" ", "")
+        return any(flat(answer).replace(" ", "") in given for answer in wanted)
+    given = flat(prediction.lower())
+    return any(flat(answer.lower()) in given for answer in wanted)
+
+
+@dataclass(frozen=True)
+class OCRBenchItem:
+    """A question; ``prediction`` is None where the model gave none, which scores nothing."""
+
+    dataset: str
+    type: str
+    answers: str | Sequence[str]
+    prediction: str | None
+
+
+@dataclass(frozen=True)
+class OCRBenchScore:
+    """Hits in all, of each type and group, the accuracy of each data set, and unanswered items."""
+
+    final: int
+    types: dict[str, int]
+    groups: dict[str, int]
+    datasets: dict[str, float]
+    unanswered: int
+
+
+def group_of(kind: str) -> str:
+    """The row of the published table that a question type belongs to."""
+    return "Text Recognition" if kind.startswith(RECOGNITION) else kind
+
+
+def score_ocrbench(items: Iterable[OCRBenchItem]) -> OCRBenchScore:
+    """Count the hits; a data set's accuracy is over all its items, answered or not."""
+    types: Counter[str] = Counter()
+    groups: Counter[str] = Counter()
+    hits: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
+    unanswered = 0
+    for item in items:
+        totals[item.dataset] += 1
+        hit = False
+        if item.prediction is None:
+            unanswered += 1
+        else:
+            hit = ocrbench_hit(item.dataset, item.answers, item.prediction)
+        types[item.type] += hit
+        groups[group_of(item.type)] += hit
+        hits[item.dataset] += hit
+    datasets = {name: hits[name] / total for name, total in totals.items()}
+    return OCRBenchScore(sum(types.values()), dict(types), dict(groups), datasets, unanswered)

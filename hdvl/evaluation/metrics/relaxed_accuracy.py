@@ -1,0 +1,36 @@
+"""Relaxed accuracy of ChartQA: numbers may be off by 5 %, everything else must be equal."""
+
+from collections.abc import Sequence
+
+TOLERANCE = 0.05
+
+
+def as_number(text: str) -> float | None:
+    """The number a text spells, a percentage divided by 100; None if it spells none."""
+    try:
+        return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+
+
+def relaxed_correct(target: str, prediction: str, tolerance: float = TOLERANCE) -> bool:
+    """Whether ``prediction`` is right by pix2struct's rule: relative to a target that is not zero."""
+    wanted, given = as_number(target), as_number(prediction)
+    if given is not None and wanted:
+        return abs(given - wanted) / abs(wanted) <= tolerance
+    return prediction.lower() == target.lower()
+
+
+def relaxed_correct_swapped(target: str, prediction: str, tolerance: float = TOLERANCE) -> bool:
+    """The same as Qwen-VL calls it: the two texts change places, so the error is relative to the answer."""
+    return relaxed_correct(prediction.strip(), target, tolerance)
+
+
+def relaxed_accuracy(
+    targets: Sequence[Sequence[str]], predictions: Sequence[str], *, swapped: bool = False
+) -> float:
+    """Share of questions with a right answer; ``swapped`` is the argument order of Qwen-VL."""
+    correct = relaxed_correct_swapped if swapped else relaxed_correct
+    pairs = zip(targets, predictions, strict=True)
+    hits = [any(correct(target, given) for target in wanted) for wanted, given in pairs]
+    return sum(hits) / len(hits)

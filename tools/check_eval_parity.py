@@ -1,0 +1,84 @@
+"""Compare hdvl's metrics with recorded outputs of the official scorers.
+
+    python tools/check_eval_parity.py FOLDER
+
+FOLDER holds one JSON file for each scorer, named as in ``CHECKS``. For each file one
+line says how many values were compared and the worst difference; "inf" stands for texts, parses or
+verdicts that differ. The exit status is 1 when any difference is beyond its tolerance (1e-6; 0.01 for
+GQA, which prints two decimals) or a file has no check.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import eval_parity_choices
+import eval_parity_text
+from eval_parity import Compared
+
+CHECKS = {**eval_parity_choices.CHECKS, **eval_parity_text.CHECKS}
+TOLERANCE = 1e-6
+TOLERANCES = {"gqa": 0.01}
+SHOWN = 5  # differences of a file that are spelt out
+
+
+def difference(got: object, expected: object) -> float:
+    """How far apart two values are: the worst of their members, or inf when they are not alike."""
+    if isinstance(got, bool) != isinstance(expected, bool) or got is None or expected is None:
+        return 0.0 if got == expected else math.inf
+    if isinstance(got, int | float) and isinstance(expected, int | float):
+        if math.isnan(got) or math.isnan(expected):
+            return 0.0 if math.isnan(got) and math.isnan(expected) else math.inf
+        return abs(got - expected) if got != expected else 0.0
+    if isinstance(got, Mapping) and isinstance(expected, Mapping):
+        if got.keys() != expected.keys():
+            return math.inf
+        return max((difference(got[key], expected[key]) for key in got), default=0.0)
+    if isinstance(got, list | tuple) and isinstance(expected, list | tuple):
+        if len(got) != len(expected):
+            return math.inf
+        return max(map(difference, got, expected), default=0.0)
+    return 0.0 if got == expected else math.inf
+
+
+def check(name: str, values: Iterable[Compared]) -> bool:
+    """Print the line of a file and its first differences; True when all are within tolerance."""
+    tolerance = TOLERANCES.get(name, TOLERANCE)
+    worst, count, wrong = 0.0, 0, []
+    for label, got, expected in values:
+        apart = difference(got, expected)
+        worst, count = max(worst, apart), count + 1
+        if not apart <= tolerance:
+            wrong.append(f"  {label}: got {got!r}, the official scorer {expected!r}")
+    print(f"{name:<22} {count:>6} values, worst difference {worst:.3g}")
+    for line in wrong[:SHOWN]:
+        print(line)
+    if len(wrong) > SHOWN:
+        print(f"  and {len(wrong) - SHOWN} more")
+    return not wrong
+
+
+def main(arguments: list[str]) -> int:
+    """Check every file of the folder."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        print(f"usage: check_eval_parity.py FOLDER with JSON files, got {arguments}")
+        return 2
+    files = sorted(Path(arguments[0]).glob("*.json"))
+    if not files:
+        print(f"no JSON file in {arguments[0]}")
+        return 1
+    fine = True
+    for path in files:
+        if path.stem not in CHECKS:
+            print(f"{path.stem:<22} has no check; the checks are {', '.join(CHECKS)}")
+            fine = False
+            continue
+        data = json.loads(path.read_text(encoding="utf-8"))
+        fine = check(path.stem, CHECKS[path.stem](data)) and fine
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
