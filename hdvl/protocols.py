@@ -159,7 +159,11 @@ class Tiler(Protocol):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns tiles into patch features, raster order, no prefix tokens mixed in.
+    """Turns images into patch features, raster order, no prefix tokens mixed in.
+
+    ``grid_for`` gives the grid of an image of ``size`` pixels, or raises a ValueError that says which
+    sizes the encoder takes; ``forward`` takes any of them. ``grid`` is that of a tile, ``tile_size``
+    pixels square. Images of one call are of one size.
 
     uint8 pixels are normalised inside (/255, ``mean``, ``std``); float pixels are taken as normalised.
     """
@@ -174,6 +178,7 @@ class Encoder(Protocol):
     def mean(self) -> tuple[float, ...]: ...
     @property
     def std(self) -> tuple[float, ...]: ...
+    def grid_for(self, size: Size) -> Grid: ...
     def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]: ...
     def __call__(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]: ...
 

@@ -8,8 +8,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from hdvl.encoders.pixels import Normalise
-from hdvl.encoders.reach import drop_unreached, reach
-from hdvl.protocols import Grid
+from hdvl.encoders.reach import drop_unreached, reach, takes
+from hdvl.encoders.sizes import Sizes
+from hdvl.protocols import Grid, Size
+
+UNUSUAL_GRID = (3, 5)
+"""A grid to find out whether an encoder takes images of another size: oblong, small, its sides odd."""
 
 
 class PatchEncoder(nn.Module):
@@ -20,11 +24,17 @@ class PatchEncoder(nn.Module):
     output of the last block, -2 of the last but one, as LLaVA takes it (arXiv 2304.08485). Later
     blocks, heads and poolers are not kept. With ``final_norm`` the model's last normalisation is
     applied to whichever block is chosen; without it the features are the bare residual stream.
+
+    Images of other sizes than ``tile_size`` square are taken where the model can: ``sizes`` says so,
+    which is found out on ``meta`` when the encoder is built. ``patch_size`` are the (rows, columns) of
+    pixels of a patch, None where only the model's output tells.
     """
 
     width: int
     tile_size: int
     grid: Grid
+    patch_size: tuple[int, int] | None
+    sizes: Sizes
     model: Any
     pixels: Normalise
     select_layer: int
@@ -40,8 +50,10 @@ class PatchEncoder(nn.Module):
         tile_size: int,
         select_layer: int,
         final_norm: bool,
+        patch_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        self.patch_size = patch_size
         self.model, self.tile_size = model, tile_size
         self.pixels = Normalise(mean=mean, std=std)
         self.select_layer, self.final_norm = select_layer, final_norm
@@ -56,11 +68,19 @@ class PatchEncoder(nn.Module):
         """What uint8 pixels / 255 - mean are divided by, channel by channel."""
         return self.pixels.std
 
+    def grid_for(self, size: Size) -> Grid:
+        """The (rows, cols) of patches of an image of ``size`` = (width, height) pixels.
+
+        Raises:
+            ValueError: the encoder does not take this size.
+        """
+        return self.sizes.grid_for(size)
+
     def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
         """Patch features in raster order; CLS and register tokens are dropped.
 
         Raises:
-            ValueError: the tiles are not ``tile_size`` square.
+            ValueError: the encoder does not take images of this size.
         """
         return self.forward_with_prefix(pixels)[0]
 
@@ -69,10 +89,7 @@ class PatchEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
         """Patch features, and apart from them the CLS and register tokens (none in SigLIP)."""
         if tuple(pixels.shape[2:]) != (self.tile_size, self.tile_size):
-            raise ValueError(
-                f"tiles must be tile_size={self.tile_size} pixels square, got "
-                f"{pixels.shape[2]} x {pixels.shape[3]}; give tiler and encoder the same tile_size"
-            )
+            self.sizes.grid_for((pixels.shape[3], pixels.shape[2]))
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
         return self.tokens(self.pixels(pixels, dtype))
 
@@ -83,27 +100,54 @@ class PatchEncoder(nn.Module):
         raise NotImplementedError
 
     def _settle(self, name: str) -> None:
-        """Learn ``width`` and ``grid`` on ``meta``, and drop what the features do not depend on."""
-        tile = (len(self.mean), self.tile_size, self.tile_size)
-        features, reached = reach(self, tile)
-        side = isqrt(features.shape[1])
-        if side * side != features.shape[1]:
-            raise ValueError(
-                f"encoder must give a square grid of patches, {name} gives {features.shape[1]} "
-                f"tokens for tile_size={self.tile_size}"
-            )
+        """Learn ``width``, ``grid`` and ``sizes`` on ``meta``; drop what the features do not depend on."""
+        channels, side = len(self.mean), self.tile_size
+        self.sizes = Sizes(name=name, tile_size=side, grid=(0, 0), patch=None)
+        features, reached = reach(self, (channels, side, side))
+        self.width, self.grid = features.shape[2], self._counted(features.shape[1], name)
         if self.final_norm:
             self.final_norm = False
-            _, without = reach(self, tile)
+            _, without = reach(self, (channels, side, side))
             self.final_norm = True
             if without == reached:
                 raise ValueError(
                     f"final_norm=True needs a model that normalises its patch features, {name} "
                     "does not; set final_norm=False"
                 )
-        self.width, self.grid = features.shape[2], (side, side)
         self.measured = (self.tile_size, self.grid, self.width)
         drop_unreached(self, reached)
+        self.sizes = self._sizes(name)
+
+    def _counted(self, tokens: int, name: str) -> Grid:
+        """The grid of a tile that gives this many tokens."""
+        rows = cols = isqrt(tokens)
+        if self.patch_size is not None:
+            rows, cols = self.tile_size // self.patch_size[0], self.tile_size // self.patch_size[1]
+        if rows * cols != tokens:
+            raise ValueError(
+                f"encoder must give one token for each patch of a tile, {name} gives {tokens} "
+                f"tokens for tile_size={self.tile_size}"
+                + (
+                    f" and patches of {self.patch_size[0]} x {self.patch_size[1]} px"
+                    if self.patch_size
+                    else ""
+                )
+            )
+        return rows, cols
+
+    def _sizes(self, name: str) -> Sizes:
+        """Which sizes the model takes, by trying an unusual one."""
+        rows, cols = self.grid
+        patch = self.patch_size
+        if patch is None and not (self.tile_size % rows or self.tile_size % cols):
+            patch = self.tile_size // rows, self.tile_size // cols
+        one = Sizes(name=name, tile_size=self.tile_size, grid=self.grid, patch=None)
+        if patch is None:
+            return one
+        self.sizes = Sizes(name=name, tile_size=self.tile_size, grid=self.grid, patch=patch)
+        down, across = UNUSUAL_GRID
+        image = (len(self.mean), down * patch[0], across * patch[1])
+        return self.sizes if takes(self, image, (1, down * across, self.width)) else one
 
 
 def check_tile(tile_size: int, patch: int, native: int) -> int:

@@ -26,7 +26,7 @@ def encode_in_chunks(
     if chunk is not None and chunk < 1:
         raise ValueError(f"encode_chunk must be at least 1 or null, got {chunk}")
     if chunk is None and torch.is_inference_mode_enabled():
-        chunk = cached_tiles(encoder, pixels.device)
+        chunk = cached_tiles(encoder, pixels)
     if chunk is None or len(pixels) <= chunk:
         return encoder(pixels)
     if torch.is_grad_enabled():
@@ -40,15 +40,16 @@ def encode_in_chunks(
     return features
 
 
-def cached_tiles(encoder: Encoder, device: torch.device) -> int | None:
-    """How many tiles the caches of a CPU's cores hold, at least 1, if they are all that limits it.
+def cached_tiles(encoder: Encoder, pixels: Shaped[Tensor, "t c h w"]) -> int | None:
+    """How many of the tiles the caches of a CPU's cores hold, at least 1, if they are all that limits it.
 
     They are in float32; products in bf16 gain more from a large batch, and so do accelerators.
     """
-    halved = torch.is_autocast_enabled(device.type) or not is_float32(encoder)
-    if device.type != "cpu" or halved:
+    device = pixels.device.type
+    halved = torch.is_autocast_enabled(device) or not is_float32(encoder)
+    if device != "cpu" or halved:
         return None
-    rows, cols = encoder.grid
+    rows, cols = encoder.grid_for((pixels.shape[3], pixels.shape[2]))
     return max(1, PATCHES_A_CORE * torch.get_num_threads() // (rows * cols))
 
 

@@ -7,7 +7,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from hdvl.encoders.pixels import normalise
-from hdvl.protocols import Grid
+from hdvl.encoders.sizes import Sizes
+from hdvl.protocols import Grid, Size
 
 STRIDE = 8
 
@@ -61,6 +62,7 @@ class ConvStem(nn.Module):
     width: int
     tile_size: int
     grid: Grid
+    sizes: Sizes
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layers: nn.Sequential
@@ -82,6 +84,9 @@ class ConvStem(nn.Module):
             raise ValueError(f"tile_size must be a multiple of {STRIDE}, got {tile_size}")
         self.width, self.tile_size = width, tile_size
         self.grid = (tile_size // STRIDE, tile_size // STRIDE)
+        self.sizes = Sizes(
+            name="ConvStem", tile_size=tile_size, grid=self.grid, patch=(STRIDE, STRIDE)
+        )
         self.mean, self.std = tuple(mean), tuple(std)
         self.layers = nn.Sequential(
             nn.Conv2d(3, stem_width // 2, 3, stride=2, padding=1, bias=False),
@@ -98,7 +103,21 @@ class ConvStem(nn.Module):
             *(_Line(width) for _ in range(lines)),
         ).to(memory_format=torch.channels_last)
 
+    def grid_for(self, size: Size) -> Grid:
+        """The (rows, cols) of features of an image of ``size`` = (width, height) pixels.
+
+        Raises:
+            ValueError: the size is not a multiple of 8 pixels.
+        """
+        return self.sizes.grid_for(size)
+
     def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
+        """Features in raster order.
+
+        Raises:
+            ValueError: the size of the images is not a multiple of 8 pixels.
+        """
+        self.grid_for((pixels.shape[3], pixels.shape[2]))
         weight = next(self.parameters())
         ready = normalise(pixels, self.mean, self.std, weight.dtype)
         # Channels-last halves the time of these convolutions on a CPU.

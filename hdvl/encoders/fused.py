@@ -8,13 +8,15 @@ from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from hdvl.protocols import Encoder, Grid
+from hdvl.protocols import Encoder, Grid, Size
 
 Resampling = Literal["nearest", "bilinear", "bicubic"]
 
 
 class FusedEncoder(nn.Module):
     """Channel concatenation of the features of ``encoders`` (Tong et al., arXiv 2401.06209).
+
+    It takes images of the sizes that all of its encoders take.
 
     Each encoder normalises uint8 pixels by its own ``mean`` and ``std``; the fused ones are the
     first's, and float pixels, normalised by those, are normalised anew for the others. Grids
@@ -59,23 +61,40 @@ class FusedEncoder(nn.Module):
         self.encoders = nn.ModuleDict(cast(dict[str, nn.Module], dict(encoders)))
         self.interpolate = interpolate
 
+    def grid_for(self, size: Size) -> Grid:
+        """The first encoder's grid of an image of ``size`` = (width, height) pixels.
+
+        Raises:
+            ValueError: an encoder does not take this size, or the grids differ and are not resampled.
+        """
+        parts = cast(list[Encoder], list(self.encoders.values()))
+        grids = {name: part.grid_for(size) for name, part in zip(self.encoders, parts, strict=True)}
+        if len(set(grids.values())) > 1 and self.interpolate is None:
+            raise ValueError(
+                f"encoders must have one grid, got {grids} for {size[0]} x {size[1]} pixels; set "
+                "interpolate=bilinear to resample to the first"
+            )
+        return next(iter(grids.values()))
+
     def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
         """Features of all encoders, in the order given, on the first one's grid."""
         parts = cast(list[Encoder], list(self.encoders.values()))
-        return torch.cat([self._features(encoder, pixels) for encoder in parts], dim=2)
+        grid = self.grid_for((pixels.shape[3], pixels.shape[2]))
+        return torch.cat([self._features(encoder, pixels, grid) for encoder in parts], dim=2)
 
     def _features(
-        self, encoder: Encoder, pixels: Shaped[Tensor, "t c h w"]
+        self, encoder: Encoder, pixels: Shaped[Tensor, "t c h w"], grid: Grid
     ) -> Float[Tensor, "t n _d"]:
         if pixels.is_floating_point() and (encoder.mean, encoder.std) != (self.mean, self.std):
             pixels = self._renormalise(encoder, pixels)
         features = encoder(pixels)
-        if encoder.grid == self.grid or self.interpolate is None:
+        own = encoder.grid_for((pixels.shape[3], pixels.shape[2]))
+        if own == grid or self.interpolate is None:
             return features
-        maps = rearrange(features, "t (r c) d -> t d r c", r=encoder.grid[0])
+        maps = rearrange(features, "t (r c) d -> t d r c", r=own[0])
         smooth = self.interpolate != "nearest"
         maps = nn.functional.interpolate(
-            maps, self.grid, mode=self.interpolate, align_corners=False if smooth else None
+            maps, grid, mode=self.interpolate, align_corners=False if smooth else None
         )
         return rearrange(maps, "t d r c -> t (r c) d")
 

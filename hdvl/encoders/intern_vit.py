@@ -140,6 +140,7 @@ class InternViT(PatchEncoder):
             tile_size=check_tile(tile_size or image_size, patch, image_size),
             select_layer=select_layer,
             final_norm=False,
+            patch_size=(patch, patch),
         )
         self.patch, self.depth = patch, depth
         self._settle("InternViT")

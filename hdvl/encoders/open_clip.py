@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
+from hdvl.encoders.timm_sizes import at_size, patch_size
 from hdvl.encoders.weights import fit, locate, read, under
+from hdvl.protocols import Grid
 
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
 # The text tower is built to reach the vision tower by open_clip's public class, and thrown away.
@@ -22,7 +24,8 @@ class OpenCLIPEncoder(PatchEncoder):
     """The vision tower of open_clip's model ``name``, random-initialised.
 
     ``config`` overrides the model's ``vision_cfg`` (``layers``, ``width``, ``patch_size``...).
-    Position embeddings are resized by open_clip's own means when ``tile_size`` differs. OpenAI's
+    Position embeddings are resized by open_clip's own means when ``tile_size`` differs, and in each
+    forward pass for images of another size than the tiles. OpenAI's
     weights need the ``-quickgelu`` name of a model. Published by Radford et al. (CLIP, arXiv
     2103.00020), Zhai et al. (SigLIP, arXiv 2303.15343) and Sun et al. (EVA-CLIP, arXiv 2303.15389).
 
@@ -62,6 +65,7 @@ class OpenCLIPEncoder(PatchEncoder):
             tile_size=native,
             select_layer=select_layer,
             final_norm=final_norm,
+            patch_size=tuple(visual.patch_size) if own else patch_size(trunk),
         )
         self.known = frozenset(visual.state_dict())
         blocks = visual.transformer.resblocks if own else trunk.blocks
@@ -101,6 +105,21 @@ class OpenCLIPEncoder(PatchEncoder):
         self, pixels: Float[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
         """Patches and prefix of the chosen block."""
+        rows, cols = pixels.shape[2], pixels.shape[3]
+        if hasattr(self.model, "trunk"):
+            with at_size(self.model.trunk, rows, cols):
+                return self._chosen(pixels)
+        grid = rows // self.model.patch_size[0], cols // self.model.patch_size[1]
+        if grid == tuple(self.model.grid_size):
+            return self._chosen(pixels)
+        # In place of the model's table for this call alone, so that gradients reach the table itself.
+        swapped = {"model.positional_embedding": _resized(self.model, grid)}
+        found: tuple[Tensor, Tensor] = functional_call(_Call(self), swapped, (pixels,))
+        return found
+
+    def _chosen(
+        self, pixels: Float[Tensor, "t c h w"]
+    ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
         found = self.model.forward_intermediates(
             pixels,
             indices=[self.layer],
@@ -167,14 +186,32 @@ def _published_statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
     return found.pop()
 
 
-def _resize_positions(visual: Any, tile_size: int) -> None:
-    from open_clip.model import resize_pos_embed
+class _Call(nn.Module):
+    """An encoder whose forward pass stops at the chosen block, as ``functional_call`` needs it."""
 
-    rows, cols = (tile_size // patch for patch in visual.patch_size)
-    state = {"visual.positional_embedding": visual.positional_embedding.detach()}
-    resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=(rows, cols))))
+    def __init__(self, encoder: OpenCLIPEncoder) -> None:
+        super().__init__()
+        self.model, self.chosen = encoder.model, encoder._chosen
+
+    def forward(
+        self, pixels: Float[Tensor, "t c h w"]
+    ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
+        return self.chosen(pixels)
+
+
+def _resized(visual: Any, grid: Grid) -> Float[Tensor, "n d"]:
+    """The position table for ``grid``; the class token's position stays."""
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    table: Tensor = visual.positional_embedding
+    # Bicubic and antialiased, the numbers of open_clip's own resize_pos_embed, which takes squares only.
+    return resample_abs_pos_embed(table[None], list(grid), list(visual.grid_size), 1)[0]
+
+
+def _resize_positions(visual: Any, tile_size: int) -> None:
+    grid = tile_size // visual.patch_size[0], tile_size // visual.patch_size[1]
     visual.positional_embedding = nn.Parameter(
-        state["visual.positional_embedding"],
+        _resized(visual, grid).detach(),
         requires_grad=visual.positional_embedding.requires_grad,
     )
-    visual.grid_size, visual.image_size = (rows, cols), (tile_size, tile_size)
+    visual.grid_size, visual.image_size = grid, (tile_size, tile_size)

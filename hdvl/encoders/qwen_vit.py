@@ -115,6 +115,7 @@ class QwenViT(PatchEncoder):
             tile_size=check_tile(tile_size, patch, image_size),
             select_layer=-1,
             final_norm=False,
+            patch_size=(patch, patch),
         )
         self.heads = heads
         self._settle("QwenViT")

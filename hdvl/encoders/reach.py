@@ -56,6 +56,25 @@ def reach(
     return features.detach(), reached
 
 
+def takes(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int, int]) -> bool:
+    """Whether ``encoder`` gives features of ``shape`` for an image (c, h, w), tried on ``meta``."""
+    training = encoder.training
+    encoder.eval()
+    tensors = chain(encoder.named_parameters(), encoder.named_buffers())
+    moved = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    try:
+        with torch.no_grad(), first_twins_only(encoder):
+            features: Tensor = functional_call(
+                encoder, moved, (torch.empty(1, *image, device="meta"),)
+            )
+    except (AssertionError, IndexError, RuntimeError, ValueError):
+        # Libraries refuse a size in any of these ways, from their own checks to a sum of two shapes.
+        return False
+    finally:
+        encoder.train(training)
+    return tuple(features.shape) == shape
+
+
 def _leaves(output: Tensor) -> set[int]:
     """The ``id`` of each tensor that a gradient of ``output`` would arrive at, found without one."""
     waiting, seen, leaves = [output.grad_fn], set[Any](), set[int]()

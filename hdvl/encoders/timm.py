@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
+from hdvl.encoders.timm_sizes import at_size, patch_size
 from hdvl.encoders.weights import fit, locate, read
 
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -21,9 +22,10 @@ class TimmEncoder(PatchEncoder):
     """timm's model ``name``, random-initialised; :meth:`from_pretrained` loads weights.
 
     Position embeddings are resized by timm's own ``set_input_size`` when ``tile_size`` differs
-    from the model's. ``config`` goes to ``timm.create_model`` (``embed_dim``, ``depth``,
-    ``drop_path_rate``...). For a convolutional model ``select_layer`` counts its feature levels:
-    -1 is the coarsest map, -2 one level finer.
+    from the model's, and in each forward pass for images of another size than the tiles.
+    ``config`` goes to ``timm.create_model`` (``embed_dim``, ``depth``, ``drop_path_rate``...). For a
+    convolutional model ``select_layer`` counts its feature levels: -1 is the coarsest map, -2 one
+    level finer.
 
     Raises:
         ValueError: unknown name, a layer that the model does not have, or no final norm to apply.
@@ -53,6 +55,7 @@ class TimmEncoder(PatchEncoder):
             tile_size=native,
             select_layer=select_layer,
             final_norm=final_norm,
+            patch_size=patch_size(model),
         )
         self.layer = check_layer(select_layer, len(model.feature_info))
         self.prefix = getattr(model, "num_prefix_tokens", None)  # None: it has maps, not tokens
@@ -97,15 +100,16 @@ class TimmEncoder(PatchEncoder):
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
         """Patches and prefix of the chosen block."""
         options = {"return_prefix_tokens": True} if self.prefix else {}
-        (found,) = self.model.forward_intermediates(
-            pixels,
-            indices=[self.layer],
-            norm=self.final_norm,
-            stop_early=True,
-            output_fmt="NCHW" if self.prefix is None else "NLC",
-            intermediates_only=True,
-            **options,
-        )
+        with at_size(self.model, pixels.shape[2], pixels.shape[3]):
+            (found,) = self.model.forward_intermediates(
+                pixels,
+                indices=[self.layer],
+                norm=self.final_norm,
+                stop_early=True,
+                output_fmt="NCHW" if self.prefix is None else "NLC",
+                intermediates_only=True,
+                **options,
+            )
         if self.prefix:
             patches, prefix = found
             return patches, prefix
@@ -115,8 +119,9 @@ class TimmEncoder(PatchEncoder):
     def _resize(self, tile_size: int) -> None:
         if tile_size == self.tile_size:
             return
-        if self.prefix is not None:
-            check_tile(tile_size, self.model.patch_embed.patch_size[0], self.tile_size)
+        patch = self.patch_size
+        if patch is not None:
+            check_tile(tile_size, patch[0], self.tile_size)
         if hasattr(self.model, "set_input_size"):  # others take any size as they are
             self.model.set_input_size(img_size=(tile_size, tile_size))
         self.tile_size = tile_size

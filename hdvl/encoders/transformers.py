@@ -24,9 +24,9 @@ class TransformersEncoder(PatchEncoder):
     """transformers' vision model of type ``name`` (``clip_vision_model``...), random-initialised.
 
     ``config`` overrides the type's configuration (``hidden_size``...); blocks beyond
-    ``select_layer`` are not built. For another ``tile_size`` than the configuration's the
-    position embeddings are interpolated in every forward pass, by the model's own code, so their
-    parameter keeps its published shape. ``mean`` and ``std`` have no default: transformers keeps
+    ``select_layer`` are not built. For another size than the configuration's the position
+    embeddings are interpolated in every forward pass, by the model's own code, so their parameter
+    keeps its published shape. ``mean`` and ``std`` have no default: transformers keeps
     them with the weights, not with the model.
 
     ``feature_norm`` puts a LayerNorm of its own (eps 1e-5) behind the chosen block, as XVERSE-V
@@ -66,6 +66,7 @@ class TransformersEncoder(PatchEncoder):
             tile_size=tile_size or native,
             select_layer=select_layer,
             final_norm=final_norm,
+            patch_size=(_first(described.patch_size),) * 2,
         )
         self.patch = _first(described.patch_size)
         check_tile(self.tile_size, self.patch, native)
@@ -115,17 +116,18 @@ class TransformersEncoder(PatchEncoder):
         bare = not self.final_norm and not self.settled
         output = self.model(**self._inputs(pixels), output_hidden_states=bare)
         found = self.feature_norm(output.hidden_states[-1] if bare else output.last_hidden_state)
-        count = found.shape[1] - (self.tile_size // self.patch) ** 2
+        rows, cols = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
+        count = max(0, found.shape[1] - rows * cols)
         return found[:, count:], found[:, :count]
 
     def _inputs(self, pixels: Float[Tensor, "t c h w"]) -> dict[str, Any]:
         if "spatial_shapes" in self.accepts:  # SigLIP2 of any aspect ratio takes patches in a row
-            side = self.tile_size // self.patch
+            grid = [pixels.shape[2] // self.patch, pixels.shape[3] // self.patch]
             patches = rearrange(
                 pixels, "t c (r p) (s q) -> t (r s) (p q c)", p=self.patch, q=self.patch
             )
             # On the CPU, where the model reads the numbers; on a device that would be a wait.
-            shapes = torch.tensor([[side, side]] * len(pixels), device="cpu").reshape(-1, 2)
+            shapes = torch.tensor([grid] * len(pixels), device="cpu").reshape(-1, 2)
             return {"pixel_values": patches, "pixel_attention_mask": None, "spatial_shapes": shapes}
         if "interpolate_pos_encoding" in self.accepts:
             return {"pixel_values": pixels, "interpolate_pos_encoding": True}

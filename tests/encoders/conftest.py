@@ -71,7 +71,10 @@ class Patches(nn.Module):
         self.mean, self.std = (mean, 0.4, 0.3), (0.2, 0.3, 0.25)
         self.pixels = Normalise(mean=self.mean, std=self.std)
         self.conv = nn.Conv2d(3, width, patch, stride=patch, **conv)
-        self.largest_batch = 0
+        self.patch, self.largest_batch = patch, 0
+
+    def grid_for(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[1] // self.patch, size[0] // self.patch
 
     def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
         self.largest_batch = max(self.largest_batch, len(pixels))

@@ -45,7 +45,7 @@ class Wide(nn.Module):
         super().__init__()
         self.patches = patches
         self.width, self.tile_size, self.grid = patches.width, patches.tile_size, patches.grid
-        self.mean, self.std = patches.mean, patches.std
+        self.mean, self.std, self.grid_for = patches.mean, patches.std, patches.grid_for
         self.up, self.down = nn.Linear(8, 800), nn.Linear(800, 8)
 
     def forward(self, pixels: Tensor) -> Tensor:
