@@ -17,6 +17,7 @@ from hdvl.protocols import (
     LLM,
     Bridge,
     BridgeFactory,
+    Cache,
     Encoder,
     FeatureCache,
     FeatureMap,
@@ -83,13 +84,14 @@ class VLM(nn.Module):
         input_ids: Int[Tensor, "b s"],
         pixels: UInt8[Tensor, "t c h w"],
         plans: Sequence[TilePlan],
-        attention_mask: Int[Tensor, "b s"] | None = None,
+        attention_mask: Int[Tensor, "b _p"] | None = None,
         labels: Int[Tensor, "b s"] | None = None,
         *,
         segments: Sequence[Segment] | None = None,
         weights: Float[Tensor, "b s"] | None = None,
         all_logits: bool = True,
         feature_cache: FeatureCache | None = None,
+        cache: Cache | None = None,
     ) -> VLMOutput:
         """Logits and loss; ``plans`` are the images in order of appearance.
 
@@ -98,15 +100,18 @@ class VLM(nn.Module):
         ``segments`` are the lengths of the documents packed into one row; in a segment of several
         lengths documents share what they begin with. Without ``all_logits`` the logits are those of
         the positions before a supervised one alone, in their order. ``feature_cache`` holds encoder
-        features from before.
+        features from before. With a ``cache`` of ``llm.new_cache()`` the ids go on from what it holds,
+        and ``attention_mask`` covers that too.
         """
         wanted = None if labels is None else targets(labels, segments)
-        keep = None if wanted is None or all_logits else supervised(wanted)
+        some = None if wanted is None or all_logits else supervised(wanted)
         visual = self.encode_images(pixels, plans, feature_cache)
         embeddings = self.merge_image_tokens(input_ids, visual)
         embeddings = self.add_zero_gradients(embeddings, bool(visual), feature_cache)
-        logits = self.llm(embeddings, attention_mask, keep=keep, segments=segments)
-        loss = None if wanted is None else _loss(logits, wanted, weights, keep)
+        logits = self.llm(
+            embeddings, attention_mask, logits_to_keep=some, segments=segments, cache=cache
+        )
+        loss = None if wanted is None else _loss(logits, wanted, weights, some)
         return VLMOutput(logits=logits, loss=loss, visual_tokens=visual)
 
     @torch.inference_mode()
@@ -223,7 +228,7 @@ def _slot_id(llm: LLM, template: Template, given: int | None) -> int:
     if given is None:
         llm.add_tokens([template.image_token, *template.special_tokens])
         return int(llm.tokenizer.convert_tokens_to_ids(template.image_token))
-    llm.name_slot(template.image_token, given)
+    llm.register_image_token(template.image_token, given)
     unknown = sorted(set(template.special_tokens) - set(llm.tokenizer.get_vocab()))
     if unknown:
         raise ValueError(
@@ -250,10 +255,10 @@ def _loss(
     logits: Float[Tensor, "b k v"],
     wanted: Int[Tensor, "b s"],
     weights: Float[Tensor, "b s"] | None,
-    keep: Int[Tensor, " k"] | None,
+    logits_to_keep: Int[Tensor, " k"] | None,
 ) -> Float[Tensor, ""]:
     given = token_weights(wanted, None, "token") if weights is None else weights
-    if keep is not None:
-        wanted, given = wanted[:, keep], given[:, keep]
+    if logits_to_keep is not None:
+        wanted, given = wanted[:, logits_to_keep], given[:, logits_to_keep]
     loss = summed_loss(logits, wanted, given)
     return loss if weights is not None else loss / given.sum().clamp(min=1)

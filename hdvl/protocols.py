@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdvl.geometry import Box as Box
 from hdvl.geometry import Grid as Grid
@@ -251,37 +251,82 @@ class MergerFactory(Protocol):
 
 
 @runtime_checkable
-class LLM(Protocol):
-    """Any causal language model, with its tokenizer.
+class Cache(Protocol):
+    """What a language model has read so far. ``LLM.new_cache`` makes it, ``LLM.forward`` fills it.
 
-    ``keep`` asks for the logits of some positions alone; ``segments`` are the lengths of documents
-    packed into one row, none of which sees another (several in one segment share their beginning).
+    ``get_seq_length`` is the number of positions read, padding included; ``reorder_cache`` keeps the rows
+    of these indices, in their order, each as often as it is named. The names are those of transformers.
+    """
+
+    def get_seq_length(self) -> int: ...
+    def reorder_cache(self, indices: Int[Tensor, " rows"], /) -> None: ...
+
+
+@runtime_checkable
+class LLM(Protocol):
+    """Any causal language model, with its tokenizer. An ``nn.Module``.
+
+    ``forward`` reads embeddings and gives logits.
+
+    * ``logits_to_keep`` asks for the logits of some positions alone.
+    * ``segments`` are the lengths of documents packed into one row, none of which sees another (several in
+      one segment share their beginning). A class that cannot keep documents apart raises a ``ValueError``
+      that says why.
+    * ``cache`` holds what was read before: the embeddings go on from there, and are added to it. An
+      ``attention_mask`` then covers the positions in the cache too. A prompt may be read in several calls.
+
+    What else a model of hdvl needs:
+
+    * ``tokenizer``, or ``None``; ``new_ids``, the ids that ``add_tokens`` made; ``stop_ids``, which end
+      an answer where a call of ``generate`` names none (may be empty: the tokenizer's end then does).
+    * ``context``: the most ids that the model can read, or ``None`` where there is no limit.
+    * ``embedding_layers``: the embedding of ids and, where there is one, the output head. Their weights,
+      rows of ids, may be the same tensor.
+    * ``backbone``: the submodule that ``forward`` calls to turn embeddings into hidden states. Low-rank
+      adapters, compilation and sharding look into it.
+    * ``new_cache``: an empty cache. ``prompt_lengths`` are those of the whole prompts where they are read
+      in several calls, for models whose numbers depend on the length of the prompt.
+    * ``config_node``: the plain ``_target_`` node that builds a model of the same shape without reading
+      weights. It leaves ``tokenizer`` out, which the target takes as an argument of that name.
     """
 
     tokenizer: Any
 
     @property
     def width(self) -> int: ...
+    @property
+    def stop_ids(self) -> tuple[int, ...]: ...
+    @property
+    def context(self) -> int | None: ...
+    @property
+    def new_ids(self) -> tuple[int, ...]: ...
+    @property
+    def backbone(self) -> nn.Module: ...
     def add_tokens(self, tokens: Sequence[str]) -> int: ...
-    def name_slot(self, token: str, slot_id: int) -> None: ...
+    def register_image_token(self, token: str, token_id: int) -> None: ...
+    def embedding_layers(self) -> list[Any]: ...
+    def config_node(self) -> dict[str, Any]: ...
     def embed(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s e"]: ...
+    def new_cache(self, prompt_lengths: Sequence[int] | None = None) -> Cache: ...
     def forward(
         self,
         embeddings: Float[Tensor, "b s e"],
-        attention_mask: Int[Tensor, "b s"] | Bool[Tensor, "b s"] | None = None,
+        attention_mask: Int[Tensor, "b _p"] | Bool[Tensor, "b _p"] | None = None,
         position_ids: Int[Tensor, "b s"] | None = None,
         *,
-        keep: Int[Tensor, " k"] | None = None,
+        logits_to_keep: Int[Tensor, " k"] | None = None,
         segments: Sequence[Segment] | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "b _k v"]: ...
     def __call__(
         self,
         embeddings: Float[Tensor, "b s e"],
-        attention_mask: Int[Tensor, "b s"] | Bool[Tensor, "b s"] | None = None,
+        attention_mask: Int[Tensor, "b _p"] | Bool[Tensor, "b _p"] | None = None,
         position_ids: Int[Tensor, "b s"] | None = None,
         *,
-        keep: Int[Tensor, " k"] | None = None,
+        logits_to_keep: Int[Tensor, " k"] | None = None,
         segments: Sequence[Segment] | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "b _k v"]: ...
     def generate(
         self,

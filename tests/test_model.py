@@ -9,6 +9,7 @@ from torch import nn
 from hdvl.bridges import MLP, PixelShuffleMLP
 from hdvl.encoders.conv_stem import ConvStem
 from hdvl.llms import CausalLM, build_tokenizer
+from hdvl.llms.generation import end_ids
 from hdvl.mergers import Concat, OverlapBlend, Spatial
 from hdvl.model import VLM
 from hdvl.processor import Processor, collate
@@ -213,7 +214,6 @@ def test_a_given_slot_must_be_the_tokenizers() -> None:
 
 
 def test_the_models_own_ends_come_before_the_tokenizers() -> None:
-    llm = tiny_llm()
-    assert llm._end_ids() == [llm.tokenizer.eos_token_id]
-    llm.stop_ids = (3, 4)
-    assert llm._end_ids() == [3, 4]
+    tokenizer = tiny_llm().tokenizer
+    assert end_ids((), tokenizer) == [tokenizer.eos_token_id]
+    assert end_ids((3, 4), tokenizer) == [3, 4]

@@ -73,7 +73,7 @@ class Compile(pl.Callback):
             forward = self._whole_or_blocks(vlm.encoder, vlm.encoder.forward, by_block=by_block)
             self._replace(vlm.encoder, self._tiled(vlm.encoder, forward))
         if "llm" in self.parts:
-            base = vlm.llm.model.base_model
+            base = vlm.llm.backbone
             compiled = self._whole_or_blocks(vlm.llm, base.forward, by_block=by_block)
             self._replace(vlm.llm, self._lengthened(base, compiled, vlm.llm.forward))
 
@@ -139,14 +139,15 @@ class Compile(pl.Callback):
             embeddings: Float[Tensor, "b s e"],
             attention_mask: Int[Tensor, "b s"] | None = None,
             *,
-            keep: Int[Tensor, " k"] | None = None,
+            logits_to_keep: Int[Tensor, " k"] | None = None,
             segments: Sequence[Segment] | None = None,
             **options: Any,
         ) -> Float[Tensor, "b k v"]:
             rows, length = embeddings.shape[:2]
             wanted = bucket(length, self.tokens)
             kind, rest = _kind(segments), wanted - length
-            dropout = getattr(base.config, "attention_dropout", 0.0) or 0.0
+            config = getattr(base, "config", None)  # of a model of transformers
+            dropout = getattr(config, "attention_dropout", None) or 0.0
             if kind != "rows" and dropout and base.training:
                 raise ValueError(
                     "callbacks.compile.parts must not name llm with packing and attention_dropout="
@@ -160,11 +161,17 @@ class Compile(pl.Callback):
                 segments = [*segments, rest]  # padding is a document of its own
             base.forward = partial(_for_any_documents, compiled, wanted)
             try:  # in training alone: generation has a shape a token
-                logits = forward(padded, attention_mask, keep=keep, segments=segments, **options)
+                logits = forward(
+                    padded,
+                    attention_mask,
+                    logits_to_keep=logits_to_keep,
+                    segments=segments,
+                    **options,
+                )
             finally:
                 del base.forward
             self._done.add(self._now)
-            return logits if keep is not None else logits[:, :length]
+            return logits if logits_to_keep is not None else logits[:, :length]
 
         return run
 
@@ -176,7 +183,9 @@ def _kind(segments: Sequence[Segment] | None) -> str:
     return "packed" if all(isinstance(segment, int) for segment in segments) else "shared"
 
 
-def _for_any_documents(compiled: Callable[..., Any], longest: int, **options: Any) -> Any:
+def _for_any_documents(
+    compiled: Callable[..., Any], longest: int, *args: Any, **options: Any
+) -> Any:
     """A call in which nothing but tensors of unknown length tells what documents the row holds."""
     for name in ("cu_seq_lens_q", "cu_seq_lens_k", "key_places"):
         if name in options:
@@ -184,4 +193,4 @@ def _for_any_documents(compiled: Callable[..., Any], longest: int, **options: An
     for name in ("max_length_q", "max_length_k"):
         if name in options:
             options[name] = longest  # at most
-    return compiled(**options)
+    return compiled(*args, **options)

@@ -95,7 +95,8 @@ def write_folder(
     model = config["model"]
     model = unmarked(model) if isinstance(model, Node) else model
     # Whoever saves wrote the configuration, or allowed what it names when it was loaded.
-    allow, node = foreign_packages(model), self_contained(model, vlm)
+    node = self_contained(model, vlm)
+    allow = foreign_packages(node)
     rest = {key: value for key, value in config.items() if key != "model" and key not in node}
     plain = {"format": FORMAT, **rest, "model": node}
     text = card or model_card(name=folder.name, licence=licence, node=node, vlm=vlm, allow=allow)

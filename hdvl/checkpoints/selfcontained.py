@@ -1,30 +1,30 @@
 """A model node that reads nothing outside its folder."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from hdvl.checkpoints.known import LOAD_TOKENIZER
 from hdvl.checkpoints.nodes import TARGET, unmarked
 from hdvl.model import VLM
-from hdvl.protocols import LLM
 from hdvl.templates.node import node_of
 
 TOKENIZER = "tokenizer"
 """Where the tokenizer's files lie in a model folder."""
 
-_FROM_PRETRAINED, _FROM_CONFIG = ".from_pretrained", ".from_config"
+_FROM_PRETRAINED = ".from_pretrained"
 
 
 def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
     """The model ``node`` with every outside source of weights or tokens taken out.
 
     ``weights`` of any part becomes null (the folder's own weights are put in), and the LLM is
-    described by its whole transformers configuration and the tokenizer in the folder. A template that
+    described by itself (``config_node``) and the tokenizer in the folder. A template that
     was read from somewhere is written out.
     """
     stored: dict[str, Any] = _without_weights(node)
-    stored["llm"] = _stored_llm(stored["llm"], vlm.llm)
+    files = {TARGET: LOAD_TOKENIZER, "path": TOKENIZER}
+    tokenizer = None if vlm.llm.tokenizer is None else files
+    stored["llm"] = {**_argument_data(vlm.llm.config_node()), "tokenizer": tokenizer}
     if _outside_paths(stored["template"], "template"):
         stored["template"] = node_of(vlm.template)
     reading = _outside_paths(stored, "model")
@@ -44,25 +44,14 @@ def _without_weights(node: Any) -> Any:
     return [_without_weights(item) for item in node] if isinstance(node, list) else node
 
 
-def _stored_llm(node: Mapping[str, Any], llm: LLM) -> dict[str, Any]:
-    target = str(node["_target_"])
-    kept = {key: value for key, value in node.items() if key not in ("_target_", "path", "dtype")}
-    files = {TARGET: LOAD_TOKENIZER, "path": TOKENIZER}
+def _argument_data(node: Mapping[str, Any]) -> dict[str, Any]:
+    """``node``, whose arguments are nodes or data without any key that would make it a node."""
     return {
-        "_target_": target.removesuffix(_FROM_PRETRAINED).removesuffix(_FROM_CONFIG) + _FROM_CONFIG,
-        **kept,
-        "config": transformers_numbers(llm),
-        "tokenizer": None if llm.tokenizer is None else files,
+        key: value
+        if isinstance(value, Mapping) and TARGET in value
+        else unmarked(value, f"llm.{key}")
+        for key, value in node.items()
     }
-
-
-def transformers_numbers(llm: LLM) -> dict[str, Any]:
-    """The whole transformers configuration of ``llm`` as plain data, without where it came from."""
-    text: str = llm.model.config.to_json_string(use_diff=False)  # type: ignore[attr-defined]
-    numbers: dict[str, Any] = json.loads(text)
-    for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
-        numbers.pop(key, None)
-    return dict(unmarked(numbers, "llm.config"))
 
 
 def _outside_paths(node: Any, where: str) -> list[str]:

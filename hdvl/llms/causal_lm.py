@@ -1,6 +1,7 @@
 """Any causal language model of transformers, behind the ``LLM`` protocol."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,15 @@ from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from hdvl.llms import generation
+from hdvl.llms.building import from_numbers, note_attention
+from hdvl.llms.caching import continued, empty_cache
 from hdvl.llms.gptq_kernels import GPTQKernels
 from hdvl.llms.qwen1 import Qwen1Rules
 from hdvl.llms.segments import segment_options, use_segments
 from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
-from hdvl.protocols import Segment
+from hdvl.llms.transformers_config import context_length, plain_numbers
+from hdvl.protocols import Cache, Segment
 
 
 class CausalLM(nn.Module):
@@ -27,6 +32,8 @@ class CausalLM(nn.Module):
     tokenizer: Any
     new_ids: tuple[int, ...]
     stop_ids: tuple[int, ...]
+    rules: Qwen1Rules | None
+    quantisation: GPTQKernels | None
 
     def __init__(
         self,
@@ -42,6 +49,7 @@ class CausalLM(nn.Module):
 
         # Some checkpoints carry sampling settings that would fill in for whatever is not said.
         model.generation_config = GenerationConfig()
+        note_attention(model)
         use_segments(model)
         if rules is not None:
             rules.attach(model)
@@ -49,6 +57,7 @@ class CausalLM(nn.Module):
             quantisation.attach(model)
         self.model = model
         self.tokenizer, self.stop_ids = tokenizer, tuple(stop_ids)
+        self.rules, self.quantisation = rules, quantisation
         self.new_ids = ()
 
     @classmethod
@@ -68,7 +77,7 @@ class CausalLM(nn.Module):
         sequence does. ``rules`` make a Qwen2 a Qwen-1; ``quantisation`` keeps
         published weights of few bits as they are. Builds on the ``meta`` device too.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoConfig
 
         numbers = dict(config)
         if "model_type" not in numbers:
@@ -80,9 +89,8 @@ class CausalLM(nn.Module):
             for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
                 numbers.setdefault(name, getattr(tokenizer, name))
         resolved = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
-        model = AutoModelForCausalLM.from_config(resolved, attn_implementation="sdpa")
         return cls(
-            model=model,
+            model=from_numbers(resolved),
             tokenizer=tokenizer,
             stop_ids=stop_ids,
             rules=rules,
@@ -95,6 +103,8 @@ class CausalLM(nn.Module):
     ) -> "CausalLM":
         """The model in a local folder or of a hub name: safetensors only, no code from there.
 
+        On the ``meta`` device the configuration and the tokenizer alone are read.
+
         Args:
             path: a folder, or a name on the hub.
             tokenizer: in place of the one that lies with the weights.
@@ -103,29 +113,42 @@ class CausalLM(nn.Module):
         Raises:
             ValueError: keys are missing, left over or of another shape; the message lists them.
         """
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM
 
         local = Path(path).is_dir()
         if not local and path.startswith((".", "/", "~")):
             raise ValueError(f"model folder must exist, got {path!r}; check the path")
+        if tokenizer is None and (not local or has_tokenizer(path)):
+            tokenizer = load_tokenizer(path)
+        if torch.get_default_device().type == "meta":
+            config = AutoConfig.from_pretrained(path)
+            return cls(model=from_numbers(config), tokenizer=tokenizer)
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
-            attn_implementation="sdpa",
             use_safetensors=True,
             output_loading_info=True,
         )
         faults = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
         if faults:
             raise ValueError(f"weights in {path!r} must match the model exactly, got {faults}")
-        if tokenizer is None and (not local or has_tokenizer(path)):
-            tokenizer = load_tokenizer(path)
         return cls(model=model, tokenizer=tokenizer)
 
     @property
     def width(self) -> int:
         """Width of an embedding."""
         return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def context(self) -> int | None:
+        """The most ids that the model can read."""
+        return context_length(self.model.config)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The model without its head."""
+        backbone: nn.Module = self.model.base_model
+        return backbone
 
     @property
     def rows(self) -> int:
@@ -155,8 +178,8 @@ class CausalLM(nn.Module):
             self.new_ids += tuple(range(old, len(self.tokenizer)))
         return len(new)
 
-    def name_slot(self, token: str, slot_id: int) -> None:
-        """Make ``token`` the tokenizer's name of ``slot_id``, an id that needs no row of the tables.
+    def register_image_token(self, token: str, token_id: int) -> None:
+        """Make ``token`` the tokenizer's name of ``token_id``, an id that needs no row of the tables.
 
         Its embedding is never looked up: what it stands for is put in its place. So a published
         vocabulary keeps exactly its rows. Without a tokenizer there is nothing to name.
@@ -170,10 +193,10 @@ class CausalLM(nn.Module):
             return
         self.tokenizer.add_tokens([AddedToken(token, normalized=False, special=False)])
         vocabulary = self.tokenizer.get_vocab()
-        if vocabulary[token] != slot_id:
+        if vocabulary[token] != token_id:
             raise ValueError(
                 f"image_token_id must be the tokenizer's id of {token!r}, {vocabulary[token]}, got "
-                f"{slot_id}"
+                f"{token_id}"
             )
         self._check_rows(1 + max(i for name, i in vocabulary.items() if name != token))
 
@@ -186,11 +209,11 @@ class CausalLM(nn.Module):
 
     @torch.no_grad()
     def _start_rows(self, first: int, last: int) -> None:
-        tables = {id(m.weight): m.weight for m in self.tables()}
+        tables = {id(m.weight): m.weight for m in self.embedding_layers()}
         for weight in tables.values():
             weight[first:last] = reduce(weight[:first], "row width -> width", "mean")
 
-    def tables(self) -> list[Any]:
+    def embedding_layers(self) -> list[Any]:
         """The embedding and, where there is one, the output head; their weights may be tied."""
         head = self.model.get_output_embeddings()
         return [self.model.get_input_embeddings(), *([head] if head is not None else [])]
@@ -203,13 +226,14 @@ class CausalLM(nn.Module):
     def forward(
         self,
         embeddings: Float[Tensor, "b s e"],
-        attention_mask: Int[Tensor, "b s"] | Bool[Tensor, "b s"] | None = None,
+        attention_mask: Int[Tensor, "b _p"] | Bool[Tensor, "b _p"] | None = None,
         position_ids: Int[Tensor, "b s"] | None = None,
         *,
-        keep: Int[Tensor, " k"] | None = None,
+        logits_to_keep: Int[Tensor, " k"] | None = None,
         segments: Sequence[Segment] | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "b _k v"]:
-        """Logits of every position, or of the positions ``keep`` alone, which saves the head.
+        """Logits of every position, or of the positions ``logits_to_keep`` alone, which saves the head.
 
         Without ``attention_mask`` the plain causal kernel runs and no mask is built: right for
         batches without padding, and for padding on the right, which no earlier position sees.
@@ -217,18 +241,57 @@ class CausalLM(nn.Module):
         positions start anew in each. A segment of several lengths is what some documents begin with,
         then the rest of each, whose positions go on from there.
 
+        With a ``cache`` of :meth:`new_cache` the embeddings go on from what it holds, and are added to it.
+        ``attention_mask`` then covers the cache as well; positions count what it does not mask.
+
         Raises:
-            ValueError: ``segments`` beside a mask or positions, or the model cannot be packed.
+            ValueError: ``segments`` beside a mask, positions or a cache, or the model cannot be packed.
         """
         options: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
         if segments is not None:
-            if attention_mask is not None or position_ids is not None:
-                raise ValueError("segments say all, give no attention_mask and no position_ids")
+            if attention_mask is not None or position_ids is not None or cache is not None:
+                raise ValueError(
+                    "segments say all, give no attention_mask, no position_ids and no cache"
+                )
             options = segment_options(self.model, embeddings, segments)
-        if keep is not None:
-            options["logits_to_keep"] = keep
-        logits: Tensor = self.model(inputs_embeds=embeddings, use_cache=False, **options).logits
+        if cache is not None:
+            options |= continued(embeddings, attention_mask, position_ids, cache)
+        if logits_to_keep is not None:
+            options["logits_to_keep"] = logits_to_keep
+        logits: Tensor = self.model(
+            inputs_embeds=embeddings, use_cache=cache is not None, **options
+        ).logits
         return logits
+
+    def new_cache(self, prompt_lengths: Sequence[int] | None = None) -> Cache:
+        """An empty cache of keys and values, one for each batch of prompts.
+
+        Args:
+            prompt_lengths: the lengths of the prompts without padding, where they are read in several
+                calls: the rules of Qwen-1 choose the angles of a prompt by its whole length.
+
+        Raises:
+            ValueError: the model keeps what it has read in another way than a cache of transformers.
+        """
+        past: Cache = empty_cache(self.model)
+        if self.rules is not None and prompt_lengths is not None:
+            self.rules.prepare(past, prompt_lengths, self.model.device)
+        return past
+
+    def config_node(self) -> dict[str, Any]:
+        """The plain node that builds this model without its weights; the tokenizer is left out."""
+        kind = type(self)
+        module = "hdvl.llms" if kind is CausalLM else kind.__module__
+        return {
+            "_target_": f"{module}.{kind.__qualname__}.from_config",
+            "config": plain_numbers(self.model.config),
+            "stop_ids": list(self.stop_ids),
+            **{
+                name: {"_target_": f"hdvl.llms.{type(value).__name__}", **asdict(value)}
+                for name, value in (("rules", self.rules), ("quantisation", self.quantisation))
+                if value is not None
+            },
+        }
 
     @torch.no_grad()
     def generate(
@@ -272,49 +335,17 @@ class CausalLM(nn.Module):
         ids: Tensor = self.model.generate(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
-            generation_config=self._settings(
-                self._end_ids() if stop_ids is None else list(stop_ids),
+            generation_config=generation.settings(
+                generation.end_ids(self.stop_ids, self.tokenizer)
+                if stop_ids is None
+                else list(stop_ids),
+                self.tokenizer,
                 max_new_tokens=max_new_tokens,
                 do_sample=do_sample,
                 **(sampling if do_sample else {}),
             ),
-            logits_processor=_penalty(repetition_penalty),
-            stopping_criteria=_criteria(ended),
+            logits_processor=generation.penalty(repetition_penalty),
+            stopping_criteria=generation.criteria(ended),
             streamer=streamer,
         )
         return ids
-
-    def _end_ids(self) -> list[int]:
-        if self.stop_ids:
-            return list(self.stop_ids)
-        if self.tokenizer is None or self.tokenizer.eos_token_id is None:
-            raise ValueError(
-                "generate needs stop_ids, this model has no tokenizer with an end token"
-            )
-        return [int(self.tokenizer.eos_token_id)]
-
-    def _settings(self, stop: list[int], **options: Any) -> Any:
-        from transformers import GenerationConfig
-
-        pad = None if self.tokenizer is None else self.tokenizer.pad_token_id
-        if pad is None:
-            pad = stop[0] if stop else 0
-        return GenerationConfig(eos_token_id=stop or None, pad_token_id=pad, **options)
-
-
-def _criteria(ended: Callable[[list[int]], bool] | None) -> Any:
-    from transformers import StoppingCriteriaList
-
-    def rows(ids: Tensor, scores: Any, **options: Any) -> Tensor:
-        assert ended is not None
-        return torch.tensor([ended(row) for row in ids.tolist()], device=ids.device)
-
-    return StoppingCriteriaList([] if ended is None else [rows])
-
-
-def _penalty(strength: float) -> Any:
-    from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
-
-    # Given as a setting it would warn that ids of the prompt are not seen: there are none.
-    found = [] if strength == 1.0 else [RepetitionPenaltyLogitsProcessor(strength)]
-    return LogitsProcessorList(found)

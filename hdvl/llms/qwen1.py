@@ -4,6 +4,7 @@ Both rules act in evaluation mode alone and leave texts of up to ``seq_length`` 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,19 +114,28 @@ class Qwen1Rules:
 
     def _doublings(self, lengths: Int[Tensor, "b k"], past: Any, seen: int) -> Int[Tensor, "b k"]:
         """How often ``seq_length`` has to double to hold the prompt: kept with the cache."""
-        if seen:
-            kept: Tensor | None = getattr(past, "qwen1_doublings", None)
-            if kept is None:
-                raise ValueError(
-                    "key-value cache must have been filled by this model in evaluation mode, it "
-                    "does not say the length of its prompt"
-                )
+        kept: Tensor | None = getattr(past, "qwen1_doublings", None)
+        if seen and kept is None:
+            raise ValueError(
+                "key-value cache must have been filled by this model in evaluation mode, it "
+                "does not say the length of its prompt"
+            )
+        if kept is not None:
             return kept
-        powers = torch.arange(_DOUBLINGS, device=lengths.device)
-        doublings = (lengths[..., None] > self.seq_length * 2**powers).sum(-1)
+        doublings = self._counted(lengths)
         if past is not None:
             past.qwen1_doublings = doublings
         return doublings
+
+    def _counted(self, lengths: Int[Tensor, "b k"]) -> Int[Tensor, "b k"]:
+        powers = torch.arange(_DOUBLINGS, device=lengths.device)
+        return (lengths[..., None] > self.seq_length * 2**powers).sum(-1)
+
+    def prepare(self, past: Any, prompt_lengths: Sequence[int], device: torch.device) -> None:
+        """Let an empty cache know how long the prompts will be that are read into it in parts."""
+        if self.dynamic_ntk:
+            lengths = torch.tensor(list(prompt_lengths), device=device)[:, None]
+            past.qwen1_doublings = self._counted(lengths)
 
     def query_scale(self, places: Int[Tensor, "b s"]) -> Float[Tensor, "b s"]:
         """LogN: what the query at each place (from 0) is multiplied by."""

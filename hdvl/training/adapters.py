@@ -34,19 +34,26 @@ def lora_options(tuning: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def linear_layers(module: nn.Module) -> list[str]:
-    """Names of the linear layers of ``module`` but for a language model's output head."""
+    """Names of the linear layers of ``module``."""
     from transformers.pytorch_utils import Conv1D
 
-    rows = {child.num_embeddings for child in module.modules() if isinstance(child, nn.Embedding)}
     inside = _attention_children(module)
     return [
         name
         for name, child in module.named_modules()
-        if name not in inside
-        and (
-            isinstance(child, Conv1D)
-            or (isinstance(child, nn.Linear) and child.out_features not in rows)
-        )
+        if name not in inside and isinstance(child, Conv1D | nn.Linear)
+    ]
+
+
+def _backbone_layers(llm: Any) -> list[str]:
+    """Names of the linear layers of a language model's backbone: its output head is none of them."""
+    backbone = llm.backbone
+    (prefix,) = (name for name, child in llm.named_modules() if child is backbone)
+    tables = {id(layer) for layer in llm.embedding_layers()}
+    return [
+        name
+        for name in (f"{prefix}.{layer}".strip(".") for layer in linear_layers(backbone))
+        if id(llm.get_submodule(name)) not in tables
     ]
 
 
@@ -60,7 +67,8 @@ def add_adapters(part: str, mode: str, module: nn.Module, options: Mapping[str, 
     from peft import LoraConfig, inject_adapter_in_model
 
     everything = options["targets"] == ALL_LINEAR
-    names = linear_layers(module) if everything else list(options["targets"])
+    layers = _backbone_layers(module) if part == "llm" else linear_layers(module)
+    names = layers if everything else list(options["targets"])
     attentions = attention_lora.attentions(module) if everything else []
     if not names and not attentions:
         raise ValueError(
@@ -72,7 +80,7 @@ def add_adapters(part: str, mode: str, module: nn.Module, options: Mapping[str, 
     if attentions:
         _check_attention(part, mode, options)
     if mode == "qlora":
-        nf4.quantise(part, module, linear_layers(module))
+        nf4.quantise(part, module, layers)
     if names:
         config = LoraConfig(
             r=options["rank"],

@@ -225,7 +225,10 @@ def on_meta(model: Any) -> VLM:
 
 
 def without_weights(node: Any) -> Any:
-    """A plain model node whose parts read no weights: only configurations and tokenizers."""
+    """A plain model node whose parts read no weights: only configurations and tokenizers.
+
+    Language models read none on the ``meta`` device.
+    """
     if isinstance(node, list):
         return [without_weights(item) for item in node]
     if not isinstance(node, Mapping):
@@ -233,13 +236,4 @@ def without_weights(node: Any) -> Any:
     plain = {key: without_weights(value) for key, value in node.items()}
     if "_target_" in plain and "weights" in plain:
         plain["weights"] = None
-    if plain.get("_target_") == "hdvl.llms.CausalLM.from_pretrained":
-        from transformers import AutoConfig
-
-        tokenizer = {"_target_": "hdvl.llms.load_tokenizer", "path": plain["path"]}
-        return {
-            "_target_": "hdvl.llms.CausalLM.from_config",
-            "config": AutoConfig.from_pretrained(plain["path"]).to_dict(),
-            "tokenizer": plain.get("tokenizer") or tokenizer,
-        }
     return plain

@@ -53,7 +53,7 @@ def add_token_rows(llm: Any, ids: list[int], *, trainable: bool) -> None:
     config = TrainableTokensConfig(token_indices=ids)
     first: Any = None
     names = {id(module): name for name, module in llm.named_modules()}
-    for table in llm.tables():
+    for table in llm.embedding_layers():
         if getattr(table, "bias", None) is not None:
             raise ValueError("tuning.new_tokens needs an output head without bias; leave it null")
         tied = first if first is not None and table.weight is first.base_layer.weight else None

@@ -56,7 +56,7 @@ def test_shapes(model_type: str) -> None:
 def test_logits_of_some_positions(llm: CausalLM) -> None:
     embeddings = torch.randn(2, 6, 32)
     keep = torch.tensor([1, 4, 5])
-    torch.testing.assert_close(llm(embeddings, keep=keep), llm(embeddings)[:, keep])
+    torch.testing.assert_close(llm(embeddings, logits_to_keep=keep), llm(embeddings)[:, keep])
 
 
 def calls(llm: CausalLM, *args: Any) -> list[tuple[bool, bool]]:

@@ -63,7 +63,7 @@ def test_another_document_changes_nothing() -> None:
 def test_only_what_is_kept_passes_the_head() -> None:
     llm = make().eval()
     embeddings, keep = torch.randn(1, sum(LENGTHS), 32), torch.tensor([3, 4, 20])
-    some = llm(embeddings, segments=LENGTHS, keep=keep)
+    some = llm(embeddings, segments=LENGTHS, logits_to_keep=keep)
     torch.testing.assert_close(some, llm(embeddings, segments=LENGTHS)[:, keep])
 
 

@@ -53,6 +53,13 @@ class ToyLLM(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.lm_head = nn.Linear(width, 11, bias=False)
 
+    @property
+    def backbone(self) -> nn.Module:
+        return self.layers
+
+    def embedding_layers(self) -> list[nn.Module]:
+        return [self.embed_tokens, self.lm_head]
+
     def forward(self, embeddings: Tensor) -> Tensor:
         for layer in self.layers:
             embeddings = layer(embeddings)

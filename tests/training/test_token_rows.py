@@ -34,7 +34,7 @@ def batch_of(vlm: VLM) -> Batch:
 
 def tables(vlm: VLM) -> list[Tensor]:
     """Copies of the embeddings and of the head."""
-    return [table.weight.detach().clone() for table in vlm.llm.tables()]
+    return [table.weight.detach().clone() for table in vlm.llm.embedding_layers()]
 
 
 def rows_moved(before: list[Tensor], vlm: VLM) -> list[set[int]]:
@@ -63,7 +63,7 @@ def test_only_new_rows_move(tied: bool, llm: str) -> None:
     merge_lora(vlm)
     assert rows_moved(before, vlm) == [new, new]
     torch.testing.assert_close(logits_of(vlm, batch), trained, rtol=0, atol=2e-4)
-    embedding, head = (table.weight for table in vlm.llm.tables())
+    embedding, head = (table.weight for table in vlm.llm.embedding_layers())
     assert (embedding is head) is tied
     assert vlm.state_dict().keys() == start.keys()
     moved = {name for name, value in vlm.state_dict().items() if not value.equal(start[name])}

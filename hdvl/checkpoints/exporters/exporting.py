@@ -141,7 +141,7 @@ def _write_model(
     model.config.dtype = dtype
     model.config.save_pretrained(folder)
     tokenizer = vlm.llm.tokenizer
-    ends = [*getattr(vlm.llm, "stop_ids", ()), *stop_ids(vlm.template, tokenizer)]
+    ends = [*vlm.llm.stop_ids, *stop_ids(vlm.template, tokenizer)]
     GenerationConfig(
         eos_token_id=sorted(set(ends)), pad_token_id=tokenizer.pad_token_id, do_sample=False
     ).save_pretrained(folder)

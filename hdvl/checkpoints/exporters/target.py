@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hdvl.checkpoints.importers.mapping import From
-from hdvl.checkpoints.selfcontained import transformers_numbers
-from hdvl.llms import CausalLM
+from hdvl.llms.transformers_config import plain_numbers
 from hdvl.model import VLM
 
 LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3")
@@ -36,22 +35,25 @@ class TransformersTarget:
 
 def language_model(vlm: VLM) -> tuple[dict[str, Any], list[str]]:
     """The configuration of the language model, and why these layouts cannot hold it, if so."""
-    llm = vlm.llm
-    if not isinstance(llm, CausalLM):
+    from transformers import PreTrainedModel
+
+    llm, backbone = vlm.llm, vlm.llm.backbone
+    if not isinstance(backbone, PreTrainedModel):
         return {}, [f"llm is {type(llm).__name__}, not a causal model of transformers"]
-    numbers = transformers_numbers(llm)
+    numbers = plain_numbers(backbone.config)
     reasons = []
-    own = type(llm.model).__module__.startswith("transformers.models.")
+    own = type(backbone).__module__.startswith("transformers.models.")
     if not own or numbers["model_type"] not in LANGUAGE_MODELS:
         reasons.append(
-            f"the language model is {type(llm.model).__name__} ({numbers['model_type']}), known are "
+            f"the language model is {type(backbone).__name__} ({numbers['model_type']}), known are "
             f"{', '.join(LANGUAGE_MODELS)} of transformers"
         )
     if llm.tokenizer is None:
         reasons.append("the model has no tokenizer, which a processor needs")
-    if not 0 <= vlm.image_token_id < llm.rows:
+    rows = llm.embedding_layers()[0].weight.shape[0]
+    if not 0 <= vlm.image_token_id < rows:
         reasons.append(
-            f"image_token_id={vlm.image_token_id} is no row of the embeddings (0..{llm.rows - 1}), "
+            f"image_token_id={vlm.image_token_id} is no row of the embeddings (0..{rows - 1}), "
             "which transformers looks it up in"
         )
     return numbers, reasons

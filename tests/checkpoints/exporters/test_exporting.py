@@ -178,7 +178,7 @@ REFUSED = {
     ),
     "a language model with its own head": (
         node(llm=NODE["llm"] | {"config": NODE["llm"]["config"] | {"model_type": "granite"}}),
-        r"the language model is GraniteForCausalLM \(granite\)",
+        r"the language model is GraniteModel \(granite\)",
     ),
 }
 

@@ -1,0 +1,47 @@
+"""Caches of transformers as the ``LLM`` protocol hands them out: made empty, filled call by call."""
+
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hdvl.protocols import Cache
+
+
+def empty_cache(model: Any) -> Any:
+    """An empty cache for ``model``, a causal language model of transformers.
+
+    Raises:
+        ValueError: the model keeps what it has read in another way.
+    """
+    from transformers import DynamicCache
+
+    if not model._supports_default_dynamic_cache() or model.config.is_encoder_decoder:
+        raise ValueError(
+            f"a cache of keys and values is needed, {model.config.model_type} keeps what it has read in "
+            "another way; call generate, which knows it"
+        )
+    return DynamicCache(config=model.config.get_text_config(decoder=True))
+
+
+def continued(
+    embeddings: Float[Tensor, "b s e"],
+    mask: Int[Tensor, "b p"] | Bool[Tensor, "b p"] | None,
+    positions: Int[Tensor, "b s"] | None,
+    cache: Cache,
+) -> dict[str, Any]:
+    """What a forward that goes on from ``cache`` is given beside the embeddings and the mask.
+
+    Raises:
+        ValueError: the mask does not cover what the cache holds and the embeddings.
+    """
+    count = embeddings.shape[1]
+    total = cache.get_seq_length() + count
+    if mask is not None and mask.shape[1] != total:
+        raise ValueError(
+            f"attention_mask must cover the cache and the embeddings, {total} positions, got "
+            f"{mask.shape[1]}"
+        )
+    if positions is None and mask is not None:
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -count:]
+    return {"past_key_values": cache, "position_ids": positions}
