@@ -112,6 +112,9 @@ def pipeline_of(cfg: Any, overrides: Sequence[str]) -> "Pipeline":
 
 def generate_answer(pipe: "Pipeline", cfg: Any) -> "Answer":
     """Ask, and print the answer: at once, or as it is written."""
+    import torch
+
+    torch.manual_seed(cfg.seed)  # of the sampled answer
     plain = to_plain(cfg)
     question = {name: plain[name] for name in ("prompt", "system")}
     question["images"] = plain["image"]

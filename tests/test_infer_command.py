@@ -135,6 +135,29 @@ def test_random_weights_are_said_aloud(image: Path, capsys: pytest.CaptureFixtur
     assert texts[0] == texts[1]  # seed
 
 
+def test_the_seed_is_that_of_the_sampled_answer(tiny_folder: Path) -> None:
+    common = [f"checkpoint={tiny_folder}", "prompt=What?", "generation.max_new_tokens=8"]
+    pipe = pipeline(*common)
+
+    def said(*options: str) -> str:
+        return infer.generate_answer(pipe, config(*common, *options)).text
+
+    sampled = ["generation.do_sample=true", "generation.temperature=3"]
+    first = said(*sampled, "seed=7")
+    assert said(*sampled, "seed=7", "stream=true") == said(*sampled[1:], "seed=7") == first
+    assert first != said() == said("seed=7", "generation.temperature=0")
+    assert len({said(*sampled, f"seed={seed}") for seed in range(4)}) > 1
+
+
+def test_stop_strings_of_the_command_line(tiny_folder: Path) -> None:
+    common = [f"checkpoint={tiny_folder}", "prompt=What?"]
+    pipe = pipeline(*common)
+    for stop, text in (("[lives]", "A cat has 9 "), ("9 lives", "A cat has "), ("[]", None)):
+        say(pipe, "A cat has 9 lives")
+        found = infer.generate_answer(pipe, config(*common, f"generation.stop={stop}")).text
+        assert found == (text or "A cat has 9 lives")
+
+
 def test_what_is_printed_and_drawn(
     tiny_folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

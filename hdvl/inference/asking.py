@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hdvl.images import ImageSource
+from hdvl.inference.history import Turn, as_message, as_turns
 from hdvl.inference.inline import take_images
 from hdvl.protocols import BoxCodec, Message, TilePlan
 from hdvl.templates import IMAGE, Norm1000
@@ -15,8 +16,8 @@ Images = ImageSource | Sequence[ImageSource] | None
 Prompt = str | Sequence[Mapping[str, Any]]
 """Words, or a list such as ``[{"image": "a.png"}, {"text": "Where is it?"}]``."""
 
-History = Sequence[Message | tuple[Prompt, str]]
-"""``answer.history``, or pairs of a question and its answer."""
+History = Sequence[Turn | tuple[Prompt, str]]
+"""``answer.history``, pairs of a question and its answer, or turns as OpenAI's API has them."""
 
 _KEYS = ("image", "text", "ref", "box")
 _OPEN_END = re.compile(r"(?:<ref>[^<]*</ref>)?<(?:box|quad)>$")
@@ -36,19 +37,27 @@ def build_messages(
     Raises:
         ValueError: the parts do not fit together, or a tag in the prompt is not closed.
     """
-    before = list(history or ())
-    if system is not None and any(isinstance(turn, Message) for turn in before):
-        raise ValueError("system must be given with the first turn, there is a history already")
-    messages = [] if system is None else [Message("system", system)]
-    for turn in before:
+    before = as_turns(history)
+    messages = list[Message]()
+    for number, turn in enumerate(before, 1):
         if isinstance(turn, Message):
             messages.append(turn)
+        elif isinstance(turn, Mapping):
+            messages.append(_with_files(as_message(turn, number), image_folder))
         else:
             query, answer = turn
             messages += [_user(query, None, boxes, image_folder), Message("assistant", answer)]
+    if system is not None:
+        if any(isinstance(turn, Message) or _is_system(turn) for turn in before):
+            raise ValueError("system must be given with the first turn, there is a history already")
+        messages.insert(0, Message("system", system))
     asked = _user(prompt, images, boxes, image_folder)
     check_tags(asked.text, boxes.tokens)
     return (*messages, asked)
+
+
+def _is_system(turn: Any) -> bool:
+    return isinstance(turn, Mapping) and turn["role"] == "system"
 
 
 def _user(
@@ -58,6 +67,13 @@ def _user(
     message = Message("user", prompt, given) if isinstance(prompt, str) else _listed(prompt, boxes)
     if not isinstance(prompt, str) and given:
         raise ValueError("images must stand in the list or in images, not in both")
+    return _with_files(message, image_folder)
+
+
+def _with_files(message: Message, image_folder: str | Path | None) -> Message:
+    """The message with the files that its text names as ``<img>path</img>``."""
+    if message.role != "user":
+        return message
     if image_folder is None or ("<img>" not in message.text and "</img>" not in message.text):
         return message
     text, files = take_images(message.text, image_folder)

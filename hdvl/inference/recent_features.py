@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from hdvl.inference.weights_hash import weights_hash
 from hdvl.protocols import EncodeImages
 
 
@@ -40,15 +41,16 @@ class RecentFeatures:
         self._state, self._kept = state, list(zip(images, known, strict=True))
         return known
 
+    def clear(self) -> None:
+        """Free what is kept."""
+        self._state, self._kept = (), []
+
 
 def _find(image: Tensor, kept: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
     return next((features for tiles, features in kept if torch.equal(tiles, image)), None)
 
 
 def _state(encoder: nn.Module, device: str) -> tuple[Any, ...]:
-    """What changes when a weight is written to, replaced or moved, or the precision is another."""
+    """What changes when a weight does, however it was written to, or when the precision does."""
     precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-    tensors = (*encoder.parameters(), *encoder.buffers())
-    # Tensors made in inference mode have no count of writes; outside of it none can be written to.
-    versions = [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
-    return precision, *(tensor.data_ptr() for tensor in tensors), *versions
+    return precision, *weights_hash(encoder)

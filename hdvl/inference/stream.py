@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from hdvl.inference.answer import Answer
-from hdvl.inference.text import Reader
+from hdvl.inference.text import Detokenizer
 
 
 class _StoppedError(RuntimeError):
@@ -16,10 +16,10 @@ class _StoppedError(RuntimeError):
 
 
 class _Pieces:
-    """Takes ids as transformers hands them to its streamers, and queues the text that is settled."""
+    """Takes ids as transformers hands them to its streamers, and queues the text that is stable."""
 
-    def __init__(self, reader: Reader, queue: "SimpleQueue[str | None]") -> None:
-        self.reader, self.queue = reader, queue
+    def __init__(self, detokenizer: Detokenizer, queue: "SimpleQueue[str | None]") -> None:
+        self.detokenizer, self.queue = detokenizer, queue
         self.ids: list[int] = []
         self.sent = ""
         self.unread = False
@@ -29,11 +29,11 @@ class _Pieces:
         if self.unread:
             raise _StoppedError
         self.ids += value.flatten().tolist()
-        self._send(self.reader.settled(self.ids))
+        self._send(self.detokenizer.stable_prefix(self.ids))
 
     def end(self) -> None:
         """The answer is complete."""
-        self._send(self.reader.text(self.ids))
+        self._send(self.detokenizer.text(self.detokenizer.own_ids(self.ids)))
 
     def _send(self, text: str) -> None:
         if not text.startswith(self.sent):
@@ -52,8 +52,8 @@ class AnswerStream:
     at its next token.
     """
 
-    def __init__(self, run: Callable[[Any], Answer], reader: Reader) -> None:
-        self._run, self._reader = run, reader
+    def __init__(self, run: Callable[[Any], Answer], detokenizer: Detokenizer) -> None:
+        self._run, self._detokenizer = run, detokenizer
         self._answer: Answer | None = None
         self._started = False
 
@@ -72,7 +72,7 @@ class AnswerStream:
 
     def _read(self) -> Iterator[str]:
         queue: SimpleQueue[str | None] = SimpleQueue()
-        pieces = _Pieces(self._reader, queue)
+        pieces = _Pieces(self._detokenizer, queue)
         with ThreadPoolExecutor(1, thread_name_prefix="hdvl-stream") as pool:
             future: Future[Answer] = pool.submit(self._run, pieces)
             future.add_done_callback(lambda _: queue.put(None))  # also when it failed: no hang

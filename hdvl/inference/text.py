@@ -1,7 +1,9 @@
-"""From new ids to an answer's text: control tokens out, cut at the first stop string."""
+"""From new ids to an answer's text: control tokens are left out, and stop strings end it."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from hdvl.protocols import Template
@@ -12,14 +14,14 @@ UNFINISHED = "�"
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Reads ids of one tokenizer as text.
+class Detokenizer:
+    """Decodes the ids of one tokenizer.
 
     Attributes:
         tokenizer: the model's.
         end_ids: ids that end an answer: generation stops at them.
         silent_ids: ids that are never text: control tokens, the end markers among them.
-        stops: stop strings of several tokens, looked for in the text.
+        stops: strings that end an answer wherever they occur in its text.
     """
 
     tokenizer: Any
@@ -28,30 +30,27 @@ class Reader:
     stops: tuple[str, ...]
 
     @classmethod
-    def of(cls, tokenizer: Any, template: Template, stop: Sequence[str] = ()) -> "Reader":
-        """The reader for answers written by ``template``, ended also by the strings ``stop``."""
-        strings = tuple(dict.fromkeys((*template.stop, *stop)))
-        if "" in strings:
-            raise ValueError("stop strings must not be empty")
-        ids = {string: _one_id(tokenizer, string) for string in strings}
-        ends = [found for found in ids.values() if found is not None]
+    def of(
+        cls, tokenizer: Any, template: Template, stop: str | Sequence[str] = ()
+    ) -> "Detokenizer":
+        """The detokenizer of answers that ``template`` writes, ended also by the strings ``stop``."""
+        strings = tuple(dict.fromkeys((*template.stop, *stop_strings(stop))))
+        markers = _Markers(tokenizer, template)
+        ends = [found for string in strings if (found := markers.id_of(string)) is not None]
         if tokenizer.eos_token_id is not None:
             ends.append(int(tokenizer.eos_token_id))
         control = control_tokens(template, tokenizer, template.boxes.tokens)
-        silent = {found for sign in control if (found := _one_id(tokenizer, sign)) is not None}
+        silent = {found for sign in control if (found := markers.id_of(sign)) is not None}
         return cls(
             tokenizer=tokenizer,
             end_ids=tuple(dict.fromkeys(ends)),
             silent_ids=frozenset({*silent, *ends}),
-            stops=tuple(string for string, found in ids.items() if found is None),
+            stops=strings,
         )
 
-    def until_end(self, ids: Sequence[int]) -> list[int]:
-        """``ids`` to the first end id, that one included; what follows in a batch is padding."""
-        for place, found in enumerate(ids):
-            if found in self.end_ids:
-                return list(ids[: place + 1])
-        return list(ids)
+    def own_ids(self, ids: Sequence[int]) -> list[int]:
+        """``ids`` to the one that ended the answer, included; what follows in a batch is padding."""
+        return own_ids(ids, self.end_ids, self.stopped)
 
     def stopped(self, ids: Sequence[int]) -> bool:
         """Whether the text holds a stop string: nothing after it belongs to the answer."""
@@ -59,12 +58,20 @@ class Reader:
         return any(stop in text for stop in self.stops)
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of a finished answer."""
+        """The text of a finished answer, before the first stop string."""
         return self._cut(self._decode(ids))
 
-    def settled(self, ids: Sequence[int]) -> str:
-        """The part of an unfinished answer's text that no further id can change."""
-        text = self._decode(ids).rstrip(UNFINISHED)
+    def stable_prefix(self, ids: Sequence[int]) -> str:
+        """The part of an unfinished answer's text that no further id can change.
+
+        Decoders look back: one that spells characters in bytes reads a run of bytes together, and
+        gives up all of it where one byte more makes it invalid. So only text stands that the ids
+        decode to as well when another id follows them.
+        """
+        text = self._decode(ids)
+        for probe in _probes(self.tokenizer, len(self.tokenizer)):
+            text = _common_prefix(text, self._decode([*ids, probe]))
+        text = text.rstrip(UNFINISHED)
         cut = self._cut(text)
         if cut != text:
             return cut
@@ -72,7 +79,7 @@ class Reader:
         return text[: len(text) - held]
 
     def _decode(self, ids: Sequence[int]) -> str:
-        said = [found for found in self.until_end(ids) if found not in self.silent_ids]
+        said = [found for found in ids if found not in self.silent_ids]
         text: str = self.tokenizer.decode(said, clean_up_tokenization_spaces=False)
         return text
 
@@ -81,9 +88,82 @@ class Reader:
         return text[: min(places)] if places else text
 
 
-def _one_id(tokenizer: Any, text: str) -> int | None:
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return int(ids[0]) if len(ids) == 1 else None
+def own_ids(
+    ids: Sequence[int], end_ids: Sequence[int], ended: Callable[[list[int]], bool] | None = None
+) -> list[int]:
+    """``ids`` to the first of ``end_ids``, or to the one after which ``ended`` holds, included.
+
+    ``ended`` is asked about beginnings of ``ids``; once it holds, padding does not change it.
+    """
+    length = next((place for place, found in enumerate(ids, 1) if found in end_ids), len(ids))
+    own = list(ids[:length])
+    if ended is None or not ended(own):
+        return own
+    last = bisect_left(range(len(own)), True, key=lambda place: ended(own[: place + 1]))
+    return own[: last + 1]
+
+
+def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """``stop`` as strings: one string is one stop string, not its letters.
+
+    Raises:
+        TypeError: it is neither a string nor a sequence of strings.
+        ValueError: a stop string is empty.
+    """
+    if isinstance(stop, str):
+        stop = (stop,)
+    if not isinstance(stop, Sequence) or not all(isinstance(string, str) for string in stop):
+        raise TypeError(f"stop must be a string or a list of strings, got {stop!r}")
+    if "" in stop:
+        raise ValueError("stop strings must not be empty")
+    return tuple(stop)
+
+
+class _Markers:
+    """The ids of tokens that are no pieces of text: added tokens, and the template's own."""
+
+    def __init__(self, tokenizer: Any, template: Template) -> None:
+        self.tokenizer, self.special = tokenizer, frozenset(template.special_tokens)
+        self.added = _added_tokens(tokenizer, len(tokenizer))
+
+    def id_of(self, string: str) -> int | None:
+        """The id of the marker ``string``, if it is one.
+
+        A token of the vocabulary that is spelled like a stop string is text: the string may as well
+        lie inside of another token, or be spelled in several.
+        """
+        if string in self.added:
+            return self.added[string]
+        if string not in self.special:
+            return None
+        ids = self.tokenizer(string, add_special_tokens=False)["input_ids"]
+        return int(ids[0]) if len(ids) == 1 else None
+
+
+@lru_cache(maxsize=8)
+def _added_tokens(tokenizer: Any, size: int) -> dict[str, int]:
+    """Ids of added tokens by their strings. ``size`` makes room for tokens added later."""
+    return {str(token): int(found) for found, token in tokenizer.added_tokens_decoder.items()}
+
+
+@lru_cache(maxsize=8)
+def _probes(tokenizer: Any, size: int) -> tuple[int, ...]:
+    """Ids that may change what the ids before them decode to: a byte that cannot follow, if there are
+    tokens of single bytes, a letter, and a full stop."""
+    names = [f"<0x{byte:02X}>" for byte in range(0xFF, 0x7F, -1)]
+    numbers = tokenizer.convert_tokens_to_ids(names)
+    unknown = tokenizer.unk_token_id
+    found = [number for number in numbers if number is not None and number != unknown][:1]
+    for text in ("a", "."):
+        found += tokenizer(text, add_special_tokens=False)["input_ids"][-1:]
+    return tuple(dict.fromkeys(int(number) for number in found))
+
+
+def _common_prefix(one: str, other: str) -> str:
+    if other.startswith(one):
+        return one
+    pairs = enumerate(zip(one, other, strict=False))
+    return one[: next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))]
 
 
 def _overlap(text: str, stop: str) -> int:

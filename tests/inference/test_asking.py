@@ -1,5 +1,7 @@
 """Lists, pairs and texts as messages, and tags that must be closed."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 
 from hdvl.geometry import TilePlan
 from hdvl.inference.asking import build_messages, check_tags, check_tiles, open_end
+from hdvl.inference.history import as_messages
 from hdvl.protocols import Message
 from hdvl.templates import Absolute, ChatML, Norm1000
 from hdvl.tilers import Squash
@@ -88,6 +91,94 @@ def test_pairs_are_a_history() -> None:
     assert again == (*messages, Message("user", "Really?", ("b.png",)))
     with pytest.raises(ValueError, match="system must be given with the first turn"):
         build_messages("?", history=messages, system="Be long.", boxes=BOXES)
+
+
+def test_a_history_as_openai_writes_it() -> None:
+    history = [
+        {"role": "system", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+                {"type": "image", "image": "a.png"},
+                {"type": "text", "text": "What?"},
+            ],
+        },
+        {"role": "assistant", "content": "A cat."},
+        Message("user", "Color?"),
+        {"role": "assistant", "content": [{"type": "text", "text": "Grey."}]},
+    ]
+    read = (
+        Message("system", "Be brief."),
+        Message("user", "<image><image>What?", ("data:image/png;base64,AA==", "a.png")),
+        Message("assistant", "A cat."),
+        Message("user", "Color?"),
+        Message("assistant", "Grey."),
+    )
+    assert build_messages("Sure?", history=history, boxes=BOXES) == (
+        *read,
+        Message("user", "Sure?"),
+    )
+    assert as_messages(history) == read
+    with pytest.raises(ValueError, match="system must be given with the first turn"):
+        build_messages("?", history=history[:1], system="Be long.", boxes=BOXES)
+    begun = build_messages("?", history=history[2:3], system="Be long.", boxes=BOXES)
+    assert begun[0] == Message("system", "Be long.")
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        ["hi", "ho"],
+        ("hi", "ho"),
+        ("hi", None),
+        [("hi", None)],
+        [("hi", "ho", "hu")],
+        [(5, "ho")],
+        [["hi"]],
+        "hi",
+        5,
+        Message("user", "hi"),
+        {"role": "user", "content": "hi"},
+        [None],
+    ],
+)
+def test_other_histories_are_refused(
+    history: Any, unchecked: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with unchecked(), pytest.raises(ValueError, match="history must be a list of messages"):
+        build_messages("?", history=history, boxes=BOXES)
+
+
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        ({}, "turn 1 of history: role must be one of .*, got None"),
+        ({"role": "tool", "content": "a"}, "turn 1 of history: role must be one of .*, got 'tool'"),
+        ({"role": "user"}, "turn 1 of history: content must be text or a list of parts, got None"),
+        ({"role": "user", "content": {"type": "text"}}, "content must be text or a list of parts"),
+        ({"role": "user", "content": ["hi"]}, "a part must be of type text with its text"),
+        ({"role": "user", "content": [{"type": "text"}]}, "a part must be of type text with its"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "with its image"),
+        ({"role": "user", "content": [{"type": "audio", "audio": "a"}]}, "got {'type': 'audio'"),
+        (
+            {"role": "assistant", "content": [{"type": "image", "image": "a.png"}]},
+            "turn 1 of history: only the user shows images, not the assistant",
+        ),
+    ],
+)
+def test_turns_of_another_form_are_named(turn: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_messages("?", history=[turn], boxes=BOXES)
+
+
+def test_conversations_of_another_form_are_refused(
+    unchecked: Callable[[], AbstractContextManager[None]],
+) -> None:
+    with unchecked(), pytest.raises(ValueError, match="a conversation must be a list of messages"):
+        as_messages("hi")  # type: ignore[arg-type]
+    with unchecked(), pytest.raises(ValueError, match="turn 1 of history must be a message, got"):
+        as_messages(["hi"])  # type: ignore[list-item]
 
 
 def test_images_in_text(tmp_path: Path) -> None:

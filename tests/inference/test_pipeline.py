@@ -12,6 +12,7 @@ from PIL import Image
 
 from hdvl.inference import Pipeline
 from hdvl.inference.load import load
+from hdvl.inference.recent_features import RecentFeatures
 from hdvl.processor import collate
 from hdvl.protocols import GroundedBox, Message
 from tests.inference.saying import say
@@ -240,3 +241,107 @@ def test_a_prompt_that_is_too_long(tiny_folder: Path) -> None:
     short = load(tiny_folder, max_length=60)
     with pytest.raises(ValueError, match="must not be longer than max_length=60"):
         short.chat("What?", images=make_image(2))
+
+
+def streamed(pipe: Pipeline, messages: tuple[Message, ...], **options: Any) -> tuple[str, int]:
+    """The pieces of the stream joined, and how many ids its answer took."""
+    *history, last = messages
+    stream = pipe.stream(last.text, images=last.images, history=history, **options)
+    text = "".join(stream)
+    assert text == stream.answer.text
+    return text, stream.answer.numbers.new_tokens
+
+
+def check_agreement(pipe: Pipeline, asked: list[tuple[Message, ...]], **options: Any) -> list[str]:
+    """The texts of chat, of the stream and of a batch, which are the same."""
+    batched = pipe.generate(asked, **options)
+    for messages, answer in zip(asked, batched, strict=True):
+        *history, last = messages
+        alone = pipe.chat(last.text, images=last.images, history=history, **options)
+        own = (alone.text, alone.numbers.new_tokens)
+        assert (answer.text, answer.numbers.new_tokens) == own
+        assert streamed(pipe, messages, **options) == own
+    return [answer.text for answer in batched]
+
+
+def test_chat_batch_and_stream_agree_where_stop_strings_end_them(pipe: Pipeline) -> None:
+    """Each string that occurs in the answers, within a token's text or across tokens, ends them."""
+    whole = check_agreement(pipe, conversations(), max_new_tokens=16)
+    texts = [text for text in whole if len(text) > 6]
+    assert texts
+    for text in texts[:1]:
+        for stop in (text[5:6], text[2:5], text[len(text) // 2 :][:4]):
+            found = check_agreement(pipe, conversations(), max_new_tokens=16, stop=stop)
+            assert found == [told.partition(stop)[0] for told in whole]
+
+
+def test_new_tokens_are_the_rows_own(pipe: Pipeline) -> None:
+    asked = conversations()
+    whole = pipe.generate(asked, max_new_tokens=16)
+    first = next(a for a in whole if len(a.text) > 4)
+    answers = pipe.generate(asked, max_new_tokens=16, stop=first.text[:2])
+    counts = [answer.numbers.new_tokens for answer in answers]
+    assert min(counts) <= 2 < max(counts) <= 16
+
+
+def test_the_shipped_model_agrees_with_itself() -> None:
+    small = load("hdvl/small")
+    asked = [
+        (Message("user", "What is the total?", (make_image(2),)),),
+        (Message("user", "Which of <image> and <image>?", (make_image(1), make_image(3))),),
+        (Message("user", "What is it?"),),
+    ]
+    whole = check_agreement(small, asked, max_new_tokens=6)
+    stop = next(text for text in whole if text)[1:2]
+    found = check_agreement(small, asked, max_new_tokens=6, stop=stop)
+    assert found == [text.partition(stop)[0] for text in whole]
+
+
+def test_ids_of_prompts(pipe: Pipeline) -> None:
+    samples = [pipe.processor(one, add_generation_prompt=True) for one in conversations()]
+    prompts = [(sample.ids, sample.pixels, sample.plans) for sample in samples]
+    rows = pipe.generate_ids(prompts, max_new_tokens=8)
+    answers = pipe.generate(conversations(), max_new_tokens=8)
+    assert [len(row) for row in rows] == [answer.numbers.new_tokens for answer in answers]
+    assert [pipe.generate_ids([prompt], max_new_tokens=8)[0] for prompt in prompts] == rows
+    stop = rows[0][2]
+    ended = pipe.generate_ids(prompts[:1], max_new_tokens=8, stop_ids=[stop])
+    assert ended == [rows[0][: rows[0].index(stop) + 1]]
+    assert pipe.generate_ids([]) == []
+
+
+def test_logits_of_a_prompt(pipe: Pipeline) -> None:
+    messages = conversations()[1]
+    sample = pipe.processor(messages, add_generation_prompt=True)
+    logits = pipe.logits(messages)
+    assert logits.dtype == torch.float32 and logits.shape[0] == len(sample.ids)
+    with torch.inference_mode():
+        plain = pipe.model(sample.ids[None], sample.pixels, sample.plans).logits[0]
+    torch.testing.assert_close(logits, plain, rtol=0, atol=0)
+    (first, *_), *_ = pipe.generate_ids([(sample.ids, sample.pixels, sample.plans)], stop_ids=[])
+    assert int(logits[-1].argmax()) == first
+
+
+def test_a_temperature_samples(pipe: Pipeline) -> None:
+    def said(**options: Any) -> set[str]:
+        torch.manual_seed(0)
+        asked = [(Message("user", "Colour?"),)] * 6
+        return {answer.text for answer in pipe.generate(asked, max_new_tokens=8, **options)}
+
+    assert len(said()) == 1 == len(said(temperature=0))
+    assert len(said(temperature=3.0)) > 1
+    assert said(temperature=3.0) == said(temperature=3.0, do_sample=True)
+    with pytest.raises(ValueError, match="do_sample=False takes the likeliest token, which temper"):
+        said(temperature=3.0, do_sample=False)
+
+
+def test_caches_are_cleared(tiny_folder: Path) -> None:
+    own = load(tiny_folder)
+    cache = RecentFeatures(own.model.encoder)
+    for pipe in (own, Pipeline(model=own.model, feature_cache=cache)):
+        for _ in range(2):
+            pipe.chat("?", images=make_image(0), max_new_tokens=1)
+        assert isinstance(pipe.feature_cache, RecentFeatures) and pipe.feature_cache.encoded == 1
+        pipe.clear_caches()
+        pipe.chat("?", images=make_image(0), max_new_tokens=1)
+        assert pipe.feature_cache.encoded == 2

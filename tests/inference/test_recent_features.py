@@ -1,11 +1,13 @@
 """The next turn of a conversation encodes only images that are new."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from hdvl.inference import Pipeline
 from hdvl.inference.load import load
@@ -43,18 +45,40 @@ def test_only_the_last_question_is_remembered(pipe: Pipeline) -> None:
     assert pipe.feature_cache.encoded == 3
 
 
-def test_features_are_those_of_the_weights_now(pipe: Pipeline) -> None:
+def add(weight: Tensor) -> None:
+    with torch.no_grad():
+        weight.add_(0.1)
+
+
+def flip_signs_through_data(weight: Tensor) -> None:
+    weight.data[-1].neg_()
+
+
+def reorder_through_numpy(weight: Tensor) -> None:
+    values = weight.detach().numpy()
+    values[:] = values[::-1].copy()
+
+
+def fill_storage(weight: Tensor) -> None:
+    weight.untyped_storage().fill_(0)
+
+
+CHANGES = [add, flip_signs_through_data, reorder_through_numpy, fill_storage]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_features_are_those_of_the_weights_now(
+    pipe: Pipeline, change: Callable[[Tensor], None]
+) -> None:
     encoder = pipe.model.encoder
     cache = RecentFeatures(encoder)
-    pixels = torch.zeros(3, 3, encoder.tile_size, encoder.tile_size, dtype=torch.uint8)
+    pixels = torch.arange(3 * 3 * 32 * 32).reshape(3, 3, 32, 32).to(torch.uint8)
     images = torch.split(pixels, [1, 2])
     before = cache.features(images, pipe.model._encode_each)
     again = cache.features(images, pipe.model._encode_each)
     torch.testing.assert_close(again, before, rtol=0, atol=0)
     assert cache.encoded == 2
-    with torch.no_grad():
-        for weight in encoder.parameters():
-            weight.add_(0.1)
+    change(max(encoder.parameters(), key=Tensor.numel))
     after = cache.features(images, pipe.model._encode_each)
     torch.testing.assert_close(torch.cat(after), encoder(pixels), rtol=0, atol=0)
     assert cache.encoded == 4

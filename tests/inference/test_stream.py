@@ -10,7 +10,7 @@ import torch
 
 from hdvl.inference import Pipeline
 from hdvl.inference.load import load
-from hdvl.inference.text import Reader
+from hdvl.inference.text import Detokenizer
 from tests.inference.saying import say
 
 
@@ -118,6 +118,6 @@ def test_text_that_changes_behind_what_was_sent_is_an_error(
     pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     say(pipe, "AB")
-    monkeypatch.setattr(Reader, "settled", lambda self, ids: "X" * bool(ids))
+    monkeypatch.setattr(Detokenizer, "stable_prefix", lambda self, ids: "X" * bool(ids))
     with pytest.raises(RuntimeError, match="decoded text changed behind what was sent: 'X', 'AB'"):
         list(pipe.stream("?"))
