@@ -15,6 +15,13 @@ from hdvl.llms.building import from_numbers, note_attention
 from hdvl.llms.caching import continued, empty_cache
 from hdvl.llms.gptq_kernels import GPTQKernels
 from hdvl.llms.qwen1 import Qwen1Rules
+from hdvl.llms.rotary import (
+    check_shared,
+    positions_of,
+    prompts,
+    rotary_by_length,
+    separate_documents,
+)
 from hdvl.llms.segments import segment_options, use_segments
 from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
 from hdvl.llms.transformers_config import context_length, plain_numbers
@@ -51,6 +58,7 @@ class CausalLM(nn.Module):
         model.generation_config = GenerationConfig()
         note_attention(model)
         use_segments(model)
+        separate_documents(model)
         if rules is not None:
             rules.attach(model)
         if quantisation is not None:
@@ -253,14 +261,17 @@ class CausalLM(nn.Module):
                 raise ValueError(
                     "segments say all, give no attention_mask, no position_ids and no cache"
                 )
+            check_shared(self.model, segments)
             options = segment_options(self.model, embeddings, segments)
         if cache is not None:
             options |= continued(embeddings, attention_mask, position_ids, cache)
+        elif attention_mask is not None and position_ids is None and rotary_by_length(self.model):
+            options["position_ids"] = positions_of(attention_mask)
         if logits_to_keep is not None:
             options["logits_to_keep"] = logits_to_keep
-        logits: Tensor = self.model(
-            inputs_embeds=embeddings, use_cache=cache is not None, **options
-        ).logits
+        with prompts(self.model, getattr(cache, "prompt_lengths", ())):
+            out = self.model(inputs_embeds=embeddings, use_cache=cache is not None, **options)
+        logits: Tensor = out.logits
         return logits
 
     def new_cache(self, prompt_lengths: Sequence[int] | None = None) -> Cache:
@@ -268,15 +279,17 @@ class CausalLM(nn.Module):
 
         Args:
             prompt_lengths: the lengths of the prompts without padding, where they are read in several
-                calls: the rules of Qwen-1 choose the angles of a prompt by its whole length.
+                calls: rotary rules that go by the length of a text then know the whole length.
 
         Raises:
             ValueError: the model keeps what it has read in another way than a cache of transformers.
         """
-        past: Cache = empty_cache(self.model)
+        past = empty_cache(self.model)
+        past.prompt_lengths = tuple(prompt_lengths or ())
         if self.rules is not None and prompt_lengths is not None:
             self.rules.prepare(past, prompt_lengths, self.model.device)
-        return past
+        cache: Cache = past
+        return cache
 
     def config_node(self) -> dict[str, Any]:
         """The plain node that builds this model without its weights; the tokenizer is left out."""
