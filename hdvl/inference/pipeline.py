@@ -218,7 +218,8 @@ class Pipeline:
         output = self.model(
             batch.input_ids, batch.pixels, batch.plans, feature_cache=self.feature_cache
         )
-        return output.logits[0].float()
+        logits: Tensor = output.logits[0]
+        return logits.float()
 
     def clear_caches(self) -> None:
         """Free the features that are kept in memory; caches on the disk stay as they are."""

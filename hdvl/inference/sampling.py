@@ -36,8 +36,8 @@ def sampling_options(options: Mapping[str, Any]) -> dict[str, Any]:
         )
     if not sample:
         return {"do_sample": False} | {k: v for k, v in given.items() if k not in NEUTRAL}
-    floats = {name: float(given[name]) for name in ("temperature", "top_p") if name in given}
-    return {"do_sample": True, **given, **floats}
+    floats = [name for name in ("temperature", "top_p") if name in given]
+    return {"do_sample": True, **given, **{str(name): float(given[name]) for name in floats}}
 
 
 def _check_ranges(given: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ def tensor_hash(tensor: Shaped[Tensor, "*shape"]) -> Int[Tensor, ""]:
     words = _words(flat)
     while len(words) > 1:
         rows = _padded(words, WORDS).view(-1, WORDS)
-        words = torch.cat([(part * odd).sum(1) for part in rows.split(ROWS)])
+        words = torch.cat([(part * odd).sum(1) for part in torch.split(rows, ROWS)])
     found = words.sum()  # of one word, or of none
     if flat.is_floating_point():
         precision = torch.float64 if flat.dtype == torch.float64 else torch.float32

@@ -331,7 +331,7 @@ class CausalLM(nn.Module):
             attention_mask: 0 where a prompt is padding; ``None`` when none is.
             max_new_tokens: most ids of an answer.
             do_sample: draw instead of taking the likeliest id.
-            temperature: divides the logits, when drawing.
+            temperature: divides the logits, when drawing; an error otherwise, as the next two.
             top_p: draw among the likeliest ids of this total probability.
             top_k: draw among this many ids; 0 for all.
             repetition_penalty: divides the logits of ids already said (not those of the prompt).
@@ -344,7 +344,7 @@ class CausalLM(nn.Module):
             attention_mask = torch.ones(
                 embeddings.shape[:2], dtype=torch.long, device=embeddings.device
             )
-        sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        sampling = generation.sampling(do_sample, temperature=temperature, top_p=top_p, top_k=top_k)
         ids: Tensor = self.model.generate(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
@@ -354,8 +354,7 @@ class CausalLM(nn.Module):
                 else list(stop_ids),
                 self.tokenizer,
                 max_new_tokens=max_new_tokens,
-                do_sample=do_sample,
-                **(sampling if do_sample else {}),
+                **sampling,
             ),
             logits_processor=generation.penalty(repetition_penalty),
             stopping_criteria=generation.criteria(ended),

@@ -30,6 +30,19 @@ def settings(stop: list[int], tokenizer: Any, **options: Any) -> Any:
     return GenerationConfig(eos_token_id=stop or None, pad_token_id=pad, **options)
 
 
+def sampling(do_sample: bool, **options: float) -> dict[str, Any]:
+    """The options of sampling, or none of them where the likeliest id is taken.
+
+    Raises:
+        ValueError: an option would be ignored, because ``do_sample`` is not set.
+    """
+    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    ignored = [f"{name}={value}" for name, value in options.items() if value != neutral[name]]
+    if ignored and not do_sample:
+        raise ValueError(f"{', '.join(ignored)} needs do_sample=True, got do_sample=False")
+    return {"do_sample": do_sample, **(options if do_sample else {})}
+
+
 def criteria(ended: Callable[[list[int]], bool] | None) -> Any:
     """Ends each row for itself where ``ended`` says so of its ids."""
     from transformers import StoppingCriteriaList

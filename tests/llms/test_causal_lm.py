@@ -203,6 +203,15 @@ def test_sampling_and_repetition(llm: CausalLM) -> None:
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.parametrize("option", [{"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}])
+def test_options_of_sampling_are_not_ignored(llm: CausalLM, option: dict[str, Any]) -> None:
+    (name,) = option
+    with pytest.raises(
+        ValueError, match=rf"{name}={option[name]} needs do_sample=True, got do_sam"
+    ):
+        llm.generate(torch.randn(1, 5, 32), max_new_tokens=2, **option)
+
+
 def test_settings_of_a_checkpoint_do_not_seep_in(llm: CausalLM, tmp_path: Path) -> None:
     embeddings = torch.randn(1, 5, 32)
     before = llm.generate(embeddings, max_new_tokens=6, stop_ids=[])
