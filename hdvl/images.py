@@ -22,6 +22,7 @@ from PIL import ExifTags, Image
 Colour = Sequence[int]
 """Red, green and blue, 0..255."""
 
+SOURCES = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 """What counts as an image: a path, a file in base64 (bare, or as ``data:`` URL), its bytes, a Pillow
 image, an array h w [c]."""
@@ -388,6 +389,7 @@ __all__ = [
     "BYTES_PER_PIXEL",
     "MAX_BYTES",
     "MAX_PIXELS",
+    "SOURCES",
     "Colour",
     "ImageSource",
     "read_image",

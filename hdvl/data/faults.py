@@ -2,14 +2,21 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
+from hdvl.data.conversations import Conversations, name_of
+from hdvl.data.rows import NOT_LEARNED, printable
 from hdvl.processor import Batch, Sample
+from hdvl.protocols import Conversation
 from hdvl.templates.encode import IGNORED
 
 SHOWN = 20
 """Rows that the message of a stopped run names; all are named as they are met."""
+
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,22 @@ class SkippedRow:
 
     name: str
     reason: str
+
+
+def attempt(
+    conversations: Conversations, index: int, make: Callable[[Conversation], Made]
+) -> Made | SkippedRow:
+    """What ``make`` makes of conversation ``index``, or why nothing can be learned from it.
+
+    Training, the plan, packing and the sampled answers all read conversations through this function,
+    so that they leave out the same ones.
+    """
+    try:
+        return make(conversations[index])
+    except NOT_LEARNED as error:
+        name = name_of(conversations, index)
+        reason = str(error) or type(error).__name__
+        return SkippedRow(name, printable(reason.removeprefix(f"{name}: ")))
 
 
 class TooManyBadRows(RuntimeError):

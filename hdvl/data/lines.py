@@ -1,9 +1,26 @@
 """Rows of a JSON file, an array or one row a line, parsed where they are asked for."""
 
 import json
+import re
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_UTF8_MARK = b"\xef\xbb\xbf"
+_OTHER = {
+    b"\xff\xfe": "UTF-16 or UTF-32",
+    b"\xfe\xff": "UTF-16",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+_SPACE = re.compile(r"[ \t\r\n]*+")
+# What opens and closes, outside of strings.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])', re.DOTALL)
+_LOOKED_AT = 16
+"""Rows that are parsed at the start: if none of them is JSON, the file holds something else."""
 
 
 class JsonRows:
@@ -12,8 +29,11 @@ class JsonRows:
     Of JSON lines only the places are held, and each row is read from the file; of an array the text
     and the places. Neither grows where data workers share it, as a list of parsed rows would.
 
+    A row that cannot be parsed is an error where it is asked for. What makes it unknown where rows begin
+    and end, such as text behind an array, is an error of the file.
+
     Raises:
-        ValueError: no such file, nothing in it, or no JSON.
+        ValueError: no such file, nothing in it, no JSON, or another encoding than UTF-8.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -23,37 +43,57 @@ class JsonRows:
                 f"path must be a JSON or JSONL file, got {str(path)!r}, which is no file"
             )
         with self.path.open("rb") as file:
-            is_array = file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+            head = file.read(256)
+        kind = next((kind for mark, kind in _OTHER.items() if head.startswith(mark)), None)
+        if kind is not None:
+            raise ValueError(f"{path} must be JSON in UTF-8, it is {kind}; convert it first")
         self._text = ""
         self._starts, self._stops = array("q"), array("q")
-        if is_array:
+        if head.removeprefix(_UTF8_MARK).lstrip().startswith(b"["):
             self._find_elements()
         else:
             self._find_lines()
         if not self._starts:
             raise ValueError(f"{path} holds no conversations")
-        self[0]
+        self._check_some()
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, index: int) -> Any:
         start, stop = self._starts[index], self._stops[index]
-        if self._text:
-            return json.loads(self._text[start:stop])
-        with self.path.open("rb") as file:
-            file.seek(start)
-            line = file.read(stop - start)
         try:
-            return json.loads(line)
+            return json.loads(self._text[start:stop] or self._line(start, stop, index))
+        except RecursionError as error:
+            raise ValueError(f"{self.path}: row {index} is nested too deeply to be read") from error
         except ValueError as error:
             raise ValueError(
                 f"{self.path} must hold a JSON array or JSON lines, row {index} is neither: {error}"
             ) from error
 
+    def _line(self, start: int, stop: int, index: int) -> str:
+        with self.path.open("rb") as file:
+            file.seek(start)
+            line = file.read(stop - start)
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(self._no_utf8(line, error.start, start, index)) from error
+
+    def _check_some(self) -> None:
+        first: ValueError | None = None
+        for index in range(min(len(self), _LOOKED_AT)):
+            try:
+                self[index]
+                return
+            except ValueError as error:
+                first = first or error
+        assert first is not None
+        raise first
+
     def _find_lines(self) -> None:
         with self.path.open("rb") as file:
-            start = len(b"\xef\xbb\xbf") if file.read(3) == b"\xef\xbb\xbf" else 0
+            start = len(_UTF8_MARK) if file.read(3) == _UTF8_MARK else 0
             file.seek(start)
             for line in file:
                 if not line.isspace():
@@ -61,31 +101,87 @@ class JsonRows:
                 start += len(line)
 
     def _find_elements(self) -> None:
-        text = self.path.read_text(encoding="utf-8-sig")
-        decoder, place = json.JSONDecoder(), text.index("[") + 1
+        data = self.path.read_bytes()
         try:
-            while text[place := _space(text, place)] != "]":
-                _, stop = decoder.raw_decode(text, place)
-                self._add(place, stop)
-                place = _space(text, stop)
-                if text[place] == ",":
-                    place += 1
-                elif text[place] != "]":
-                    raise ValueError(f"a comma or ] must stand at character {place}")
-        except (ValueError, IndexError) as error:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            # Its offset does not count the mark that may stand in front.
+            place = error.start + len(_UTF8_MARK) * data.startswith(_UTF8_MARK)
+            row = _whole_elements(data[:place].decode("utf-8-sig"))
+            raise ValueError(self._no_utf8(data, place, 0, row)) from error
+        try:
+            for start, stop in _elements(text):
+                self._add(start, stop)
+        except ValueError as error:
             raise ValueError(
-                f"{self.path} must hold a JSON array or JSON lines: {error} after "
-                f"{len(self._starts)} rows"
+                f"{self.path} must hold a JSON array or JSON lines, after {len(self._starts)} rows it "
+                f"does not: {error}"
             ) from error
         self._text = text
+
+    def _no_utf8(self, data: bytes, place: int, offset: int, row: int) -> str:
+        return (
+            f"{self.path} must be UTF-8, byte {offset + place} in row {row} is not: "
+            f"0x{data[place]:02x} in {data[max(0, place - 20) : place + 20]!r}; convert it first"
+        )
 
     def _add(self, start: int, stop: int) -> None:
         self._starts.append(start)
         self._stops.append(stop)
 
 
-def _space(text: str, place: int) -> int:
+def _elements(text: str) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each element of the JSON array that ``text`` is.
+
+    Raises:
+        ValueError: it is no array, or something follows the array; the message says where.
+    """
+    decoder, place = json.JSONDecoder(), _after_space(text, text.index("[") + 1)
+    while text[place : place + 1] != "]":
+        if place == len(text):
+            raise json.JSONDecodeError("the array has no end", text, place)
+        stop = _end_of_element(decoder, text, place)
+        yield place, stop
+        place = _after_space(text, stop)
+        if text[place : place + 1] == ",":
+            place = _after_space(text, place + 1)
+        elif text[place : place + 1] != "]":
+            raise json.JSONDecodeError("a comma or ] must follow an element", text, place)
+    place = _after_space(text, place + 1)
+    if place < len(text):
+        raise json.JSONDecodeError(
+            f"nothing may follow the array, got {text[place : place + 40]!r}", text, place
+        )
+
+
+def _end_of_element(decoder: json.JSONDecoder, text: str, place: int) -> int:
+    """Where the element at ``place`` ends, also of one that Python does not parse, but could be JSON."""
+    try:
+        return decoder.raw_decode(text, place)[1]
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError):  # nested too deeply, a number of too many digits
+        depth = 0
+        for match in _BRACKETS.finditer(text, place):
+            depth += (match["open"] is not None) - (match["close"] is not None)
+            if depth == 0:
+                return match.end()
+        raise json.JSONDecodeError("the array has no end", text, len(text)) from None
+
+
+def _whole_elements(text: str) -> int:
+    """How many elements ``text`` holds, which breaks off within one."""
+    count = 0
+    try:
+        for _ in _elements(text):
+            count += 1
+    except ValueError:
+        pass
+    return count
+
+
+def _after_space(text: str, place: int) -> int:
     """The first character from ``place`` on that is no white space."""
-    while text[place] in " \t\r\n":
-        place += 1
-    return place
+    match = _SPACE.match(text, place)
+    assert match is not None
+    return match.end()

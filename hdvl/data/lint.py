@@ -4,19 +4,22 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from PIL import Image
 
-from hdvl.data.boxes import wrong_boxes
+from hdvl.data.boxes import box_faults
 from hdvl.data.conversations import Conversations
 from hdvl.data.quarantine import VERSION, digest_at
 from hdvl.data.readers.base import RowConversations
-from hdvl.data.rows import NOT_LEARNED, RowError
+from hdvl.data.rows import NOT_LEARNED, RowError, printable
+from hdvl.data.sizes import max_pixels_of, plan_by
+from hdvl.data.sources import Composite as Composite
+from hdvl.data.sources import finish, leaves
 from hdvl.data.threads import ThreadLoader
 from hdvl.images import read_bytes, read_image
 from hdvl.processor import Processor
-from hdvl.protocols import Message
+from hdvl.protocols import Message, Tiler
 from hdvl.templates.encode import NothingSupervised, encode
 
 FAULTS: Mapping[str, str] = {
@@ -32,32 +35,25 @@ FAULTS: Mapping[str, str] = {
 _TOGETHER = 16
 
 
-@runtime_checkable
-class Composite(Protocol):
-    """Conversations made of others."""
-
-    @property
-    def sources(self) -> Mapping[str, Conversations]: ...
-
-
 def row_sources(conversations: Conversations) -> list[RowConversations]:
     """The sources with rows of files that ``conversations`` are made of.
 
     Raises:
         ValueError: some have none, or leave rows out already: all are looked at.
     """
-    if isinstance(conversations, Composite):
-        return [leaf for part in conversations.sources.values() for leaf in row_sources(part)]
-    if not isinstance(conversations, RowConversations):
-        raise ValueError(
-            f"data to look at must be rows of files, {type(conversations).__name__} makes its own"
-        )
-    if len(conversations) != conversations.count():
-        raise ValueError(
-            f"every row is looked at, the quarantine of {conversations.label} leaves some out; set "
-            "quarantine=null"
-        )
-    return [conversations]
+    found = list[RowConversations]()
+    for leaf in leaves(conversations):
+        if not isinstance(leaf, RowConversations):
+            raise ValueError(
+                f"data to look at must be rows of files, {type(leaf).__name__} makes its own"
+            )
+        if len(leaf) != leaf.count():
+            raise ValueError(
+                f"every row is looked at, the quarantine of {leaf.label} leaves some out; set "
+                "quarantine=null"
+            )
+        found.append(leaf)
+    return found
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found. ``rows`` are the rows of each source by its label."""
+    """What was found. ``rows`` are the rows of each source by its name."""
 
     rows: dict[str, int]
     findings: tuple[Finding, ...]
@@ -111,15 +107,21 @@ class Report:
 
     def quarantine(self, leave_out: Collection[str]) -> dict[str, Any]:
         """The content of a quarantine file (see ``hdvl.data.quarantine``)."""
+        by_name = {source.called: source for source in self.sources}
         sources: dict[str, Any] = {
-            label: {"rows": rows, "left_out": []} for label, rows in self.rows.items()
+            name: {
+                "label": source.label,
+                "settings": source.settings,
+                "rows": self.rows[name],
+                "left_out": [],
+            }
+            for name, source in by_name.items()
         }
-        by_label = {source.label: source for source in self.sources}
         for finding in self.bad(leave_out):
             sources[finding.source]["left_out"].append(
                 {
                     "row": finding.row,
-                    "digest": digest_at(by_label[finding.source].row, finding.row),
+                    "digest": digest_at(by_name[finding.source].row, finding.row),
                     "faults": [fault for fault, _ in finding.faults],
                     "name": finding.name,
                 }
@@ -135,10 +137,11 @@ def lint(
     A row is looked at as far as it goes: an image that cannot be read hides what its tokens would be.
     Of equal rows, in one source or in several, the first is right.
     """
+    finish(sources, processor.tiler)
     seen = dict[str, str]()
     findings = list[Finding]()
-    unique = {source.label: source for source in sources}
-    for label, source in unique.items():
+    unique = {source.called: source for source in sources}
+    for called, source in unique.items():
         for looked in _look_at_all(source, processor, num_workers):
             faults = looked.faults
             if looked.digest is not None:
@@ -147,8 +150,9 @@ def lint(
                     faults = (*faults, ("duplicate", f"the same as {first}"))
             if faults:
                 name = source.name(looked.place)
-                findings.append(Finding(label, looked.place, name, faults))
-    rows = {label: source.count() for label, source in unique.items()}
+                said = tuple((fault, printable(reason)) for fault, reason in faults)
+                findings.append(Finding(called, looked.place, name, said))
+    rows = {called: source.count() for called, source in unique.items()}
     return Report(rows, tuple(findings), tuple(unique.values()))
 
 
@@ -179,29 +183,35 @@ def look(source: RowConversations, index: int, processor: Processor) -> Looked:
         messages = source.as_written(index)
     except RowError as error:
         return Looked(place, ((error.fault, str(error)),), None)
-    sizes, faults = _sizes(messages, exif=processor.tiler.exif)
+    sizes, faults = _sizes(messages, processor.tiler)
     if faults:
         return Looked(place, faults, None)
     codec = source.written or processor.template.boxes
     shown = 0
     for message in messages:
         shown += len(message.images)
-        for wrong in wrong_boxes(message.text, codec, sizes[:shown]):
-            faults = (*faults, ("box", f"{wrong!r} of {message.role}"))
-    faults = (*faults, *_text_faults(source[index], sizes, processor))
+        declared = source.written is not None
+        for wrong in box_faults(message.text, codec, sizes[:shown], declared=declared):
+            faults = (*faults, ("box", f"box {wrong}, of {message.role}"))
+    if not faults:
+        messages = source[index]  # with its boxes as the template writes them
+    faults = (*faults, *_text_faults(messages, sizes, processor))
     return Looked(place, faults, _digest(messages))
 
 
 def _sizes(
-    messages: Sequence[Message], *, exif: bool
+    messages: Sequence[Message], tiler: Tiler
 ) -> tuple[list[tuple[int, int]], tuple[tuple[str, str], ...]]:
     """(width, height) of each image, all pixels decoded, and those that cannot be."""
     sizes, faults = list[tuple[int, int]](), list[tuple[str, str]]()
     for image in (image for message in messages for image in message.images):
         try:
-            sizes.append(read_image(image, exif=exif).size)
+            size = read_image(image, exif=tiler.exif, max_pixels=max_pixels_of(tiler)).size
+            plan_by(tiler, size)
         except NOT_LEARNED as error:
             faults.append(("image", str(error)))
+        else:
+            sizes.append(size)
     return sizes, tuple(faults)
 
 

@@ -9,13 +9,13 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from hdvl.data.conversations import Conversations, name_of
-from hdvl.data.faults import BadRows, SkippedRow, batch_of
+from hdvl.data.conversations import Conversations
+from hdvl.data.faults import BadRows, SkippedRow, attempt, batch_of
 from hdvl.data.mixture import Ordered
 from hdvl.data.order import GlobalOrder
 from hdvl.data.packing import Budget, Packs, RankPacks
-from hdvl.data.rows import NOT_LEARNED
 from hdvl.data.sizes import Sizes
+from hdvl.data.sources import finish
 from hdvl.data.threads import ThreadLoader
 from hdvl.processor import Batch, Processor, Sample, collate, pack
 
@@ -35,11 +35,8 @@ class Samples(Dataset[Sample | SkippedRow]):
         return len(self.conversations)
 
     def __getitem__(self, index: int) -> Sample | SkippedRow:
-        try:
-            return replace(self.processor(self.conversations[index]), row=index)
-        except NOT_LEARNED as error:
-            name = name_of(self.conversations, index)
-            return SkippedRow(name, str(error).removeprefix(f"{name}: "))
+        made = attempt(self.conversations, index, self.processor)
+        return made if isinstance(made, SkippedRow) else replace(made, row=index)
 
 
 @runtime_checkable
@@ -83,6 +80,7 @@ class ChatData(pl.LightningDataModule):
                 f"{num_workers}"
             )
         self.conversations, self.processor, self.validation = train, processor, validation
+        finish([train] if validation is None else [train, validation], processor.tiler)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.prefetch_factor, self.seed, self.shuffle = prefetch_factor, seed, shuffle
         if workers not in ("processes", "threads"):

@@ -2,7 +2,8 @@
 
 ::
 
-    {"version": 1, "sources": {LABEL: {"rows": 1000, "left_out": [
+    {"version": 1, "sources": {NAME: {"label": LABEL, "settings": {"image_folder": "images"}, "rows": 1000,
+        "left_out": [
         {"row": 12, "digest": "...", "faults": ["image"], "name": "row 12 (id a) of LABEL"}]}}}
 """
 
@@ -13,7 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
+
+from hdvl.data.rows import UNREADABLE
 
 VERSION = 1
 
@@ -24,25 +28,27 @@ def row_digest(row: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def left_out(path: str, label: str, rows: int, row: Callable[[int], Any]) -> list[int]:
-    """The rows of source ``label`` that the file leaves out, once each.
+def left_out(
+    path: str,
+    label: str,
+    rows: int,
+    row: Callable[[int], Any],
+    *,
+    settings: Mapping[str, str] | None = None,
+) -> list[int]:
+    """The rows of source ``label``, read with ``settings``, that the file leaves out, once each.
 
     Raises:
-        ValueError: the file knows no such source, or was made for other rows: leaving out by number
-            would then leave out the wrong ones.
+        ValueError: the file knows no such source, or was made for other rows or settings: leaving out
+            by number would then leave out the wrong ones.
     """
-    sources = _read(path)
-    if label not in sources:
+    source = _source(path, label, settings)
+    if source["rows"] != rows:
         raise ValueError(
-            f"quarantine {path} must know the source {label!r}, it knows {sorted(sources)}; make it "
-            "anew with: hdvl data lint"
-        )
-    if sources[label]["rows"] != rows:
-        raise ValueError(
-            f"quarantine {path} was made for {sources[label]['rows']} rows of {label}, which has "
+            f"quarantine {path} was made for {source['rows']} rows of {label}, which has "
             f"{rows}; make it anew with: hdvl data lint"
         )
-    entries = {entry["row"]: entry for entry in sources[label]["left_out"]}
+    entries = {entry["row"]: entry for entry in source["left_out"]}
     for place, entry in entries.items():
         if not 0 <= place < rows or digest_at(row, place) != entry["digest"]:
             raise ValueError(
@@ -54,12 +60,34 @@ def left_out(path: str, label: str, rows: int, row: Callable[[int], Any]) -> lis
     return list(entries)
 
 
+def _source(path: str, label: str, settings: Mapping[str, str] | None) -> dict[str, Any]:
+    """What the file says of a source; two sources may have one label and differ in their settings."""
+    sources = _read(path)
+    known = [entry for name, entry in sources.items() if entry.get("label", name) == label]
+    if not known:
+        raise ValueError(
+            f"quarantine {path} must know the source {label!r}, it knows {sorted(sources)}; make it "
+            "anew with: hdvl data lint"
+        )
+    for entry in known:
+        if settings is None or entry.get("settings", settings) == settings:
+            found: dict[str, Any] = entry
+            return found
+    made_for = " and ".join(str(entry["settings"]) for entry in known)
+    raise ValueError(
+        f"quarantine {path} was made for {label} with {made_for}, got {dict(settings or {})}; make it "
+        "anew with: hdvl data lint"
+    )
+
+
 def digest_at(row: Callable[[int], Any], place: int) -> str:
     """Hash of row ``place``; one that cannot be read has the hash of the reason."""
     try:
         return row_digest(row(place))
-    except ValueError as error:
-        return row_digest(str(error))
+    except UNREADABLE as error:
+        # How deep a row may be nested differs from call to call, and so does what is said of it.
+        kind = type(error).__name__
+        return row_digest(str(error) if isinstance(error, ValueError) else kind)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -85,6 +113,13 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _bytes_digest(value: Any) -> str:
-    """Images in rows: by their bytes, or by their pixels where the source has decoded them."""
-    data = value.tobytes() if isinstance(value, Image.Image) else bytes(value)
+    """Images in rows: by their bytes, or by their pixels where the source has decoded them.
+
+    Anything else that is no JSON, such as a date, by how it is written.
+    """
+    if isinstance(value, Image.Image | np.ndarray):
+        data = value.tobytes()
+    else:
+        is_bytes = isinstance(value, bytes | bytearray | memoryview)
+        data = bytes(value) if is_bytes else repr(value).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,6 +1,7 @@
 """A row of a file -> a conversation: the one conversion that all readers share."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
@@ -19,12 +20,24 @@ ROLES = {
     "system": "system",
 }
 IMAGES = ("image", "images")
-_INLINE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
+_INLINE = re.compile(r"<img>((?:(?!</?img>).)*+)</img>", re.DOTALL)
 Turn = tuple[str, str]
 
 
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What reading a row of another shape may raise, in a library or here. Only what reads rows catches these:
+anywhere else they are mistakes of the program."""
+
 NOT_LEARNED = (
     ValueError,
+    RecursionError,
     FileNotFoundError,
     IsADirectoryError,
     NotADirectoryError,
@@ -66,7 +79,7 @@ def to_messages(
     """
     if not isinstance(row, Mapping):
         raise RowError("row", f"a row must be a mapping of fields, got {type(row).__name__}")
-    if row.get("video"):
+    if is_given(row.get("video")) and row["video"]:
         raise RowError("row", f"a row must be text and images, got video={row['video']!r:.200}")
     images = _images(row)
     turns = _turns(row, images)
@@ -88,19 +101,30 @@ def to_messages(
     return messages
 
 
+def printable(text: str) -> str:
+    """``text`` with what no terminal or file can hold, such as half a surrogate pair, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_given(value: Any) -> bool:
+    """Whether a field has a value: neither null nor NaN, which is what pandas writes for none."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
 def _images(row: Mapping[str, Any]) -> list[Any]:
-    listed: Any = next((row[name] for name in IMAGES if row.get(name) is not None), [])
+    listed: Any = next((row[name] for name in IMAGES if is_given(row.get(name))), [])
     if isinstance(listed, list | tuple):
-        return list(listed)
+        return [value for value in listed if is_given(value)]
     return [] if isinstance(listed, str) and not listed else [listed]
 
 
 def _turns(row: Mapping[str, Any], images: list[Any]) -> list[Turn]:
     """(role, text) of each turn; images that stand in parts are added to ``images``."""
     shapes = {"conversations": _said, "messages": _message, "texts": _pair}
-    name = next((name for name in shapes if row.get(name) is not None), None)
+    name = next((name for name in shapes if is_given(row.get(name))), None)
     if name is None:
-        raise RowError("row", f"a row must have one of {', '.join(shapes)}, got {sorted(row)}")
+        fields = sorted(map(str, row))
+        raise RowError("row", f"a row must have one of {', '.join(shapes)}, got {fields!r:.200}")
     listed = _parsed(row[name])
     if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
         raise RowError("row", f"{name} must be a list of turns, got {str(listed)[:200]!r}")
@@ -109,7 +133,9 @@ def _turns(row: Mapping[str, Any], images: list[Any]) -> list[Turn]:
         for turn in listed:
             turns += shapes[name](turn, images)
     except (KeyError, TypeError, AttributeError) as error:
-        raise RowError("row", f"{name} has a turn of another shape, {error!r}: {turn!r}") from error
+        raise RowError(
+            "row", f"{name} has a turn of another shape, {error!r:.200}: {turn!r:.200}"
+        ) from error
     return turns
 
 
@@ -125,7 +151,7 @@ def _parsed(value: Any) -> Any:
 
 def _role(name: Any) -> str:
     if name not in ROLES:
-        raise RowError("row", f"from must be one of {sorted(ROLES)}, got {name!r}")
+        raise RowError("row", f"from must be one of {sorted(ROLES)}, got {name!r:.200}")
     return ROLES[name]
 
 
@@ -140,23 +166,33 @@ def _pair(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
 def _message(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
     content = turn["content"]
     if isinstance(content, str):
-        return [(_role(turn["role"]), content)]
+        return [(_role(turn["role"]), _text(content))]
     text = ""
     for part in content:
         if part["type"] == "text":
             text += _text(part["text"])
         elif part["type"] == "image":
             text += IMAGE
-            if part.get("image") is not None:  # else it is the next of the row's images
+            if is_given(part.get("image")):  # else it is the next of the row's images
                 images.append(part["image"])
         else:
-            raise RowError("row", f"type of a part must be text or image, got {part['type']!r}")
+            raise RowError(
+                "row", f"type of a part must be text or image, got {part['type']!r:.200}"
+            )
     return [(_role(turn["role"]), text)]
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise RowError("row", f"the text of a turn must be a string, got {value!r}")
+        raise RowError("row", f"the text of a turn must be a string, got {value!r:.200}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(
+            "row",
+            f"the text of a turn must be Unicode, character {error.start} is half of a surrogate pair: "
+            f"{value[max(0, error.start - 20) : error.end + 20]!r}",
+        ) from error
     return value
 
 

@@ -1,16 +1,17 @@
 """How many tokens and tiles a conversation takes, without its pixels: headers of images and text."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hdvl.data.conversations import Conversations
-from hdvl.data.rows import NOT_LEARNED
-from hdvl.images import name_of, open_image, orientation, read_image
+from hdvl.data.faults import SkippedRow, attempt
+from hdvl.images import MAX_PIXELS, name_of, open_image, orientation, read_image
 from hdvl.processor import Processor
-from hdvl.protocols import Conversation
+from hdvl.protocols import Conversation, TilePlan, Tiler
 from hdvl.templates.shared_prefix import encode_row, images_of
 
 _TOGETHER = 16
@@ -24,22 +25,47 @@ class Size(NamedTuple):
     tiles: int
 
 
-def image_size(source: Any, *, exif: bool) -> tuple[int, int]:
+@runtime_checkable
+class Limited(Protocol):
+    """A tiler that refuses images which it could not hold."""
+
+    @property
+    def max_pixels(self) -> int: ...
+    def checked_plan(self, width: int, height: int) -> TilePlan: ...
+
+
+def image_size(source: Any, *, exif: bool, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of the upright image; pixels are decoded for TIFF alone."""
-    image = open_image(source)
+    image = open_image(source, max_pixels=max_pixels)
     if image.format == "TIFF":  # Pillow turns these as it decodes them
-        return read_image(source, exif=exif).size
+        return read_image(source, exif=exif, max_pixels=max_pixels).size
     width, height = image.size
     lying = exif and orientation(image, name=name_of(source)) >= 5
     return (height, width) if lying else (width, height)
 
 
+def size_by(tiler: Tiler, source: Any) -> tuple[int, int]:
+    """Width and height of the image as ``tiler`` sees it: turned by EXIF or not, within its limit.
+
+    This is the one answer to how large an image is, for the boxes of its rows, its plan and its drawing.
+    """
+    return image_size(source, exif=tiler.exif, max_pixels=max_pixels_of(tiler))
+
+
+def max_pixels_of(tiler: Tiler) -> int:
+    """Most pixels of an image; a tiler without a limit of its own has Pillow's."""
+    return tiler.max_pixels if isinstance(tiler, Limited) else MAX_PIXELS
+
+
+def plan_by(tiler: Tiler, size: tuple[int, int]) -> TilePlan:
+    """How ``tiler`` cuts an image of ``size``; what it would refuse to cut is refused here too."""
+    return tiler.checked_plan(*size) if isinstance(tiler, Limited) else tiler.plan(*size)
+
+
 def measure(processor: Processor, messages: Conversation) -> Size:
     """The size of the sample that ``processor`` makes of ``messages``."""
-    plans = [
-        processor.tiler.plan(*image_size(image, exif=processor.tiler.exif))
-        for image in images_of(messages)
-    ]
+    tiler = processor.tiler
+    plans = [plan_by(tiler, size_by(tiler, image)) for image in images_of(messages)]
     row = encode_row(
         processor.template,
         processor.tokenizer,
@@ -57,10 +83,9 @@ class _Measured(Dataset[tuple[int, int, int]]):
         self.conversations, self.processor = conversations, processor
 
     def __getitem__(self, index: int) -> tuple[int, int, int]:
-        try:
-            return (index, *measure(self.processor, self.conversations[index]))
-        except NOT_LEARNED:  # named where its sample is made, and left out of the pack
-            return (index, 1, 0)
+        size = attempt(self.conversations, index, partial(measure, self.processor))
+        # One that fails is named where its sample is made, and left out of the pack.
+        return (index, 1, 0) if isinstance(size, SkippedRow) else (index, *size)
 
 
 class Sizes:

@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from hdvl.data.conversations import Conversations, name_of
+from hdvl.data.faults import SkippedRow, attempt
 from hdvl.data.order import GlobalOrder
 from hdvl.data.packing import Budget, Pack, Packs, share
 from hdvl.data.sizes import Size, measure
+from hdvl.data.sources import finish
 from hdvl.processor import Processor
 
 
@@ -98,14 +101,14 @@ def survey(
     length = len(conversations)
     if length < 1:
         raise ValueError("data.train must have at least one conversation, got none")
+    finish([conversations], processor.tiler)
     order = GlobalOrder(length, seed=seed, stop=length if most is None else min(most, length))
     free = replace(processor, max_length=None)
     sizes, too_long, faulty = [], [], []
     for index in order:
-        try:
-            size = measure(free, conversations[index])
-        except (ValueError, OSError) as error:
-            faulty.append((name_of(conversations, index), str(error).split("\n")[0]))
+        size = attempt(conversations, index, partial(measure, free))
+        if isinstance(size, SkippedRow):
+            faulty.append((size.name, size.reason.split("\n")[0]))
             continue
         if processor.max_length is not None and size.tokens > processor.max_length:
             too_long.append((name_of(conversations, index), f"{size.tokens} tokens"))

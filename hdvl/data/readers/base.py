@@ -3,14 +3,17 @@
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hdvl.data.boxes import holds_boxes, rewrite_boxes
+from hdvl.data.boxes import box_faults, holds_boxes, rewrite_boxes
 from hdvl.data.quarantine import left_out
-from hdvl.data.rows import RowError, to_messages
+from hdvl.data.rows import UNREADABLE, RowError, is_given, printable, to_messages
 from hdvl.data.sizes import image_size
+from hdvl.images import SOURCES, is_base64
 from hdvl.protocols import BoxCodec, Message
 
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
@@ -20,7 +23,7 @@ class RowConversations(ABC):
     """Conversations out of the rows of one source. A reader says ``count`` and ``row``.
 
     Args:
-        label: what errors, reports and quarantine files call the source.
+        label: what errors, reports and quarantine files call the source, where no other has its name.
         image_folder: where the paths of images start.
         boxes: how the model's template writes boxes.
         written: how the source writes them, if otherwise: they are then written anew.
@@ -41,7 +44,12 @@ class RowConversations(ABC):
     ) -> None:
         self.label, self.image_folder = label, Path(image_folder)
         self.boxes, self.written = boxes, written
-        out = [] if quarantine is None else left_out(quarantine, label, self.count(), self.row)
+        self.called = label
+        # Of the image as the tiler sees it; the tiler is known when the data are built.
+        self.size_of: Callable[[Any], tuple[int, int]] = partial(image_size, exif=True)
+        out = list[int]()
+        if quarantine is not None:
+            out = left_out(quarantine, label, self.count(), self.row, settings=self.settings)
         # Kept row number i is row i plus as many as are left out before it.
         self._before = [place - number for number, place in enumerate(sorted(out))]
 
@@ -53,6 +61,13 @@ class RowConversations(ABC):
     def row(self, place: int) -> Any:
         """Row ``place`` of the source."""
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the conversations of a row follow from beside the row: a row is known by source and number,
+        and two sources may read one file in different ways."""
+        written = {} if self.written is None else {"written": repr(self.written)}
+        return {"image_folder": str(self.image_folder), **written}
+
     def __len__(self) -> int:
         return self.count() - len(self._before)
 
@@ -63,15 +78,19 @@ class RowConversations(ABC):
             RowError: the row is no conversation; it is named.
         """
         messages = self.as_written(index)
-        if self.written is None or self.boxes is None or self.written == self.boxes:
-            return messages
-        if not any(holds_boxes(message.text) for message in messages):
+        codec = self.written or self.boxes
+        if codec is None or not any(holds_boxes(message.text) for message in messages):
             return messages
         sizes, rewritten = list[tuple[int, int]](), list[Message]()
         for message in messages:
-            sizes += [image_size(image, exif=True) for image in message.images]
-            text = rewrite_boxes(message.text, self.written, self.boxes, sizes)
-            rewritten.append(Message(message.role, text, message.images, message.numbered))
+            sizes += [self.size_of(image) for image in message.images]
+            declared = self.written is not None
+            if faults := box_faults(message.text, codec, sizes, declared=declared):
+                raise RowError("box", f"{self.name(index)}: box {faults[0]}, of {message.role}")
+            text = message.text
+            if self.boxes is not None and self.boxes != codec:
+                text = rewrite_boxes(text, codec, self.boxes, sizes)
+            rewritten.append(replace(message, text=text))
         return rewritten
 
     def as_written(self, index: int) -> list[Message]:
@@ -83,8 +102,9 @@ class RowConversations(ABC):
             return self.messages(place)
         except RowError as error:
             raise RowError(error.fault, f"{self.name(index)}: {error}") from error
-        except ValueError as error:
-            raise RowError("row", f"{self.name(index)}: {error}") from error
+        except UNREADABLE as error:
+            reason = str(error) if isinstance(error, ValueError) else repr(error)
+            raise RowError("row", f"{self.name(index)}: {reason}") from error
 
     def messages(self, place: int) -> list[Message]:
         """The conversation of row ``place``."""
@@ -99,17 +119,23 @@ class RowConversations(ABC):
         place = self.place(index)
         try:
             row = self.row(place)
-        except ValueError:
+        except UNREADABLE:
             row = None
         identity = row.get("id") if isinstance(row, Mapping) else None
-        return f"row {place}{'' if identity is None else f' (id {identity})'} of {self.label}"
+        known = isinstance(identity, str | int) and not isinstance(identity, bool)
+        called = f" (id {printable(' '.join(str(identity).split()))[:100]})" if known else ""
+        return f"row {place}{called} of {self.called}"
 
     def image(self, value: Any) -> Any:
         """An image as a row has it: a path below ``image_folder``, bytes, or {bytes, path}."""
         if isinstance(value, Mapping):
-            value = value["bytes"] if value.get("bytes") is not None else value.get("path")
-        if isinstance(value, str) and value and not _URL.match(value):
-            return self.image_folder / value
-        if not value and isinstance(value, str | bytes | None):
+            value = value["bytes"] if is_given(value.get("bytes")) else value.get("path")
+        if isinstance(value, str | bytes | None) and not value:
             raise RowError("image", "an image must be a path or bytes, got nothing")
+        if isinstance(value, str) and not _URL.match(value) and not is_base64(value):
+            return self.image_folder / value
+        if not isinstance(value, SOURCES):
+            raise RowError(
+                "image", f"an image must be a path, bytes or {{bytes, path}}, got {value!r:.200}"
+            )
         return value

@@ -3,14 +3,23 @@
 import json
 import tarfile
 from array import array
+from collections.abc import Mapping
 from glob import glob
 from typing import Any
 
 from hdvl.data.readers.base import RowConversations
-from hdvl.data.rows import RowError
+from hdvl.data.rows import RowError, is_given
+from hdvl.images import MAX_BYTES
 from hdvl.protocols import BoxCodec
 
-_IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+_IMAGES = frozenset(
+    "jpg jpeg jpe jfif mpo png apng webp gif bmp dib tif tiff avif avifs heic heif jxl jp2 j2k jpx jpf jpc "
+    "j2c ppm pgm pbm pnm pfm tga qoi ico".split()
+)
+"""Extensions of images. Some Pillow reads only with a plugin; without it they are errors of their row."""
+
+_VIDEOS = frozenset("mp4 webm avi mov mkv m4v mpg mpeg".split())
+_TURNS = ("conversations", "messages", "texts")
 
 
 class WebDatasetConversations(RowConversations):
@@ -18,7 +27,9 @@ class WebDatasetConversations(RowConversations):
 
     ``KEY.json`` is the row. Its images are the key's members with an extension of an image, in
     their order (``KEY.jpg``, or ``KEY.0.jpg``, ``KEY.1.jpg``); names under ``image`` in the row are
-    not looked up. Without a ``json``, ``KEY.txt`` is the answer to ``question``.
+    not looked up. Without a ``json``, or beside one without turns as img2dataset writes it, ``KEY.txt``
+    is the answer to ``question``; without a ``txt`` the ``caption`` of the ``json`` is. Hidden files, such
+    as the ``._KEY.jpg`` of macOS, are passed over.
 
     The headers of all shards are read once, at the start; then any row is one read, so that the order
     of samples is the run's own and goes on anywhere.
@@ -53,6 +64,11 @@ class WebDatasetConversations(RowConversations):
         label = ",".join(patterns)
         super().__init__(label=label, boxes=boxes, written=written, quarantine=quarantine)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those of all readers, and the question."""
+        return {**super().settings, "question": str(self.question)}
+
     def count(self) -> int:
         """How many keys the shards hold."""
         return len(self._keys)
@@ -62,18 +78,34 @@ class WebDatasetConversations(RowConversations):
         members = range(self._first[place], self._first[place + 1])
         found = {self._extensions[m].rpartition(".")[2]: m for m in members}
         key = self._keys[place]
-        if "json" in found:
-            row = json.loads(self._read(found["json"]))
-        elif "txt" in found and self.question is not None:
-            row = self._captioned(self._read(found["txt"]).decode("utf-8"))
-        else:
-            wanted = "a json" if self.question is not None else "a json, or a txt and a question,"
-            raise RowError("row", f"key {key} must have {wanted}, got {sorted(found)}")
+        row = json.loads(self._read(found["json"])) if "json" in found else {}
         if not isinstance(row, dict):
             raise RowError("row", f"the json of key {key} must be an object, got {row!r:.200}")
+        if videos := sorted(found.keys() & _VIDEOS):
+            raise RowError("row", f"a row must be text and images, key {key} has {videos}")
+        if not any(is_given(row.get(name)) for name in _TURNS):
+            caption = self._caption(found, row)
+            if caption is None or self.question is None:
+                raise RowError("row", self._no_turns(key, found, row))
+            row = {**row, **self._captioned(caption)}
         images = [m for m in members if self._extensions[m].rpartition(".")[2] in _IMAGES]
         row = {name: value for name, value in row.items() if name != "images"}
         return {"id": key, **row, "image": [self._read(m) for m in images]}
+
+    def _caption(self, found: Mapping[str, int], row: Mapping[str, Any]) -> str | None:
+        if "txt" in found:
+            return self._read(found["txt"]).decode("utf-8-sig")
+        caption = row.get("caption")
+        return caption if isinstance(caption, str) else None
+
+    def _no_turns(self, key: str, found: Mapping[str, int], row: Mapping[str, Any]) -> str:
+        turns = f"a json with one of {', '.join(_TURNS)}"
+        asked = "a txt or a caption" if self.question is not None else "a txt and a question"
+        return (
+            f"key {key} must have a json, or {asked}, got {sorted(found)}"
+            if "json" not in found
+            else f"key {key} must have {turns}, or {asked}, got {sorted(row)!r:.200}"
+        )
 
     def _captioned(self, caption: str) -> dict[str, Any]:
         turns = [
@@ -90,6 +122,8 @@ class WebDatasetConversations(RowConversations):
                     if not member.isfile():
                         continue
                     folder, slash, name = member.name.removeprefix("./").rpartition("/")
+                    if name.startswith(".") or "__MACOSX" in folder.split("/"):
+                        continue
                     stem, _, extension = name.partition(".")
                     if key != (key := folder + slash + stem):
                         self._keys.append(key)
@@ -103,9 +137,12 @@ class WebDatasetConversations(RowConversations):
 
     def _read(self, member: int) -> bytes:
         path = self.shards[self._shard[member]]
+        offset, size = self._offset[member], self._size[member]
+        if size > MAX_BYTES:
+            raise RowError("row", f"a member of shard {path} has {size} bytes, {MAX_BYTES} may be")
         with open(path, "rb") as file:
-            file.seek(self._offset[member])
-            data = file.read(self._size[member])
-        if len(data) != self._size[member]:
-            raise RowError("row", f"shard {path} is cut short at byte {self._offset[member]}")
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) != size:
+            raise RowError("row", f"shard {path} is cut short at byte {offset}")
         return data
