@@ -185,7 +185,7 @@ def test_bands_are_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(noise.view("<u2")[..., 0]),
     ]
     expected = [np.asarray(read_image(image)) for image in images]
-    monkeypatch.setattr("hdvl.images._BAND_PIXELS", 7 * 40)
+    monkeypatch.setattr("hdvl.images.reading._BAND_PIXELS", 7 * 40)
     for image, pixels in zip(images, expected, strict=True):
         bands = list(rgb_bands(image, background=(255, 255, 255), name="x"))
         assert [top for top, _ in bands] == [0, 7, 14, 21, 28, 35, 42, 49]

@@ -144,6 +144,8 @@ def _shapes(match: re.Match[str], found: list[GroundedBox]) -> list[tuple[list[s
 def _inside(numbers: list[str], item: GroundedBox, codec: BoxCodec, sizes: Sizes) -> bool:
     again = re.findall(_NUMBER, codec.encode(item.box, *sizes[item.image]))
     xs, ys = [float(n) for n in numbers[::2]], [float(n) for n in numbers[1::2]]
+    if min(*xs, *ys) < 0:
+        return False
     said: Box = (min(xs), min(ys), max(xs), max(ys))
     # Rounding may move a number by one unit of the last place that the codec writes.
     unit = max(10.0 ** -len(n.partition(".")[2]) for n in again)

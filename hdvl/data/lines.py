@@ -17,7 +17,8 @@ _OTHER = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 _SPACE = re.compile(r"[ \t\r\n]*+")
-# What opens and closes, outside of strings.
+# What opens and closes, outside of strings; and a number or a word.
+_SCALAR = re.compile(r"[^\s,\]]+")
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])', re.DOTALL)
 _LOOKED_AT = 16
 """Rows that are parsed at the start: if none of them is JSON, the file holds something else."""
@@ -62,8 +63,9 @@ class JsonRows:
 
     def __getitem__(self, index: int) -> Any:
         start, stop = self._starts[index], self._stops[index]
+        text = self._text[start:stop] or self._line(start, stop, index)
         try:
-            return json.loads(self._text[start:stop] or self._line(start, stop, index))
+            return json.loads(text)
         except RecursionError as error:
             raise ValueError(f"{self.path}: row {index} is nested too deeply to be read") from error
         except ValueError as error:
@@ -145,7 +147,7 @@ def _elements(text: str) -> Iterator[tuple[int, int]]:
         place = _after_space(text, stop)
         if text[place : place + 1] == ",":
             place = _after_space(text, place + 1)
-        elif text[place : place + 1] != "]":
+        elif place < len(text) and text[place] != "]":
             raise json.JSONDecodeError("a comma or ] must follow an element", text, place)
     place = _after_space(text, place + 1)
     if place < len(text):
@@ -161,6 +163,9 @@ def _end_of_element(decoder: json.JSONDecoder, text: str, place: int) -> int:
     except json.JSONDecodeError:
         raise
     except (RecursionError, ValueError):  # nested too deeply, a number of too many digits
+        if text[place] not in "[{":
+            scalar = _SCALAR.match(text, place)
+            return scalar.end() if scalar else place
         depth = 0
         for match in _BRACKETS.finditer(text, place):
             depth += (match["open"] is not None) - (match["close"] is not None)

@@ -137,7 +137,7 @@ def lint(
     A row is looked at as far as it goes: an image that cannot be read hides what its tokens would be.
     Of equal rows, in one source or in several, the first is right.
     """
-    finish(sources, processor.tiler)
+    finish(sources, processor)
     seen = dict[str, str]()
     findings = list[Finding]()
     unique = {source.called: source for source in sources}

@@ -80,7 +80,7 @@ class ChatData(pl.LightningDataModule):
                 f"{num_workers}"
             )
         self.conversations, self.processor, self.validation = train, processor, validation
-        finish([train] if validation is None else [train, validation], processor.tiler)
+        finish([train] if validation is None else [train, validation], processor)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.prefetch_factor, self.seed, self.shuffle = prefetch_factor, seed, shuffle
         if workers not in ("processes", "threads"):

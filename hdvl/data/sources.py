@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from hdvl.data.conversations import Conversations
 from hdvl.data.readers.base import RowConversations
 from hdvl.data.sizes import size_by
-from hdvl.protocols import Tiler
+from hdvl.processor import Processor
 
 
 @runtime_checkable
@@ -26,8 +26,9 @@ def leaves(conversations: Conversations) -> list[Conversations]:
     return [conversations]
 
 
-def finish(data: Sequence[Conversations], tiler: Tiler) -> None:
-    """Tell the readers among ``data`` how large images are to ``tiler``, and what each is called.
+def finish(data: Sequence[Conversations], processor: Processor) -> None:
+    """Tell the readers among ``data`` how large images are to the tiler, how the template writes boxes if
+    they do not know yet, and what each is called.
 
     Sources of one label that read their rows in different ways are called by their settings too, so that
     "row 3" of one of them is not "row 3" of another.
@@ -36,7 +37,8 @@ def finish(data: Sequence[Conversations], tiler: Tiler) -> None:
     kinds = {(reader.label, str(reader.settings)) for reader in readers}
     shared = Counter(label for label, _ in kinds)
     for reader in readers:
-        reader.size_of = partial(size_by, tiler)
+        reader.size_of = partial(size_by, processor.tiler)
+        reader.boxes = reader.boxes or processor.template.boxes
         settings = ", ".join(f"{name}={value}" for name, value in reader.settings.items())
         reader.called = (
             f"{reader.label} with {settings}" if shared[reader.label] > 1 else reader.label

@@ -101,7 +101,7 @@ def survey(
     length = len(conversations)
     if length < 1:
         raise ValueError("data.train must have at least one conversation, got none")
-    finish([conversations], processor.tiler)
+    finish([conversations], processor)
     order = GlobalOrder(length, seed=seed, stop=length if most is None else min(most, length))
     free = replace(processor, max_length=None)
     sizes, too_long, faulty = [], [], []

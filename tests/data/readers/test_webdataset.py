@@ -82,3 +82,65 @@ def test_faulty_shards_are_named(tmp_path):
     for index, message in enumerate(["must be an object", "row 1 of", "must have a json"]):
         with pytest.raises(RowError, match=message):
             data[index]
+
+
+@pytest.mark.parametrize("extension", ["avif", "jfif", "jp2", "ppm", "heic", "JPG"])
+def test_images_of_every_extension_are_taken(tmp_path, extension):
+    write(tmp_path / "a.tar", {f"0.{extension}": png("red"), "0.txt": b"Red.", "0.cls": b"5"})
+    data = WebDatasetConversations(shards=str(tmp_path / "a.tar"), question="Describe.")
+    assert data[0][0].images == (png("red"),)
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    members = {"._0.jpg": b"x", "0.jpg": png("red"), "._0.txt": b"x", "0.txt": b"Red."}
+    members |= {
+        "__MACOSX/0.jpg": b"x",
+        "d/.DS_Store": b"x",
+        "d/1.jpg": png("blue"),
+        "d/1.txt": b"Blue.",
+    }
+    write(tmp_path / "a.tar", members)
+    data = WebDatasetConversations(shards=str(tmp_path / "a.tar"), question="Describe.")
+    assert [data[i][1].text for i in range(len(data))] == ["Red.", "Blue."]
+    assert data[0][0].images == (png("red"),)
+
+
+def test_shards_of_img2dataset_answer_the_question(tmp_path):
+    meta = {
+        "caption": "A square.",
+        "url": "https://a",
+        "key": "000",
+        "status": "success",
+        "width": 4,
+    }
+    members = {"0.jpg": png("red"), "0.txt": b"A red square.", "0.json": json.dumps(meta).encode()}
+    members |= {"1.jpg": png("blue"), "1.json": json.dumps(meta).encode(), "2.mp4": b"x"}
+    members |= {
+        "3.jpg": png("blue"),
+        "3.json": json.dumps({"conversations": float("nan")}).encode(),
+    }
+    write(tmp_path / "a.tar", members)
+    data = WebDatasetConversations(shards=str(tmp_path / "a.tar"), question="Describe.")
+    assert [data[i][1].text for i in range(2)] == ["A red square.", "A square."]
+    assert data[0][0].text == "Describe." and data[0][0].images == (png("red"),)
+    with pytest.raises(RowError, match=r"text and images, key 2 has .'mp4'"):
+        data[2]
+    with pytest.raises(
+        RowError, match=r"key 3 must have a json with one of conversations, .*caption"
+    ):
+        data[3]
+    mute = WebDatasetConversations(shards=str(tmp_path / "a.tar"))
+    with pytest.raises(
+        RowError, match=r"key 0 must have a json with one of .* or a txt and a question"
+    ):
+        mute[0]
+
+
+def test_a_member_that_says_it_is_huge_is_not_read(tmp_path):
+    write(tmp_path / "a.tar", {"0.jpg": png("red"), "0.txt": b"Red."})
+    data = WebDatasetConversations(shards=str(tmp_path / "a.tar"), question="Describe.")
+    data._size[0] = 2**40
+    with pytest.raises(
+        RowError, match=r"a member of shard .* has 1099511627776 bytes, 536870912 may"
+    ):
+        data[0]

@@ -3,29 +3,19 @@
 Knows Pillow and numpy, not torch.
 """
 
-import base64
-import binascii
-import errno
 import io
-import os
-import re
-import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from hdvl.images.files import ImageSource, name_of, read_bytes
 
 Colour = Sequence[int]
 """Red, green and blue, 0..255."""
-
-SOURCES = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
-ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
-"""What counts as an image: a path, a file in base64 (bare, or as ``data:`` URL), its bytes, a Pillow
-image, an array h w [c]."""
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused before they are decoded. Pillow itself stops here, and warns from half
@@ -36,9 +26,6 @@ BYTES_PER_PIXEL = 8
 
 DECODER_COST = {"WEBP": 2, "AVIF": 2, "JPEG2000": 3}
 """How many pixels one counts for, because the decoder of the format needs as much memory on its own."""
-
-MAX_BYTES = 512 * 2**20
-"""Image files of more bytes are refused before they are read."""
 
 # What Pillow's readers raise on damaged files, found by cutting and flipping bytes of such files.
 _BROKEN = (
@@ -51,14 +38,6 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-# How JPEG, PNG, GIF, WebP and TIFF files begin in base64. A path of that many such letters is no path.
-# The quantifiers give nothing back (``+``), so that a text that is no base64 is known in linear time.
-_BASE64 = re.compile(r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}+={0,2}+\s*+")
-_SHOWN = 200
-"""Characters of a path that errors show."""
-# What the system says of paths that no file can have, beside those for which Python has an exception.
-_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV)
 _BAND_PIXELS = 2**20
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _TURNS = {
@@ -163,101 +142,30 @@ def open_image(
                 f"image {name} is too large for Pillow: {error} Scale it down; "
                 f"max_pixels={max_pixels} of the tiler has no say here"
             ) from error
+        except UnidentifiedImageError as error:
+            raise ValueError(
+                f"image {name} is not an image Pillow can read: {_kind_of(data)}"
+            ) from error
         except _BROKEN as error:
             raise ValueError(f"image {name} is not an image Pillow can read: {error}") from error
     _check(image, name, max_pixels)
     return image
 
 
-def read_bytes(source: Any) -> bytes:
-    """The bytes of a file given as path, as bytes or in base64. URLs other than ``data:`` are not fetched."""
-    if isinstance(source, bytes):
-        return source
-    if isinstance(source, bytearray | memoryview):
-        return bytes(source)
-    if isinstance(source, str) and (source[:5].lower() == "data:" or is_base64(source)):
-        return _from_base64(source)
-    if isinstance(source, str) and _URL.match(source):
-        raise ValueError(f"an image must not be a URL to fetch, got {source[:200]!r}; download it")
-    if isinstance(source, str | os.PathLike):
-        return _read_file(source)
-    raise TypeError(
-        "an image must be a path, bytes, a Pillow image or a numpy array, "
-        f"got {type(source).__name__}"
-    )
-
-
-def _read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file of at most ``MAX_BYTES``.
-
-    A pipe, a device or a socket is not opened at all: it may never answer, or never end.
-    """
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        if error.errno in _NO_PATH:
-            raise ValueError(
-                f"an image must be a file, got {name_of(path)}: {error.strerror}"
-            ) from error
-        raise
-    if not stat.S_ISREG(status.st_mode):
-        kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "something else")
-        raise ValueError(f"image {name_of(path)} must be a regular file, it is {kind}")
-    if status.st_size > MAX_BYTES:
-        raise ValueError(
-            f"image {name_of(path)} is too large: {status.st_size} bytes are more than the "
-            f"{MAX_BYTES} bytes that an image file may have; scale it down or compress it"
-        )
-    with open(path, "rb", buffering=0) as file:  # at once: a buffer costs small files 2 %
-        data = file.read(status.st_size)
-        while len(data) < status.st_size and (more := file.read(status.st_size - len(data))):
-            data += more
-    return data
-
-
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
-
-
-def is_base64(source: Any) -> bool:
-    """Whether ``source`` is a JPEG, PNG, GIF, WebP or TIFF file in base64 without ``data:``."""
-    return isinstance(source, str) and _BASE64.fullmatch(source) is not None
-
-
-def _from_base64(text: str) -> bytes:
-    """The bytes of ``data:image/png;base64,...``, or of what follows the comma alone."""
-    head, comma, body = text.partition(",")
-    try:
-        if is_base64(text):
-            body = text
-        elif not (comma and head.lower().endswith(";base64")):
-            raise ValueError("it does not begin with data:TYPE;base64,")
-        return base64.b64decode("".join(body.split()), validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise ValueError(
-            f"an image as text must be a whole file in base64, got {text[:60]!r}...: {error}"
-        ) from error
-
-
-def name_of(source: Any) -> str:
-    """How errors call ``source``."""
-    if isinstance(source, str) and source[:5].lower() == "data:":
-        return f"(data URL of {len(source)} characters)"
-    if is_base64(source):
-        return f"(base64 of {len(source)} characters)"
-    if isinstance(source, str | os.PathLike):
-        text = str(source)
-        return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
-    if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or "(Pillow image)")
-    if isinstance(source, np.ndarray):
-        return f"(array of shape {source.shape})"
-    return f"({len(source)} bytes)" if isinstance(source, bytes) else f"({type(source).__name__})"
+def _kind_of(data: bytes) -> str:
+    """What a file that Pillow does not know is, where its first bytes say it."""
+    if data[4:8] == b"ftyp" and data[8:12] in (
+        b"heic",
+        b"heix",
+        b"hevc",
+        b"heim",
+        b"mif1",
+        b"msf1",
+    ):
+        return "it is HEIC, which needs the plugin pillow-heif; convert it to JPEG or PNG"
+    if data[:2] == b"\xff\x0a" or data[4:12] == b"JXL \r\n\x87\n":
+        return "it is JPEG XL, which needs a plugin; convert it to JPEG or PNG"
+    return f"it begins with {data[:16]!r}"
 
 
 def orientation(image: Image.Image, *, name: str) -> int:
@@ -383,15 +291,3 @@ def _check_grey(image: Image.Image, name: str) -> None:
             f"image {name} has mode {image.mode} with values {low}..{high}, which must lie in "
             f"0..{_top(image)} to be shown; scale it to 8 or 16 bits"
         )
-
-
-__all__ = [
-    "BYTES_PER_PIXEL",
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "SOURCES",
-    "Colour",
-    "ImageSource",
-    "read_image",
-    "resize_bicubic",
-]

@@ -1,0 +1,36 @@
+"""Reading images: whatever Pillow opens becomes one upright RGB image, or one clear error."""
+
+from hdvl.images.files import MAX_BYTES, SOURCES, ImageSource, is_base64, name_of, read_bytes
+from hdvl.images.reading import (
+    BYTES_PER_PIXEL,
+    DECODER_COST,
+    MAX_PIXELS,
+    Colour,
+    load_pixels,
+    open_image,
+    orientation,
+    read_image,
+    resize_bicubic,
+    rgb_bands,
+    upright_rgb,
+)
+
+__all__ = [
+    "BYTES_PER_PIXEL",
+    "DECODER_COST",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "SOURCES",
+    "Colour",
+    "ImageSource",
+    "is_base64",
+    "load_pixels",
+    "name_of",
+    "open_image",
+    "orientation",
+    "read_bytes",
+    "read_image",
+    "resize_bicubic",
+    "rgb_bands",
+    "upright_rgb",
+]
