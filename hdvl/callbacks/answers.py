@@ -4,15 +4,16 @@ import json
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 from torch.distributed.tensor import DTensor
 
 from hdvl.callbacks.loggers import show_table
+from hdvl.callbacks.trainer import training_data
 from hdvl.data.conversations import name_of
 from hdvl.inference.pipeline import Pipeline
 from hdvl.protocols import Message, first_of
+from hdvl.training.module import VLMModule
 
 HEAD = ("row", "question", "answer", "truth")
 
@@ -37,11 +38,12 @@ class Answers(pl.Callback):
         self.count, self.max_new_tokens = count, max_new_tokens
         self._refused = False
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """Ask, on the first rank alone, and write."""
         if not trainer.is_global_zero or self._sharded(pl_module):
             return
-        source, step = trainer.datamodule.validation, trainer.global_step
+        source, step = training_data(trainer).validation, trainer.global_step
+        assert source is not None  # or there would be no validation
         places = spread(len(source), self.count)
         conversations = [first_of(source[place]) for place in places]
         prompts = [prompt_of(messages) for messages in conversations]
@@ -56,7 +58,7 @@ class Answers(pl.Callback):
         append(self.path, step, rows)
         show_table(trainer.loggers, "answers", HEAD, rows, step)
 
-    def _sharded(self, pl_module: Any) -> bool:
+    def _sharded(self, pl_module: VLMModule) -> bool:
         """Whether no rank can answer alone; it is said once."""
         sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
         if sharded and not self._refused:

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hdvl.protocols import Segment
 from hdvl.training.blocks import blocks
+from hdvl.training.module import VLMModule
 
 COMPILED_PARTS = ("encoder", "llm")
 
@@ -64,11 +65,12 @@ class Compile(pl.Callback):
         self._now: tuple[Any, ...] = ()
         self._done: set[tuple[Any, ...]] = set()
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """Compile lazily: each shape when it comes first. By now the model is sharded, if it ever is."""
         limit = len(self.tiles) + len(self.tokens)
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * limit)
-        vlm, by_block = pl_module.vlm, isinstance(trainer.strategy, ModelParallelStrategy)
+        vlm: Any = pl_module.vlm
+        by_block = isinstance(trainer.strategy, ModelParallelStrategy)
         if "encoder" in self.parts:
             forward = self._whole_or_blocks(vlm.encoder, vlm.encoder.forward, by_block=by_block)
             self._replace(vlm.encoder, self._tiled(vlm.encoder, forward))
@@ -77,7 +79,7 @@ class Compile(pl.Callback):
             compiled = self._whole_or_blocks(vlm.llm, base.forward, by_block=by_block)
             self._replace(vlm.llm, self._lengthened(base, compiled, vlm.llm.forward))
 
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """The model that was given is as it was."""
         for module, before in reversed(self._changed):
             del module.forward

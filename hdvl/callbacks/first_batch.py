@@ -8,12 +8,14 @@ import lightning.pytorch as pl
 
 from hdvl.callbacks.loggers import show_image, show_table
 from hdvl.callbacks.samples import Piece, image_of, pieces_of, samples_of
+from hdvl.callbacks.trainer import training_data
 from hdvl.data.conversations import name_of
 from hdvl.inference.draw import draw_tiles
 from hdvl.inference.html_report import embedded, write_html
 from hdvl.loss import IGNORED
 from hdvl.model import VLM
 from hdvl.processor import Batch, Sample
+from hdvl.training.module import VLMModule
 
 ABOUT = (
     "What the model gets, taken from the tensors of the first batch: images are put together from "
@@ -39,12 +41,12 @@ class FirstBatch(pl.Callback):
         self.path, self.samples = Path(folder) / "first_batch.html", samples
 
     def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: VLMModule, batch: Batch, batch_idx: int
     ) -> None:
         """Show the batch, unless the run has shown one."""
         if self.path.exists() or not trainer.is_global_zero:
             return
-        vlm, data = pl_module.vlm, trainer.datamodule
+        vlm, data = pl_module.vlm, training_data(trainer)
         names, texts, sections, number = list[str](), list[str](), list[str](), 0
         for sample in samples_of(batch, vlm)[: self.samples]:
             name = "a row" if sample.row is None else name_of(data.conversations, sample.row)

@@ -8,13 +8,16 @@ from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.optim import Optimizer
 
 from hdvl.callbacks.dump import finite, row_names, save_batches
 from hdvl.callbacks.progress import gradient_norm
+from hdvl.callbacks.trainer import training_data
 from hdvl.processor import Batch
 from hdvl.training.deepspeed import hidden_norm
+from hdvl.training.module import VLMModule
 
 OnSpike = Literal["continue", "skip", "stop"]
 NAMED = 20
@@ -69,7 +72,7 @@ class Guard(pl.Callback):
         self._stepped: list[Batch] = []
         self._step = 0
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """A step can only be left out where its gradients can be."""
         if self.on_spike == "skip" and isinstance(trainer.strategy, DeepSpeedStrategy):
             raise ValueError(
@@ -78,12 +81,14 @@ class Guard(pl.Callback):
             )
 
     def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: VLMModule, batch: Batch, batch_idx: int
     ) -> None:
         """A step may have several batches."""
         self._batches.append(batch)
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: VLMModule, optimizer: Optimizer
+    ) -> None:
         """Every rank sees the same loss, so all decide alike."""
         batches, self._batches = self._batches, []
         self._step, self._stepped = trainer.global_step + 1, batches
@@ -111,7 +116,12 @@ class Guard(pl.Callback):
             print(f"{text}; the step is {done}", flush=True)
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: VLMModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Gradients that could not be seen before the step."""
         norm = hidden_norm(trainer)
@@ -138,7 +148,7 @@ class Guard(pl.Callback):
         self.losses.extend(state_dict["losses"])
         self.spikes = state_dict["spikes"]
 
-    def _not_finite(self, trainer: Any, pl_module: Any, loss: float) -> str | None:
+    def _not_finite(self, trainer: pl.Trainer, pl_module: VLMModule, loss: float) -> str | None:
         if not finite(pl_module.step_loss):
             return f"the loss is {loss}"
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
@@ -146,13 +156,17 @@ class Guard(pl.Callback):
         norm = gradient_norm(pl_module)
         return None if finite(norm) else _wrong_norm(loss, norm)
 
-    def _dump(self, trainer: Any, pl_module: Any, batches: Sequence[Batch], reason: str) -> Path:
+    def _dump(
+        self, trainer: pl.Trainer, pl_module: VLMModule, batches: Sequence[Batch], reason: str
+    ) -> Path:
         folder = self.folder / f"step-{self._step:06d}-rank{trainer.global_rank}"
-        source = trainer.datamodule.conversations
+        source = training_data(trainer).conversations
         return save_batches(folder, batches, vlm=pl_module.vlm, source=source, reason=reason)
 
-    def _text(self, trainer: Any, batches: Sequence[Batch], reason: str, place: Path | None) -> str:
-        source = trainer.datamodule.conversations
+    def _text(
+        self, trainer: pl.Trainer, batches: Sequence[Batch], reason: str, place: Path | None
+    ) -> str:
+        source = training_data(trainer).conversations
         names = [name for batch in batches for name in row_names(batch, source)]
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         where = "" if place is None else f"; the batch is in {place}"

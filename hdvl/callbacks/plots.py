@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import lightning.pytorch as pl
 
 from hdvl.training.curves import Curve, read_curves
+from hdvl.training.module import VLMModule
 
 FILES = ("losses.png", "rates.png")
 
@@ -23,15 +23,17 @@ class Plots(pl.Callback):
     def __init__(self, *, folder: str) -> None:
         self.folder = Path(folder)
 
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """The end of the stage, also after Ctrl-C."""
         self._draw(trainer)
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: VLMModule, exception: BaseException
+    ) -> None:
         """What there is before a failure is what one wants to look at."""
         self._draw(trainer)
 
-    def _draw(self, trainer: Any) -> None:
+    def _draw(self, trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero or not (self.folder / "metrics.csv").exists():
             return
         if find_spec("matplotlib") is None:

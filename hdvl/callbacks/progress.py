@@ -9,11 +9,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from hdvl.callbacks.trainer import logs_at
+from hdvl.processor import Batch
 from hdvl.training.deepspeed import hidden_norm
+from hdvl.training.module import VLMModule
 from hdvl.training.sharding import whole
 
 
@@ -86,7 +90,7 @@ class Progress(pl.Callback):
         self._step = 0
         self._fetch_started = self._step_started = self._last_line = 0.0
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """Open the bar at the step that a resumed run starts from."""
         self.records.clear()
         self._step = trainer.global_step
@@ -101,22 +105,24 @@ class Progress(pl.Callback):
             )
 
     def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: VLMModule, batch: Batch, batch_idx: int
     ) -> None:
         """The wait for data ends here."""
         self._step_started = time.perf_counter()
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: VLMModule, optimizer: Optimizer
+    ) -> None:
         """Norm and rates of the step that is about to be made."""
         self.norm = gradient_norm(pl_module)
         self.all_rates, self.shown_rates = learning_rates(optimizer), part_rates(optimizer)
 
     def on_train_batch_end(
         self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
+        trainer: pl.Trainer,
+        pl_module: VLMModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
         batch_idx: int,
     ) -> None:
         """Count the batch, log every ``log_every_n_steps`` steps, show."""
@@ -139,15 +145,17 @@ class Progress(pl.Callback):
             self._show(trainer, pl_module, now, stepped)
         self._fetch_started = time.perf_counter()
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """Time spent in validation is no wait for data."""
         self._fetch_started = time.perf_counter()
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """Close the bar."""
         self._close()
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: VLMModule, exception: BaseException
+    ) -> None:
         """Close the bar, so that the message stands on a line of its own."""
         self._close()
 
@@ -156,8 +164,8 @@ class Progress(pl.Callback):
             self._bar.close()
             self._bar = None
 
-    def _log(self, trainer: Any) -> None:
-        if trainer.global_step % trainer.log_every_n_steps:
+    def _log(self, trainer: pl.Trainer) -> None:
+        if not logs_at(trainer, trainer.global_step):
             return
         numbers = {f"speed/{name}": value for name, value in rates(self.records).items()}
         numbers |= {f"lr/{name}": value for name, value in self.all_rates.items()}
@@ -165,7 +173,7 @@ class Progress(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step - 1)
 
-    def _show(self, trainer: Any, pl_module: Any, now: float, stepped: int) -> None:
+    def _show(self, trainer: pl.Trainer, pl_module: VLMModule, now: float, stepped: int) -> None:
         if self._bar is None:
             return
         self._bar.update(stepped)

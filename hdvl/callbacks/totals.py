@@ -5,9 +5,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
+from hdvl.callbacks.trainer import logs_at
 from hdvl.processor import Batch
+from hdvl.training.module import VLMModule
 
 COUNTED = ("samples", "tokens", "supervised_tokens", "tiles")
 
@@ -23,13 +26,18 @@ class Totals(pl.Callback):
         self.seconds = 0.0
         self._step, self._started = 0, 0.0
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """The clock goes on from where a run stopped."""
         self._step, self._started = trainer.global_step, time.perf_counter() - self.seconds
         self.counts = self.counts.to(pl_module.device)
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: VLMModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Count the batches of all ranks; log as often as the trainer, and the last step."""
         numbers = {**pl_module.step_numbers, "samples": len(batch.rows)}
@@ -41,7 +49,7 @@ class Totals(pl.Callback):
         if step == self._step:
             return
         self._step = step
-        if step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:
+        if logs_at(trainer, step) or step == trainer.max_steps:
             totals = dict(zip(COUNTED, map(float, self.counts.tolist()), strict=True))
             for logger in trainer.loggers:
                 named = {f"total/{name}": n for name, n in totals.items()}

@@ -4,11 +4,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from hdvl.training.groups import group_table
 from hdvl.training.nf4 import count
 from hdvl.training.sharding import own_share
 from hdvl.training.token_rows import token_rows
@@ -89,42 +87,3 @@ def shorten(names: set[str], limit: int = 5) -> str:
     listed = sorted(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
-
-
-class Audit(pl.Callback):
-    """Prints what trains before step 0, and checks by hashes that nothing else moved.
-
-    It looks after the first and after the last step. Trainable parameters that never moved are
-    named at the end.
-    """
-
-    def __init__(self) -> None:
-        self.before: dict[str, str] = {}
-        self._first_step = 0
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Print the tables and take the hashes."""
-        self._first_step = trainer.global_step + 1
-        self.before = fingerprints(pl_module.vlm)
-        if trainer.is_global_zero:
-            print(tuning_table(pl_module.vlm, pl_module.tuning))
-            print(group_table(trainer.optimizers[0].param_groups), flush=True)
-
-    def on_train_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Check the first step: a mistake shows before hours are spent."""
-        if trainer.global_step == self._first_step:
-            self._first_step = -1
-            check_moved(self.before, pl_module.vlm, pl_module.tuning)
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Check the whole run."""
-        still = check_moved(self.before, pl_module.vlm, pl_module.tuning)
-        if still and self._first_step == -1 and trainer.is_global_zero:
-            print(f"trainable, but never moved: {shorten(still)}", flush=True)

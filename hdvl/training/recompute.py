@@ -6,9 +6,7 @@ gradient, so any part may be frozen or have adapters.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-import lightning.pytorch as pl
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -50,20 +48,3 @@ def keep(blocks: Sequence[nn.Module]) -> None:
     """Undo :func:`recompute`."""
     for block in blocks:
         del block.forward
-
-
-class Recompute(pl.Callback):
-    """Recomputes the blocks of ``parts`` (encoder, llm) during training; the numbers are the same."""
-
-    def __init__(self, *, parts: Sequence[str] = ()) -> None:
-        self.parts = tuple(parts)
-        self._blocks: list[nn.Module] = []
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Before the model is compiled or sharded."""
-        self._blocks = recompute(pl_module.vlm, self.parts)
-
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """The model that was given is as it was."""
-        keep(self._blocks)
-        self._blocks = []

@@ -1,7 +1,6 @@
 """Compiled parts: the numbers of the plain ones, one compilation a bucket."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from hdvl.checkpoints import load_folder
 from hdvl.processor import pack
 from hdvl.training.run import run
 from hdvl.training.step_loss import batch_loss
+from tests.callbacks.fakes import fake_module
 from tests.tiny_model import NODE, tiny_node, tiny_vlm
 from tests.training.compiled import BATCHES, TRAINER, check_compiled
 from tests.training.layouts import samples
@@ -36,7 +36,7 @@ def test_wrong_numbers_are_named() -> None:
 def test_packed_dropout_is_refused() -> None:
     vlm = tiny_vlm(tiny_node(llm={"config": {**NODE["llm"]["config"], "attention_dropout": 0.1}}))
     compiling = Compile(parts=["llm"])
-    compiling.on_fit_start(TRAINER, SimpleNamespace(vlm=vlm.train()))
+    compiling.on_fit_start(TRAINER, fake_module(vlm=vlm.train()))
     with pytest.raises(ValueError, match=r"parts must not name llm with packing and attention_dro"):
         batch_loss(vlm, pack(samples(vlm)[:2]))
 

@@ -16,6 +16,7 @@ from hdvl.model import VLM
 from hdvl.processor import collate
 from hdvl.training.metrics import read_metrics
 from hdvl.training.run import run
+from tests.callbacks.fakes import fake_module, fake_trainer
 from tests.callbacks.runs import same, two_samples
 from tests.training.runs import Colours, Feeder, config
 
@@ -25,23 +26,24 @@ class Steps:
 
     def __init__(self, vlm: VLM, folder: Path, **options: Any) -> None:
         self.batch = collate(two_samples(vlm), pad_id=0)
-        self.module: Any = nn.Linear(1, 1)
-        self.module.__dict__["vlm"] = vlm  # none of its parameters
+        self.module = fake_module(nn.Linear(1, 1), vlm=vlm)
         self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=0.1)
         self.guard = Guard(folder=str(folder), window=4, **options)
-        self.trainer: Any = SimpleNamespace(
+        self.trainer = fake_trainer(
             global_step=0,
             global_rank=0,
             is_global_zero=True,
             precision="32-true",
             precision_plugin=SimpleNamespace(),
             strategy=SimpleNamespace(),
-            datamodule=SimpleNamespace(conversations=Colours()),
+            datamodule=SimpleNamespace(
+                conversations=Colours(), validation=None, consumed=0, per_batch=1
+            ),
         )
 
     def make(self, loss: float, gradient: float = 1.0) -> bool:
         """One step; whether the weights changed."""
-        before = self.module.weight.detach().clone()
+        before = self.module.inner.weight.detach().clone()
         for parameter in self.module.parameters():
             parameter.grad = torch.full_like(parameter, gradient)
         self.module.step_loss = torch.tensor(loss)
@@ -49,7 +51,7 @@ class Steps:
         self.guard.on_before_optimizer_step(self.trainer, self.module, self.optimizer)
         self.optimizer.step()
         self.trainer.global_step += 1
-        return not torch.equal(before, self.module.weight)
+        return not torch.equal(before, self.module.inner.weight)
 
 
 @pytest.mark.parametrize(
@@ -65,10 +67,10 @@ def test_what_is_no_number_stops_the_run(
 ) -> None:
     steps = Steps(vlm, tmp_path)
     assert steps.make(1.0)
-    before = steps.module.weight.detach().clone()
+    before = steps.module.inner.weight.detach().clone()
     with pytest.raises(BadStep, match=f"step 2: {said}; rows: conversation 0, conversation 1; the"):
         steps.make(loss, gradient)
-    assert torch.equal(steps.module.weight, before)
+    assert torch.equal(steps.module.inner.weight, before)
     folder = tmp_path / "bad_steps" / "step-000002-rank0"
     assert same(load_batch(folder / "batch-0.safetensors"), steps.batch)
 

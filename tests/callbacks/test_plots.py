@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -10,6 +9,7 @@ from PIL import Image
 from hdvl.callbacks import plots
 from hdvl.callbacks.plots import Plots, draw_run, highest, smoothed
 from hdvl.training.curves import read_curves
+from tests.callbacks.fakes import fake_module, fake_trainer
 
 ROWS = [
     *(f"{step},train/loss,{3 * math.exp(-step / 40)}\n" for step in range(100)),
@@ -50,9 +50,9 @@ def test_smoothing_is_a_median_of_the_past() -> None:
 
 
 def test_a_failure_is_drawn_too_and_nothing_is_no_error(folder: Path, tmp_path: Path) -> None:
-    trainer = SimpleNamespace(is_global_zero=True)
-    Plots(folder=str(tmp_path / "none")).on_exception(trainer, None, OSError())
-    Plots(folder=str(folder)).on_exception(trainer, None, OSError())
+    trainer = fake_trainer(is_global_zero=True)
+    Plots(folder=str(tmp_path / "none")).on_exception(trainer, fake_module(), OSError())
+    Plots(folder=str(folder)).on_exception(trainer, fake_module(), OSError())
     assert (folder / "losses.png").exists()
 
 
@@ -60,7 +60,7 @@ def test_without_matplotlib_a_line_says_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    Plots(folder=str(folder)).on_fit_end(SimpleNamespace(is_global_zero=True), None)
+    Plots(folder=str(folder)).on_fit_end(fake_trainer(is_global_zero=True), fake_module())
     assert capsys.readouterr().out == "no plots: matplotlib is missing; pip install 'hdvl[plots]'\n"
     assert not (folder / "losses.png").exists()
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hdvl.callbacks.progress import Progress, StepRecord, learning_rates, part_rates, rates
+from tests.callbacks.fakes import fake_batch, fake_module, fake_trainer
 
 
 def test_rates_are_averages_over_the_window() -> None:
@@ -41,7 +42,7 @@ def test_learning_rates_of_groups_and_parts() -> None:
 def test_lines_and_logged_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     logged: list[tuple[int, dict[str, float]]] = []
     logger = SimpleNamespace(log_metrics=lambda numbers, step: logged.append((step, numbers)))
-    trainer = SimpleNamespace(
+    trainer = fake_trainer(
         strategy=object(),
         global_step=0,
         max_steps=4,
@@ -50,18 +51,20 @@ def test_lines_and_logged_numbers(capsys: pytest.CaptureFixture[str]) -> None:
         accumulate_grad_batches=2,
         loggers=[logger],
     )
-    module = nn.Linear(1, 2, bias=False)
-    module.step_numbers = {"tiles": 5.0, "tokens": 75.0, "padded_tokens": 25.0}
-    module.step_loss = torch.tensor(0.5)
-    module.weight.grad = torch.tensor([[3.0], [4.0]])
+    numbers = {"tiles": 5.0, "tokens": 75.0, "padded_tokens": 25.0}
+    layer = nn.Linear(1, 2, bias=False)
+    module = fake_module(layer, step_numbers=numbers, step_loss=torch.tensor(0.5))
+    layer.weight.grad = torch.tensor([[3.0], [4.0]])
     progress, groups = Progress(interval=0), optimizer()
     progress.on_train_start(trainer, module)
     for batch in range(8):  # two batches a step
-        progress.on_train_batch_start(trainer, module, None, batch)
+        progress.on_train_batch_start(trainer, module, fake_batch(), batch)
         if batch % 2:
             progress.on_before_optimizer_step(trainer, module, groups)
             trainer.global_step += 1
-        progress.on_train_batch_end(trainer, module, {"loss": torch.tensor(0.25)}, None, batch)
+        progress.on_train_batch_end(
+            trainer, module, {"loss": torch.tensor(0.25)}, fake_batch(), batch
+        )
         progress.on_validation_end(trainer, module)
     progress.on_train_end(trainer, module)
     lines = capsys.readouterr().out.splitlines()
@@ -80,7 +83,7 @@ def test_lines_and_logged_numbers(capsys: pytest.CaptureFixture[str]) -> None:
 def test_between_lines_time_must_pass(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(interval=1e9)
     progress._last_line = 1e12
-    trainer = SimpleNamespace(
+    trainer = fake_trainer(
         strategy=object(),
         global_step=0,
         max_steps=9,
@@ -89,10 +92,10 @@ def test_between_lines_time_must_pass(capsys: pytest.CaptureFixture[str]) -> Non
         accumulate_grad_batches=1,
         loggers=[],
     )
-    module = SimpleNamespace(step_numbers={"tiles": 1.0, "tokens": 1.0, "padded_tokens": 0.0})
+    module = fake_module(step_numbers={"tiles": 1.0, "tokens": 1.0, "padded_tokens": 0.0})
     progress.on_train_start(trainer, module)
     trainer.global_step = 1
-    progress.on_train_batch_end(trainer, module, {"loss": torch.tensor(1.0)}, None, 0)
+    progress.on_train_batch_end(trainer, module, {"loss": torch.tensor(1.0)}, fake_batch(), 0)
     progress.on_exception(trainer, module, KeyboardInterrupt())
     assert capsys.readouterr().out == ""
 

@@ -1,7 +1,6 @@
 """Compiled parts beside plain ones, shape after shape."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -10,11 +9,12 @@ from hdvl.callbacks.compiling import Compile
 from hdvl.model import VLM
 from hdvl.processor import Batch, collate, pack
 from hdvl.training.step_loss import batch_loss
+from tests.callbacks.fakes import fake_module, fake_trainer
 from tests.test_shared_prefix import alone, shared
 from tests.tiny_model import tiny_vlm
 from tests.training.layouts import samples
 
-TRAINER: Any = SimpleNamespace(strategy=object())
+TRAINER = fake_trainer(strategy=object())
 TILES, TOKENS = (4, 8, 32), (64, 512, 1024)
 
 
@@ -44,7 +44,7 @@ def check_compiled(process: int, kind: str, backend: str) -> None:
     torch.set_num_threads(1)
     vlm, plain = tiny_vlm(), tiny_vlm()
     compiling = Compile(parts=["encoder", "llm"], tiles=TILES, tokens=TOKENS, backend=backend)
-    module: Any = SimpleNamespace(vlm=vlm)
+    module = fake_module(vlm=vlm)
     compiling.on_fit_start(TRAINER, module)
     batches = BATCHES[kind](vlm)
     for batch in [*batches, *batches]:

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from hdvl.callbacks.feature_cache import FeatureCacheCallback, FeatureStore, encoder_hash
 from hdvl.config import compose, to_plain
 from hdvl.processor import Processor, collate
 from hdvl.protocols import Message
-from hdvl.training.feature_cache import FeatureCacheCallback, FeatureStore, encoder_hash
 from hdvl.training.module import VLMModule
 from hdvl.training.tuning import apply_tuning, set_modes
 from tests.tiny_model import tiny_vlm

@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning.pytorch as pl
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from hdvl.protocols import EncodeImages
 from hdvl.training.audit import fingerprint, fingerprints
+from hdvl.training.module import VLMModule
 
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -187,15 +188,15 @@ class FeatureCacheCallback(pl.Callback):
     ) -> None:
         self.folder, self.dtype, self.max_bytes = folder, dtype, max_bytes
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """The weights are what they will be: hash the encoder, and cache its features."""
         vlm = pl_module.vlm
         self.store = FeatureStore(
-            self.folder, vlm.encoder, dtype=self.dtype, max_bytes=self.max_bytes
+            self.folder, vlm.get_submodule("encoder"), dtype=self.dtype, max_bytes=self.max_bytes
         )
         pl_module.feature_cache = self.store
 
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: VLMModule, stage: str) -> None:
         """The model goes on without the cache."""
         if pl_module.feature_cache is not None:
             pl_module.feature_cache = None
