@@ -22,6 +22,15 @@ def one_of(words: str) -> str:
 
 
 LETTER = r"\p{L}\p{M}\xAD\u02C2-\u02C5\u02D2-\u02DF\u02E5-\u02FF\u0384\u0385\u03F6\u055A-\u055F"
+# The combining marks that may be part of a word; those of some scripts may not.
+MARKS = (
+    r"\u0300-\u036F\u0483-\u0487\u0591-\u05BD\u05BF\u05C1\u05C2\u05C4\u05C5\u05C7\u0615-\u061A"
+    r"\u064B-\u065E\u0670\u06D6-\u06DC\u06DF-\u06E8\u06EA-\u06ED\u0711\u0730-\u074A\u07A6-\u07B0"
+    r"\u07EB-\u07F3\u0900-\u0903\u093C\u093E-\u094E\u0951-\u0955\u0962\u0963\u0981-\u0983\u09BC-\u09CD"
+    r"\u09D7\u09E2\u09E3\u0A01-\u0A03\u0A3C-\u0A4F\u0A81-\u0A83\u0ABC-\u0ACF\u0B82\u0BBE-\u0BCD"
+    r"\u0C01-\u0C03\u0C3E-\u0C56\u0D3E-\u0D44\u0D46-\u0D48\u0E31-\u0E3A\u0E47-\u0E4E\u0EB1-\u0EBC"
+    r"\u0EC8-\u0ECD"
+)
 ENTITY = r"&[aeiouAEIOU](?i:acute|grave|uml);"
 L = rf"(?:[{LETTER}]|{ENTITY})"
 L_OR_D = rf"(?:[{LETTER}\p{{Nd}}]|{ENTITY})"

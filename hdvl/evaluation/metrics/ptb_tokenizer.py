@@ -5,21 +5,35 @@ list of punctuation left out. All captions are read as one text, a line each, be
 the next line can decide whether a period belongs to an abbreviation.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import regex
 
-from hdvl.evaluation.metrics.ptb_grammar import RULES
+from hdvl.evaluation.metrics.ptb_grammar import (
+    BEFORE_NUMBER,
+    CLOSING_ABBREVIATION,
+    MARKS,
+    OPENING_ABBREVIATION,
+    RULES,
+)
 
 NAME = "hdvl"  # how results name this tokenizer
 # The official list names the brackets too, in capitals, while the tokens are in lower case.
 LEFT_OUT = frozenset("'' ' `` ` . ? ! , : - -- ... ;".split())
 LINE_BREAKS = regex.compile(r"[\r\n\v\f\x85\u2028\u2029]")
 # Characters that the Java scanner, which reads 16-bit units, does not take for letters.
-NO_LETTER = regex.compile(r"[\U00010000-\U0010FFFF]|(?![\u0300-\u0ECD])\p{M}")
+NO_LETTER = regex.compile(rf"[\U00010000-\U0010FFFF]|(?![{MARKS}])\p{{M}}")
 STAND_IN = "\ue000"
-SIMPLE_WORD = regex.compile(r"[A-Za-z]+(?=[ \n]|$)")
+# What most of a caption consists of, in places where no rule of the grammar reaches further.
+END = r"(?:[ \n]|\Z)"
+COMMON = re.compile(
+    rf"(?P<skip>[ \n]+|[.,](?=\n|\Z| [A-Za-z]))"
+    rf"|(?P<word>[A-Za-z]+(?:-[A-Za-z]+)*)"
+    rf"(?:(?={END})|(?=[,;:?!]{END})|(?=(?P<period>\.){END})|(?P<owner>'s)(?={END}))"
+    rf"|(?P<number>[0-9]+)(?=\n|\Z| [A-Za-z])"
+)
 SPLIT_WORDS = frozenset("cannot gonna gotta lemme gimme wanna".split())
 BRACKETS = str.maketrans(
     {"(": "-LRB-", ")": "-RRB-", "{": "-LCB-", "}": "-RCB-", "[": "-LSB-", "]": "-RSB-"}
@@ -85,30 +99,56 @@ def cut_token(kind: str, text: str) -> tuple[str, int]:
     return text, len(text) - 1  # the period ends the abbreviation and the sentence
 
 
+@lru_cache(maxsize=1 << 16)
+def takes_period(word: str) -> bool:
+    """Whether a period after ``word`` may belong to it."""
+    forms = f"{CLOSING_ABBREVIATION}|{OPENING_ABBREVIATION}\\.|{BEFORE_NUMBER}|(?i:pt[ey]|co)\\."
+    return regex.fullmatch(forms, f"{word}.") is not None
+
+
+def common_tokens(text: str, place: int) -> tuple[list[str], int] | None:
+    """The tokens of a common form at ``place`` and where it ends; None where the rules must decide."""
+    found = COMMON.match(text, place)
+    if found is None:
+        return None
+    word = found["word"]
+    if word is None:
+        return ([] if found["skip"] else [found["number"]]), found.end()
+    if word.lower() in SPLIT_WORDS or (found["period"] and takes_period(word)):
+        return None
+    if found["owner"]:
+        return None if len(word) == 1 else ([word, "'s"], found.end())
+    return [word], found.end()
+
+
+def ruled_token(text: str, shadow: str, place: int) -> tuple[str | None, int]:
+    """The token at ``place`` by the grammar, None if it is left out, and where the next one begins."""
+    found = scanner().match(shadow, place)
+    if found is None:  # a character that is part of no token
+        return None, place + 1
+    name = str(found.lastgroup)
+    kind, end = RULES[int(name[1:])].name, found.end(name)
+    piece = text[place:end]
+    if kind in {"cut2", "cut3", "acronym", "ending"}:
+        token, read = cut_token(kind, piece)
+        return token, place + read
+    return (None if kind in {"skip", "line"} else WRITERS[kind](piece)), end
+
+
 def tokens_of(text: str) -> Iterator[tuple[int, str]]:
     """The tokens of ``text`` with where each begins."""
     shadow = NO_LETTER.sub(STAND_IN, text)
     place = 0
     while place < len(text):
-        word = SIMPLE_WORD.match(shadow, place)
-        if word and word[0].lower() not in SPLIT_WORDS:
-            yield place, word[0]
-            place = word.end()
+        common = common_tokens(shadow, place)
+        if common is not None:
+            for token in common[0]:
+                yield place, token
+            place = common[1]
             continue
-        found = scanner().match(shadow, place)
-        if found is None:  # a character that is part of no token
-            place += 1
-            continue
-        name = str(found.lastgroup)
-        kind, end = RULES[int(name[1:])].name, found.end(name)
-        piece = text[place:end]
-        if kind in {"cut2", "cut3", "acronym", "ending"}:
-            token, read = cut_token(kind, piece)
-            yield place, token
-            place += read
-            continue
-        if kind not in {"skip", "line"}:
-            yield place, WRITERS[kind](piece)
+        one, end = ruled_token(text, shadow, place)
+        if one is not None:
+            yield place, one
         place = end
 
 
