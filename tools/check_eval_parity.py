@@ -26,8 +26,8 @@ SHOWN = 5  # differences of a file that are spelt out
 
 def difference(got: object, expected: object) -> float:
     """How far apart two values are: the worst of their members, or inf when they are not alike."""
-    if isinstance(got, bool) != isinstance(expected, bool) or got is None or expected is None:
-        return 0.0 if got == expected else math.inf
+    if isinstance(got, bool) != isinstance(expected, bool):
+        return math.inf
     if isinstance(got, int | float) and isinstance(expected, int | float):
         if math.isnan(got) or math.isnan(expected):
             return 0.0 if math.isnan(got) and math.isnan(expected) else math.inf

@@ -103,7 +103,7 @@ def check_gqa(data: Data) -> Iterator[Compared]:
             "Binary": score.binary,
             "Open": score.open,
             "Accuracy": score.accuracy,
-            "Consistency": score.consistency,
+            "Consistency": score.consistency or 0.0,
             "Distribution": score.distribution,
             **score.structural,
             **score.semantic,

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from hdvl.evaluation.metrics.joining import listed
+
 NOT_STEPS = ("exist", "query: name", "choose name")  # the closing operation is no reasoning step
 
 
@@ -31,12 +33,16 @@ class GQAQuestion(TypedDict):
 
 @dataclass
 class GQAScore:
-    """Per cent of right answers; ``distribution`` is lower for a better match, None without groups."""
+    """Per cent of right answers; ``distribution`` is lower for a better match.
+
+    ``consistency`` is None where no right answer entails another question that was asked, and
+    ``distribution`` where no question has a group.
+    """
 
     accuracy: float
     binary: float
     open: float
-    consistency: float
+    consistency: float | None
     distribution: float | None
     structural: dict[str, float]
     semantic: dict[str, float]
@@ -64,7 +70,8 @@ def consistency_of(
 ) -> float | None:
     """Share of the questions that the right answer to ``name`` entails, which are right too."""
     question = questions[name]
-    others = [other for other in question["entailed"] if other != name and other in predictions]
+    known = questions.keys() & predictions.keys()
+    others = [other for other in question["entailed"] if other != name and other in known]
     if predictions[name] != question["answer"] or not others:
         return None
     return sum(predictions[other] == questions[other]["answer"] for other in others) / len(others)
@@ -83,8 +90,19 @@ def chi_square(
     return total / weight
 
 
+def refuse_missing(questions: Mapping[str, GQAQuestion], predictions: Mapping[str, str]) -> None:
+    """Raise when a balanced question has no prediction, as the official code does."""
+    missing = [key for key in questions if questions[key]["isBalanced"] and key not in predictions]
+    if missing:
+        raise ValueError(
+            f"GQA needs a prediction for every balanced question, got none for {listed(missing)}; "
+            "add them, or leave the questions out"
+        )
+
+
 def score_gqa(questions: Mapping[str, GQAQuestion], predictions: Mapping[str, str]) -> GQAScore:
     """Score the balanced questions, each of which needs a prediction."""
+    refuse_missing(questions, predictions)
     scores: dict[tuple[str, str | int], list[float]] = defaultdict(list)
     consistency: list[float] = []
     gold: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -117,7 +135,7 @@ def score_gqa(questions: Mapping[str, GQAQuestion], predictions: Mapping[str, st
         accuracy=per_cent(scores[("all", "")]),
         binary=per_cent(scores[("kind", "binary")]),
         open=per_cent(scores[("kind", "open")]),
-        consistency=per_cent(consistency),
+        consistency=per_cent(consistency) if consistency else None,
         distribution=chi_square(gold, given) / 100 if gold else None,
         structural={str(name): value for name, value in table("structural").items()},
         semantic={str(name): value for name, value in table("semantic").items()},

@@ -1,0 +1,25 @@
+"""What each official scorer does with predictions that are missing, double, unknown or no text."""
+
+from hdvl.evaluation.metrics.joining import Rules
+
+RULES = {
+    rules.benchmark: rules
+    for rules in (
+        Rules("VQA v2", unknown="refuse"),
+        Rules("VizWiz", unknown="refuse"),
+        Rules("TextVQA", missing="skip", unknown="refuse"),
+        Rules("DocVQA", duplicate="refuse", unknown="refuse"),
+        Rules("GQA"),
+        Rules("ScienceQA", missing="empty"),
+        Rules("MMMU", missing="skip", unknown="refuse"),
+        Rules("CMMMU"),
+        # VLMEvalKit writes every cell out, so an empty one reads "nan"
+        Rules("MMBench", missing="skip", not_text="str"),
+        Rules("MMStar", missing="skip", not_text="str"),
+        Rules("OCRBench", missing="skip"),
+        Rules("MathVista", missing="skip", not_text="str"),
+        Rules("COCO captions", missing="skip", duplicate="refuse", unknown="refuse"),
+        Rules("RefCOCO", missing="skip"),
+        Rules("ChartQA", missing="skip"),
+    )
+}
