@@ -25,6 +25,7 @@ LAYERS = [
         "precision",
         "probe",
         "tables",
+        "weights",
     },  # helpers of the parts and of the model
     {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
     {"model"},

@@ -28,7 +28,9 @@ from hdvl.checkpoints.nodes import TARGET, Node, assemble, marked, unmarked
 from hdvl.checkpoints.selfcontained import TOKENIZER, self_contained
 from hdvl.checkpoints.shards import (
     GB,
+    NotFinite,
     check_keys,
+    check_types,
     find_shards,
     read_shapes,
     read_tensors,
@@ -136,7 +138,10 @@ def load_folder(
     vlm = unfilled(folder, overrides or {}, allow)
     files = find_shards(folder)
     check_keys(vlm, read_shapes(files), source=repr(str(folder)))
-    fill(vlm, read_tensors(files))
+    check_types(vlm, files)
+    odd = NotFinite(", ".join(map(str, files[:3])))
+    fill(vlm, odd.passing(read_tensors(files)))
+    odd.warn()
     vlm.eval()
     if check and not overrides:
         found = preprocessing.verify(folder, vlm)
@@ -264,7 +269,9 @@ def _umask() -> int:
 def _check_rebuilds(vlm: VLM, folder: Path, allow: Sequence[str]) -> None:
     """The folder's own configuration must give exactly the tensors that were written."""
     again = unfilled(folder, {}, allow)
-    check_keys(again, read_shapes(find_shards(folder)), source="config['model']")
+    files = find_shards(folder)
+    check_keys(again, read_shapes(files), source="config['model']")
+    check_types(again, files)
     differing = untied(again, tie_groups(vlm))
     if differing:
         raise ValueError(f"ties must be those of config['model'], they differ: {differing}")

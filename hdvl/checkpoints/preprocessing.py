@@ -6,7 +6,6 @@ filter or grid by much more.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from hdvl.files import read_json
 from hdvl.model import VLM
 from hdvl.protocols import Encoder, Tiler
 
@@ -88,4 +88,11 @@ def verify(folder: str | Path, vlm: VLM) -> list[str]:
     file = Path(folder) / FILE
     if not file.is_file():
         raise ValueError(f"model folder {str(folder)!r} has no {FILE}; save the model again")
-    return drifts(json.loads(file.read_text(encoding="utf-8")), vlm)
+    stored = read_json(file)
+    try:
+        return drifts(stored, vlm)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{str(file)!r} must hold tiler, encoder and golden tiles as hdvl writes them, it does not: "
+            f"{type(error).__name__}: {error}; save the model again"
+        ) from error

@@ -1,15 +1,19 @@
 """Tensors in safetensors files of bounded size, and out of them one at a time."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+from hdvl.weights import SAFE as SINGLE
+from hdvl.weights import find_weights, misfits, refuse
+
+INDEX = f"{SINGLE}.index.json"
 GB = 1_000_000_000
 DTYPES = {
     torch.float64: "F64",
@@ -24,6 +28,8 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 """What safetensors calls them."""
+COMPUTED = (torch.float32, torch.bfloat16, torch.float16)
+"""Types of floating-point numbers that models compute with."""
 
 
 def tie_groups(module: nn.Module | Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
@@ -138,14 +144,11 @@ def find_shards(folder: Path) -> list[Path]:
     Raises:
         ValueError: there are none, or the index names files that are not there.
     """
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    if not (folder / INDEX).is_file():
+    files, _ = find_weights(folder, (SINGLE,), others=False)
+    if not files:
         raise ValueError(
             f"model folder {str(folder)!r} has no weights: neither {SINGLE} nor {INDEX}"
         )
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    files = [folder / name for name in sorted(set(index["weight_map"].values()))]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
         raise ValueError(f"model folder {str(folder)!r} lacks {', '.join(absent)}; copy it whole")
@@ -191,15 +194,52 @@ def check_keys(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], *, sour
     """
     own = module.state_dict(keep_vars=True)
     wanted = {name: tuple(own[name].shape) for name in tie_groups(module)}
-    faults = {
-        "missing": sorted(set(wanted) - set(shapes)),
-        "surplus": sorted(set(shapes) - set(wanted)),
-        "misshapen": [
-            f"{name} {shapes[name]} for {wanted[name]}"
-            for name in sorted(set(wanted) & set(shapes))
-            if shapes[name] != wanted[name]
-        ],
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in faults.items() if keys)
-        raise ValueError(f"weights must fit the model, {source} does not: {listed}")
+    refuse(misfits(wanted, shapes), f"weights must fit the model, {source} does not")
+
+
+def check_types(module: nn.Module, files: Sequence[Path]) -> None:
+    """Refuse stored numbers of a type that the model cannot take over.
+
+    Floating-point ones may be of any type in ``COMPUTED``, others must be of the model's own.
+
+    Raises:
+        ValueError: some are of another type; file, key and type are listed.
+    """
+    own = module.state_dict(keep_vars=True)
+    faults: dict[str, list[str]] = {}
+    for file, opened in _opened(files):
+        for name in opened.keys():
+            dtype = own[name].dtype
+            stored = opened.get_slice(name).get_dtype()
+            taken = {DTYPES[kind] for kind in COMPUTED} if dtype.is_floating_point else set()
+            if stored not in (taken or {DTYPES[dtype]}):
+                faults.setdefault(str(file), []).append(f"{name} is {stored} for {dtype}")
+    refuse(faults, "weights must be stored as numbers that the model computes with, they are not")
+
+
+class NotFinite:
+    """Notices tensors with NaN or infinite values on their way into a model, to say it once."""
+
+    def __init__(self, source: object) -> None:
+        self.source = source
+        self.names: list[str] = []
+
+    def passing(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """``tensors`` as they are."""
+        for name, value in tensors:
+            if value.is_floating_point() and value.numel() and not value.is_meta:
+                # Without a copy: NaN is passed on by both, and infinity is one of them.
+                least, most = value.aminmax()
+                if not (isfinite(float(least)) and isfinite(float(most))):
+                    self.names.append(name)
+            yield name, value
+
+    def warn(self) -> None:
+        """Say which they were, if there were any."""
+        if self.names:
+            more = f" and {len(self.names) - 5} more" if len(self.names) > 5 else ""
+            warnings.warn(
+                f"weights in {self.source} hold NaN or infinite values: {', '.join(self.names[:5])}{more}; "
+                "answers will mean nothing",
+                stacklevel=3,
+            )

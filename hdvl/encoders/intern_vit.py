@@ -220,7 +220,7 @@ def _model(numbers: Mapping[str, Any], rates: Sequence[float]) -> Any:
     from transformers import AutoConfig, AutoModel
 
     described = AutoConfig.for_model("internvl_vision", **numbers)
-    model = AutoModel.from_config(described)
+    model = AutoModel.from_config(described, trust_remote_code=False)
     side = described.image_size[0] // described.patch_size[0]
     model.embeddings = _Embeddings(model.embeddings, side)
     for block, rate in zip(model.encoder.layer, rates, strict=True):

@@ -60,7 +60,7 @@ class TransformersEncoder(PatchEncoder):
         described.tie_last_hidden_states = False  # or the last state is the normalised one
         native = _native_size(described)
         super().__init__(
-            model=AutoModel.from_config(described),
+            model=AutoModel.from_config(described, trust_remote_code=False),
             mean=mean,
             std=std,
             tile_size=tile_size or native,
@@ -175,7 +175,7 @@ def _renamed(whole: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], f
     from transformers import AutoModel
 
     with torch.device("meta"):
-        kind = type(AutoModel.from_config(whole))
+        kind = type(AutoModel.from_config(whole, trust_remote_code=False))
     model, info = kind.from_pretrained(
         None,
         config=whole,

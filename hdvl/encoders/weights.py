@@ -1,6 +1,5 @@
 """Weights from a local folder or file, fitted key by key; the hub only when ``hub:`` says so."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -8,13 +7,10 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
+from hdvl.weights import INDEX, PICKLED, SAFE, misfits, read_index, refuse
+
 HUB = "hub:"
-HUB_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+HUB_FILES = (SAFE, f"{SAFE}{INDEX}", PICKLED, f"{PICKLED}{INDEX}")
 """The files that published transformers models keep their weights in, whole or as shards."""
 
 
@@ -53,7 +49,7 @@ def read(path: Path) -> dict[str, Tensor]:
         ValueError: a pickle that holds more than plain tensors.
     """
     if path.suffix == ".json":
-        shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        shards = sorted(set(read_index(path).values()))
         return {key: value for name in shards for key, value in read(path.parent / name).items()}
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -86,16 +82,8 @@ def fit(
         ValueError: keys are missing, surplus (not ``known``) or of another shape; all are listed.
     """
     own = model.state_dict()
-    shared = [key for key in own if key in state]
-    wrong = [key for key in shared if own[key].shape != state[key].shape]
-    faults = {
-        "missing": sorted(set(own) - set(state)),
-        "surplus": sorted(set(state) - set(known)),
-        "misshapen": [
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in wrong
-        ],
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in faults.items() if keys)
-        raise ValueError(f"weights must fit the encoder, {source} does not: {listed}")
+    wanted, found = (
+        {key: tuple(value.shape) for key, value in tensors.items()} for tensors in (own, state)
+    )
+    refuse(misfits(wanted, found, known=known), f"weights must fit the encoder, {source} does not")
     model.load_state_dict({key: state[key] for key in own})

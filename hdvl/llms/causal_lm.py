@@ -135,6 +135,7 @@ class CausalLM(nn.Module):
             path,
             dtype=dtype,
             use_safetensors=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
         faults = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}

@@ -7,6 +7,7 @@ from typing import Any
 from hdvl.llms.qwen_tiktoken import FILE as QWEN_FILE
 from hdvl.llms.qwen_tiktoken import load_qwen_tokenizer
 from hdvl.llms.texts import TEXTS
+from hdvl.llms.tokenizer_files import check_tokenizer_files
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _TOKENIZER_FILES = (
@@ -114,17 +115,15 @@ def load_tokenizer(
 
     Raises:
         ValueError: the tokenizer is not a fast one, so it knows no character offsets, or has no such
-            token.
+            token; or its files are damaged, name code, or name files outside the folder.
     """
-    from transformers import AutoTokenizer
-
     folder = Path(path)
     if not folder.is_dir() and str(path).startswith((".", "/", "~")):
         raise ValueError(f"tokenizer folder must exist, got {str(path)!r}; check the path")
     if (folder / QWEN_FILE).is_file() and not (folder / "tokenizer.json").is_file():
         tokenizer = load_qwen_tokenizer(folder)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), use_fast=True)
+        tokenizer = _from_files(path) if folder.is_dir() else _from_hub(str(path))
     if not tokenizer.is_fast:
         raise ValueError(
             f"tokenizer must be a fast one, for its character offsets, got "
@@ -138,6 +137,27 @@ def load_tokenizer(
             raise ValueError(f"{name} must be a token of the tokenizer in {path}, got {token!r}")
         setattr(tokenizer, name, token)
     return tokenizer
+
+
+def _from_hub(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+
+
+def _from_files(folder: str | Path) -> Any:
+    from transformers import AutoTokenizer
+
+    check_tokenizer_files(Path(folder))
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(folder), use_fast=True, trust_remote_code=False, local_files_only=True
+        )
+    except (TypeError, KeyError, AttributeError, IndexError, OSError, ImportError) as error:
+        raise ValueError(
+            f"tokenizer in {str(folder)!r} cannot be read: {type(error).__name__}: {error}; copy its files "
+            "again"
+        ) from error
 
 
 def save_tokenizer(tokenizer: Any, folder: str | Path) -> None:

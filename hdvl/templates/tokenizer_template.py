@@ -69,7 +69,9 @@ class TokenizerTemplate(ImageSlots):
         """The template of the tokenizer in a local folder or of a hub name."""
         from transformers import AutoTokenizer
 
-        return cls.from_tokenizer(AutoTokenizer.from_pretrained(path), **options)
+        return cls.from_tokenizer(
+            AutoTokenizer.from_pretrained(path, trust_remote_code=False), **options
+        )
 
     @property
     def special_tokens(self) -> tuple[str, ...]:

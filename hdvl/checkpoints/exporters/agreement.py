@@ -24,7 +24,7 @@ def disagreements(vlm: VLM, folder: Path) -> list[str]:
     """In what the processor in ``folder`` and ``vlm`` differ on a probe conversation; maybe nothing."""
     from transformers import AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     images = [Image.fromarray(golden_image(*size)) for size in SIZES]
     talk = [
         Message("user", "What is this?\nSay: 合计", images=(images[0],)),

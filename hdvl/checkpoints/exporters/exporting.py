@@ -114,7 +114,7 @@ def on_meta(target: TransformersTarget) -> Any:
     plain = dict(target.config)
     described = AutoConfig.for_model(plain.pop("model_type"), **plain)
     with parameters_on_meta():
-        return AutoModelForImageTextToText.from_config(described)
+        return AutoModelForImageTextToText.from_config(described, trust_remote_code=False)
 
 
 def _write_model(

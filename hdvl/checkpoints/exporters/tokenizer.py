@@ -27,7 +27,9 @@ def for_processor(vlm: VLM, *, wraps: bool) -> Any:
         }
     with tempfile.TemporaryDirectory() as folder:
         save_tokenizer(vlm.llm.tokenizer, folder)
-        return AutoTokenizer.from_pretrained(folder, extra_special_tokens=names)
+        return AutoTokenizer.from_pretrained(
+            folder, extra_special_tokens=names, trust_remote_code=False
+        )
 
 
 def _silent_token(vlm: VLM) -> str:

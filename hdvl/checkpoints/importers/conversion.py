@@ -15,7 +15,7 @@ from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.importers.registry import importer_of, said
 from hdvl.checkpoints.native import build_vlm, override, write_folder
 from hdvl.checkpoints.nodes import Node, marked
-from hdvl.checkpoints.shards import GB, write_shards
+from hdvl.checkpoints.shards import GB, NotFinite, write_shards
 from hdvl.checkpoints.skeleton import fill
 from hdvl.model import VLM
 
@@ -71,7 +71,9 @@ def load_published(
             the weights, or keys that do not fit, all listed.
     """
     opened = open_published(source, name, overrides=overrides, dtype=dtype)
-    fill(opened.vlm, table.stream(opened.mapping, opened.published, opened.dtype))
+    odd = NotFinite(said(_as_source(source)))
+    fill(opened.vlm, odd.passing(table.stream(opened.mapping, opened.published, opened.dtype)))
+    odd.warn()
     return opened.vlm.eval()
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hdvl.checkpoints.importers.published import Published
-from hdvl.checkpoints.shards import tie_groups
+from hdvl.checkpoints.shards import COMPUTED, tie_groups
+from hdvl.weights import refuse
 
 
 def same(value: Tensor) -> Tensor:
@@ -92,8 +93,8 @@ def check(
         ignorable: regular expressions of stored keys that mean nothing here, matched whole.
 
     Raises:
-        ValueError: stored keys are missing, surplus or misshapen, or tensors of the model have no
-            source; all are listed.
+        ValueError: stored keys are missing, surplus, misshapen or of a type that is not taken over, or
+            tensors of the model have no source; all are listed.
     """
     wanted = targets_of(module)
     used = {key for entry in mapping.values() for key in entry.keys}
@@ -111,9 +112,27 @@ def check(
         "without a source": sorted(set(wanted) - set(mapping)),
         "not in the model": sorted(set(mapping) - set(wanted)),
     }
-    if any(faults.values()):
-        listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in faults.items() if keys)
-        raise ValueError(f"published weights must fit the model, they do not: {listed}")
+    refuse(faults, "published weights must fit the model, they do not")
+    own = module.state_dict(keep_vars=True)
+    mistyped = {
+        "stored as": [t for name, e in mapping.items() for t in _mistyped(e, published, own[name])]
+    }
+    refuse(mistyped, "published weights must be of types that hdvl computes with, they are not")
+
+
+def _mistyped(entry: From, published: Published, own: Tensor) -> Iterator[str]:
+    """Stored numbers that are not taken over: of 64 or 8 bits, or whole where others are wanted."""
+    if not entry.keys:
+        return
+    result = (
+        published.dtypes[entry.keys[0]] if entry.make is same else layout(entry, published).dtype
+    )
+    right = result.is_floating_point if own.is_floating_point() else result == own.dtype
+    for key in entry.keys:
+        stored = published.stored[key]
+        odd = stored.dtype.is_floating_point and stored.dtype not in COMPUTED
+        if odd or not right:
+            yield f"{key} in {stored.file.name} is {stored.dtype} for {own.dtype}"
 
 
 def _misfit(target: str, entry: From, published: Published, wanted: tuple[int, ...]) -> str | None:

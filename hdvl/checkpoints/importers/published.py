@@ -1,7 +1,5 @@
 """The weight files of a published folder: safetensors or pickled shards, read tensor by tensor."""
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +11,13 @@ import torch
 from torch import Tensor
 
 from hdvl.checkpoints.shards import DTYPES
+from hdvl.weights import INDEX, PICKLED, SAFE, find_weights
 
-INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-SINGLES = ("model.safetensors", "pytorch_model.bin")
-_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.(?P<kind>safetensors|bin)")
 _POINTER = b"version https://git-lfs"
-_DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
+_DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()} | {
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
 
 
 class _SafeFile:
@@ -29,6 +28,7 @@ class _SafeFile:
     def __init__(self, file: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
+        self._name = file.name
         try:
             self._opened: Any = safe_open(file, framework="pt")
         except SafetensorError as error:
@@ -38,6 +38,10 @@ class _SafeFile:
         """Name, shape and dtype of each tensor."""
         for name in self._opened.keys():
             piece = self._opened.get_slice(name)
+            if piece.get_dtype() not in _DTYPE_OF:
+                raise ValueError(
+                    f"{self._name} holds {name} as {piece.get_dtype()}, which is not read"
+                )
             yield name, tuple(piece.get_shape()), _DTYPE_OF[piece.get_dtype()]
 
     def read(self, name: str) -> Tensor:
@@ -231,46 +235,15 @@ class Published:
 def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """The weight files of ``folder``, and the file name that its index gives for each key.
 
-    safetensors are preferred to pickles. Numbered files without an index must be complete.
+    safetensors are preferred to pickles.
 
     Raises:
         ValueError: there are none, or the index cannot be read.
     """
-    for index, single in zip(INDEXES, SINGLES, strict=True):
-        if (folder / index).is_file():
-            promised = _read_index(folder / index)
-            return [folder / name for name in sorted(set(promised.values()))], promised
-        if (folder / single).is_file():
-            return [folder / single], {}
-    for kind in ("safetensors", "bin"):
-        numbered = [
-            m for p in sorted(folder.glob(f"*.{kind}")) if (m := _NUMBERED.fullmatch(p.name))
-        ]
-        if numbered:
-            first = numbered[0]
-            width, count = len(first["number"]), int(first["count"])
-            names = (
-                f"{first['stem']}-{number:0{width}d}-of-{first['count']}.{kind}"
-                for number in range(1, count + 1)
-            )
-            return [folder / name for name in names], {}
-    alone = sorted(folder.glob("*.safetensors"))
-    if len(alone) == 1:
-        return alone, {}
-    raise ValueError(
-        f"folder {str(folder)!r} must hold weights: one of {', '.join((*INDEXES, *SINGLES))}, or "
-        "numbered shards"
-    )
-
-
-def _read_index(file: Path) -> dict[str, str]:
-    try:
-        promised = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
+    files, promised = find_weights(folder)
+    if not files:
+        names = ", ".join((*(f"{name}{INDEX}" for name in (SAFE, PICKLED)), SAFE, PICKLED))
         raise ValueError(
-            f"index {str(file)!r} must be JSON with a weight_map, it is not: {error!r}; copy it again"
-        ) from error
-    outside = sorted({name for name in promised.values() if Path(name).name != name})
-    if outside:
-        raise ValueError(f"index {str(file)!r} must name files beside it, got {outside}")
-    return dict(promised)
+            f"folder {str(folder)!r} must hold weights: one of {names}, or numbered shards"
+        )
+    return files, promised

@@ -62,12 +62,21 @@ MAPPING = {"first.weight": From(("w", "v"), torch.add), "first.bias": From(("b",
 
 def test_a_table_that_fits_gives_each_tensor_once(tmp_path: Path) -> None:
     found = published(
-        tmp_path, w=torch.ones(4, 3), v=torch.ones(4, 3), b=torch.arange(4), extra=torch.ones(1)
+        tmp_path, w=torch.ones(4, 3), v=torch.ones(4, 3), b=torch.ones(4), extra=torch.ones(1)
     )
     table.check(MAPPING, found, Tied(), ignorable=("ext.a",))
     made = dict(table.stream(MAPPING, found, torch.bfloat16))
     assert made["first.weight"].dtype == torch.bfloat16 and made["first.weight"].eq(2).all()
+    whole = published(tmp_path, b=torch.arange(4))
+    made = dict(table.stream({"first.bias": From(("b",))}, whole, torch.bfloat16))
     assert made["first.bias"].dtype == torch.int64, "only floating-point numbers are cast"
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.float64, torch.float8_e4m3fn])
+def test_numbers_of_another_type_are_refused(tmp_path: Path, kind: torch.dtype) -> None:
+    found = published(tmp_path, w=torch.ones(4, 3), v=torch.ones(4, 3), b=torch.ones(4).to(kind))
+    with pytest.raises(ValueError, match=rf"stored as: b in x\.bin is {kind} for torch\.float32"):
+        table.check(MAPPING, found, Tied())
 
 
 def test_everything_that_does_not_fit_is_one_error(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_folders_without_weights_and_bad_indexes(tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     for text in ("{", "{}", "[]"):
         index.write_text(text)
-        with pytest.raises(ValueError, match="must be JSON with a weight_map"):
+        with pytest.raises(ValueError, match="must be JSON"):
             weight_files(tmp_path)
     index.write_text(json.dumps({"weight_map": {"a": "../a.safetensors"}}))
     with pytest.raises(
