@@ -14,7 +14,7 @@ def from_numbers(config: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_config(config)
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def note_attention(model: Any) -> None:

@@ -129,7 +129,7 @@ class CausalLM(nn.Module):
         if tokenizer is None and (not local or has_tokenizer(path)):
             tokenizer = load_tokenizer(path)
         if torch.get_default_device().type == "meta":
-            config = AutoConfig.from_pretrained(path)
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             return cls(model=from_numbers(config), tokenizer=tokenizer)
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
