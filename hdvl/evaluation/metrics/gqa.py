@@ -70,8 +70,8 @@ def consistency_of(
 ) -> float | None:
     """Share of the questions that the right answer to ``name`` entails, which are right too."""
     question = questions[name]
-    known = questions.keys() & predictions.keys()
-    others = [other for other in question["entailed"] if other != name and other in known]
+    asked = [other for other in question["entailed"] if other in questions and other != name]
+    others = [other for other in asked if other in predictions]
     if predictions[name] != question["answer"] or not others:
         return None
     return sum(predictions[other] == questions[other]["answer"] for other in others) / len(others)
