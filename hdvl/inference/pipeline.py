@@ -255,12 +255,13 @@ class Pipeline:
     def _new_ids(
         self, samples: Sequence[Sample], detokenizer: Detokenizer, generation: dict[str, Any]
     ) -> list[list[int]]:
-        return self.generate_ids(
+        rows = self.generate_ids(
             [(sample.ids, sample.pixels, sample.plans) for sample in samples],
             stop_ids=detokenizer.end_ids,
-            ended=detokenizer.stopped if detokenizer.stops else None,
+            ended=detokenizer.just_stopped if detokenizer.stops else None,
             **generation,
         )
+        return [detokenizer.own_ids(row) for row in rows]
 
     def _answer(
         self,

@@ -12,6 +12,12 @@ from hdvl.templates.tokens import control_tokens
 UNFINISHED = "�"
 """What a decoder writes for the first bytes of a character whose rest is yet to come."""
 
+BYTES = 4
+"""Most bytes of a character, each of which may be a token."""
+
+MARGIN = 32
+"""Tokens before a stop string that are decoded with it: to some decoders the first ones are special."""
+
 
 @dataclass(frozen=True)
 class Detokenizer:
@@ -56,6 +62,21 @@ class Detokenizer:
         """Whether the text holds a stop string: nothing after it belongs to the answer."""
         text = self._decode(ids)
         return any(stop in text for stop in self.stops)
+
+    def just_stopped(self, ids: Sequence[int]) -> bool:
+        """As :meth:`stopped`, of ids of which no beginning is: what each new id costs stays the same.
+
+        Only the end of the text is read. Where it may not be what it is in the whole text, because it
+        begins within a character or is short, the whole is.
+        """
+        longest = max(map(len, self.stops), default=0)
+        said = [found for found in ids if found not in self.silent_ids]
+        end = said[-(BYTES * longest + MARGIN) :]
+        if len(end) < len(said):
+            text = self._decode(end)
+            if UNFINISHED not in text and len(text) >= longest + MARGIN // BYTES:
+                return any(stop in text[MARGIN // BYTES :] for stop in self.stops)
+        return self.stopped(said)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of a finished answer, before the first stop string."""
@@ -149,13 +170,12 @@ def _added_tokens(tokenizer: Any, size: int) -> dict[str, int]:
 @lru_cache(maxsize=8)
 def _probes(tokenizer: Any, size: int) -> tuple[int, ...]:
     """Ids that may change what the ids before them decode to: a byte that cannot follow, if there are
-    tokens of single bytes, a letter, and a full stop."""
+    tokens of single bytes, and a full stop, before which some decoders take spaces out."""
     names = [f"<0x{byte:02X}>" for byte in range(0xFF, 0x7F, -1)]
     numbers = tokenizer.convert_tokens_to_ids(names)
     unknown = tokenizer.unk_token_id
     found = [number for number in numbers if number is not None and number != unknown][:1]
-    for text in ("a", "."):
-        found += tokenizer(text, add_special_tokens=False)["input_ids"][-1:]
+    found += tokenizer(".", add_special_tokens=False)["input_ids"][-1:]
     return tuple(dict.fromkeys(int(number) for number in found))
 
 

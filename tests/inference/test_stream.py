@@ -12,6 +12,8 @@ from hdvl.inference import Pipeline
 from hdvl.inference.load import load
 from hdvl.inference.text import Detokenizer
 from tests.inference.saying import say
+from tests.inference.toy_tokenizers import TOYS
+from tests.tiny_model import tiny_node, tiny_vlm
 
 
 @pytest.fixture
@@ -121,3 +123,32 @@ def test_text_that_changes_behind_what_was_sent_is_an_error(
     monkeypatch.setattr(Detokenizer, "stable_prefix", lambda self, ids: "X" * bool(ids))
     with pytest.raises(RuntimeError, match="decoded text changed behind what was sent: 'X', 'AB'"):
         list(pipe.stream("?"))
+
+
+@pytest.mark.parametrize("name", sorted(TOYS))
+def test_streams_of_every_kind_of_tokenizer(name: str) -> None:
+    """Sampled from a model that says anything: bytes that make no character, markers, cut answers."""
+    tokenizer = {"_target_": f"tests.inference.toy_tokenizers.{name}"}
+    node = tiny_node()
+    node["llm"]["tokenizer"] = tokenizer
+    pipe = Pipeline(model=tiny_vlm(node))
+    for seed in range(6):
+        options = {"max_new_tokens": 12, "temperature": 3.0, "stop": ["e", "漢"][: seed % 3]}
+        torch.manual_seed(seed)
+        stream = pipe.stream("what", **options)
+        pieces = list(stream)
+        torch.manual_seed(seed)
+        answer = pipe.chat("what", **options)
+        assert "".join(pieces) == stream.answer.text == answer.text
+        assert stream.answer.numbers.new_tokens == answer.numbers.new_tokens
+        assert all(stop not in answer.text for stop in options["stop"])
+
+
+@pytest.mark.parametrize("text", ["Привет, мир", "안녕하세요", "🇫🇷🇩🇪", "cafe\u0301", "👨‍👩‍👧"])
+@pytest.mark.parametrize("name", ["llama", "unigram", "byte_level"])
+def test_characters_in_bytes_are_streamed(name: str, text: str) -> None:
+    node = tiny_node()
+    node["llm"]["tokenizer"] = {"_target_": f"tests.inference.toy_tokenizers.{name}"}
+    pipe = Pipeline(model=tiny_vlm(node))
+    say(pipe, text)
+    assert "".join(pipe.stream("what")) == text == pipe.chat("what").text

@@ -80,9 +80,43 @@ def test_text_ends_before_the_first_stop_string(tokenizer: Any, stop: str) -> No
     assert stop in whole
     ended = next(n for n in range(len(ids) + 1) if stop in tokenizer.decode(ids[:n]))
     assert detokenizer.own_ids(ids) == ids[:ended]
+    assert [detokenizer.just_stopped(ids[:n]) for n in (ended - 1, ended)] == [False, True]
     assert detokenizer.own_ids([*ids[:ended], *detokenizer.end_ids[:1] * 5]) == ids[:ended]
     assert detokenizer.text(ids[:ended]) == whole[: whole.index(stop)]
     check_stream(detokenizer, ids)
+
+
+def test_the_end_of_a_text_tells_that_it_stops(tokenizer: Any) -> None:
+    """After each id of long texts, until one holds the stop string."""
+    draw = random.Random(1)
+    for _ in range(20):
+        text = " ".join(draw.choices(TEXTS, k=16))
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        decoded = Detokenizer.of(tokenizer, ChatML()).text(ids)
+        place = draw.randrange(len(decoded) // 2, len(decoded) - 6)
+        detokenizer = Detokenizer.of(
+            tokenizer, ChatML(), decoded[place : place + draw.randint(1, 5)]
+        )
+        for length in range(len(ids) + 1):
+            stopped = detokenizer.stopped(ids[:length])
+            assert detokenizer.just_stopped(ids[:length]) == stopped
+            if stopped:
+                break
+        assert stopped
+
+
+def test_what_an_id_costs_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    detokenizer = Detokenizer.of(TOYS["byte_level"](), ChatML(), "User:")
+    ids = detokenizer.tokenizer("one two three " * 200)["input_ids"]
+    decoded = list[int]()
+    decode = Detokenizer._decode
+
+    def counted(self: Detokenizer, given: list[int]) -> str:
+        decoded.append(len(given))
+        return decode(self, given)
+
+    monkeypatch.setattr(Detokenizer, "_decode", counted)
+    assert not detokenizer.just_stopped(ids) and decoded == [4 * len("<|im_end|>") + 32]
 
 
 def test_the_first_of_several_stop_strings_ends_the_text() -> None:
