@@ -112,6 +112,13 @@ def judge(phrases: Iterable[str]) -> str | None:
     return RIGHT if balance > 0 else WRONG
 
 
+def given_answer_correct(kind: Kind, answer: str, given: str) -> bool:
+    """Whether an answer is right that somebody has read out of the response before."""
+    if kind != "填空":
+        return given == answer
+    return blank_correct(answer, normalise(given, answer))
+
+
 @dataclass(frozen=True)
 class CMMMUSample:
     """A question with its answer and the response."""

@@ -2,7 +2,8 @@
 
 Where no rule applies to a multiple-choice response the official code draws an option, after
 ``random.seed(42)`` at import, so its score depends on the order of the questions. Here such a
-response is unparsed and wrong; ``official_random_seed=42`` repeats the draw, in the order given.
+response is unparsed and wrong; ``official_random_seed=42`` repeats the draw, subject after subject
+in alphabetical order as the official script reads them.
 """
 
 import random
@@ -16,6 +17,7 @@ from hdvl.evaluation.metrics.answer_numbers import (
     key_phrases,
     number_of,
 )
+from hdvl.evaluation.metrics.mmmu_domains import by_domain
 
 STRIPPED = ",.!?;:'"  # one character after the other, each at both ends
 INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ", "=")
@@ -94,23 +96,24 @@ class MMMUSample:
 
 @dataclass
 class MMMUScore:
-    """Accuracy over all samples and of each subject, and the ids that no rule could read."""
+    """Accuracy over all samples, of each subject and domain, and the ids that no rule could read."""
 
     accuracy: float
     correct: dict[str, bool]
     subjects: dict[str, float]
+    domains: dict[str, float]
     unparsed: list[str]
 
 
 def score_mmmu(
     samples: Iterable[MMMUSample], *, official_random_seed: int | None = None
 ) -> MMMUScore:
-    """Parse and score samples in their order."""
+    """Parse and score samples; within a subject in the order given."""
     draw = None if official_random_seed is None else random.Random(official_random_seed)
     correct: dict[str, bool] = {}
     unparsed: list[str] = []
     subjects: dict[str, list[bool]] = {}
-    for sample in samples:
+    for sample in sorted(samples, key=lambda one: one.subject):
         if sample.options:
             choices = list(sample.options)
             parsed = parse_choice(sample.response, choices, sample.options)
@@ -127,5 +130,6 @@ def score_mmmu(
         accuracy=sum(hits) / len(hits) if hits else 0.0,
         correct=correct,
         subjects={name: sum(found) / len(found) for name, found in subjects.items()},
+        domains=by_domain({name: (sum(found), len(found)) for name, found in subjects.items()}),
         unparsed=unparsed,
     )

@@ -33,6 +33,7 @@ def test_mmmu_reports_what_it_cannot_read_and_counts_it_wrong() -> None:
     assert score.subjects == {"Art_Theory": 0.5, "Math": 1.0}
     assert score.accuracy == pytest.approx(2 / 3)
     assert list(score.correct.values()) == [True, False, True]
+    assert score.domains == {"Art and Design": 0.5, "Science": 1.0}
 
 
 def test_mmmu_repeats_the_official_draw_in_order() -> None:
@@ -43,6 +44,12 @@ def test_mmmu_repeats_the_official_draw_in_order() -> None:
     assert len(score.unparsed) == 8
     assert score_mmmu(samples).accuracy == 0
     assert score_mmmu([art(0, "B"), *samples], official_random_seed=42).accuracy == 8 / 9
+
+
+def test_mmmu_draws_subject_after_subject() -> None:
+    later, sooner = MMMUSample("test_Music_1", "A", "?", OPTIONS), art(1, "?")
+    drawn = score_mmmu([later, sooner, art(2, "?", "C")], official_random_seed=42)
+    assert drawn.correct == {sooner.id: True, "validation_Art_Theory_2": False, later.id: False}
 
 
 def test_mmmu_of_no_sample_is_zero() -> None:
@@ -91,6 +98,13 @@ def test_cmmmu_draws_but_not_for_an_empty_choice() -> None:
     score = score_cmmmu([empty, *unread], official_random_seed=42)
     assert list(score.correct.values()) == [False, True, True, False, True]
     assert len(score.unparsed) == 5
+
+
+def test_cmmmu_answers_read_before() -> None:
+    assert cmmmu.given_answer_correct("选择", "AC", "AC")
+    assert not cmmmu.given_answer_correct("判断", "对", "正确")
+    assert cmmmu.given_answer_correct("填空", "3.14", "3.141")
+    assert not cmmmu.given_answer_correct("填空", "北京", "上海")
 
 
 def test_cmmmu_judges_by_majority_without_the_ambiguous() -> None:

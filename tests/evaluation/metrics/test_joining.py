@@ -2,6 +2,8 @@
 
 import pytest
 
+from hdvl.evaluation.metrics.anls import anls
+from hdvl.evaluation.metrics.answer_sets import score_set
 from hdvl.evaluation.metrics.joining import Rules, join
 from hdvl.evaluation.metrics.official_rules import RULES
 
@@ -55,3 +57,15 @@ def test_many_ids_are_cut_short_in_messages() -> None:
 
 def test_answers_come_in_the_order_of_the_questions() -> None:
     assert list(join([3, 1, 2], [(1, ""), (2, ""), (3, "")], Rules("X")).answers) == [3, 1, 2]
+
+
+def test_a_set_is_scored_with_its_problems() -> None:
+    answers = {1: ["new york"], 2: ["b"], 3: ["c"]}
+    given: list[tuple[int, object]] = [(1, "New York"), (2, "x"), (9, "y")]
+    score = score_set(anls, answers, given, RULES["DocVQA"], partial=True)
+    assert score.mean == 0.5
+    assert score.scores == {1: 1.0, 2: 0.0}
+    assert (score.problems.missing, score.problems.unknown) == ([3], [9])
+    with pytest.raises(ValueError, match="predictions of DocVQA must answer every question once"):
+        score_set(anls, answers, given, RULES["DocVQA"])
+    assert score_set(anls, {}, [], RULES["DocVQA"]).mean == 0

@@ -1,0 +1,99 @@
+"""Scores of MME, POPE and HallusionBench as VLMEvalKit aggregates them, in per cent.
+
+Rows carry what ``yes_no.extract_yes_no`` read. MME is grouped by image, not by the order of rows;
+POPE reports F1; HallusionBench asks only the questions that come with a figure.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+def per_cent(values: Sequence[float]) -> float:
+    return 100 * sum(values) / len(values) if values else 0.0
+
+
+def mme_task(rows: Iterable[tuple[str, bool]]) -> float:
+    """Accuracy and accuracy+ of (image, right) rows, up to 200; an image has two questions."""
+    images: dict[str, list[bool]] = defaultdict(list)
+    for image, right in rows:
+        images[image].append(right)
+    lone = [image for image, hits in images.items() if len(hits) < 2]
+    if lone:
+        raise ValueError(
+            f"MME asks two questions about each image, got one about {lone[0]} and "
+            f"{len(lone) - 1} more; restore the rows that are missing"
+        )
+    every = [right for hits in images.values() for right in hits]
+    return per_cent(every) + per_cent([hits[0] and hits[1] for hits in images.values()])
+
+
+@dataclass(frozen=True)
+class PopeRating:
+    """F1, which VLMEvalKit calls the overall score, accuracy, precision and recall."""
+
+    f1: float
+    accuracy: float
+    precision: float
+    recall: float
+
+
+def pope_rating(rows: Iterable[tuple[str, str]]) -> PopeRating:
+    """Rate (extracted, answer) rows of Yes, No or Unknown; Unknown is no positive and never right."""
+    pairs = list(rows)
+    positive = sum(given == wanted == "Yes" for given, wanted in pairs)
+    said, true = (sum(pair[side] == "Yes" for pair in pairs) for side in (0, 1))
+    precision = positive / said if said else 0.0
+    recall = positive / true if true else 0.0
+    both = precision + recall
+    return PopeRating(
+        f1=100 * 2 * precision * recall / both if both else 0.0,
+        accuracy=per_cent([given == wanted for given, wanted in pairs]),
+        precision=100 * precision,
+        recall=100 * recall,
+    )
+
+
+@dataclass(frozen=True)
+class HallusionRow:
+    """A question about a figure and whether it was answered right."""
+
+    category: str
+    l2_category: str
+    set_id: str
+    figure_id: str
+    question_id: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class HallusionRating:
+    """Right questions, and figures and questions that are right throughout."""
+
+    all_accuracy: float
+    figure_accuracy: float
+    question_accuracy: float
+
+
+def hallusion_rating(rows: Sequence[HallusionRow]) -> HallusionRating:
+    """Rate rows; the second category, not the first, tells figures and questions apart."""
+    figures: dict[tuple[str, ...], bool] = {}
+    questions: dict[tuple[str, ...], bool] = {}
+    for row in rows:
+        for groups, last in ((figures, row.figure_id), (questions, row.question_id)):
+            key = (row.l2_category, row.set_id, last)
+            groups[key] = groups.get(key, True) and row.right
+    return HallusionRating(
+        per_cent([row.right for row in rows]),
+        per_cent(list(figures.values())),
+        per_cent(list(questions.values())),
+    )
+
+
+def hallusion_table(rows: Sequence[HallusionRow]) -> dict[str, HallusionRating]:
+    """The rating of all rows under "Overall", and of each category and second category."""
+    table = {"Overall": hallusion_rating(rows)}
+    for column in ("category", "l2_category"):
+        for name in sorted({str(getattr(row, column)) for row in rows}):
+            table[name] = hallusion_rating([row for row in rows if getattr(row, column) == name])
+    return table
