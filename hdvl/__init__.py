@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from hdvl.version import __version__ as __version__
+
 __all__ = ["build", "compose", "load"]
 
 if TYPE_CHECKING:

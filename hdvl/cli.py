@@ -71,7 +71,7 @@ def main() -> None:
         print(usage())
         return
     if command in ("-V", "--version"):
-        from hdvl import __version__
+        from hdvl.version import __version__
 
         print(f"hdvl {__version__}")
         return

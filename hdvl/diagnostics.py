@@ -110,7 +110,7 @@ def check_python(python: str) -> Finding:
 
 def check_packages(ranges: Ranges) -> Iterator[Finding]:
     """Python, hdvl itself and every core requirement."""
-    from hdvl import __version__
+    from hdvl.version import __version__
 
     yield Finding("hdvl", f"{__version__} in {Path(__file__).resolve().parent}")
     yield check_python(ranges.python)

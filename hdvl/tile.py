@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from hdvl.geometry import TilePlan
 
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231")
-
 
 def describe(plan: "TilePlan", tiler: str) -> str:
     """The plan in words: one line a tile."""
@@ -54,33 +52,6 @@ def count_tokens(cfg: Any, plan: "TilePlan") -> int:
     return int(merger.token_count(plan))
 
 
-def draw(image: "Image.Image", plan: "TilePlan") -> "Image.Image":
-    """The windows and their numbers on a copy of ``image``, which may be scaled."""
-    from PIL import ImageDraw, ImageFont
-
-    drawn = image.copy()
-    pen = ImageDraw.Draw(drawn)
-    scale_x, scale_y = image.width / plan.width, image.height / plan.height
-    line = max(1, round(max(image.size) / 500))
-    font = ImageFont.load_default(max(10, 8 * line))
-    start = plan.window_slice.start
-    for index, (x0, y0, x1, y1) in enumerate(plan.boxes[plan.window_slice]):
-        row, col = divmod(index, plan.cols)
-        colour = COLOURS[row % 2 * 2 + col % 2]
-        left, top = x0 * scale_x, y0 * scale_y
-        right, bottom = max(left, x1 * scale_x - 1), max(top, y1 * scale_y - 1)
-        pen.rectangle((left, top, right, bottom), outline=colour, width=line)
-        pen.text(
-            (max(left, 0) + 3 * line, max(top, 0) + 2 * line),
-            str(start + index),
-            fill=colour,
-            font=font,
-            stroke_width=line,
-            stroke_fill="white",
-        )
-    return drawn
-
-
 def save(image: "Image.Image", path: Path) -> None:
     """Write a PNG whole or not at all."""
     part = path.with_name(f".{path.name}.part")
@@ -94,6 +65,7 @@ def save(image: "Image.Image", path: Path) -> None:
 def run(cfg: Any) -> None:
     """Do what the config says. Raises ``ValueError`` and ``OSError`` with a readable message."""
     from hdvl.images import open_image, orientation, upright_rgb
+    from hdvl.inference.draw import draw_tiles
 
     if cfg.image is None:
         raise ValueError("no image given; say hdvl tile image=PATH")
@@ -116,7 +88,7 @@ def run(cfg: Any) -> None:
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
     background = cfg.tiler.get("background", (255, 255, 255))
     upright = upright_rgb(image, name=name, exif=exif, background=background)
-    save(draw(upright.resize((size[0], size[1])), plan), out)
+    save(draw_tiles(upright.resize((size[0], size[1])), plan), out)
     print(f"drawn    {out}")
 
 

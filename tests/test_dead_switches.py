@@ -1,12 +1,8 @@
-"""No key of any config is dead: each is read by something, and one that is not known is an error.
+"""No key of the optimizer or of the tuning is dead, and a key that is not known is an error.
 
-Keys beside a ``_target_`` are parameters: something must follow from them in the class or function.
-Keys of ``optimizer`` and ``tuning`` are turned one by one: what trains, or how, must change. All
-others must be read of a config by the code of their command.
+Keys of ``optimizer`` and ``tuning`` are turned one by one: what trains, or how, must change.
 """
 
-import ast
-import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from hydra.errors import ConfigCompositionException
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 from torch import nn
@@ -27,41 +22,8 @@ from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.schedule import build_scheduler
 from hdvl.training.stages import split_stages
 from hdvl.training.tuning import MODULES, apply_tuning
-from tests import reading
-from tests.test_conf import FILES, HYDRA_KEYS, PRIMARY, name_of, read, targets
+from tests.test_conf import PRIMARY, name_of
 from tests.tiny_model import tiny_vlm
-
-# --- parameters ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_something_follows_from_every_parameter(path: Path) -> None:
-    dead = []
-    for where, node in targets(read(path), name_of(path)):
-        if not node["_target_"].startswith("hdvl."):
-            continue  # a library's own: that it takes the key is in test_conf
-        keys = set(node) - HYDRA_KEYS
-        unused = reading.unused_keys(get_object(node["_target_"]), keys)
-        dead += [f"{where}.{key}" for key in sorted(unused)]
-    assert not dead, f"nothing follows from {dead}"
-
-
-class Kept:
-    def __init__(self, *, kept: int, lost: int, checked: int, used: int, never: int) -> None:
-        if checked < 1:
-            raise ValueError(f"checked must be at least 1, got {checked}")
-        self.path, self.kept_and_lost = kept, lost
-        self.value = used + 1
-
-
-def test_a_dead_parameter_is_found() -> None:
-    """The check itself: kept and never read, only checked, and not even that."""
-    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    (function,) = classes["Kept"].body
-    assert isinstance(function, ast.FunctionDef)
-    assert reading.unused_parameters(function) == {"lost", "checked", "never"}
-
 
 # --- the optimizer's and the tuning's keys ------------------------------------------------------
 
@@ -174,57 +136,6 @@ def test_every_key_of_the_tuning_changes_something(key: str, model: VLM, before:
     assert [outcome(model, OPTIMIZER, turned(tuning, key)) for tuning in BASES] != before
 
 
-# --- all other keys -----------------------------------------------------------------------------
-
-TRAINING = {*(reading.PACKAGE / "training").glob("*.py"), reading.PACKAGE / "data" / "build.py"}
-
-
-def plain_keys(node: Any, place: str = "") -> Iterator[str]:
-    """Dotted keys of everything in a composed config that is under no ``_target_``."""
-    for key, value in node.items():
-        if isinstance(value, dict) and "_target_" not in value and value:
-            yield from plain_keys(value, f"{place}{key}.")
-        yield f"{place}{key}"
-
-
-def dead_keys(command: str, composed: dict[str, Any]) -> list[str]:
-    """Keys of a command's config that its code does not read of a config."""
-    files = reading.modules_of(reading.PACKAGE / f"{command}.py")
-    if "trainer" in composed:
-        files |= TRAINING
-    keys, unpacked = reading.keys_read(files), reading.unpacked(files)
-    text = OmegaConf.to_yaml(OmegaConf.create(composed))
-    interpolated = set(re.findall(r"\$\{(?:oc\.dict\.values:)?([\w.]+)", text))
-    dead = []
-    for key in plain_keys(composed):
-        *parents, last = key.split(".")
-        if parents and parents[0] in ("optimizer", "tuning", "callbacks", "logger"):
-            continue  # turned one by one above; callbacks and loggers have names of the user's
-        if any(parent in unpacked for parent in parents) and last in reading.parameters_used():
-            continue
-        if last not in keys and key not in interpolated:
-            dead.append(key)
-    return dead
-
-
-@pytest.mark.parametrize("path", PRIMARY, ids=name_of)
-def test_every_plain_key_is_read_by_its_command(path: Path) -> None:
-    composed: Any = OmegaConf.to_container(compose(config_name=path.stem), resolve=False)
-    dead = dead_keys(path.stem, composed)
-    assert not dead, f"hdvl {path.stem}: nothing reads {dead}"
-
-
-def test_keys_of_the_loss_are_read() -> None:
-    assert LOSS & set(OPTIMIZER) <= reading.keys_read(TRAINING)
-
-
-def test_a_dead_plain_key_is_found() -> None:
-    """The check itself: one that nothing reads, and one that another command alone reads."""
-    composed: Any = OmegaConf.to_container(compose(config_name="demo"), resolve=False)
-    wrong = {**composed, "log_wandb": True, "max_shard": 4, "generation": {"top_q": 1}}
-    assert dead_keys("demo", wrong) == ["log_wandb", "max_shard", "generation.top_q", "generation"]
-
-
 # --- keys that are none -------------------------------------------------------------------------
 
 
@@ -331,14 +242,3 @@ def test_a_forced_key_is_named(key: str, model: VLM) -> None:
     make, message = WRONG[key]
     with pytest.raises(ValueError, match=message):
         make()(model)
-
-
-OPEN = {"hdvl.callbacks.loggers.wandb", "hdvl.training.deepspeed.deepspeed"}
-"""These hand further options to a library, which refuses those it does not know."""
-
-
-def test_our_own_classes_take_no_surplus_keys() -> None:
-    found = {node["_target_"] for path in FILES for _, node in targets(read(path), "")}
-    ours = (name for name in found if name.startswith("hdvl."))
-    taking = {name for name in ours if reading.is_open(get_object(name))}
-    assert taking <= OPEN, f"{sorted(taking - OPEN)} would swallow a misspelt key"

@@ -16,7 +16,12 @@ PACKAGE = ROOT / "hdvl"
 
 # A file may import from the lines above its own, and from its own folder.
 LAYERS = [
-    {"geometry", "config", "files"},  # geometry: the part of the protocols that needs no torch
+    {
+        "geometry",
+        "config",
+        "files",
+        "version",
+    },  # geometry: the part of the protocols that needs no torch
     {"protocols"},
     {
         "images",

@@ -23,7 +23,7 @@ PACKAGES = (
 
 def versions() -> dict[str, Any]:
     """Versions of hdvl, Python and the packages that computed the weights."""
-    from hdvl import __version__
+    from hdvl.version import __version__
 
     installed: dict[str, str | None] = {}
     for package in PACKAGES:

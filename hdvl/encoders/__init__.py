@@ -2,7 +2,6 @@
 
 from hdvl.encoders.chunk import encode_in_chunks
 from hdvl.encoders.conv_stem import ConvStem
-from hdvl.encoders.fold import fold_normalisation
 from hdvl.encoders.fused import FusedEncoder
 from hdvl.encoders.intern_vit import InternViT
 from hdvl.encoders.open_clip import OpenCLIPEncoder
@@ -21,6 +20,5 @@ __all__ = [
     "TimmEncoder",
     "TransformersEncoder",
     "encode_in_chunks",
-    "fold_normalisation",
     "normalise",
 ]

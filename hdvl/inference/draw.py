@@ -76,9 +76,15 @@ def draw_boxes(
 def draw_tiles(image: Image.Image, plan: TilePlan) -> Image.Image:
     """A copy of ``image`` with the outline and the number of every tile but the thumbnail.
 
-    Tiles that overlap are drawn one pixel-line apart in turn, so that each can be told from the next.
+    ``image`` may have been scaled in proportion. Where tiles overlap, every second one is drawn a line
+    further inside, so that each can be told from the next.
+
+    Raises:
+        ValueError: ``image`` is not in the proportions of ``plan``.
     """
-    if image.size != (plan.width, plan.height):
+    scale_x, scale_y = image.width / plan.width, image.height / plan.height
+    far_x, far_y = image.width - plan.width * scale_y, image.height - plan.height * scale_x
+    if abs(far_x) > 1 and abs(far_y) > 1:
         raise ValueError(
             f"plan must belong to the image of {image.width}x{image.height}, it is for "
             f"{plan.width}x{plan.height}"
@@ -95,9 +101,9 @@ def draw_tiles(image: Image.Image, plan: TilePlan) -> Image.Image:
         place = number - plan.window_slice.start
         row, col = divmod(place, plan.cols)
         inset = width * ((row + col) % 2)
-        x0, y0 = max(0.0, box[0]) + inset, max(0.0, box[1]) + inset
-        x1 = max(x0, min(box[2], float(plan.width)) - 1 - inset)
-        y1 = max(y0, min(box[3], float(plan.height)) - 1 - inset)
+        x0, y0 = max(0.0, box[0] * scale_x) + inset, max(0.0, box[1] * scale_y) + inset
+        x1 = max(x0, min(box[2] * scale_x, float(image.width)) - 1 - inset)
+        y1 = max(y0, min(box[3] * scale_y, float(image.height)) - 1 - inset)
         colour = COLOURS[(row * 3 + col) % len(COLOURS)]
         pen.rectangle((x0, y0, x1, y1), outline=colour, width=width)
         _write(pen, str(number), (x0 + width, y0 + width), font, colour)

@@ -99,5 +99,9 @@ def test_tiles() -> None:
     with pytest.raises(ValueError, match="must belong to the image of 20x20, it is for 200x160"):
         draw_tiles(blank(20, 20), plan)
     assert not coloured(blank()).any()
+    half = coloured(draw_tiles(blank(100, 80), plan))  # scaled, and the lines with it
+    for x0, y0, _, y1 in plan.boxes[plan.window_slice]:
+        row = slice(int(y0 / 2), min(int(y1 / 2) + 1, 80))
+        assert half[row, int(x0 / 2) : int(x0 / 2) + 4].any(1).mean() > 0.9
     squashed = draw_tiles(blank(), Squash(tile_size=64).plan(200, 160))
     assert coloured(squashed)[0].all()
