@@ -1,7 +1,7 @@
 """The tokens of Penn Treebank English as the tokenizer of the COCO caption scorers knows them.
 
-The forms are those of the Stanford tokenizer 3.4.1, found in its documentation and by comparing
-with what it prints. ``RULES`` is ordered: of the rules that match at a place the one that reaches
+The forms are those that the Stanford tokenizer 3.4.1 recognises, restated as Python patterns and
+compared with what it prints. ``RULES`` is ordered: of the rules that match at a place the one that reaches
 furthest wins, what must follow included, and of equally long ones the first.
 """
 
