@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ def test_lists_and_draws(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         assert drawn.size == (640, 480)
         pixels = np.asarray(drawn)
     changed = (pixels != 120).any(2)
-    for edge in (0, 160, 320):  # every second outline is a line further inside
-        assert changed[edge : edge + 3].any(0)[4:-4].all()
-        assert changed[:, edge : edge + 3].any(1)[4:-4].all()
+    for top, left in product((0, 160, 320), (0, 160, 320, 480)):
+        assert changed[top : top + 4, left + 4 : left + 156].any(0).all()
+        assert changed[top + 4 : top + 156, left : left + 4].any(1).all()
     assert not changed[200:310, 180:310].any()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "tiles.png"]
 
