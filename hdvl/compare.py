@@ -7,7 +7,8 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf
 
-from hdvl.config import CONF_DIR, exit_with_message
+from hdvl.config import CONF_DIR, exit_with_message, to_plain
+from hdvl.sequences import one_or_several
 from hdvl.tables import table
 
 ABSENT = "-"
@@ -122,7 +123,7 @@ def run(config: Any) -> None:
         raise ValueError(f"runs must be at least two folders, got {len(runs)}")
     if not 0 <= config.last <= 1:
         raise ValueError(f"last must be a share in 0..1, got {config.last}")
-    names = None if config.metrics is None else list(config.metrics)
+    names = one_or_several(to_plain(config)["metrics"] or (), "metrics") or None
     heads = [str(folder) for folder in runs]
     different = config_table(runs)
     print("config" if different else "the configs are the same")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from hdvl.config import CONF_DIR, build, exit_with_message, to_plain
+from hdvl.sequences import one_or_several
 
 if TYPE_CHECKING:
     from hdvl.data.lint import Report
@@ -23,7 +24,7 @@ def run(config: Any) -> "tuple[Report, float]":
     from hdvl.processor import Processor
     from hdvl.training.estimate import on_meta
 
-    leave_out = to_plain(config.leave_out)
+    leave_out = one_or_several(to_plain(config)["leave_out"], "leave_out")
     if unknown := sorted(set(leave_out) - set(FAULTS)):
         raise ValueError(f"leave_out must be among {', '.join(FAULTS)}, got {unknown}")
     vlm = on_meta(config.model)

@@ -21,6 +21,7 @@ LAYERS = [
         "config",
         "files",
         "version",
+        "sequences",
     },  # geometry: the part of the protocols that needs no torch
     {"protocols"},
     {

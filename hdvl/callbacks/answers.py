@@ -9,10 +9,11 @@ import lightning.pytorch as pl
 from torch.distributed.tensor import DTensor
 
 from hdvl.callbacks.loggers import show_table
-from hdvl.callbacks.trainer import training_data
+from hdvl.callbacks.trainer import TrainingData, training_data
 from hdvl.data.conversations import name_of
+from hdvl.data.faults import SkippedRow, attempt
 from hdvl.inference.pipeline import Pipeline
-from hdvl.protocols import Message, first_of
+from hdvl.protocols import Conversation, Message, first_of
 from hdvl.training.module import VLMModule
 
 HEAD = ("row", "question", "answer", "truth")
@@ -42,17 +43,18 @@ class Answers(pl.Callback):
         """Ask, on the first rank alone, and write."""
         if not trainer.is_global_zero or self._sharded(pl_module):
             return
-        source, step = training_data(trainer).validation, trainer.global_step
-        assert source is not None  # or there would be no validation
-        places = spread(len(source), self.count)
-        conversations = [first_of(source[place]) for place in places]
-        prompts = [prompt_of(messages) for messages in conversations]
+        data, step = training_data(trainer), trainer.global_step
+        assert data.validation is not None  # or there would be no validation
+        chosen = readable(data, spread(len(data.validation), self.count))
+        if not chosen:
+            return
+        prompts = [prompt_of(messages) for messages in chosen.values()]
         pipe = Pipeline(model=pl_module.vlm, feature_cache=pl_module.feature_cache)
         answers = pipe.generate(prompts, max_new_tokens=self.max_new_tokens)
         rows = [
-            (name_of(source, place), prompt[-1].text, answer.text, messages[len(prompt)].text)
-            for place, prompt, answer, messages in zip(
-                places, prompts, answers, conversations, strict=True
+            (name, prompt[-1].text, answer.text, messages[len(prompt)].text)
+            for (name, messages), prompt, answer in zip(
+                chosen.items(), prompts, answers, strict=True
             )
         ]
         append(self.path, step, rows)
@@ -65,6 +67,28 @@ class Answers(pl.Callback):
             print("no answers are sampled: each rank holds a share of the weights", flush=True)
             self._refused = True
         return sharded
+
+
+def readable(data: TrainingData, places: Sequence[int]) -> dict[str, Sequence[Message]]:
+    """The validation conversations at ``places`` by their names.
+
+    Those that validation leaves out are left out here too, and counted with them.
+    """
+    source = data.validation
+    assert source is not None
+
+    def checked(conversation: Conversation) -> Sequence[Message]:
+        data.processor(conversation)
+        return first_of(conversation)
+
+    found = dict[str, Sequence[Message]]()
+    for place in places:
+        made = attempt(source, place, checked)
+        if isinstance(made, SkippedRow):
+            data.bad.meet([(made.name, made.reason)])
+        else:
+            found[name_of(source, place)] = made
+    return found
 
 
 def spread(length: int, count: int) -> list[int]:

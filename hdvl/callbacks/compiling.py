@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hdvl.protocols import Segment
+from hdvl.sequences import one_or_several
 from hdvl.training.blocks import blocks
 from hdvl.training.module import VLMModule
 
@@ -46,11 +47,12 @@ class Compile(pl.Callback):
     def __init__(
         self,
         *,
-        parts: Sequence[str] = (),
+        parts: str | Sequence[str] = (),
         tiles: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
         tokens: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192),
         backend: str = "inductor",
     ) -> None:
+        parts = one_or_several(parts, "callbacks.compile.parts")
         for part in parts:
             if part not in COMPILED_PARTS:
                 raise ValueError(

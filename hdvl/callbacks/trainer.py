@@ -5,15 +5,20 @@ from typing import Protocol, runtime_checkable
 import lightning.pytorch as pl
 
 from hdvl.data.conversations import Conversations
+from hdvl.data.faults import BadRows
+from hdvl.processor import Processor
 
 
 @runtime_checkable
 class TrainingData(Protocol):
-    """The data module of a run: its conversations, and how many of them were consumed."""
+    """The data module of a run: its conversations, how many of them were consumed, what makes
+    samples of them, and which rows were left out."""
 
     conversations: Conversations
     validation: Conversations | None
     consumed: int
+    processor: Processor
+    bad: BadRows
 
     @property
     def per_batch(self) -> int:

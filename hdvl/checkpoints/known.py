@@ -16,6 +16,7 @@ from typing import Any
 from hdvl.checkpoints.nodes import ARGS, PARTIAL, RESERVED, TARGET, Node, target_of
 from hdvl.config import CONF_DIR
 from hdvl.files import read_yaml
+from hdvl.sequences import one_or_several
 
 PART_PACKAGES = ("tilers", "encoders", "bridges", "mergers", "llms", "templates")
 CONSTRUCTORS = ("from_config", "from_pretrained")
@@ -44,9 +45,9 @@ def as_packages(allow: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: one of them is no name of a package.
     """
-    names = (allow,) if isinstance(allow, str) else tuple(allow)
+    names = one_or_several(allow, "allow")
     for name in names:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             raise ValueError(f"allow must list names of packages, such as mypkg, got {name!r}")
     return names
 
@@ -178,7 +179,7 @@ def _check_name(
     where: str,
     known: frozenset[str] | None = None,
 ) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name):
         raise ValueError(
             f"{source} names {_shortened(name)} at {where}, which is no class; a _target_ must be the "
             "dotted name of one"

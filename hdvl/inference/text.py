@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from hdvl.protocols import Template
+from hdvl.sequences import one_or_several
 from hdvl.templates.tokens import control_tokens
 
 UNFINISHED = "�"
@@ -131,13 +132,10 @@ def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
         TypeError: it is neither a string nor a sequence of strings.
         ValueError: a stop string is empty.
     """
-    if isinstance(stop, str):
-        stop = (stop,)
-    if not isinstance(stop, Sequence) or not all(isinstance(string, str) for string in stop):
-        raise TypeError(f"stop must be a string or a list of strings, got {stop!r}")
-    if "" in stop:
+    strings = one_or_several(stop, "stop")
+    if "" in strings:
         raise ValueError("stop strings must not be empty")
-    return tuple(stop)
+    return strings
 
 
 class _Markers:

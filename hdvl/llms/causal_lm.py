@@ -26,6 +26,7 @@ from hdvl.llms.segments import segment_options, use_segments
 from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
 from hdvl.llms.transformers_config import context_length, plain_numbers
 from hdvl.protocols import Cache, Segment
+from hdvl.sequences import one_or_several
 
 
 class CausalLM(nn.Module):
@@ -178,7 +179,8 @@ class CausalLM(nn.Module):
         self._check_rows(len(self.tokenizer))
         old = len(self.tokenizer)
         vocabulary = self.tokenizer.get_vocab()
-        new = [token for token in dict.fromkeys(tokens) if token not in vocabulary]
+        wanted = dict.fromkeys(one_or_several(tokens, "tokens"))
+        new = [token for token in wanted if token not in vocabulary]
         self.tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in new])
         if len(self.tokenizer) > self.rows:
             self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)

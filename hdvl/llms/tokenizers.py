@@ -8,6 +8,7 @@ from hdvl.llms.qwen_tiktoken import FILE as QWEN_FILE
 from hdvl.llms.qwen_tiktoken import load_qwen_tokenizer
 from hdvl.llms.texts import TEXTS
 from hdvl.llms.tokenizer_files import check_tokenizer_files
+from hdvl.sequences import one_or_several
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _TOKENIZER_FILES = (
@@ -41,6 +42,8 @@ def build_tokenizer(
     """
     from transformers import PreTrainedTokenizerFast
 
+    special_tokens = one_or_several(special_tokens, "special_tokens")
+    texts = None if texts is None else one_or_several(texts, "texts")
     least = 256 + len(special_tokens)
     if vocab_size < least:
         raise ValueError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hdvl.protocols import Message, Rendered
+from hdvl.sequences import one_or_several
 from hdvl.templates.base import ImageSlots
 from hdvl.templates.spans import Spans, Turns, check_marked, find_answers, widen_to_prompts
 
@@ -46,7 +47,7 @@ class TokenizerTemplate(ImageSlots):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "control", tuple(self.control))
+        object.__setattr__(self, "control", one_or_several(self.control, "control"))
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, **options: Any) -> "TokenizerTemplate":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hdvl.protocols import BoxCodec, Message, Rendered
+from hdvl.sequences import one_or_several
 from hdvl.templates.base import ImageSlots
 from hdvl.templates.boxes import Norm1000, Unit
 
@@ -55,8 +56,8 @@ class TurnTemplate(ImageSlots):
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 or null, got {self.window}")
         # Configurations bring lists; a frozen value holds tuples.
-        object.__setattr__(self, "markers", tuple(self.markers))
-        object.__setattr__(self, "extra_stop", tuple(self.extra_stop))
+        object.__setattr__(self, "markers", one_or_several(self.markers, "markers"))
+        object.__setattr__(self, "extra_stop", one_or_several(self.extra_stop, "extra_stop"))
 
     @property
     def special_tokens(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from hdvl.sequences import one_or_several
 from hdvl.training import attention_lora, nf4
 
 ALL_LINEAR = "all-linear"
@@ -68,7 +69,8 @@ def add_adapters(part: str, mode: str, module: nn.Module, options: Mapping[str, 
 
     everything = options["targets"] == ALL_LINEAR
     layers = _backbone_layers(module) if part == "llm" else linear_layers(module)
-    names = layers if everything else list(options["targets"])
+    named = one_or_several(options["targets"], f"tuning.lora.{part}.targets")
+    names = layers if everything else list(named)
     attentions = attention_lora.attentions(module) if everything else []
     if not names and not attentions:
         raise ValueError(

@@ -165,7 +165,9 @@ class VLMModule(pl.LightningModule):
         said = int(batch_numbers(batch)["supervised_tokens"])
         assert output.loss is not None
         self.log("validation/loss", output.loss, batch_size=said, sync_dist=True)
-        self.log("validation/answers", hits.float().mean(), batch_size=len(hits), sync_dist=True)
+        # A batch of rows that were all left out has no answers, of which the mean would be NaN.
+        right = hits.float().sum() / max(1, len(hits))
+        self.log("validation/answers", right, batch_size=len(hits), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One optimizer whose groups carry their own rates, and one scheduler step a step."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from hdvl.sequences import one_or_several
+
 _ROWS = "trainable_tokens_delta"
 
 
@@ -17,7 +19,7 @@ def is_token_row(name: str) -> bool:
     return f".{_ROWS}." in name
 
 
-def new_token_ids(vlm: Any, tokens: Sequence[str] | None) -> list[int]:
+def new_token_ids(vlm: Any, tokens: str | Sequence[str] | None) -> list[int]:
     """Ids of ``tokens``, or of those that were added to the vocabulary, without the image slots'.
 
     Slots are neither read nor said, so their rows mean nothing.
@@ -28,6 +30,7 @@ def new_token_ids(vlm: Any, tokens: Sequence[str] | None) -> list[int]:
     if tokens is None:
         ids = {int(index) for index in vlm.llm.new_ids}
     else:
+        tokens = one_or_several(tokens, "tuning.tokens")
         vocabulary = {} if vlm.llm.tokenizer is None else vlm.llm.tokenizer.get_vocab()
         unknown = [token for token in tokens if token not in vocabulary]
         if unknown:

@@ -19,6 +19,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hdvl.sequences import one_or_several
 from hdvl.training.adapters import OPTIONS, add_adapters, lora_options, merge_adapters
 from hdvl.training.token_rows import add_token_rows, is_token_row, new_token_ids
 
@@ -144,7 +145,7 @@ def _named(
     tuning: Mapping[str, Any], option: str, part: str, module: nn.Module
 ) -> dict[str, nn.Module | nn.Parameter]:
     """Modules and parameters of ``part`` that ``tuning.also`` or ``tuning.keep`` names by their end."""
-    names = (tuning.get(option) or {}).get(part) or []
+    names = one_or_several((tuning.get(option) or {}).get(part) or (), f"tuning.{option}.{part}")
     found: dict[str, nn.Module | nn.Parameter] = {}
     if not names:
         return found

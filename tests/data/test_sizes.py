@@ -1,15 +1,20 @@
 """Sizes without pixels are those of the samples; each conversation is measured once."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from hdvl.data.sizes import Size, Sizes, image_size, measure
+from hdvl.data.module import ChatData, Samples
+from hdvl.data.readers import LlavaConversations
+from hdvl.data.sizes import Size, Sizes, image_size, measure, size_by
 from hdvl.images import read_image
-from hdvl.processor import Processor
+from hdvl.processor import Processor, Sample
 from hdvl.protocols import Message, SharedPrefix
+from hdvl.templates import Absolute
 from tests.tiny_model import tiny_vlm
 
 
@@ -74,3 +79,31 @@ def test_each_is_measured_once(processor: Processor, num_workers: int) -> None:
     assert isinstance(expected[0], Size) and int(torch.count_nonzero(sizes.table[:, 0])) == 40
     if not num_workers:
         assert sorted(talks.calls) == list(range(40))
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_boxes_of_rows_are_in_the_image_that_the_tiler_sees(tmp_path: Path, exif: bool) -> None:
+    """A JPEG that lies on its side: its boxes are written by the size that the tiler cuts."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (100, 50)).save(tmp_path / "a.jpg", exif=turned)
+    turns = [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": "[20, 10, 40, 30]"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"image": "a.jpg", "conversations": turns}))
+    vlm = tiny_vlm()
+    processor = Processor.of(vlm)
+    processor = replace(processor, tiler=replace(processor.tiler, exif=exif))
+    reader = LlavaConversations(
+        path=str(tmp_path / "a.jsonl"),
+        image_folder=str(tmp_path),
+        written=Absolute(),
+        boxes=vlm.template.boxes,
+    )
+    data = ChatData(train=reader, processor=processor, num_workers=0)
+    sample = Samples(data.conversations, processor)[0]
+    assert isinstance(sample, Sample)
+    size = (sample.plans[0].width, sample.plans[0].height)
+    assert size == ((50, 100) if exif else (100, 50))
+    assert size_by(processor.tiler, tmp_path / "a.jpg") == size
+    answer = vlm.llm.tokenizer.decode(sample.ids[sample.labels != -100])
+    found = vlm.template.boxes.decode(answer, [size])[0].box
+    assert found == pytest.approx((20, 10, 40, 30), abs=0.2)

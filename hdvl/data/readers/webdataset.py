@@ -11,6 +11,7 @@ from hdvl.data.readers.base import RowConversations
 from hdvl.data.rows import RowError, is_given
 from hdvl.images import MAX_BYTES
 from hdvl.protocols import BoxCodec
+from hdvl.sequences import one_or_several
 
 _IMAGES = frozenset(
     "jpg jpeg jpe jfif mpo png apng webp gif bmp dib tif tiff avif avifs heic heif jxl jp2 j2k jpx jpf jpc "
@@ -48,7 +49,7 @@ class WebDatasetConversations(RowConversations):
         written: BoxCodec | None = None,
         quarantine: str | None = None,
     ) -> None:
-        patterns = [shards] if isinstance(shards, str) else shards
+        patterns = one_or_several(shards, "shards")
         self.shards = sorted({path for pattern in patterns for path in glob(pattern)})
         if not self.shards:
             raise ValueError(f"shards must find at least one tar file, {shards!r} finds none")

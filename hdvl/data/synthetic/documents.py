@@ -9,6 +9,7 @@ from PIL import Image
 from hdvl.data.synthetic.fonts import font_files
 from hdvl.data.synthetic.layouts import LAYOUTS
 from hdvl.data.synthetic.page import Color, Field, Glyph, Page
+from hdvl.sequences import one_or_several
 
 _PAPERS: tuple[tuple[Color, Color], ...] = (
     ((255, 255, 255), (15, 15, 15)),
@@ -51,13 +52,14 @@ class SyntheticDocuments:
         self,
         *,
         seed: int = 0,
-        kinds: Sequence[str] = tuple(LAYOUTS),
+        kinds: str | Sequence[str] = tuple(LAYOUTS),
         chinese: float = 0.25,
         width: tuple[int, int] | list[int] = (896, 1120),
         height: tuple[int, int] | list[int] = (672, 896),
         entries: tuple[int, int] | list[int] = (4, 14),
         font_size: tuple[int, int] | list[int] = (13, 18),
     ) -> None:
+        kinds = one_or_several(kinds, "kinds")
         unknown = sorted(set(kinds) - set(LAYOUTS))
         if unknown or not kinds:
             raise ValueError(f"kinds must be taken from {sorted(LAYOUTS)}, got {list(kinds)}")
