@@ -1,11 +1,12 @@
-"""How an image is cut, as pure arithmetic: what can be said of tiles before a pixel or a tensor is there.
+"""How an image is cut, as pure arithmetic: what can be said of views before a pixel or a tensor is there.
 
 The part of the protocols that needs no torch, so that ``hdvl tile`` starts at once. Everything here
 is also a name of ``hdvl.protocols``.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 Grid = tuple[int, int]
 """(rows, cols) of patches or tokens, in raster order."""
@@ -16,17 +17,80 @@ Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the source image; x1 and y1 are exclusive."""
 
+Rect = tuple[int, int, int, int]
+"""(x0, y0, x1, y1) in whole pixels; x1 and y1 are exclusive."""
+
 Thumbnail = Literal["first", "last"] | None
+
+Layout = tuple[str | int, ...]
+"""What stands in the prompt for an image: text pieces, and counts of visual tokens between them."""
+
+NO_RECT = (0, 0, 0, 0)
+
+
+def token_count(layout: Layout) -> int:
+    """The visual tokens of a layout.
+
+    >>> token_count(("<row_1_col_1>", 64, "<global-img>", 64))
+    128
+    """
+    return sum(piece for piece in layout if isinstance(piece, int))
+
+
+@dataclass(frozen=True)
+class View:
+    """One rectangle of an image, as the encoder gets it.
+
+    Attributes:
+        box: what it shows, in pixels of the source image (parts in padding lie outside of the image).
+        size: (width, height) in pixels given to the encoder.
+        row: row of the grid of windows, from 0; ``None`` for the thumbnail.
+        col: column of the grid of windows, from 0; ``None`` for the thumbnail.
+    """
+
+    box: Box
+    size: Size
+    row: int | None = None
+    col: int | None = None
+
+    @property
+    def is_thumbnail(self) -> bool:
+        """Whether this view shows the whole image beside the windows."""
+        return self.row is None
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How one image is cut: pure arithmetic, known before a pixel is touched.
+    """How one image is cut into views: pure arithmetic, known before a pixel is touched.
 
-    The image (``width`` x ``height``) is resized to fill the rectangle ``content`` of the canvas; the
-    rest of the canvas, if any, is padding. ``windows`` are the top-left corners of the local windows
-    on the canvas, row by row, each ``tile_size`` square. A thumbnail is the whole image squashed to
-    one tile; ``thumbnail`` says whether it stands before or after the windows.
+    The rectangle ``frame`` of the source image (the whole image unless given; parts beyond the image
+    are padding) is resized to fill the rectangle ``content`` of the canvas. What ``content`` leaves of
+    the canvas is padding; what reaches beyond the canvas is cropped. Windows are cut out of the canvas.
+    Most plans are a grid of equal squares, ``rows`` x ``cols`` windows of ``tile_size``; a plan may also
+    hold some windows of a grid only (:meth:`subset`), oblong windows, or none. The thumbnail shows the
+    whole frame once more, in a size of its own.
+
+    Attributes:
+        width: width of the source image in pixels.
+        height: height of the source image in pixels.
+        rows: rows of the grid that the windows are taken from.
+        cols: columns of that grid.
+        tile_size: side of a square window in pixels; the longer side where windows are oblong.
+        stride: pixels from a window to the next one.
+        canvas: (width, height) in pixels.
+        windows: top-left corners of the windows on the canvas, row by row.
+        thumbnail: whether the thumbnail stands before or after the windows; ``None`` for no thumbnail.
+        content: where on the canvas the frame is; all of the canvas unless given.
+        window_sizes: (width, height) of each window; empty if all are ``tile_size`` square.
+        places: (row, col) of each window, from 0; empty if the windows are the whole grid.
+        frame: the rectangle of the source image that is cut; ``None`` for the whole image.
+        steps: sizes that the frame is resized to, one after another, before its final size.
+        thumbnail_size: (width, height) of the thumbnail; ``tile_size`` square unless given.
+        thumbnail_content: where on the thumbnail the frame is; ``None`` for all of it.
+        thumbnail_source: what the thumbnail is resized from: the image, or the filled canvas.
+
+    Raises:
+        ValueError: the windows do not number ``rows * cols`` and ``places`` does not name each of them.
     """
 
     width: int
@@ -35,18 +99,32 @@ class TilePlan:
     cols: int
     tile_size: int
     stride: int
-    canvas: tuple[int, int]
+    canvas: Size
     windows: tuple[tuple[int, int], ...]
     thumbnail: Thumbnail = None
-    content: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))
+    content: Rect = field(default=NO_RECT)
+    window_sizes: tuple[Size, ...] = ()
+    places: tuple[tuple[int, int], ...] = ()
+    frame: Rect | None = None
+    steps: tuple[Size, ...] = ()
+    thumbnail_size: Size | None = None
+    thumbnail_content: Rect | None = None
+    thumbnail_source: Literal["image", "canvas"] = "image"
 
     def __post_init__(self) -> None:
-        if self.content == (0, 0, 0, 0):
+        if self.content == NO_RECT:
             object.__setattr__(self, "content", (0, 0, *self.canvas))
-        if len(self.windows) != self.rows * self.cols:
+        if not self.places and len(self.windows) != self.rows * self.cols:
             raise ValueError(
-                f"windows must number rows*cols={self.rows * self.cols}, got {len(self.windows)}"
+                f"windows must number rows*cols={self.rows * self.cols}, got {len(self.windows)}; "
+                "give places=(row, col) of each window where they are not the whole grid"
             )
+        for name in ("places", "window_sizes"):
+            values = getattr(self, name)
+            if values and len(values) != len(self.windows):
+                raise ValueError(
+                    f"{name} must name each of the {len(self.windows)} windows, got {len(values)}"
+                )
 
     @classmethod
     def of_grid(
@@ -57,7 +135,7 @@ class TilePlan:
         *,
         tile_size: int,
         thumbnail: Thumbnail = None,
-        content: tuple[int, int, int, int] = (0, 0, 0, 0),
+        content: Rect = NO_RECT,
     ) -> "TilePlan":
         """``grid`` = (rows, cols) windows that touch and fill the canvas, for an image of this size.
 
@@ -78,49 +156,181 @@ class TilePlan:
             content=content,
         )
 
+    @classmethod
+    def of_view(
+        cls,
+        width: int,
+        height: int,
+        size: Size,
+        *,
+        content: Rect = NO_RECT,
+        frame: Rect | None = None,
+    ) -> "TilePlan":
+        """One view of ``size`` = (width, height) that shows the whole frame.
+
+        >>> TilePlan.of_view(640, 480, (320, 240)).views
+        (View(box=(0.0, 0.0, 640.0, 480.0), size=(320, 240), row=0, col=0),)
+        """
+        longest = max(size)
+        return cls(
+            width=width,
+            height=height,
+            rows=1,
+            cols=1,
+            tile_size=longest,
+            stride=longest,
+            canvas=size,
+            windows=((0, 0),),
+            window_sizes=() if size[0] == size[1] else (size,),
+            content=content,
+            frame=frame,
+        )
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "TilePlan":
+        """The plan of ``dataclasses.asdict``, also after JSON made lists of its tuples."""
+        return cls(**{name: _as_tuples(value) for name, value in plain.items()})
+
+    def for_copy(self, width: int, height: int) -> "TilePlan":
+        """The same views of a copy of the image that was resized to ``width`` x ``height``."""
+        if self.frame is None:
+            return replace(self, width=width, height=height)
+        old, new = (0, 0, self.width, self.height), (0, 0, width, height)
+        (left, top), (right, bottom) = (
+            _scaled(*corner, old, new) for corner in (self.frame[:2], self.frame[2:])
+        )
+        # A frame of less than a pixel has no place.
+        frame = (
+            round(left), round(top), max(round(left) + 1, round(right)),
+            max(round(top) + 1, round(bottom)),
+        )  # fmt: skip
+        return replace(self, width=width, height=height, frame=frame)
+
+    def subset(self, windows: Sequence[int]) -> "TilePlan":
+        """The same plan with some of its windows alone, given by their numbers in ``windows``.
+
+        >>> plan = TilePlan.of_grid(640, 480, (2, 2), tile_size=448, thumbnail="last")
+        >>> [(view.row, view.col) for view in plan.subset([1, 2]).views]
+        [(0, 1), (1, 0), (None, None)]
+
+        Raises:
+            ValueError: a number twice, out of order or out of range.
+        """
+        chosen = tuple(windows)
+        if list(chosen) != sorted(set(chosen) & set(range(len(self.windows)))):
+            raise ValueError(
+                f"windows must be increasing numbers in 0..{len(self.windows) - 1}, got {chosen}"
+            )
+        places = self.window_places
+        return replace(
+            self,
+            windows=tuple(self.windows[index] for index in chosen),
+            window_sizes=tuple(self.window_sizes[i] for i in chosen) if self.window_sizes else (),
+            places=tuple(places[index] for index in chosen),
+            # A plan without a window and without a place would have to be an empty grid.
+            **({} if chosen else {"rows": 0, "cols": 0}),
+        )
+
+    @property
+    def source_frame(self) -> Rect:
+        """The rectangle of the source image that is cut."""
+        return self.frame or (0, 0, self.width, self.height)
+
+    @property
+    def window_places(self) -> tuple[tuple[int, int], ...]:
+        """(row, col) of each window, from 0."""
+        whole = ((row, col) for row in range(self.rows) for col in range(self.cols))
+        return self.places or tuple(whole)
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the windows are a whole grid of equal squares, row by row."""
+        whole = tuple((row, col) for row in range(self.rows) for col in range(self.cols))
+        square = all(size == (self.tile_size, self.tile_size) for size in self.window_sizes)
+        return self.window_places == whole and square
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """(width, height) in pixels of each view, in order."""
+        square = (self.tile_size, self.tile_size)
+        local = self.window_sizes or (square,) * len(self.windows)
+        whole = self._thumbnail_size()
+        if self.thumbnail == "first":
+            return (whole, *local)
+        return (*local, whole) if self.thumbnail == "last" else local
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All views in the order in which the encoder gets them."""
+        places: list[tuple[int | None, int | None]] = list(self.window_places)
+        if self.thumbnail_index is not None:
+            places.insert(self.thumbnail_index, (None, None))
+        return tuple(
+            View(box=box, size=size, row=row, col=col)
+            for box, size, (row, col) in zip(self.boxes, self.sizes, places, strict=True)
+        )
+
     @property
     def count(self) -> int:
-        """Tiles that reach the encoder, the thumbnail included."""
+        """Views that reach the encoder, the thumbnail included."""
         return len(self.windows) + (self.thumbnail is not None)
 
     @property
     def thumbnail_index(self) -> int | None:
-        """Position of the thumbnail among the tiles."""
+        """Position of the thumbnail among the views."""
         if self.thumbnail is None:
             return None
         return 0 if self.thumbnail == "first" else len(self.windows)
 
     @property
     def window_slice(self) -> slice:
-        """Positions of the local windows among the tiles."""
+        """Positions of the windows among the views."""
         start = 1 if self.thumbnail == "first" else 0
         return slice(start, start + len(self.windows))
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """The source rectangle that each tile shows, in tile order (parts in padding lie outside)."""
-        size = self.tile_size
+        """The source rectangle that each view shows, in order (parts in padding lie outside)."""
+        square = (self.tile_size, self.tile_size)
+        sizes = self.window_sizes or (square,) * len(self.windows)
         local = [
-            (*self.to_source(x, y), *self.to_source(x + size, y + size)) for x, y in self.windows
+            (*self.to_source(x, y), *self.to_source(x + width, y + height))
+            for (x, y), (width, height) in zip(self.windows, sizes, strict=True)
         ]
-        whole = (0.0, 0.0, float(self.width), float(self.height))
-        if self.thumbnail == "first":
-            return (whole, *local)
-        return (*local, whole) if self.thumbnail == "last" else tuple(local)
+        if self.thumbnail is None:
+            return tuple(local)
+        width, height = self._thumbnail_size()
+        place = self.thumbnail_content or (0, 0, width, height)
+        start = _scaled(0, 0, place, self.source_frame)
+        whole = (*start, *_scaled(width, height, place, self.source_frame))
+        return (whole, *local) if self.thumbnail == "first" else (*local, whole)
+
+    def _thumbnail_size(self) -> Size:
+        return self.thumbnail_size or (self.tile_size, self.tile_size)
 
     def to_source(self, x: float, y: float) -> tuple[float, float]:
         """Canvas point to source point."""
-        x0, y0, x1, y1 = self.content
-        return (x - x0) * self.width / (x1 - x0), (y - y0) * self.height / (y1 - y0)
+        return _scaled(x, y, self.content, self.source_frame)
 
     def to_canvas(self, x: float, y: float) -> tuple[float, float]:
         """Source point to canvas point."""
-        x0, y0, x1, y1 = self.content
-        return x0 + x * (x1 - x0) / self.width, y0 + y * (y1 - y0) / self.height
+        return _scaled(x, y, self.source_frame, self.content)
 
     def token_box(self, tile: int, row: int, col: int, grid: Grid) -> Box:
-        """The source rectangle under token (``row``, ``col``) of ``tile`` when a tile has ``grid`` tokens."""
+        """The source rectangle under token (``row``, ``col``) of view ``tile`` of ``grid`` tokens."""
         x0, y0, x1, y1 = self.boxes[tile]
         step_x, step_y = (x1 - x0) / grid[1], (y1 - y0) / grid[0]
         left, top = x0 + col * step_x, y0 + row * step_y
         return left, top, left + step_x, top + step_y
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _scaled(x: float, y: float, old: Rect, new: Rect) -> tuple[float, float]:
+    """The point of rectangle ``new`` that corresponds to (x, y) of rectangle ``old``."""
+    return (
+        new[0] + (x - old[0]) * (new[2] - new[0]) / (old[2] - old[0]),
+        new[1] + (y - old[1]) * (new[3] - new[1]) / (old[3] - old[1]),
+    )

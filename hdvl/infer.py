@@ -138,9 +138,10 @@ def report(answer: "Answer") -> str:
     lines += [f"no box   {piece}" for piece in answer.malformed]
     for number, plan in enumerate(answer.plans, 1):
         thumbnail = " + thumbnail" if plan.thumbnail else ""
+        size = plan.tile_size if plan.is_grid else "x".join(map(str, plan.sizes[0]))
         lines.append(
             f"image  {number}: {plan.width}x{plan.height} px, {plan.count} tiles of "
-            f"{plan.tile_size} px ({plan.rows} x {plan.cols}{thumbnail})"
+            f"{size} px ({plan.rows} x {plan.cols}{thumbnail})"
         )
     n = answer.numbers
     lines.append(

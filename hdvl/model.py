@@ -21,14 +21,18 @@ from hdvl.protocols import (
     Encoder,
     FeatureCache,
     FeatureMap,
+    Features,
     Merger,
     MergerFactory,
+    Pixels,
     Segment,
     Template,
     TilePlan,
     Tiler,
     VLMOutput,
 )
+from hdvl.tilers.base import with_encoder
+from hdvl.views import blank_pixels, check_views, groups, size_of, split_pixels
 
 
 class VLM(nn.Module):
@@ -66,23 +70,25 @@ class VLM(nn.Module):
         super().__init__()
         if encode_chunk is not None and encode_chunk < 1:
             raise ValueError(f"encode_chunk must be at least 1 or null, got {encode_chunk}")
-        if tiler.tile_size != encoder.tile_size:
-            raise ValueError(
-                f"tiler.tile_size={tiler.tile_size} must equal the encoder's tile_size="
-                f"{encoder.tile_size}; set tiler.tile_size={encoder.tile_size} or encoder.tile_size"
-            )
+        check_views(tiler, encoder)
         probe_encoder(encoder)
-        self.tiler, self.template, self.encode_chunk = tiler, template, encode_chunk
+        self.tiler = with_encoder(tiler, encoder.mean)
+        self.template, self.encode_chunk = template, encode_chunk
         self.encoder, self.llm = encoder, llm
         self.bridge = bridge(in_width=encoder.width, out_width=llm.width, grid=encoder.grid)
-        self.merger = merger(grid=encoder.grid, out_grid=self.bridge.grid_for, width=llm.width)
+        self.merger = merger(
+            grid=encoder.grid,
+            grid_for=encoder.grid_for,
+            out_grid=self.bridge.grid_for,
+            width=llm.width,
+        )
         check_token_order(self.bridge, self.merger)
         self.image_token_id = _slot_id(llm, template, image_token_id)
 
     def forward(
         self,
         input_ids: Int[Tensor, "b s"],
-        pixels: UInt8[Tensor, "t c h w"],
+        pixels: Pixels,
         plans: Sequence[TilePlan],
         attention_mask: Int[Tensor, "b _p"] | None = None,
         labels: Int[Tensor, "b s"] | None = None,
@@ -118,7 +124,7 @@ class VLM(nn.Module):
     def generate(
         self,
         input_ids: Int[Tensor, "b s"],
-        pixels: UInt8[Tensor, "t c h w"],
+        pixels: Pixels,
         plans: Sequence[TilePlan],
         attention_mask: Int[Tensor, "b s"] | None = None,
         *,
@@ -132,21 +138,21 @@ class VLM(nn.Module):
 
     def encode_images(
         self,
-        pixels: UInt8[Tensor, "t c h w"],
+        pixels: Pixels,
         plans: Sequence[TilePlan],
         cache: FeatureCache | None = None,
     ) -> list[Float[Tensor, "_m e"]]:
         """The visual tokens of each image; ``cache`` is asked for the encoder's features first."""
-        counts = [plan.count for plan in plans]
-        if pixels.shape[0] != sum(counts):
-            raise ValueError(f"plans ask for {sum(counts)} tiles, pixels hold {pixels.shape[0]}")
-        if not counts:
+        images = split_pixels(pixels, plans)
+        if not images:
             return []
-        images = torch.split(pixels, counts)
+        parts = [group for image in images for group in groups(image)]
         encode = self._encode_each
-        features = encode(images) if cache is None else cache.features(images, encode)
+        features = encode(parts) if cache is None else cache.features(parts, encode)
+        found = iter(features)
         stitched = [
-            self.merger.stitch(own, plan) for own, plan in zip(features, plans, strict=True)
+            self.merger.stitch(self._in_order([next(found) for _ in groups(image)], plan), plan)
+            for image, plan in zip(images, plans, strict=True)
         ]
         bridged = self._bridge_all([piece for maps in stitched for piece in maps])
         tokens = []
@@ -156,14 +162,26 @@ class VLM(nn.Module):
         return tokens
 
     def _encode_each(
-        self, images: Sequence[UInt8[Tensor, "_t c h w"]]
-    ) -> list[Float[Tensor, "_t n d"]]:
-        """The encoder's features of each image; the tiles of all of them are encoded together."""
-        if not images:
-            return []
-        pixels = torch.cat(list(images))
-        features = encode_in_chunks(self.encoder, pixels, chunk=self.encode_chunk)  # t n d
-        return list(torch.split(features, [len(tiles) for tiles in images]))
+        self, parts: Sequence[UInt8[Tensor, "_t c _h _w"]]
+    ) -> list[Float[Tensor, "_t _n d"]]:
+        """The encoder's features of each tensor of views; all views of one size are encoded together."""
+        features: dict[int, Tensor] = {}
+        for size in dict.fromkeys(map(size_of, parts)):
+            places = [index for index, part in enumerate(parts) if size_of(part) == size]
+            pixels = torch.cat([parts[index] for index in places])
+            encoded = encode_in_chunks(self.encoder, pixels, chunk=self.encode_chunk)  # t n d
+            lengths = [len(parts[index]) for index in places]
+            features |= zip(places, torch.split(encoded, lengths), strict=True)
+        return [features[index] for index in range(len(parts))]
+
+    def _in_order(self, features: Sequence[Float[Tensor, "_t _n d"]], plan: TilePlan) -> Features:
+        """An image's features of each size as one tensor or, of several sizes, as a map of each view."""
+        if len(features) == 1:
+            return features[0]
+        sizes = dict(zip(dict.fromkeys(plan.sizes), map(iter, features), strict=True))
+        return [
+            FeatureMap(next(sizes[size])[None], self.encoder.grid_for(size)) for size in plan.sizes
+        ]
 
     def _bridge_all(self, maps: list[FeatureMap]) -> list[FeatureMap]:
         """Maps of one grid cross the bridge together, in one batch."""
@@ -214,8 +232,7 @@ class VLM(nn.Module):
         if not has_images:
             size = self.tiler.tile_size
             plan = self.tiler.plan(size, size)
-            shape = (plan.count, 3, size, size)
-            blank = torch.zeros(shape, dtype=torch.uint8, device=embeddings.device)
+            blank = blank_pixels(plan, embeddings.device)
             with _evaluating(*parts.values()):
                 used += [tokens.sum() for tokens in self.encode_images(blank, [plan], cache)]
         return embeddings + 0 * sum(used) if used else embeddings

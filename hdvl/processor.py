@@ -5,14 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hdvl.model import IGNORED, VLM
 from hdvl.protocols import (
     Conversation,
+    Layout,
     Message,
+    Pixels,
     Rendered,
     Segment,
     SharedPrefix,
@@ -20,10 +22,11 @@ from hdvl.protocols import (
     TilePlan,
     Tiler,
     Tiles,
+    token_count,
 )
-from hdvl.templates.encode import encode
+from hdvl.templates.encode import encode, prompt_length
 from hdvl.templates.shared_prefix import encode_row, images_of
-from hdvl.templates.tokens import tokenise
+from hdvl.views import join_pixels, map_pixels
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Sample:
 
     ids: Int[Tensor, " s"]
     labels: Int[Tensor, " s"]
-    pixels: UInt8[Tensor, "t c h w"]
+    pixels: Pixels
     plans: tuple[TilePlan, ...]
     dropped: int = 0
     row: int | None = None
@@ -61,7 +64,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Several samples, padded to one length; tiles of all images stand behind each other.
+    """Several samples, padded to one length; views of all images stand behind each other.
 
     With ``segments`` the samples were packed: one row holds them all, and these are their lengths; of
     a sample of several conversations the length of what they begin with, and of the rest of each.
@@ -72,7 +75,7 @@ class Batch:
     input_ids: Int[Tensor, "b s"]
     labels: Int[Tensor, "b s"]
     attention_mask: Int[Tensor, "b s"]
-    pixels: UInt8[Tensor, "t c h w"]
+    pixels: Pixels
     plans: tuple[TilePlan, ...]
     segments: tuple[Segment, ...] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
@@ -80,8 +83,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on ``device``."""
-        names = ("input_ids", "labels", "attention_mask", "pixels")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        names = ("input_ids", "labels", "attention_mask")
+        moved = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **moved, pixels=map_pixels(self.pixels, lambda part: part.to(device)))
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,17 @@ class Processor:
     tiler: Tiler
     template: Template
     tokenizer: Any
-    token_count: Callable[[TilePlan], int]
+    layout: Callable[[TilePlan], Layout]
     max_length: int | None = None
 
     @classmethod
     def of(cls, vlm: VLM, *, max_length: int | None = None) -> "Processor":
         """The processor that fits a model."""
-        return cls(vlm.tiler, vlm.template, vlm.llm.tokenizer, vlm.merger.token_count, max_length)
+        return cls(vlm.tiler, vlm.template, vlm.llm.tokenizer, vlm.merger.layout, max_length)
+
+    def token_count(self, plan: TilePlan) -> int:
+        """Visual tokens that an image cut by ``plan`` takes."""
+        return token_count(self.layout(plan))
 
     def __call__(self, messages: Conversation, *, add_generation_prompt: bool = False) -> Sample:
         """Messages with images -> ids, labels, pixels and plans.
@@ -123,8 +131,8 @@ class Processor:
             return [item for message in part for item in cut[id(message)]]
 
         def length(rendered: Rendered, part: Sequence[Message]) -> int:
-            slots = sum(self.token_count(item.plan) - 1 for item in tiles_of(part))
-            return len(tokenise(tokenizer, rendered)) + slots
+            layouts = [self.layout(item.plan) for item in tiles_of(part)]
+            return prompt_length(self.template, tokenizer, rendered, layouts)
 
         prompt = self.template.recent(messages, length) if add_generation_prompt else messages
         tiles = tiles_of(prompt)
@@ -132,7 +140,7 @@ class Processor:
             self.template,
             tokenizer,
             prompt,
-            [self.token_count(item.plan) for item in tiles],
+            [self.layout(item.plan) for item in tiles],
             add_generation_prompt=add_generation_prompt,
             max_length=self.max_length,
         )
@@ -146,17 +154,19 @@ class Processor:
 
     def _shared(self, several: SharedPrefix) -> Sample:
         tiles = [self.tiler(image) for image in images_of(several)]
-        counts = [self.token_count(item.plan) for item in tiles]
-        row = encode_row(self.template, self.tokenizer, several, counts, max_length=self.max_length)
+        layouts = [self.layout(item.plan) for item in tiles]
+        row = encode_row(
+            self.template, self.tokenizer, several, layouts, max_length=self.max_length
+        )
         plans = tuple(item.plan for item in tiles)
         return Sample(
             row.ids, row.labels, self._pixels(tiles), plans, suffix_lengths=row.suffix_lengths
         )
 
-    def _pixels(self, tiles: Sequence[Tiles]) -> UInt8[Tensor, "t c h w"]:
+    def _pixels(self, tiles: Sequence[Tiles]) -> Pixels:
         size = self.tiler.tile_size
         empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
-        return _joined([empty, *(item.pixels for item in tiles)])
+        return join_pixels([empty, *(item.pixels for item in tiles)])
 
 
 def needed(tokenizer: Any) -> Any:
@@ -191,16 +201,10 @@ def collate(
         input_ids=pad([sample.ids for sample in samples], pad_id),
         labels=pad([sample.labels for sample in samples], IGNORED),
         attention_mask=pad([torch.ones_like(sample.ids) for sample in samples], 0),
-        pixels=_joined([sample.pixels for sample in samples]),
+        pixels=join_pixels([sample.pixels for sample in samples]),
         plans=tuple(plan for sample in samples for plan in sample.plans),
         rows=tuple(sample.row for sample in samples),
     )
-
-
-def _joined(pixels: Sequence[UInt8[Tensor, "_t c h w"]]) -> UInt8[Tensor, "t c h w"]:
-    """All tiles, in the memory format they have: beside empty tensors ``cat`` would change it."""
-    some = [tiles for tiles in pixels if len(tiles)]
-    return torch.cat(some) if len(some) > 1 else (some or list(pixels))[0]
 
 
 def pack(samples: Sequence[Sample]) -> Batch:
@@ -210,7 +214,7 @@ def pack(samples: Sequence[Sample]) -> Batch:
         input_ids=ids,
         labels=torch.cat([sample.labels for sample in samples])[None],
         attention_mask=torch.ones_like(ids),
-        pixels=_joined([sample.pixels for sample in samples]),
+        pixels=join_pixels([sample.pixels for sample in samples]),
         plans=tuple(plan for sample in samples for plan in sample.plans),
         segments=tuple(sample.segment for sample in samples),
         rows=tuple(sample.row for sample in samples),

@@ -23,16 +23,24 @@ from torch import Tensor, nn
 
 from hdvl.geometry import Box as Box
 from hdvl.geometry import Grid as Grid
+from hdvl.geometry import Layout as Layout
+from hdvl.geometry import Rect as Rect
 from hdvl.geometry import Size as Size
 from hdvl.geometry import Thumbnail as Thumbnail
 from hdvl.geometry import TilePlan as TilePlan
+from hdvl.geometry import View as View
+from hdvl.geometry import token_count as token_count
+
+Pixels = UInt8[Tensor, "_t c _h _w"] | tuple[UInt8[Tensor, "_t c _h _w"], ...]
+"""The pixels of views, in order: one tensor where all have one size, else a tensor for each size. Views of
+one size keep their order, and the plans say which view has which size (:mod:`hdvl.views`)."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The pixels of one image's tiles and the plan they were cut by."""
+    """The pixels of one image's views and the plan they were cut by."""
 
-    pixels: UInt8[Tensor, "t c h w"]
+    pixels: Pixels
     plan: TilePlan
 
 
@@ -49,6 +57,10 @@ class FeatureMap:
                 f"feature map must hold rows*cols={self.grid[0] * self.grid[1]} positions, "
                 f"got {self.values.shape[1]}"
             )
+
+
+Features = Float[Tensor, "t n d"] | list[FeatureMap]
+"""The features of one image's views: a tensor where all have one size, else a map of each view."""
 
 
 @dataclass(frozen=True)
@@ -227,15 +239,19 @@ class BridgeFactory(Protocol):
 
 @runtime_checkable
 class Merger(Protocol):
-    """Puts the tiles of one image in order: ``stitch`` before the bridge, ``arrange`` after it.
+    """Puts the views of one image in order: ``stitch`` before the bridge, ``arrange`` after it.
 
-    ``token_count`` is the only formula for how many tokens an image takes. A merger that does not
-    lay the tokens of a tile out as an image may have ``any_token_order = True``; the others get
-    bridges in raster order only.
+    ``layout`` says what stands in the prompt for the image: text pieces, and counts of visual tokens
+    between them, in the order in which ``arrange`` gives the tokens. ``token_count`` is the sum of its
+    counts, and the only formula for how many visual tokens an image takes.
+
+    A merger that does not lay the tokens of a tile out as an image may have ``any_token_order = True``;
+    the others get bridges in raster order only.
     """
 
-    def stitch(self, features: Float[Tensor, "t n d"], plan: TilePlan) -> list[FeatureMap]: ...
+    def stitch(self, features: Features, plan: TilePlan) -> list[FeatureMap]: ...
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]: ...
+    def layout(self, plan: TilePlan) -> Layout: ...
     def token_count(self, plan: TilePlan) -> int: ...
 
 
@@ -243,11 +259,18 @@ class Merger(Protocol):
 class MergerFactory(Protocol):
     """A merger but for what the neighbours know.
 
-    ``grid`` is the encoder's grid of one tile, ``out_grid`` the bridge's map of grids, ``width`` the
-    LLM's width.
+    ``grid`` is the encoder's grid of one tile, ``grid_for`` its grid of a view of any size,
+    ``out_grid`` the bridge's map of grids, ``width`` the LLM's width.
     """
 
-    def __call__(self, *, grid: Grid, out_grid: Callable[[Grid], Grid], width: int) -> Merger: ...
+    def __call__(
+        self,
+        *,
+        grid: Grid,
+        grid_for: Callable[[Size], Grid],
+        out_grid: Callable[[Grid], Grid],
+        width: int,
+    ) -> Merger: ...
 
 
 @runtime_checkable

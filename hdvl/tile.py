@@ -17,37 +17,40 @@ def describe(plan: "TilePlan", tiler: str) -> str:
     """The plan in words: one line a tile."""
     windows = len(plan.windows)
     thumbnail = f", {windows} windows and the thumbnail {plan.thumbnail}" if plan.thumbnail else ""
+    sizes = {view.size for view in plan.views if not view.is_thumbnail}
+    shown = (
+        f"{plan.tile_size} px" if plan.is_grid else " and ".join(f"{w} x {h} px" for w, h in sizes)
+    )
     lines = [
         f"image  {plan.width} x {plan.height}",
-        f"tiler    {tiler}: {plan.rows} rows x {plan.cols} cols of {plan.tile_size} px, "
+        f"tiler    {tiler}: {plan.rows} rows x {plan.cols} cols of {shown}, "
         f"stride {plan.stride}, canvas {plan.canvas[0]} x {plan.canvas[1]}",
         f"tiles    {plan.count}{thumbnail}; each shows of the image",
     ]
-    start = plan.window_slice.start
-    for index, box in enumerate(plan.boxes):
-        row, col = divmod(index - start, plan.cols)
-        place = "thumbnail" if index == plan.thumbnail_index else f"row {row} col {col}"
-        x0, y0, x1, y1 = (f"{value:.6g}" for value in box)
+    for index, view in enumerate(plan.views):
+        place = "thumbnail" if view.is_thumbnail else f"row {view.row} col {view.col}"
+        if view.size != (plan.tile_size, plan.tile_size):
+            place += f" {view.size[0]}x{view.size[1]}"
+        x0, y0, x1, y1 = (f"{value:.6g}" for value in view.box)
         lines.append(f"  {index:>3}  {place:<13} x {x0} .. {x1}, y {y0} .. {y1}")
     return "\n".join(lines)
 
 
-def count_tokens(cfg: Any, plan: "TilePlan") -> int:
+def count_tokens(cfg: Any, tiler: Any, plan: "TilePlan") -> int:
     """Tokens of the image by the merger's own count; the parts get no weights and no memory."""
     import torch
 
     from hdvl.probe import check_token_order
+    from hdvl.views import check_views
 
     with torch.device("meta"):
         encoder = build(cfg.encoder)
-        if encoder.tile_size != plan.tile_size:
-            raise ValueError(
-                f"tiler.tile_size={plan.tile_size} must equal the encoder's tile_size="
-                f"{encoder.tile_size}; set tiler.tile_size={encoder.tile_size} or encoder.tile_size"
-            )
+        check_views(tiler, encoder)
         # The width of the language model does not matter to the count.
         bridge = build(cfg.bridge)(in_width=encoder.width, out_width=64, grid=encoder.grid)
-        merger = build(cfg.merger)(grid=encoder.grid, out_grid=bridge.grid_for, width=64)
+        merger = build(cfg.merger)(
+            grid=encoder.grid, grid_for=encoder.grid_for, out_grid=bridge.grid_for, width=64
+        )
     check_token_order(bridge, merger)
     return int(merger.token_count(plan))
 
@@ -82,7 +85,7 @@ def run(cfg: Any) -> None:
     if cfg.get("encoder") is None:
         print("tokens   not counted without an encoder; add encoder=...")
     else:
-        print(f"tokens   {count_tokens(cfg, plan)}")
+        print(f"tokens   {count_tokens(cfg, tiler, plan)}")
     scale = min(1.0, cfg.draw_size / max(image.size))
     size = tuple(max(1, round(side * scale)) for side in (width, height))
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))

@@ -119,8 +119,8 @@ def test_a_sparse_file_of_many_bytes_is_not_read(tmp_path: Path) -> None:
 def test_the_limit_is_asked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     data = png(13_000, 13_000)
     monkeypatch.setattr(Image.Image, "load", pytest.fail)
-    for resample in ("pillow", "exact", "fast"):
-        tiler = Squash(tile_size=8, resample=resample, max_pixels=168_999_999)
+    for backend in ("pillow", "exact", "fast"):
+        tiler = Squash(tile_size=8, backend=backend, max_pixels=168_999_999)
         message = "13000x13000 pixels are more than max_pixels=168999999; .*max_pixels of the tiler"
         with pytest.raises(ValueError, match=message):
             tiler(data)
@@ -144,10 +144,10 @@ def test_decoders_that_need_more_memory_get_fewer_pixels(kind: str, tmp_path: Pa
         read_image(path, max_pixels=needed - 1)
 
 
-@pytest.mark.parametrize("resample", ["pillow", "exact", "fast"])
+@pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
 def test_a_narrow_image_is_not_widened_beyond_the_limit(resample: str) -> None:
     narrow = Image.new("L", (1, 50_000))
-    tiler = DynamicRatio(tile_size=448, resample=resample, max_pixels=1_000_000)
+    tiler = DynamicRatio(tile_size=448, backend=backend, max_pixels=1_000_000)
     with pytest.raises(ValueError, match="an image of 1x50000 pixels is too narrow: resized to a"):
         tiler(narrow)
     assert tiler(narrow.rotate(90, expand=True)).plan.cols == 12
@@ -194,7 +194,7 @@ def test_bands_are_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resample", ["pillow", "exact"])
+@pytest.mark.parametrize("backend", ["pillow", "exact"])
 @pytest.mark.parametrize("mode", ["1", "RGBA"])
 def test_memory_stays_within_the_promise(resample: str, mode: str, tmp_path: Path) -> None:
     path = tmp_path / "image.png"

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdvl.images import read_bytes, read_image, resize_bicubic
+from hdvl.images import read_bytes, read_image
+from hdvl.tilers.filters import resize_pillow
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 IMAGE = Image.fromarray(NOISE)
@@ -273,7 +274,7 @@ def test_resize_is_width_first_whatever_pillow_does(size: tuple[int, int]) -> No
     for image in (IMAGE, IMAGE.transpose(Image.Transpose.ROTATE_90)):
         wide = image.resize((size[0], image.height), Image.Resampling.BICUBIC)
         want = wide.resize(size, Image.Resampling.BICUBIC)
-        assert same(resize_bicubic(image, size), want)
+        assert same(resize_pillow(image, size, "bicubic"), want)
 
 
 def test_data_urls() -> None:

@@ -20,7 +20,7 @@ NODE: dict[str, Any] = {
         "multiple_of": 32,
         "max_tiles": 6,
         "thumbnail": "first",
-        "resample": "exact",
+        "backend": "exact",
     },
     "encoder": {
         "_target_": "hdvl.encoders.ConvStem",

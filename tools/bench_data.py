@@ -94,7 +94,7 @@ class Tiled(Dataset[torch.Tensor]):
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
-        self.tiler = Squash(tile_size=SIZE, resample="exact")
+        self.tiler = Squash(tile_size=SIZE, backend="exact")
 
     def __len__(self) -> int:
         return self.count
@@ -134,7 +134,7 @@ def chat(folder: Path, **options: Any) -> ChatData:
 MODEL = (
     "tiler=squash",
     f"tiler.tile_size={SIZE}",
-    "tiler.resample=exact",
+    "tiler.backend=exact",
     "encoder=tiny",
     "llm=tiny",
 )

@@ -97,7 +97,7 @@ def methods() -> dict[str, Method]:
     """What is measured, by name; each turns the bytes of a JPEG into tiles."""
     slab = torch.empty((MOST + 1) * TILE * TILE * 3, dtype=torch.uint8)
     ours: dict[str, Any] = {
-        mode: DynamicRatio(tile_size=TILE, max_tiles=MOST, resample=mode)
+        mode: DynamicRatio(tile_size=TILE, max_tiles=MOST, backend=mode)
         for mode in ("exact", "fast", "pillow")
     }
     # pinpoints (height, width): LLaVA-NeXT's own, and the grids that InternVL's rule comes to here

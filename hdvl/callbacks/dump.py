@@ -16,8 +16,9 @@ from hdvl.data.conversations import Conversations, name_of
 from hdvl.model import VLM
 from hdvl.processor import Batch
 from hdvl.protocols import Segment, TilePlan
+from hdvl.views import groups
 
-TENSORS = ("input_ids", "labels", "attention_mask", "pixels")
+TENSORS = ("input_ids", "labels", "attention_mask")
 
 
 def save_batches(
@@ -35,6 +36,10 @@ def save_batches(
     try:
         for number, batch in enumerate(batches):
             tensors = {name: getattr(batch, name).contiguous().cpu() for name in TENSORS}
+            # Views of one size are "pixels", views of several sizes "pixels.0", "pixels.1" and so on.
+            for index, group in enumerate(groups(batch.pixels)):
+                name = f"pixels.{index}" if isinstance(batch.pixels, tuple) else "pixels"
+                tensors[name] = group.contiguous().cpu()
             rest = {
                 "plans": [asdict(plan) for plan in batch.plans],
                 "segments": batch.segments,
@@ -58,9 +63,12 @@ def load_batch(path: str | Path) -> Batch:
     with safe_open(str(path), "pt") as file:
         rest: dict[str, Any] = json.loads(file.metadata()["batch"])
         tensors = {name: file.get_tensor(name) for name in TENSORS}
+        names = sorted(name for name in file.keys() if name.startswith("pixels"))
+        pixels = tuple(file.get_tensor(name) for name in names)
     return Batch(
         **tensors,
-        plans=tuple(_plan(plan) for plan in rest["plans"]),
+        pixels=pixels if len(pixels) > 1 else pixels[0],
+        plans=tuple(TilePlan.from_plain(plan) for plan in rest["plans"]),
         segments=None if rest["segments"] is None else tuple(map(_segment, rest["segments"])),
         rows=tuple(rest["rows"]),
     )
@@ -84,19 +92,6 @@ def text_of(batch: Batch, vlm: VLM, source: Conversations) -> str:
 
 def _segment(plain: int | list[int]) -> Segment:
     return plain if isinstance(plain, int) else tuple(plain)
-
-
-def _plan(plain: dict[str, Any]) -> TilePlan:
-    """A plan from JSON, whose lists were tuples."""
-    windows = tuple((int(x), int(y)) for x, y in plain["windows"])
-    return TilePlan(
-        **{
-            **plain,
-            "windows": windows,
-            "canvas": tuple(plain["canvas"]),
-            "content": tuple(plain["content"]),
-        }
-    )
 
 
 def finite(tensor: torch.Tensor) -> bool:

@@ -16,6 +16,7 @@ from hdvl.loss import IGNORED
 from hdvl.model import VLM
 from hdvl.processor import Batch, Sample
 from hdvl.training.module import VLMModule
+from hdvl.views import split_pixels, view_count
 
 ABOUT = (
     "What the model gets, taken from the tensors of the first batch: images are put together from "
@@ -66,12 +67,9 @@ class FirstBatch(pl.Callback):
 
 def images_of(sample: Sample) -> list[Any]:
     """The images of ``sample`` with the outlines of their tiles."""
-    drawn, start = [], 0
-    for plan in sample.plans:
-        image, scaled = image_of(sample.pixels[start : start + plan.count], plan)
-        drawn.append(draw_tiles(image, scaled))
-        start += plan.count
-    return drawn
+    pixels = split_pixels(sample.pixels, sample.plans)
+    pairs = zip(pixels, sample.plans, strict=True)
+    return [draw_tiles(*image_of(own, plan)) for own, plan in pairs]
 
 
 def section(name: str, sample: Sample, pieces: list[Piece], figures: list[str]) -> str:
@@ -85,7 +83,7 @@ def section(name: str, sample: Sample, pieces: list[Piece], figures: list[str]) 
     said = int((sample.labels != IGNORED).sum())
     return (
         f"<section>\n<h2>{html.escape(name)}</h2>\n<p>{len(sample.ids)} tokens, {said} of them "
-        f"supervised; {len(sample.plans)} images, {len(sample.pixels)} tiles</p>\n"
+        f"supervised; {len(sample.plans)} images, {view_count(sample.pixels)} tiles</p>\n"
         f"<pre>{text}</pre>\n{''.join(figures)}</section>\n"
     )
 
@@ -101,5 +99,5 @@ def numbers(batch: Batch, vlm: VLM) -> str:
     kind = "packed" if batch.segments else "padded"
     return (
         f"{len(samples_of(batch, vlm))} samples, {real} tokens ({said} supervised), "
-        f"{len(batch.pixels)} tiles, {kind}"
+        f"{view_count(batch.pixels)} tiles, {kind}"
     )

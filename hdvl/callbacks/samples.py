@@ -1,18 +1,18 @@
 """A batch taken apart again: each sample with its own text and images, as the model gets them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
 from hdvl.loss import IGNORED
 from hdvl.model import VLM
 from hdvl.processor import Batch, Sample
-from hdvl.protocols import TilePlan, lengths_of
+from hdvl.protocols import Pixels, TilePlan, lengths_of
+from hdvl.views import groups, join_pixels, map_pixels, split_pixels, view_pixels
 
 Kind = Literal["read", "said", "image"]
 
@@ -30,17 +30,16 @@ class Piece:
 
 def samples_of(batch: Batch, vlm: VLM) -> list[Sample]:
     """The samples that ``batch`` was made of, padded or packed: the inverse of making it."""
-    plans, tiles = list(batch.plans), 0
+    plans, pixels = list(batch.plans), iter(split_pixels(batch.pixels, batch.plans))
     rows = batch.rows or (None,) * len(list(_places(batch)))
     samples = []
     for (line, place, suffix_lengths), row in zip(_places(batch), rows, strict=True):
         ids = batch.input_ids[line, place].cpu()
         own = _take(plans, int((ids == vlm.image_token_id).sum()), vlm.merger.token_count)
-        count = sum(plan.count for plan in own)
+        shown = [next(pixels) for _ in own] or [groups(batch.pixels)[0][:0]]
         labels = batch.labels[line, place].cpu()
-        pixels = batch.pixels[tiles : tiles + count].cpu()
-        samples.append(Sample(ids, labels, pixels, own, row=row, suffix_lengths=suffix_lengths))
-        tiles += count
+        views = map_pixels(join_pixels(shown), lambda part: part.cpu())
+        samples.append(Sample(ids, labels, views, own, row=row, suffix_lengths=suffix_lengths))
     return samples
 
 
@@ -56,8 +55,8 @@ def pieces_of(sample: Sample, vlm: VLM) -> list[Piece]:
 
 
 def _run(sample: Sample, place: slice, plans: list[TilePlan], vlm: VLM) -> list[Piece]:
-    """The pieces at ``place``; their images are taken from ``plans``."""
-    pieces = list[Piece]()
+    """The pieces at ``place``; their images are taken from ``plans``, each said at its first tokens."""
+    pieces, left = list[Piece](), 0
     pairs = zip(sample.ids[place].tolist(), sample.labels[place].tolist(), strict=True)
     for kind, run in groupby(pairs, key=lambda pair: _kind(pair, vlm.image_token_id)):
         ids = [token for token, _ in run]
@@ -65,15 +64,18 @@ def _run(sample: Sample, place: slice, plans: list[TilePlan], vlm: VLM) -> list[
             text = vlm.llm.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
             pieces.append(Piece(text, kind))
             continue
-        for plan in _take(plans, len(ids), vlm.merger.token_count):
+        # Text may stand between the tokens of one image, and images may follow each other at once.
+        for plan in _take(plans, len(ids) - left, vlm.merger.token_count):
             tokens = vlm.merger.token_count(plan)
             size = f"{plan.width}x{plan.height}"
             pieces.append(Piece(f"[image {size}: {tokens} tokens, {plan.count} tiles]", kind))
+            left += tokens
+        left -= len(ids)
     return pieces
 
 
 def image_of(
-    pixels: UInt8[Tensor, "t c h w"], plan: TilePlan, *, longest: int = 1024
+    pixels: Pixels, plan: TilePlan, *, longest: int = 1024
 ) -> tuple[Image.Image, TilePlan]:
     """The image put together from its tiles, at most ``longest`` px a side, and a plan of that size.
 
@@ -81,14 +83,20 @@ def image_of(
     """
     scale = min(1.0, longest / max(plan.width, plan.height))
     size = (max(1, round(plan.width * scale)), max(1, round(plan.height * scale)))
+    views = view_pixels(pixels, plan)
     if plan.windows:
-        whole = Image.new("RGB", plan.canvas, (255, 255, 255))
-        for tile, place in zip(pixels[plan.window_slice], plan.windows, strict=True):
-            whole.paste(_image(tile), place)
-        whole = whole.crop(plan.content)
+        framed = Image.new("RGB", plan.canvas, (255, 255, 255))
+        for tile, place in zip(views[plan.window_slice], plan.windows, strict=True):
+            framed.paste(_image(tile), place)
+        framed = framed.crop(plan.content)
     else:
-        whole = _image(pixels[0])
-    return whole.resize(size), replace(plan, width=size[0], height=size[1])
+        framed = _image(views[0])
+        framed = framed.crop(plan.thumbnail_content or (0, 0, *framed.size))
+    copy = plan.for_copy(*size)
+    x0, y0, x1, y1 = copy.source_frame
+    whole = Image.new("RGB", size, (255, 255, 255))
+    whole.paste(framed.resize((x1 - x0, y1 - y0)), (x0, y0))
+    return whole, copy
 
 
 def _image(tile: Tensor) -> Image.Image:

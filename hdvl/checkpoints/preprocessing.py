@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from hdvl.files import read_json
 from hdvl.model import VLM
 from hdvl.protocols import Encoder, Tiler
+from hdvl.views import view_pixels
 
 FILE = "preprocessing.json"
 SIZES = ((97, 61), (640, 420), (233, 1200))
@@ -49,14 +50,16 @@ def describe(tiler: Tiler, encoder: Encoder, node: Mapping[str, Any]) -> dict[st
 def _golden(tiler: Tiler, width: int, height: int) -> dict[str, Any]:
     tiles = tiler(golden_image(width, height))
     plan = tiles.plan
-    pixels = tiles.pixels.contiguous()
-    means = pixels.double().mean(dim=(1, 2, 3))
+    views = [view.contiguous() for view in view_pixels(tiles.pixels, plan)]
+    digest = hashlib.sha256()
+    for view in views:
+        digest.update(view.numpy().tobytes())
     return {
         "width": width,
         "height": height,
         "plan": [plan.rows, plan.cols, *plan.canvas, plan.count],
-        "sha256": hashlib.sha256(pixels.numpy().tobytes()).hexdigest(),
-        "tile_means": [round(float(mean), 4) for mean in means],
+        "sha256": digest.hexdigest(),
+        "tile_means": [round(float(view.double().mean()), 4) for view in views],
     }
 
 

@@ -46,9 +46,9 @@ def split_time(
         for image in decoded:
             processor.tiler(image)
         tile = time.process_time() - again
-        counts = [processor.token_count(item.plan) for item in cut]
+        layouts = [processor.layout(item.plan) for item in cut]
         text = time.process_time()
-        row = encode_row(processor.template, processor.tokenizer, messages, counts)
+        row = encode_row(processor.template, processor.tokenizer, messages, layouts)
         seconds["tokenise"] += time.process_time() - text
         seconds["read"] += read - start
         seconds["tile"] += min(tile, whole)

@@ -19,7 +19,7 @@ from hdvl.data.sources import finish, leaves
 from hdvl.data.threads import ThreadLoader
 from hdvl.images import read_bytes, read_image
 from hdvl.processor import Processor
-from hdvl.protocols import Message, Tiler
+from hdvl.protocols import Message, Tiler, token_count
 from hdvl.templates.encode import NothingSupervised, encode
 
 FAULTS: Mapping[str, str] = {
@@ -218,16 +218,16 @@ def _sizes(
 def _text_faults(
     messages: Sequence[Message], sizes: Sequence[tuple[int, int]], processor: Processor
 ) -> list[tuple[str, str]]:
-    counts = [processor.token_count(processor.tiler.plan(*size)) for size in sizes]
+    layouts = [processor.layout(processor.tiler.plan(*size)) for size in sizes]
     try:
-        encoded = encode(processor.template, processor.tokenizer, messages, counts)
+        encoded = encode(processor.template, processor.tokenizer, messages, layouts)
     except NothingSupervised as error:
         return [("unsupervised", str(error))]
     except ValueError as error:
         return [("conversation", str(error))]
     limit = processor.max_length
     if limit is not None and len(encoded.ids) > limit:
-        images = sum(counts)
+        images = sum(map(token_count, layouts))
         return [("long", f"{len(encoded.ids)} ids, {images} of them of images; {limit} may be")]
     return []
 

@@ -70,7 +70,7 @@ def measure(processor: Processor, messages: Conversation) -> Size:
         processor.template,
         processor.tokenizer,
         messages,
-        [processor.token_count(plan) for plan in plans],
+        [processor.layout(plan) for plan in plans],
         max_length=processor.max_length,
     )
     return Size(tokens=len(row.ids), tiles=sum(plan.count for plan in plans))

@@ -233,17 +233,6 @@ def _grey_to_rgb(image: Image.Image, background: Colour | None, name: str) -> Im
     return Image.composite(Image.new("RGB", grey.size, (*background,)), grey, mask)
 
 
-def resize_bicubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Antialiased bicubic resize to ``size`` (width, height), the same under Pillow 12 and 13.
-
-    Pillow 13 resizes tall images height first, earlier versions always width first, and the
-    clipping between the passes makes that visible. One axis at a time leaves no choice.
-    """
-    return image.resize((size[0], image.height), Image.Resampling.BICUBIC).resize(
-        size, Image.Resampling.BICUBIC
-    )
-
-
 def _check(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width < 1 or image.height < 1:
         raise ValueError(f"image {name} has no pixels: {image.width}x{image.height}")

@@ -95,11 +95,10 @@ def draw_tiles(image: Image.Image, plan: TilePlan) -> Image.Image:
     pen = ImageDraw.Draw(drawn)
     width = max(1, round(min(drawn.size) / 400))
     font = _default_font(max(11, round(min(drawn.size) / 50)))
-    for number, box in enumerate(plan.boxes):
-        if number == plan.thumbnail_index:
+    for number, view in enumerate(plan.views):
+        if view.row is None or view.col is None:
             continue
-        place = number - plan.window_slice.start
-        row, col = divmod(place, plan.cols)
+        box, row, col = view.box, view.row, view.col
         inset = width * ((row + col) % 2)
         x0, y0 = max(0.0, box[0] * scale_x) + inset, max(0.0, box[1] * scale_y) + inset
         x1 = max(x0, min(box[2] * scale_x, float(image.width)) - 1 - inset)

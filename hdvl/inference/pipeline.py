@@ -19,9 +19,10 @@ from hdvl.inference.text import Detokenizer, own_ids
 from hdvl.loss import IGNORED
 from hdvl.model import VLM
 from hdvl.processor import Batch, Processor, Sample, collate, needed
-from hdvl.protocols import FeatureCache, Message, Template, TilePlan, Tiler
+from hdvl.protocols import FeatureCache, Message, Pixels, Template, TilePlan, Tiler
+from hdvl.views import view_count
 
-TokenPrompt = tuple[Int[Tensor, " _s"], UInt8[Tensor, "_t c h w"], Sequence[TilePlan]]
+TokenPrompt = tuple[Int[Tensor, " _s"], Pixels, Sequence[TilePlan]]
 """The ids of a prompt, and the pixels and plans of its images."""
 
 
@@ -284,7 +285,7 @@ class Pipeline:
             images=tuple(image for message in sample.read(messages) for image in message.images),
             plans=sample.plans,
             numbers=Numbers(
-                tiles=len(sample.pixels),
+                tiles=view_count(sample.pixels),
                 visual_tokens=sum(count(plan) for plan in sample.plans),
                 prompt_tokens=len(sample.ids),
                 new_tokens=len(ids),

@@ -1,7 +1,7 @@
 """What the mergers that lay tokens out as one image have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import ceil
 from typing import Literal
@@ -12,13 +12,31 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hdvl.mergers.positions import SourcePositions
-from hdvl.protocols import FeatureMap, Grid, TilePlan
+from hdvl.mergers.tags import Tags, grid_pieces, image_layout
+from hdvl.protocols import FeatureMap, Features, Grid, Layout, Size, TilePlan, token_count
+
+PER_TILE = (
+    "before_tile",
+    "after_tile",
+    "between_tiles",
+    "row_end",
+    "between_rows",
+    "before_single",
+    "after_single",
+)
+"""Tags that stand between windows: there is nothing between windows that became one image."""
 
 
-def check_tiles(features: Tensor, plan: TilePlan) -> None:
-    """Refuse features of another number of tiles than the plan has."""
+def check_tiles(features: Features, plan: TilePlan) -> None:
+    """Refuse features of another number of views than the plan has."""
     if len(features) != plan.count:
         raise ValueError(f"features must hold the plan's {plan.count} tiles, got {len(features)}")
+
+
+def window_features(features: Features, plan: TilePlan) -> Float[Tensor, "_w n d"]:
+    """The features of the windows, without the thumbnail's."""
+    windows = features[plan.window_slice]
+    return torch.cat([piece.values for piece in windows]) if isinstance(windows, list) else windows
 
 
 def kept(plan: TilePlan, grid: Grid) -> tuple[int, int, int, int]:
@@ -56,11 +74,14 @@ class ImageMerger(nn.Module, ABC):
     """Prints one grid of tokens row by row, and the thumbnail before or after it.
 
     Padding of the canvas is cut off, each row ends in a learned newline embedding if ``newline``,
-    and ``positions="sincos2d"`` adds to each token where in the source image it looks.
+    and ``positions="sincos2d"`` adds to each token where in the source image it looks. ``tags`` are
+    texts around the image, its windows as a whole and the thumbnail, and at the end of token rows.
     """
 
     grid: Grid
+    grid_for: Callable[[Size], Grid] | None
     out_grid: Callable[[Grid], Grid]
+    tags: Tags
     newline: nn.Parameter | None
     positions: SourcePositions | None
 
@@ -70,13 +91,17 @@ class ImageMerger(nn.Module, ABC):
         grid: Grid,
         out_grid: Callable[[Grid], Grid],
         width: int,
+        grid_for: Callable[[Size], Grid] | None = None,
         newline: bool = True,
         positions: Literal["none", "sincos2d"] = "none",
+        tags: Mapping[str, str | None] | Tags | None = None,
     ) -> None:
         super().__init__()
         if positions not in ("none", "sincos2d"):
             raise ValueError(f"positions must be none or sincos2d, got {positions!r}")
-        self.grid, self.out_grid = (grid[0], grid[1]), out_grid
+        self.grid, self.out_grid, self.grid_for = (grid[0], grid[1]), out_grid, grid_for
+        self.tags = Tags.of(tags)
+        self.tags.refuse(PER_TILE, type(self).__name__)
         self.newline = nn.Parameter(torch.randn(width) * width**-0.5) if newline else None
         self.positions = SourcePositions(width=width) if positions == "sincos2d" else None
 
@@ -84,11 +109,38 @@ class ImageMerger(nn.Module, ABC):
     def image_grid(self, plan: TilePlan) -> Grid:
         """(rows, cols) of tokens that the whole canvas becomes, padding included."""
 
-    def token_count(self, plan: TilePlan) -> int:
-        """Tokens that an image cut by ``plan`` takes."""
+    def layout(self, plan: TilePlan) -> Layout:
+        """Text pieces and counts of visual tokens, in the order in which the LLM reads them."""
         top, bottom, left, right = kept(plan, self.image_grid(plan))
-        rows, cols = self.out_grid(self.grid) if plan.thumbnail else (0, 0)
-        return (bottom - top) * (right - left + (self.newline is not None)) + rows * cols
+        extra = int(self.newline is not None)
+        windows = grid_pieces((bottom - top, right - left), self.tags, extra=extra)
+        thumbnail = self.out_grid(self.thumbnail_grid(plan)) if plan.thumbnail else None
+        return image_layout(plan, windows, thumbnail, self.tags)
+
+    def token_count(self, plan: TilePlan) -> int:
+        """Visual tokens that an image cut by ``plan`` takes."""
+        return token_count(self.layout(plan))
+
+    def check_grid(self, plan: TilePlan) -> None:
+        """Refuse a plan whose windows are no whole grid of squares."""
+        if not plan.is_grid or not plan.windows:
+            raise ValueError(
+                f"{type(self).__name__} needs windows that form a grid of equal squares, got "
+                f"{len(plan.windows)} windows of a grid of {plan.rows}x{plan.cols}; use "
+                "merger=concat, or a tiler that cuts whole grids"
+            )
+
+    def thumbnail_grid(self, plan: TilePlan) -> Grid:
+        """(rows, cols) of patches of the thumbnail."""
+        size = plan.sizes[plan.thumbnail_index or 0]
+        return self.grid if self.grid_for is None else self.grid_for(size)
+
+    def thumbnail_map(self, features: Features, plan: TilePlan) -> FeatureMap:
+        """The thumbnail's features as a map of its own."""
+        found = features[plan.thumbnail_index or 0]
+        if isinstance(found, FeatureMap):
+            return found
+        return FeatureMap(found[None], self.thumbnail_grid(plan))
 
     def sequence(
         self, image: Float[Tensor, "y x e"], thumbnail: FeatureMap | None, plan: TilePlan

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from hdvl.mergers.image import ImageMerger, check_tiles
-from hdvl.protocols import FeatureMap, Grid, TilePlan
+from hdvl.mergers.image import ImageMerger, check_tiles, window_features
+from hdvl.protocols import FeatureMap, Features, Grid, TilePlan
 
 
 class OverlapBlend(ImageMerger):
@@ -26,26 +26,29 @@ class OverlapBlend(ImageMerger):
 
     def image_grid(self, plan: TilePlan) -> Grid:
         """(rows, cols) of tokens that the whole canvas becomes, padding included."""
-        return self.out_grid(_layout(plan, self.grid)[2])
+        self.check_grid(plan)
+        return self.out_grid(_patches(plan, self.grid)[2])
 
-    def stitch(self, features: Float[Tensor, "t n d"], plan: TilePlan) -> list[FeatureMap]:
+    def stitch(self, features: Features, plan: TilePlan) -> list[FeatureMap]:
         """The blended image and the thumbnail, if any, in the order of the plan."""
         check_tiles(features, plan)
-        down, across, canvas = _layout(plan, self.grid)
-        order, starts, weights = _table(down, across, self.grid, features.device)
+        self.check_grid(plan)
+        down, across, canvas = _patches(plan, self.grid)
+        windows = window_features(features, plan)
+        order, starts, weights = _table(down, across, self.grid, windows.device)
         # Half precision is summed in float32: its rounded weights would no longer sum to one.
-        dtype = torch.promote_types(features.dtype, torch.float32)
+        dtype = torch.promote_types(windows.dtype, torch.float32)
         blended = embedding_bag(
             order,
-            rearrange(features[plan.window_slice], "t n d -> (t n) d").to(dtype),
+            rearrange(windows, "t n d -> (t n) d").to(dtype),
             starts,
             mode="sum",
             per_sample_weights=weights.to(dtype),
         )
-        image = FeatureMap(blended.to(features.dtype)[None], canvas)
+        image = FeatureMap(blended.to(windows.dtype)[None], canvas)
         if plan.thumbnail_index is None:
             return [image]
-        thumbnail = FeatureMap(features[plan.thumbnail_index][None], self.grid)
+        thumbnail = self.thumbnail_map(features, plan)
         return [thumbnail, image] if plan.thumbnail == "first" else [image, thumbnail]
 
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]:
@@ -67,7 +70,7 @@ def _cells(pixels: int, size: int, count: int, name: str) -> int:
     return cells
 
 
-def _layout(plan: TilePlan, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...], Grid]:
+def _patches(plan: TilePlan, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...], Grid]:
     """Offsets of the rows and columns of windows, and the canvas, in patches."""
     size, (rows, cols) = plan.tile_size, grid
     xs = tuple(x for x, _ in plan.windows[: plan.cols])

@@ -4,8 +4,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from hdvl.mergers.image import ImageMerger, check_tiles
-from hdvl.protocols import FeatureMap, Grid, TilePlan
+from hdvl.mergers.image import ImageMerger, check_tiles, window_features
+from hdvl.protocols import FeatureMap, Features, Grid, TilePlan
 
 
 class Spatial(ImageMerger):
@@ -20,6 +20,7 @@ class Spatial(ImageMerger):
 
     def image_grid(self, plan: TilePlan) -> Grid:
         """(rows, cols) of tokens that the whole canvas becomes, padding included."""
+        self.check_grid(plan)
         size = plan.tile_size
         apart = tuple((x * size, y * size) for y in range(plan.rows) for x in range(plan.cols))
         if plan.windows != apart:
@@ -30,23 +31,28 @@ class Spatial(ImageMerger):
         rows, cols = self.out_grid(self.grid)
         return plan.rows * rows, plan.cols * cols
 
-    def stitch(self, features: Float[Tensor, "t n d"], plan: TilePlan) -> list[FeatureMap]:
-        """One map of all tiles."""
+    def stitch(self, features: Features, plan: TilePlan) -> list[FeatureMap]:
+        """One map of all tiles; the thumbnail apart, behind it, where its size is another."""
         check_tiles(features, plan)
         self.image_grid(plan)
-        return [FeatureMap(features, self.grid)]
+        if not isinstance(features, list):
+            return [FeatureMap(features, self.grid)]
+        maps = [FeatureMap(window_features(features, plan), self.grid)]
+        return [*maps, self.thumbnail_map(features, plan)] if plan.thumbnail else maps
 
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]:
         """Rows of the image, the thumbnail before or after them."""
         values, (rows, cols) = maps[0].values, maps[0].grid
+        index, thumbnail = plan.thumbnail_index, maps[1] if len(maps) > 1 else None
+        if index is not None and thumbnail is None:
+            thumbnail = FeatureMap(values[index][None], (rows, cols))
+            values = values[plan.window_slice]
         image = rearrange(
-            values[plan.window_slice],
+            values,
             "(r c) (y x) e -> (r y) (c x) e",
             r=plan.rows,
             c=plan.cols,
             y=rows,
             x=cols,
         )
-        index = plan.thumbnail_index
-        thumbnail = None if index is None else FeatureMap(values[index][None], (rows, cols))
         return self.sequence(image, thumbnail, plan)

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hdvl.protocols import Message, Rendered, Template
+from hdvl.protocols import Layout, Message, Rendered, Template
 from hdvl.templates.base import refuse_tokens
-from hdvl.templates.tokens import control_tokens, tokenise
+from hdvl.templates.layouts import Expanded, expand, show
+from hdvl.templates.tokens import Token, control_tokens, tokenise
 
 IGNORED = -100
 """The label of a position that is not trained."""
@@ -27,9 +28,9 @@ class Encoded:
     """Ids with the slots of each image written out, their labels, and where they come from.
 
     Attributes:
-        ids: ids; image i is ``token_counts[i]`` times the image id.
+        ids: ids; an image is its layout: the image id as often as the layout counts, and its tags.
         labels: the id itself where the model is trained to say it, else -100. Not shifted.
-        slots: (start, stop) of each image in ``ids``.
+        slots: (start, stop) of each image in ``ids``, its tags included.
         truncated: how many ids were cut off the end.
         rendered: the text and the spans that were tokenised.
     """
@@ -45,7 +46,7 @@ def encode(
     template: Template,
     tokenizer: Any,
     messages: Sequence[Message],
-    token_counts: Sequence[int] = (),
+    layouts: Sequence[Layout | int] = (),
     *,
     add_generation_prompt: bool = False,
     max_length: int | None = None,
@@ -66,7 +67,8 @@ def encode(
         template: how the conversation is written.
         tokenizer: a fast tokenizer of transformers that knows the template's tokens.
         messages: the turns.
-        token_counts: tokens of each image, in the order of appearance.
+        layouts: what stands for each image, in the order of appearance: the layout of the merger, or
+            a number of visual tokens.
         add_generation_prompt: open the assistant's turn at the end; labels may then be empty.
         max_length: most ids.
         truncate: cut a longer conversation rather than refuse it.
@@ -78,9 +80,10 @@ def encode(
     rendered = template.render(messages, add_generation_prompt=add_generation_prompt)
     if not rendered.literal:
         refuse_tokens(control_tokens(template, tokenizer, template.boxes.tokens), messages)
-    ids, labels = _label(tokenizer, rendered)
     image_id = _image_id(template.image_token, tokenizer, len(tokenizer))
-    ids, labels, slots = _open_slots(ids, labels, image_id, token_counts, rendered)
+    expanded = expand(rendered, template.image_token, as_layouts(layouts))
+    tokens = tokenise(tokenizer, expanded.rendered)
+    ids, labels, slots = _open_slots(tokens, _labels(tokens, expanded), image_id, expanded)
     truncated = 0
     if max_length is not None and len(ids) > max_length:
         _check_cut(len(ids), max_length, slots, truncate and not add_generation_prompt, rendered)
@@ -90,7 +93,7 @@ def encode(
         after = f" after {truncated} ids were cut off" if truncated else ""
         raise NothingSupervised(
             f"a sample must have at least one supervised token, got none{after} in: "
-            f"{_show(rendered)}"
+            f"{show(rendered)}"
         )
     return Encoded(
         ids=torch.tensor(ids, dtype=torch.long),
@@ -101,19 +104,34 @@ def encode(
     )
 
 
-def _show(rendered: Rendered) -> str:
-    return repr(rendered.text if len(rendered.text) <= 2000 else rendered.text[:2000] + "...")
+def as_layouts(layouts: Sequence[Layout | int]) -> list[Layout]:
+    """Layouts, where a number stands for that many visual tokens without tags."""
+    return [(layout,) if isinstance(layout, int) else layout for layout in layouts]
 
 
-def _label(tokenizer: Any, rendered: Rendered) -> tuple[list[int], list[int]]:
-    ids, labels, spans = list[int](), list[int](), sorted(rendered.spans)
-    starts = [start for start, _ in spans]
-    for token, start, stop in tokenise(tokenizer, rendered):
-        span = bisect_right(starts, start) - 1
-        said = start < stop and span >= 0 and stop <= spans[span][1]
-        ids.append(token)
-        labels.append(token if said else IGNORED)
-    return ids, labels
+def prompt_length(
+    template: Template, tokenizer: Any, rendered: Rendered, layouts: Sequence[Layout | int]
+) -> int:
+    """How many ids :func:`encode` makes of a rendered conversation."""
+    expanded = expand(rendered, template.image_token, as_layouts(layouts))
+    slots = sum(count - 1 for count in expanded.counts)
+    return len(tokenise(tokenizer, expanded.rendered)) + slots
+
+
+def _labels(tokens: Sequence[Token], expanded: Expanded) -> list[int]:
+    """The id of each token that the model is trained to say, else -100; images are never trained on."""
+    spans = sorted(expanded.rendered.spans)
+    labels = list[int]()
+    for token, start, stop in tokens:
+        said = start < stop and _within(spans, start, stop)
+        labels.append(token if said and not _within(expanded.regions, start, stop) else IGNORED)
+    return labels
+
+
+def _within(spans: Sequence[tuple[int, int]], start: int, stop: int) -> bool:
+    """Whether one of the ordered ``spans`` holds all of ``start:stop``."""
+    place = bisect_right(spans, start, key=lambda span: span[0]) - 1
+    return place >= 0 and stop <= spans[place][1]
 
 
 @lru_cache(maxsize=8)
@@ -129,30 +147,27 @@ def _image_id(token: str, tokenizer: Any, size: int) -> int:
 
 
 def _open_slots(
-    ids: list[int],
-    labels: list[int],
-    image_id: int,
-    counts: Sequence[int],
-    rendered: Rendered,
+    tokens: Sequence[Token], labels: Sequence[int], image_id: int, expanded: Expanded
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Each image id as often as its image has tokens; images are never trained on."""
-    places = [position for position, token in enumerate(ids) if token == image_id]
-    if len(places) != len(counts):
+    """Each image token as often as it has visual tokens, and where each image begins and ends."""
+    found = sum(token.id == image_id for token in tokens)
+    if found != len(expanded.counts):
         raise ValueError(
-            f"images must be as many as image placeholders, got {len(counts)} images and "
-            f"{len(places)} placeholders in: {_show(rendered)}"
+            f"the tokenizer must give one id for each of the {len(expanded.counts)} image tokens, got "
+            f"{found} in: {show(expanded.rendered)}"
         )
-    if any(count < 1 for count in counts):
-        raise ValueError(f"every image must have at least one token, got {list(counts)}")
-    out_ids, out_labels, slots, done = list[int](), list[int](), list[tuple[int, int]](), 0
-    for position, count in zip(places, counts, strict=True):
-        out_ids += ids[done:position]
-        out_labels += labels[done:position]
-        slots.append((len(out_ids), len(out_ids) + count))
-        out_ids += [image_id] * count
-        out_labels += [IGNORED] * count
-        done = position + 1
-    return out_ids + ids[done:], out_labels + labels[done:], slots
+    counts, out_ids, out_labels = iter(expanded.counts), list[int](), list[int]()
+    slots, regions = [[-1, -1] for _ in expanded.regions], list(enumerate(expanded.regions))
+    for token, label in zip(tokens, labels, strict=True):
+        repeat, begin = (next(counts) if token.id == image_id else 1), len(out_ids)
+        out_ids += [token.id] * repeat
+        out_labels += [label] * repeat
+        while regions and regions[0][1][1] <= token.start:
+            regions.pop(0)
+        if regions and regions[0][1][0] < token.stop:  # the token shows a part of this image
+            slot = slots[regions[0][0]]
+            slot[:] = [begin if slot[0] < 0 else slot[0], len(out_ids)]
+    return out_ids, out_labels, [(start, stop) for start, stop in slots]
 
 
 def _check_cut(
@@ -163,10 +178,10 @@ def _check_cut(
         raise ValueError(
             f"a conversation must not be longer than max_length={limit}, got {length} ids, "
             f"{images}; use fewer tiles, a shorter history or a larger max_length: "
-            f"{_show(rendered)}"
+            f"{show(rendered)}"
         )
     if slots and slots[-1][1] > limit:
         raise ValueError(
             f"images must end within max_length={limit}, got one that ends at {slots[-1][1]}; "
-            f"use fewer tiles or a larger max_length: {_show(rendered)}"
+            f"use fewer tiles or a larger max_length: {show(rendered)}"
         )

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hdvl.protocols import Conversation, SharedPrefix, Template, first_of
+from hdvl.protocols import Conversation, Layout, SharedPrefix, Template, first_of
 from hdvl.templates.encode import IGNORED, Encoded, encode
 
 
@@ -49,7 +49,7 @@ def encode_row(
     template: Template,
     tokenizer: Any,
     conversation: Conversation,
-    token_counts: Sequence[int] = (),
+    layouts: Sequence[Layout | int] = (),
     *,
     max_length: int | None = None,
 ) -> Row:
@@ -59,7 +59,7 @@ def encode_row(
         template: how conversations are written.
         tokenizer: a fast tokenizer of transformers that knows the template's tokens.
         conversation: the turns, or several conversations with the same images.
-        token_counts: tokens of each image, in the order of appearance.
+        layouts: what stands for each image, as :func:`encode` takes it.
         max_length: most ids of the row.
 
     Raises:
@@ -67,13 +67,10 @@ def encode_row(
             image, or have to say something within the beginning or right after it.
     """
     if not isinstance(conversation, SharedPrefix):
-        encoded = encode(template, tokenizer, conversation, token_counts, max_length=max_length)
+        encoded = encode(template, tokenizer, conversation, layouts, max_length=max_length)
         return Row(encoded.ids, encoded.labels)
     row = _join(
-        [
-            encode(template, tokenizer, messages, token_counts)
-            for messages in conversation.conversations
-        ]
+        [encode(template, tokenizer, messages, layouts) for messages in conversation.conversations]
     )
     if max_length is not None and len(row.ids) > max_length:
         raise ValueError(

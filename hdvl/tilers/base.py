@@ -1,64 +1,88 @@
 """What all tilers share: the options that say how pixels are read and resized, and the call."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hdvl.geometry import TilePlan
+from hdvl.geometry import Rect, Size, TilePlan
 from hdvl.images import MAX_PIXELS, Colour
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hdvl.protocols import Tiles
+    from hdvl.protocols import Tiler, Tiles
 else:  # a plan needs no torch: only cutting imports it
-    Tensor = Tiles = Any
+    Tensor = Tiler = Tiles = Any
 
-Resample = Literal["pillow", "exact", "fast"]
+Resample = Literal["bicubic", "bilinear", "lanczos"]
+Backend = Literal["pillow", "exact", "fast"]
+MEAN = "mean"
+"""The padding colour that is the encoder's mean, known once there is an encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cutter(ABC):
     """Base of the tilers: ``plan`` is theirs, reading, resizing and cutting are the same for all.
 
-    ``tile_size``: side of a tile in pixels. ``exif``: turn the image by its EXIF orientation (the
-    published systems do not). ``background``: colour under transparent pixels, ``None`` drops alpha
-    (as the published systems do). ``resample``, how pixels are made, is one of
+    Attributes:
+        tile_size: side of a tile in pixels.
+        exif: turn the image by its EXIF orientation (the published systems do not).
+        background: colour under transparent pixels; ``None`` drops alpha (as most published systems do).
+        padding: colour of what the image leaves of the canvas: three numbers, or ``mean`` for the mean
+            colour that the encoder subtracts (as in LLaVA-1.5).
+        resample: the filter of resizing: ``bicubic``, ``bilinear`` or ``lanczos``, always antialiased.
+        backend: how pixels are resized. ``pillow``: Pillow's filters, bit for bit as most published
+            systems, whatever the version of Pillow. ``exact``: the same filters by torch, several times
+            as fast, within 2/255 of Pillow's. ``fast``: as ``exact``, but a JPEG of at least twice the
+            canvas is decoded at 1/2, 1/4 or 1/8 of its size, and the thumbnail is made from the canvas
+            if that is smaller (about 46 dB to ``exact`` on photos, 38 dB on pages of text).
+        max_pixels: images of more pixels are refused before they are decoded, and so are those so
+            narrow that they would have more on the way to their new width. At the default, Pillow's own
+            limit, an image takes at most 1.4 GB of memory (:data:`hdvl.images.BYTES_PER_PIXEL`).
 
-    - ``pillow``: Pillow's antialiased bicubic, bit for bit as the published systems, whatever the
-      version of Pillow;
-    - ``exact``: the same filter by torch, several times as fast, within 2/255 of Pillow's;
-    - ``fast``: as ``exact``, but a JPEG of at least twice the canvas is decoded at 1/2, 1/4 or 1/8
-      of its size, and the thumbnail is made from the canvas if that is smaller (about 46 dB to
-      ``exact`` on photos, 38 dB on pages of text).
-
-    ``max_pixels``: images of more pixels are refused before they are decoded, and so are those so
-    narrow that they would have more on the way to their new width. At the default, Pillow's own
-    limit, an image takes at most 1.4 GB of memory (:data:`hdvl.images.BYTES_PER_PIXEL`).
+    Raises:
+        ValueError: a value out of range, or an unknown name.
     """
 
     tile_size: int
     exif: bool = True
     background: Colour | None = (255, 255, 255)
-    resample: Resample = "pillow"
+    padding: Colour | Literal["mean"] = (0, 0, 0)
+    resample: Resample = "bicubic"
+    backend: Backend = "pillow"
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.tile_size < 1:
             raise ValueError(f"tile_size must be at least 1, got {self.tile_size}")
-        if self.resample not in get_args(Resample):
-            raise ValueError(f"resample must be one of {get_args(Resample)}, got {self.resample!r}")
+        if self.resample in get_args(Backend):
+            raise ValueError(
+                f"resample names the filter now, one of {get_args(Resample)}, got {self.resample!r}; "
+                f"set backend={self.resample} in its place"
+            )
+        check_choice("resample", self.resample, get_args(Resample))
+        check_choice("backend", self.backend, get_args(Backend))
         if not 1 <= self.max_pixels <= MAX_PIXELS:
             raise ValueError(
                 f"max_pixels must be in 1..{MAX_PIXELS}, where Pillow stops, got {self.max_pixels}"
             )
-        if self.background is not None:
-            if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
-                raise ValueError(
-                    f"background must be three numbers in 0..255, or null, got {self.background}"
-                )
-            # YAML and JSON have lists only; a frozen value must hash
-            object.__setattr__(self, "background", tuple(self.background))
+        self._set_colour("background", (None,))
+        self._set_colour("padding", (MEAN,))
+
+    def _set_colour(self, name: str, others: tuple[str | None, ...]) -> None:
+        value = getattr(self, name)
+        if value in others:
+            return
+        if (
+            isinstance(value, str)
+            or len(value) != 3
+            or not all(0 <= level <= 255 for level in value)
+        ):
+            other = " or ".join("null" if other is None else other for other in others)
+            raise ValueError(f"{name} must be three numbers in 0..255, or {other}, got {value}")
+        # YAML and JSON have lists only; a frozen value must hash
+        object.__setattr__(self, name, tuple(value))
 
     @property
     @abstractmethod
@@ -78,14 +102,20 @@ class Cutter(ABC):
         """
         from hdvl.tilers import pixels
 
-        return pixels.METHODS[self.resample](
-            image,
-            plan=self.checked_plan,
+        if isinstance(self.padding, str):
+            raise ValueError(
+                "padding=mean is the encoder's mean colour, and this tiler has no encoder; use the "
+                "tiler of the model, or give padding=[r,g,b]"
+            )
+        reading = pixels.Reading(
             exif=self.exif,
             background=self.background,
             max_pixels=self.max_pixels,
+            resample=self.resample,
+            padding=self.padding,
             out=out,
         )
+        return pixels.METHODS[self.backend](image, plan=self.checked_plan, reading=reading)
 
     def checked_plan(self, width: int, height: int) -> TilePlan:
         """The plan, of an image that can be resized to it within the memory of ``max_pixels``.
@@ -94,13 +124,28 @@ class Cutter(ABC):
         of them on the way to ten tiles.
         """
         plan = self.plan(width, height)
-        new_width = plan.content[2] - plan.content[0]
-        if new_width * height > self.max_pixels:
+        x0, y0, x1, y1 = plan.source_frame
+        new_width = max(x1 - x0, plan.content[2] - plan.content[0], *(w for w, _ in plan.steps))
+        if new_width * (y1 - y0) > self.max_pixels:
             raise ValueError(
                 f"an image of {width}x{height} pixels is too narrow: resized to a width of "
                 f"{new_width} it has more than max_pixels={self.max_pixels}; cut it into pieces"
             )
         return plan
+
+
+def with_encoder(tiler: Tiler, mean: Sequence[float]) -> Tiler:
+    """``tiler`` with what depends on the encoder filled in: ``padding=mean`` becomes its mean colour."""
+    if isinstance(tiler, Cutter) and tiler.padding == MEAN:
+        red, green, blue = (int(level * 255) for level in mean)
+        return replace(tiler, padding=(red, green, blue))
+    return tiler
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}")
 
 
 def check_thumbnail(thumbnail: str | None) -> None:
@@ -113,3 +158,10 @@ def check_image(width: int, height: int) -> None:
     """Refuse images without pixels."""
     if width < 1 or height < 1:
         raise ValueError(f"an image must have at least 1x1 pixels, got {width}x{height}")
+
+
+def centred(size: Size, canvas: Size) -> Rect:
+    """The rectangle of ``size`` in the middle of ``canvas``; it may be the larger one."""
+    left = (canvas[0] - size[0]) // 2 if size[0] <= canvas[0] else -((size[0] - canvas[0]) // 2)
+    top = (canvas[1] - size[1]) // 2 if size[1] <= canvas[1] else -((size[1] - canvas[1]) // 2)
+    return left, top, left + size[0], top + size[1]

@@ -1,20 +1,40 @@
-"""From an image to the tiles of its plan: the pixel work that all tilers share, once."""
+"""From an image to the views of its plan: the pixel work that all tilers share, once."""
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
-from hdvl.images import Colour, read_image, resize_bicubic
-from hdvl.protocols import TilePlan, Tiles
+from hdvl.geometry import Rect, Size
+from hdvl.images import Colour, read_image
+from hdvl.protocols import Pixels, TilePlan, Tiles
 from hdvl.tilers.decode import Buffers, Raster, as_array, decode
+from hdvl.tilers.filters import resize_pillow, torch_filter
 
 Plan = Callable[[int, int], TilePlan]
+Canvas = UInt8[np.ndarray, "_h _w 3"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an image is read, resized and padded: the options of a tiler, without its plan.
+
+    ``out`` receives the pixels in place of fresh memory, see :meth:`hdvl.tilers.base.Cutter.__call__`.
+    """
+
+    exif: bool
+    background: Colour | None
+    max_pixels: int
+    resample: str
+    padding: Colour
+    out: Tensor | None
 
 
 class _Pool(threading.local):
@@ -30,59 +50,62 @@ class _Pool(threading.local):
 _POOL = _Pool()
 
 
-def cut_pillow(
-    image: Any,
-    *,
-    plan: Plan,
-    exif: bool,
-    background: Colour | None,
-    max_pixels: int,
-    out: Tensor | None,
-) -> Tiles:
-    """Tiles of Pillow's own pixels."""
-    decoded = read_image(image, exif=exif, background=background, max_pixels=max_pixels)
-    cut = plan(*decoded.size)
-    x0, y0, x1, y1 = cut.content
-    content = np.asarray(resize_bicubic(decoded, (x1 - x0, y1 - y0)))
-    whole = None
+def cut_pillow(image: Any, *, plan: Plan, reading: Reading) -> Tiles:
+    """Views of Pillow's own pixels."""
+    source = read_image(
+        image, exif=reading.exif, background=reading.background, max_pixels=reading.max_pixels
+    )
+    cut = plan(*source.size)
+    if cut.frame is not None:
+        source = Image.fromarray(_framed(np.asarray(source), cut, reading.padding))
+    for size in cut.steps:
+        source = resize_pillow(source, size, reading.resample)
+    content = whole = None
+    if cut.windows:
+        content = resize_pillow(source, _extent(cut.content), reading.resample)
     if cut.thumbnail is not None:
-        whole = np.asarray(resize_bicubic(decoded, (cut.tile_size, cut.tile_size)))
-    return _assemble(cut, content, whole, out)
+        near = content if content is not None and cut.thumbnail_source == "canvas" else source
+        whole = resize_pillow(near, _thumbnail_extent(cut), reading.resample)
+    return _assemble(
+        cut,
+        None if content is None else np.asarray(content),
+        None if whole is None else np.asarray(whole),
+        reading,
+    )
 
 
-def cut_torch(
-    image: Any,
-    *,
-    plan: Plan,
-    exif: bool,
-    background: Colour | None,
-    max_pixels: int,
-    out: Tensor | None,
-    fast: bool,
-) -> Tiles:
-    """Tiles by torch's antialiased bicubic filter, from the fully decoded image.
+def cut_torch(image: Any, *, plan: Plan, reading: Reading, fast: bool) -> Tiles:
+    """Views by torch's antialiased filters, from the fully decoded image.
 
     ``fast`` is from a scaled decode, and the thumbnail from the canvas if that is smaller.
     """
-    buffers = _POOL.buffers
     raster = decode(
         image,
         plan=plan,
-        exif=exif,
-        background=background,
-        buffers=buffers,
-        max_pixels=max_pixels,
+        exif=reading.exif,
+        background=reading.background,
+        buffers=_POOL.buffers,
+        max_pixels=reading.max_pixels,
         scaled=fast,
     )
-    cut, size = raster.plan, raster.plan.tile_size
-    x0, y0, x1, y1 = cut.content
-    content = _resize(raster, (x1 - x0, y1 - y0), "content")
+    cut = raster.plan
+    if cut.frame is not None:
+        raster = _frame(raster, reading.padding)
+    for number, size in enumerate(cut.steps):
+        raster = _stepped(raster, _resize(raster, size, f"step {number}", reading.resample))
+    content = None
+    if cut.windows:
+        content = _resize(raster, _extent(cut.content), "content", reading.resample)
     whole = None
     if cut.thumbnail is not None:
-        smaller = fast and content.numel() < raster.pixels.numel()
-        near = Raster(content, cut, raster.orientation) if smaller else raster
-        whole = _upright(_resize(near, (size, size), "thumbnail"), raster)
-    return _assemble(cut, _upright(content, raster), whole, out)
+        near = raster
+        if content is not None:
+            smaller = fast and content.numel() < raster.pixels.numel()
+            if smaller or cut.thumbnail_source == "canvas":
+                near = _stepped(raster, content)
+        small = _resize(near, _thumbnail_extent(cut), "thumbnail", reading.resample)
+        whole = _upright(small, raster)
+    return _assemble(cut, None if content is None else _upright(content, raster), whole, reading)
 
 
 METHODS: dict[str, Callable[..., Tiles]] = {
@@ -92,7 +115,40 @@ METHODS: dict[str, Callable[..., Tiles]] = {
 }
 
 
-def _resize(raster: Raster, size: tuple[int, int], name: str) -> UInt8[Tensor, "1 3 h w"]:
+def _extent(rect: Rect) -> Size:
+    return rect[2] - rect[0], rect[3] - rect[1]
+
+
+def _thumbnail_extent(plan: TilePlan) -> Size:
+    if plan.thumbnail_content is not None:
+        return _extent(plan.thumbnail_content)
+    return plan.sizes[plan.thumbnail_index or 0]
+
+
+def _framed(pixels: Canvas, plan: TilePlan, padding: Colour) -> Canvas:
+    """The frame of the plan, cropped out of the image and padded where it reaches beyond it."""
+    if plan.frame is None:
+        return pixels
+    width, height = _extent(plan.frame)
+    framed = np.empty((height, width, 3), dtype=np.uint8)
+    framed[:] = padding
+    x0, y0 = plan.frame[:2]
+    _paste(framed, pixels, (-x0, -y0))
+    return framed
+
+
+def _frame(raster: Raster, padding: Colour) -> Raster:
+    """The frame of the plan as an upright raster."""
+    framed = _framed(_upright(raster.pixels, raster), raster.plan, padding)
+    pixels = torch.from_numpy(np.ascontiguousarray(framed))[None].permute(0, 3, 1, 2)
+    return Raster(pixels, raster.plan, 1)
+
+
+def _stepped(raster: Raster, pixels: UInt8[Tensor, "1 3 _h _w"]) -> Raster:
+    return Raster(pixels, raster.plan, raster.orientation)
+
+
+def _resize(raster: Raster, size: Size, name: str, resample: str) -> UInt8[Tensor, "1 3 h w"]:
     """``raster`` resized so that it has ``size`` (width, height) when it is turned upright.
 
     One axis at a time, the upright image's width first, as Pillow does it: the clipping between
@@ -102,19 +158,19 @@ def _resize(raster: Raster, size: tuple[int, int], name: str) -> UInt8[Tensor, "
     width, height = reversed(size) if lying else size
     old_height, old_width = raster.pixels.shape[2:]
     first = (old_width, height) if lying else (width, old_height)
-    half = _pass(raster.pixels, first, name + " pass")
-    return _pass(half, (width, height), name)
+    half = _pass(raster.pixels, first, name + " pass", resample)
+    return _pass(half, (width, height), name, resample)
 
 
 def _pass(
-    source: UInt8[Tensor, "1 3 h w"], size: tuple[int, int], name: str
+    source: UInt8[Tensor, "1 3 h w"], size: Size, name: str, resample: str
 ) -> UInt8[Tensor, "1 3 h2 w2"]:
     width, height = size
     if source.shape[2:] == (height, width):
         return source
     out = _POOL.buffers.take(name, width, height)
     # The SIMD kernel of torch wants channels-last memory.
-    torch.ops.aten._upsample_bicubic2d_aa.out(source, [height, width], align_corners=False, out=out)
+    torch_filter(resample).out(source, [height, width], align_corners=False, out=out)
     return out
 
 
@@ -127,38 +183,59 @@ def _upright(decoded: UInt8[Tensor, "1 3 h w"], raster: Raster) -> UInt8[np.ndar
 
 
 def _assemble(
-    plan: TilePlan,
-    content: UInt8[np.ndarray, "h w 3"],
-    whole: UInt8[np.ndarray, "s s 3"] | None,
-    out: Tensor | None,
+    plan: TilePlan, content: Canvas | None, whole: Canvas | None, reading: Reading
 ) -> Tiles:
-    """Copy the windows out of the canvas. Tiles are ``t c h w`` over channels-last memory."""
-    size, slab = plan.tile_size, _slab(plan, out)
-    tiles = slab.numpy()
-    x0, y0, x1, y1 = plan.content
-    padded = (x0, y0, x1, y1) != (0, 0, *plan.canvas)
-    for tile, (x, y) in zip(tiles[plan.window_slice], plan.windows, strict=True):
-        if padded:
-            tile[:] = 0
-        left, top = max(x, x0), max(y, y0)
-        right, bottom = min(x + size, x1), min(y + size, y1)
-        if left < right and top < bottom:
-            tile[top - y : bottom - y, left - x : right - x] = content[
-                top - y0 : bottom - y0, left - x0 : right - x0
-            ]
+    """Copy the windows out of the canvas. Views are ``t c h w`` over channels-last memory."""
+    slabs = _slabs(plan, reading.out)
+    places = {size: iter(slab.numpy()) for size, slab in slabs.items()}
+    views = [next(places[size]) for size in plan.sizes]
+    if content is not None:
+        x0, y0, x1, y1 = plan.content
+        padded = x0 > 0 or y0 > 0 or x1 < plan.canvas[0] or y1 < plan.canvas[1]
+        for view, (x, y) in zip(views[plan.window_slice], plan.windows, strict=True):
+            if padded:
+                view[:] = reading.padding
+            _paste(view, content, (x0 - x, y0 - y))
     if whole is not None:
-        tiles[plan.thumbnail_index] = whole
-    return Tiles(slab.permute(0, 3, 1, 2), plan)
+        thumbnail = views[plan.thumbnail_index or 0]
+        if plan.thumbnail_content is None:
+            thumbnail[:] = whole
+        else:
+            thumbnail[:] = reading.padding
+            _paste(thumbnail, whole, plan.thumbnail_content[:2])
+    groups = [slab.permute(0, 3, 1, 2) for slab in slabs.values()]
+    pixels: Pixels = groups[0] if len(groups) == 1 else tuple(groups)
+    return Tiles(pixels, plan)
 
 
-def _slab(plan: TilePlan, out: Tensor | None) -> UInt8[Tensor, "t s s 3"]:
-    shape = (plan.count, plan.tile_size, plan.tile_size, 3)
+def _paste(target: Canvas, source: Canvas, place: Size) -> None:
+    """Copy what of ``source``, whose corner is at ``place`` of ``target``, lies within ``target``."""
+    x, y = place
+    left, top = max(0, x), max(0, y)
+    right, bottom = (
+        min(target.shape[1], x + source.shape[1]),
+        min(target.shape[0], y + source.shape[0]),
+    )
+    if left < right and top < bottom:
+        target[top:bottom, left:right] = source[top - y : bottom - y, left - x : right - x]
+
+
+def _slabs(plan: TilePlan, out: Tensor | None) -> dict[Size, UInt8[Tensor, "_t _h _w 3"]]:
+    """Memory for the views of each size."""
+    counts = dict.fromkeys(plan.sizes, 0)
+    for size in plan.sizes:
+        counts[size] += 1
+    need = sum(count * width * height * 3 for (width, height), count in counts.items())
     if out is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    need = plan.count * plan.tile_size * plan.tile_size * 3
-    if out.dtype != torch.uint8 or not out.is_contiguous() or out.numel() < need or out.is_cuda:
+        out = torch.empty(need, dtype=torch.uint8)
+    elif out.dtype != torch.uint8 or not out.is_contiguous() or out.numel() < need or out.is_cuda:
         raise ValueError(
             f"out must be a contiguous uint8 tensor of at least {need} bytes on the CPU, "
             f"got {out.dtype} with {out.numel()} on {out.device}"
         )
-    return out.view(-1)[:need].view(shape)
+    slabs, flat, start = dict[Size, Tensor](), out.view(-1), 0
+    for (width, height), count in counts.items():
+        stop = start + count * width * height * 3
+        slabs[width, height] = flat[start:stop].view(count, height, width, 3)
+        start = stop
+    return slabs

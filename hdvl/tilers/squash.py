@@ -1,23 +1,49 @@
-"""One view: the whole image squashed to one tile (Qwen-VL, InternVL 1.2)."""
+"""One view, or a fixed grid of tiles, fitted to the image in one of several ways."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
-from hdvl.geometry import TilePlan
-from hdvl.tilers.base import Cutter, check_image
+from hdvl.geometry import NO_RECT, Rect, Size, Thumbnail, TilePlan
+from hdvl.tilers.base import Cutter, centred, check_choice, check_image, check_thumbnail
+
+Fit = Literal["squash", "pad", "pad_image", "crop"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Squash(Cutter):
-    """The image resized to ``tile_size`` square, whatever its proportions."""
+    """The image fitted to ``grid`` = (rows, cols) tiles, one tile unless given, whatever its proportions.
+
+    ``fit`` is one of
+
+    - ``squash``: the image is resized to fill the canvas, without regard to its proportions (Qwen-VL,
+      InternVL 1.2; with a grid of 2 x 2 and a thumbnail Monkey);
+    - ``pad``: it is resized in proportion to fit into the canvas, and centred on ``padding``;
+    - ``pad_image``: it is padded to the canvas' proportions first, then resized (LLaVA-1.5, with
+      ``padding=mean``);
+    - ``crop``: its shortest edge is resized to the canvas, and the middle of it is cut out (CLIP, and
+      LLaVA-1.5 as transformers ships it).
+    """
 
     tile_size: int = 448
+    fit: Fit = "squash"
+    grid: Sequence[int] = (1, 1)
+    thumbnail: Thumbnail = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("fit", self.fit, get_args(Fit))
+        check_thumbnail(self.thumbnail)
+        object.__setattr__(self, "grid", tuple(self.grid))
+        if len(self.grid) != 2 or min(self.grid) < 1:
+            raise ValueError(f"grid must be (rows, cols) of at least 1 each, got {self.grid}")
 
     @property
     def max_tiles(self) -> int:
-        return 1
+        return self.grid[0] * self.grid[1]
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """One window that shows the whole image.
+        """The windows, which show the whole image together.
 
         >>> Squash(tile_size=448).plan(1024, 768).boxes
         ((0.0, 0.0, 1024.0, 768.0),)
@@ -25,6 +51,49 @@ class Squash(Cutter):
         >>> plan = Squash(tile_size=448).plan(1024, 768)
         >>> plan.to_source(224, 224)  # the middle of the tile is the middle of the image
         (512.0, 384.0)
+
+        >>> Squash(tile_size=448, fit="pad_image").plan(1024, 768).boxes
+        ((0.0, -128.0, 1024.0, 896.0),)
+
+        >>> Squash(tile_size=448, fit="crop").plan(1024, 768).content
+        (-74, 0, 523, 448)
         """
         check_image(width, height)
-        return TilePlan.of_grid(width, height, (1, 1), tile_size=self.tile_size)
+        rows, cols = self.grid
+        canvas = (cols * self.tile_size, rows * self.tile_size)
+        frame, content = fitted(self.fit, (width, height), canvas)
+        plan = TilePlan.of_grid(
+            width,
+            height,
+            (rows, cols),
+            tile_size=self.tile_size,
+            thumbnail=self.thumbnail if self.max_tiles > 1 else None,
+            content=content,
+        )
+        if frame is not None:
+            plan = replace(plan, frame=frame)
+        if plan.thumbnail is None:
+            return plan
+        _, place = fitted(self.fit, (width, height), (self.tile_size, self.tile_size))
+        return replace(plan, thumbnail_content=None if place == NO_RECT else place)
+
+
+def fitted(fit: Fit, size: Size, canvas: Size) -> tuple[Rect | None, Rect]:
+    """The frame of an image of ``size``, and where the frame is on ``canvas``."""
+    (width, height), (wide, high) = size, canvas
+    if fit == "squash":
+        return None, NO_RECT
+    if fit == "pad_image":
+        # The smallest rectangle of the canvas' proportions that holds the image.
+        frame = max(width, height * wide // high), max(height, width * high // wide)
+        left, top = (frame[0] - width) // 2, (frame[1] - height) // 2
+        return (-left, -top, frame[0] - left, frame[1] - top), NO_RECT
+    if fit == "pad":
+        limited_by_width = wide * height <= high * width
+    else:
+        limited_by_width = wide * height >= high * width
+    if limited_by_width:
+        new = (wide, max(1, wide * height // width))
+    else:
+        new = (max(1, high * width // height), high)
+    return None, centred(new, canvas)

@@ -18,6 +18,7 @@ from hdvl.model import VLM
 from hdvl.protocols import TilePlan
 from hdvl.training.nf4 import stored_bytes
 from hdvl.training.recompute import recomputed
+from hdvl.views import blank_pixels
 
 HALF = ("bf16-true", "16-true")
 """Precisions of Lightning with weights of two bytes."""
@@ -60,8 +61,6 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
     attention = _Attention()
     parts: dict[str, int] = {}
     saved = _Saved(vlm)
-    size = vlm.encoder.tile_size
-    channels = len(vlm.encoder.mean)
     with ExitStack() as stack:
         stack.enter_context(torch.device("meta"))
         stack.enter_context(attention.planned())
@@ -77,8 +76,7 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
         for block in recomputed(vlm):
             hook = block.register_forward_pre_hook(lambda _, inputs: _note(saved, inputs))
             stack.callback(hook.remove)
-        pixels = torch.empty(plan.count, channels, size, size, dtype=torch.uint8)
-        tokens = torch.cat(vlm.encode_images(pixels, [plan]))
+        tokens = torch.cat(vlm.encode_images(blank_pixels(plan, "meta"), [plan]))
         text = vlm.llm.embed(torch.empty(1, text_tokens, dtype=torch.long))
         logits = vlm.llm(torch.cat([tokens[None].to(text.dtype), text], dim=1))
         said = logits[0, -text_tokens:].float()

@@ -28,6 +28,7 @@ from hdvl.training.schedule import build_scheduler, follow, present_options
 from hdvl.training.sharding import gather, shard
 from hdvl.training.step_loss import StepLoss, batch_loss
 from hdvl.training.tuning import set_modes
+from hdvl.views import view_count
 
 
 @runtime_checkable
@@ -196,7 +197,7 @@ def batch_numbers(batch: Batch) -> dict[str, float]:
     """What a batch holds: tiles, tokens, padded_tokens, supervised_tokens."""
     real = int(batch.attention_mask.sum())
     return {
-        "tiles": float(batch.pixels.shape[0]),
+        "tiles": float(view_count(batch.pixels)),
         "tokens": float(real),
         "padded_tokens": float(batch.attention_mask.numel() - real),
         "supervised_tokens": float((batch.labels != IGNORED).sum()),

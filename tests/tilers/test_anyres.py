@@ -102,10 +102,10 @@ def test_every_pixel_is_covered(sizes: Any) -> None:
         assert corner == pytest.approx(plan.content[2:])
 
 
-@pytest.mark.parametrize("resample", ["exact", "fast"])
-def test_the_padding_is_black_in_torch_too(resample: Any, noise: Any) -> None:
+@pytest.mark.parametrize("backend", ["exact", "fast"])
+def test_the_padding_is_black_in_torch_too(backend: Any, noise: Any) -> None:
     image = noise(1000, 600)
-    want, got = AnyRes()(image), AnyRes(resample=resample)(image)
+    want, got = AnyRes()(image), AnyRes(backend=backend)(image)
     _, y0, _, y1 = want.plan.content
     assert (y0, y1) == (134, 538)
     assert (got.pixels[1][:, :y0] == 0).all() and (got.pixels[3][:, y1 - 336 :] == 0).all()

@@ -156,8 +156,8 @@ def test_the_shrunk_canvas_is_the_largest_that_fits(
 def test_pixels_at_native_resolution_are_the_images(make_image: Any) -> None:
     tiler = SlidingWindow(tile_size=64, stride=32, multiple_of=32, max_tiles=99, thumbnail=None)
     array = make_image(160, 128)
-    for resample in ("pillow", "exact", "fast"):
-        tiles = SlidingWindow(**{**vars(tiler), "resample": resample})(array)
+    for backend in ("pillow", "exact", "fast"):
+        tiles = SlidingWindow(**{**vars(tiler), "backend": backend})(array)
         assert tiles.pixels.shape == (12, 3, 64, 64)
         for tile, (x0, y0, x1, y1) in zip(tiles.pixels, tiles.plan.boxes, strict=True):
             want = array[int(y0) : int(y1), int(x0) : int(x1)]
@@ -172,19 +172,19 @@ def test_one_window_is_the_whole_image_without_a_thumbnail(make_image: Any) -> N
 
 
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
-@pytest.mark.parametrize("resample", ["pillow", "exact", "fast"])
+@pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
 @pytest.mark.parametrize("kind", [SlidingWindow, published])
 def test_a_line_of_pixels(
-    size: tuple[int, int], resample: Any, kind: Callable[..., SlidingWindow], make_image: Any
+    size: tuple[int, int], backend: Any, kind: Callable[..., SlidingWindow], make_image: Any
 ) -> None:
-    tiles = kind(resample=resample)(make_image(*size))
+    tiles = kind(backend=backend)(make_image(*size))
     assert len(tiles.pixels) == tiles.plan.count > 2
 
 
 @pytest.mark.parametrize(("position", "index"), [("first", 0), ("last", -1)])
 def test_the_thumbnail_is_the_squashed_image(position: Any, index: int, noise: Any) -> None:
     image = noise(300, 250)
-    tiles = SlidingWindow(thumbnail=position, resample="pillow")(image)
+    tiles = SlidingWindow(thumbnail=position, backend="pillow")(image)
     assert tiles.plan.thumbnail_index == index % tiles.plan.count
     want = image.resize((224, 250), Image.Resampling.BICUBIC).resize((224, 224), 3)
     assert np.array_equal(tiles.pixels[index].permute(1, 2, 0).numpy(), np.asarray(want))

@@ -72,6 +72,6 @@ def reading_notes(vlm: VLM) -> tuple[str, ...]:
         notes.append(
             f"transparent pixels: transformers drops alpha, hdvl lays it on {tiler.background}"
         )
-    if tiler.resample != "pillow":
-        notes.append(f"resampling: hdvl uses resample={tiler.resample}, which is within 2/255")
+    if tiler.backend != "pillow":
+        notes.append(f"resampling: hdvl uses backend={tiler.backend}, which is within 2/255")
     return tuple(notes)

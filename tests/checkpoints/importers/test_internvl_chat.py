@@ -456,7 +456,7 @@ def test_the_system_message_is_what_the_configuration_says(tmp_path: Path) -> No
 
 def test_published_pixels_ignore_exif_and_alpha(tmp_path: Path) -> None:
     vlm = load_published(write_published(tmp_path, config(), reference_state(manifest(config()))))
-    assert (vlm.tiler.exif, vlm.tiler.background, vlm.tiler.resample) == (False, None, "pillow")
+    assert (vlm.tiler.exif, vlm.tiler.background, vlm.tiler.backend) == (False, None, "pillow")
 
 
 def test_shards_of_an_older_kind_are_converted_without_the_model_in_memory(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""One view of the image at its own proportions: native resolution."""
+
+from dataclasses import dataclass
+from math import ceil, floor, sqrt
+from typing import Literal, get_args
+
+from hdvl.geometry import Size, TilePlan
+from hdvl.tilers.base import Cutter, check_choice, check_image
+
+Rounding = Literal["nearest", "fill"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Native(Cutter):
+    """One view whose sides are multiples of ``multiple_of``, of about the image's own proportions.
+
+    The encoder must take views of any such size (``Encoder.grid_for``). ``rounding`` is one of
+
+    - ``nearest``: each side is rounded to the nearest multiple; images of more than ``max_patches``
+      cells of ``multiple_of`` x ``multiple_of`` pixels are shrunk to them, images of fewer than
+      ``min_patches`` are enlarged (Wang et al., Qwen2-VL, arXiv 2409.12191; LFM2-VL);
+    - ``fill``: the image is scaled up or down to the largest size of at most ``max_patches`` cells, each
+      side rounded up (Tschannen et al., SigLIP 2 NaFlex, arXiv 2502.14786).
+
+    ``tile_size`` stands for the encoder's usual size, and is not the size of the view.
+    """
+
+    tile_size: int = 512
+    multiple_of: int = 16
+    min_patches: int = 1
+    max_patches: int = 1024
+    rounding: Rounding = "nearest"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("rounding", self.rounding, get_args(Rounding))
+        if self.multiple_of < 1:
+            raise ValueError(f"multiple_of must be at least 1, got {self.multiple_of}")
+        if not 1 <= self.min_patches <= self.max_patches:
+            raise ValueError(
+                f"min_patches must be in 1..max_patches={self.max_patches}, got {self.min_patches}"
+            )
+
+    @property
+    def max_tiles(self) -> int:
+        return 1
+
+    def plan(self, width: int, height: int) -> TilePlan:
+        """One view of the whole image.
+
+        >>> Native(multiple_of=16, max_patches=1024).plan(500, 300).sizes
+        ((496, 304),)
+        >>> Native(multiple_of=16, max_patches=256).plan(4000, 1000).sizes
+        ((512, 128),)
+        >>> Native(multiple_of=16, max_patches=256, rounding="fill").plan(40, 30).sizes
+        ((288, 224),)
+        """
+        check_image(width, height)
+        resized = nearest_size if self.rounding == "nearest" else largest_size
+        size = resized((width, height), self.multiple_of, self.min_patches, self.max_patches)
+        return TilePlan.of_view(width, height, size)
+
+
+def nearest_size(size: Size, multiple: int, least: int, most: int) -> Size:
+    """The size of multiples nearest to ``size`` with ``least`` to ``most`` cells."""
+    width, height = size
+    new = [max(multiple, round(side / multiple) * multiple) for side in size]
+    area = multiple * multiple
+    if new[0] * new[1] > most * area:
+        shrink = sqrt(height * width / (most * area))
+        new = [max(multiple, floor(side / shrink / multiple) * multiple) for side in size]
+        # A side of one cell cannot shrink further: the other one is cut to what is left.
+        new = [
+            min(side, most * area // other) for side, other in zip(new, reversed(new), strict=True)
+        ]
+    elif new[0] * new[1] < least * area:
+        grow = sqrt(least * area / (height * width))
+        new = [ceil(side * grow / multiple) * multiple for side in size]
+    return new[0], new[1]
+
+
+def largest_size(size: Size, multiple: int, least: int, most: int) -> Size:
+    """The largest size of multiples in the proportions of ``size`` with at most ``most`` cells.
+
+    Found by halving the interval of scales as the reference implementation does, to the same precision.
+    """
+    precision = 1e-5
+
+    def scaled(scale: float) -> Size:
+        width, height = (max(multiple, ceil(side * scale / multiple) * multiple) for side in size)
+        return width, height
+
+    low, high = precision / 10, 100.0
+    while high - low >= precision:
+        middle = (low + high) / 2
+        width, height = scaled(middle)
+        fits = (width // multiple) * (height // multiple) <= most
+        low, high = (middle, high) if fits else (low, middle)
+    return scaled(low)
