@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from math import ceil
 
 from hdvl.geometry import Grid, Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_image, check_thumbnail
+from hdvl.tilers.base import check_image
+from hdvl.tilers.thumbnails import ThumbnailCutter
 
 LLAVA_NEXT_GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyRes(Cutter):
+class AnyRes(ThumbnailCutter):
     """The image resized in proportion into one of the canvases ``grids`` and centred on black.
 
     ``grids`` are (rows, cols) of tiles, the published "grid pinpoints" over the tile size. The
@@ -37,7 +38,6 @@ class AnyRes(Cutter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_thumbnail(self.thumbnail)
         object.__setattr__(self, "grids", tuple((rows, cols) for rows, cols in self.grids))
         if any(rows < 1 or cols < 1 for rows, cols in self.grids):
             raise ValueError(f"grids must hold pairs of rows and cols >= 1, got {self.grids}")
@@ -66,7 +66,7 @@ class AnyRes(Cutter):
         canvas = (cols * self.tile_size, rows * self.tile_size)
         new_width, new_height = _fit(width, height, canvas)
         left, top = (canvas[0] - new_width) // 2, (canvas[1] - new_height) // 2
-        return TilePlan.of_grid(
+        plan = TilePlan.of_grid(
             width,
             height,
             (rows, cols),
@@ -74,6 +74,7 @@ class AnyRes(Cutter):
             thumbnail=self.thumbnail,
             content=(left, top, left + new_width, top + new_height),
         )
+        return self.with_thumbnail(plan)
 
     def _worth(self, grid: Grid, width: int, height: int) -> tuple[int, int]:
         """(source pixels kept, minus canvas pixels wasted): the larger the better."""

@@ -40,6 +40,9 @@ class Cutter(ABC):
         max_pixels: images of more pixels are refused before they are decoded, and so are those so
             narrow that they would have more on the way to their new width. At the default, Pillow's own
             limit, an image takes at most 1.4 GB of memory (:data:`hdvl.images.BYTES_PER_PIXEL`).
+        skip_blank: leave out windows that show nothing. The plan then depends on the pixels, and
+            :meth:`plan` says what an image takes at most.
+        blank_tolerance: windows whose pixels differ by at most this in every channel show nothing.
 
     Raises:
         ValueError: a value out of range, or an unknown name.
@@ -52,6 +55,8 @@ class Cutter(ABC):
     resample: Resample = "bicubic"
     backend: Backend = "pillow"
     max_pixels: int = MAX_PIXELS
+    skip_blank: bool = False
+    blank_tolerance: int = 0
 
     def __post_init__(self) -> None:
         if self.tile_size < 1:
@@ -115,7 +120,14 @@ class Cutter(ABC):
             padding=self.padding,
             out=out,
         )
-        return pixels.METHODS[self.backend](image, plan=self.checked_plan, reading=reading)
+        tiles: Tiles = pixels.METHODS[self.backend](
+            image, plan=self.checked_plan, reading=reading
+        )
+        if not self.skip_blank:
+            return tiles
+        from hdvl.tilers.blank import without_blank
+
+        return without_blank(tiles, self.blank_tolerance)
 
     def checked_plan(self, width: int, height: int) -> TilePlan:
         """The plan, of an image that can be resized to it within the memory of ``max_pixels``.

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hdvl.geometry import Grid, Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_image, check_thumbnail
+from hdvl.tilers.base import check_image
+from hdvl.tilers.thumbnails import ThumbnailCutter
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicRatio(Cutter):
+class DynamicRatio(ThumbnailCutter):
     """The image squashed to ``rows`` x ``cols`` tiles, ``min_tiles`` to ``max_tiles`` of them.
 
     Of all such grids the one is taken whose width / height is nearest to the image's. Of grids
@@ -33,7 +34,6 @@ class DynamicRatio(Cutter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_thumbnail(self.thumbnail)
         if not 1 <= self.min_tiles <= self.max_tiles:
             raise ValueError(
                 f"min_tiles must be in 1..max_tiles={self.max_tiles}, got {self.min_tiles}"
@@ -52,7 +52,8 @@ class DynamicRatio(Cutter):
         check_image(width, height)
         grid = self._grid(width, height)
         thumbnail = self.thumbnail if grid != (1, 1) else None
-        return TilePlan.of_grid(width, height, grid, tile_size=self.tile_size, thumbnail=thumbnail)
+        plan = TilePlan.of_grid(width, height, grid, tile_size=self.tile_size, thumbnail=thumbnail)
+        return self.with_thumbnail(plan)
 
     def _grid(self, width: int, height: int) -> Grid:
         ratio, best, nearest = width / height, (1, 1), float("inf")

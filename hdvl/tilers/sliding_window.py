@@ -5,14 +5,15 @@ from math import ceil, isqrt
 from typing import Literal, get_args
 
 from hdvl.geometry import Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_image, check_thumbnail
+from hdvl.tilers.base import check_image
+from hdvl.tilers.thumbnails import ThumbnailCutter
 
 GridRule = Literal["native", "xverse"]
 Axes = Literal["published", "natural"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlidingWindow(Cutter):
+class SlidingWindow(ThumbnailCutter):
     """Windows every ``stride`` pixels over a canvas that ``grid`` chooses.
 
     ``native`` keeps the image's own resolution: the canvas is the image with both sides rounded
@@ -45,7 +46,6 @@ class SlidingWindow(Cutter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_thumbnail(self.thumbnail)
         if self.max_tiles < 1:
             raise ValueError(f"max_tiles must be at least 1, got {self.max_tiles}")
         if not 1 <= self.stride <= self.tile_size:
@@ -95,7 +95,8 @@ class SlidingWindow(Cutter):
         (0.0, 0.0, 320.0, 160.0)
         """
         check_image(width, height)
-        return (self._native if self.grid == "native" else self._xverse)(width, height)
+        cut = self._native if self.grid == "native" else self._xverse
+        return self.with_thumbnail(cut(width, height))
 
     def _native(self, width: int, height: int) -> TilePlan:
         canvas = self._canvas(width, height)
