@@ -23,8 +23,10 @@ def all_tilers(
     dynamic_ratio: tilers.DynamicRatio,
     anyres: tilers.AnyRes,
     squash: tilers.Squash,
+    native: tilers.Native,
+    longest_edge: tilers.LongestEdge,
 ) -> list[Tiler]:
-    return [sliding_window, dynamic_ratio, anyres, squash]
+    return [sliding_window, dynamic_ratio, anyres, squash, native, longest_edge]
 
 
 def all_encoders(

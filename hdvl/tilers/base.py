@@ -120,9 +120,7 @@ class Cutter(ABC):
             padding=self.padding,
             out=out,
         )
-        tiles: Tiles = pixels.METHODS[self.backend](
-            image, plan=self.checked_plan, reading=reading
-        )
+        tiles: Tiles = pixels.METHODS[self.backend](image, plan=self.checked_plan, reading=reading)
         if not self.skip_blank:
             return tiles
         from hdvl.tilers.blank import without_blank

@@ -1,0 +1,171 @@
+"""Fits, paddings, filters and thumbnails beyond the square squashed ones."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hdvl.tilers import AnyRes, DynamicRatio, LongestEdge, Native, SlidingWindow, Squash
+from hdvl.tilers.base import with_encoder
+from hdvl.views import view_pixels
+
+
+def image(width: int, height: int, seed: int = 0) -> Image.Image:
+    dice = np.random.default_rng(seed)
+    small = dice.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def pixels(tiler: Any, picture: Image.Image, index: int = 0) -> np.ndarray:
+    tiles = tiler(picture)
+    view = view_pixels(tiles.pixels, tiles.plan)[index]
+    return view.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("backend", ["pillow", "exact"])
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear", "lanczos"])
+def test_filters_are_those_of_pillow(backend: Any, resample: Any) -> None:
+    picture = image(150, 90)
+    want = np.asarray(picture.resize((32, 32), Image.Resampling[resample.upper()]))
+    got = pixels(Squash(tile_size=32, resample=resample, backend=backend), picture)
+    assert np.abs(want.astype(int) - got).max() <= (0 if backend == "pillow" else 2)
+
+
+@pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
+def test_padding_has_its_colour_and_the_image_its_place(backend: Any) -> None:
+    picture = image(100, 50)
+    tiler = Squash(tile_size=40, fit="pad", padding=(1, 2, 3), backend=backend)
+    assert tiler.plan(100, 50).content == (0, 10, 40, 30)
+    got = pixels(tiler, picture)
+    assert (got[:10] == (1, 2, 3)).all() and (got[30:] == (1, 2, 3)).all()
+    plain = pixels(Squash(tile_size=40, backend=backend), picture.resize((40, 20)))
+    assert got[10:30].shape == (20, 40, 3) and plain.shape == (40, 40, 3)
+    first = pixels(
+        Squash(tile_size=40, fit="pad_image", padding=(9, 9, 9), backend=backend), picture
+    )
+    canvas = Image.new("RGB", (100, 100), (9, 9, 9))
+    canvas.paste(picture, (0, 25))
+    want = pixels(Squash(tile_size=40, backend=backend), canvas)
+    assert np.array_equal(first, want)
+
+
+def test_the_mean_colour_comes_from_the_encoder() -> None:
+    tiler = Squash(tile_size=40, fit="pad", padding="mean")
+    with pytest.raises(ValueError, match="padding=mean is the encoder's mean colour"):
+        tiler(image(100, 50))
+    filled = with_encoder(tiler, (0.48145466, 0.4578275, 0.40821073))
+    assert filled.padding == (122, 116, 104)  # type: ignore[attr-defined]
+    assert pixels(filled, image(100, 50))[0, 0].tolist() == [122, 116, 104]
+
+
+@pytest.mark.parametrize("size", [(100, 50), (50, 100), (37, 90), (40, 40)])
+def test_a_centre_crop_cuts_the_middle(size: tuple[int, int]) -> None:
+    picture = image(*size)
+    tiler = Squash(tile_size=40, fit="crop")
+    short = min(size)
+    new = (int(40 * size[0] / short), int(40 * size[1] / short))
+    left, top = (new[0] - 40) // 2, (new[1] - 40) // 2
+    want = picture.resize((new[0], picture.height), Image.Resampling.BICUBIC).resize(
+        new, Image.Resampling.BICUBIC
+    )
+    assert np.array_equal(
+        pixels(tiler, picture), np.asarray(want.crop((left, top, left + 40, top + 40)))
+    )
+    box = tiler.plan(*size).boxes[0]
+    assert box[0] >= 0 and box[1] >= 0 and box[2] <= size[0] + 1 and box[3] <= size[1] + 1
+
+
+def test_a_fixed_grid_with_a_thumbnail(unchecked: Any) -> None:
+    tiler = Squash(tile_size=32, grid=(2, 2), thumbnail="last")
+    plan = tiler.plan(300, 200)
+    assert plan.count == 5 and plan.boxes[0] == (0.0, 0.0, 150.0, 100.0)
+    assert plan.boxes[4] == (0.0, 0.0, 300.0, 200.0)
+    with pytest.raises(ValueError, match=r"grid must be \(rows, cols\) of at least 1"):
+        Squash(grid=(0, 2))
+    with pytest.raises(ValueError, match="fit must be one of"):
+        unchecked(Squash, fit="stretch")
+
+
+@pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
+def test_thumbnails_of_their_own_size(backend: Any) -> None:
+    picture = image(400, 200)
+    tiler = DynamicRatio(
+        tile_size=32, thumbnail_size=64, thumbnail_fit="pad", padding=(7, 7, 7), backend=backend
+    )
+    tiles = tiler(picture)
+    assert isinstance(tiles.pixels, tuple) and [part.shape[2] for part in tiles.pixels] == [32, 64]
+    whole = view_pixels(tiles.pixels, tiles.plan)[-1]
+    assert (whole[:, :16] == 7).all() and (whole[:, 48:] == 7).all()
+    assert tiles.plan.boxes[-1] == (0.0, -100.0, 400.0, 300.0)
+    oblong = AnyRes(tile_size=32, thumbnail_fit="aspect", thumbnail_multiple=8).plan(400, 190)
+    assert oblong.sizes[0] == (32, 16) and oblong.boxes[0] == (0.0, 0.0, 400.0, 190.0)
+    window = SlidingWindow(tile_size=64, stride=64, thumbnail_size=128).plan(500, 300)
+    assert window.sizes[0] == (128, 128)
+    with pytest.raises(
+        ValueError, match="thumbnail_multiple must divide the thumbnail's side of 32"
+    ):
+        AnyRes(tile_size=32, thumbnail_multiple=5)
+
+
+@pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
+def test_native_views_are_oblong(backend: Any) -> None:
+    tiler = Native(multiple_of=16, backend=backend)
+    tiles = tiler(image(100, 50))
+    assert isinstance(tiles.pixels, torch.Tensor) and tiles.pixels.shape == (1, 3, 48, 96)
+    assert tiles.plan.boxes == ((0.0, 0.0, 100.0, 50.0),)
+    for size in [(1, 5000), (5000, 1), (3, 4), (4000, 3000), (799, 801)]:
+        for rounding in ("nearest", "fill"):
+            width, height = Native(rounding=rounding, min_patches=4).plan(*size).sizes[0]
+            assert width % 16 == height % 16 == 0 and width * height <= 1024 * 256
+
+
+def test_native_sizes_are_those_of_transformers() -> None:
+    from transformers.models.siglip2.image_processing_siglip2 import (
+        get_image_size_for_max_num_patches,
+    )
+
+    tiler = Native(multiple_of=16, max_patches=256, rounding="fill")
+    dice = np.random.default_rng(0)
+    for width, height in dice.integers(1, 3000, (40, 2)).tolist():
+        high, wide = get_image_size_for_max_num_patches(height, width, 16, 256)
+        assert tiler.plan(width, height).sizes == ((wide, high),)
+
+
+def test_blank_windows_are_left_out_when_asked() -> None:
+    picture = Image.new("RGB", (64, 32), (200, 10, 10))
+    picture.paste(image(32, 32), (32, 0))
+    options = {"tile_size": 32, "stride": 32, "backend": "pillow"}
+    assert SlidingWindow(**options)(picture).plan.count == 3  # type: ignore[arg-type]
+    tiles = SlidingWindow(skip_blank=True, **options)(picture)  # type: ignore[arg-type]
+    assert [(view.row, view.col) for view in tiles.plan.views] == [(None, None), (0, 1)]
+    assert len(tiles.pixels) == 2
+    blank = Image.new("RGB", (64, 32))
+    only = SlidingWindow(skip_blank=True, thumbnail=None, **options)(blank)  # type: ignore[arg-type]
+    assert only.plan.count == 1 and SlidingWindow(skip_blank=True, **options)(blank).plan.count == 1  # type: ignore[arg-type]
+
+
+def test_the_filter_has_a_key_of_its_own(unchecked: Any) -> None:
+    with pytest.raises(ValueError, match="got 'exact'; set backend=exact in its place"):
+        unchecked(Squash, resample="exact")
+    with pytest.raises(ValueError, match=r"padding must be three numbers in 0\.\.255, or mean"):
+        unchecked(Squash, padding=(1, 2))
+    with pytest.raises(ValueError, match="thumbnail must be first or last for this tiler"):
+        LongestEdge(thumbnail=None)
+
+
+def test_longest_edges_are_those_of_idefics3() -> None:
+    from transformers.models.idefics3.image_processing_idefics3 import Idefics3ImageProcessor
+
+    published = Idefics3ImageProcessor(
+        size={"longest_edge": 128}, max_image_size={"longest_edge": 32}, return_row_col_info=True
+    )
+    tiler = LongestEdge(tile_size=32, longest_edge=128, backend="exact", resample="lanczos")
+    dice = np.random.default_rng(0)
+    for number, (width, height) in enumerate(dice.integers(20, 400, (12, 2)).tolist()):
+        picture = image(width, height, number)
+        want = published([[picture]], do_rescale=False, do_normalize=False, return_tensors="pt")
+        tiles = tiler(picture)
+        assert (want["rows"][0][0], want["cols"][0][0]) == (tiles.plan.rows, tiles.plan.cols)
+        assert torch.equal(want["pixel_values"][0].to(torch.uint8), tiles.pixels)
