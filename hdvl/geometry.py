@@ -228,7 +228,8 @@ class TilePlan:
             window_sizes=tuple(self.window_sizes[i] for i in chosen) if self.window_sizes else (),
             places=tuple(places[index] for index in chosen),
             # A plan without a window and without a place would have to be an empty grid.
-            **({} if chosen else {"rows": 0, "cols": 0}),
+            rows=self.rows if chosen else 0,
+            cols=self.cols if chosen else 0,
         )
 
     @property

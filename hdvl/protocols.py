@@ -1,6 +1,6 @@
 """The parts of a model as protocols, and the values they hand each other.
 
-Imports nothing of hdvl but ``geometry``, its part that needs no torch.
+Imports nothing of hdvl but ``geometry`` and ``conversation``, its parts that need no torch.
 
 Axis letters, the same in every file::
 
@@ -16,11 +16,20 @@ An image flows through the parts like this::
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
+from hdvl.conversation import Conversation as Conversation
+from hdvl.conversation import Decoded as Decoded
+from hdvl.conversation import GroundedBox as GroundedBox
+from hdvl.conversation import Message as Message
+from hdvl.conversation import Rendered as Rendered
+from hdvl.conversation import Segment as Segment
+from hdvl.conversation import SharedPrefix as SharedPrefix
+from hdvl.conversation import first_of as first_of
+from hdvl.conversation import lengths_of as lengths_of
 from hdvl.geometry import Box as Box
 from hdvl.geometry import Grid as Grid
 from hdvl.geometry import Layout as Layout
@@ -70,89 +79,6 @@ class VLMOutput:
     logits: Float[Tensor, "b s v"]
     loss: Float[Tensor, ""] | None
     visual_tokens: list[Float[Tensor, "_m e"]]
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn. Images stand where ``<image>`` stands in ``text``, or in front if it does not.
-
-    ``numbered`` lets the template number the images; not so where the text does it as it likes.
-    """
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    images: tuple[Any, ...] = ()
-    numbered: bool = True
-
-
-@dataclass(frozen=True)
-class SharedPrefix:
-    """Conversations that begin with the same images, of which none sees another.
-
-    The images are encoded and read once: see :mod:`hdvl.templates.shared_prefix`.
-    """
-
-    conversations: tuple[list[Message], ...]
-
-    def __post_init__(self) -> None:
-        if not self.conversations:
-            raise ValueError("conversations must be at least one, got none")
-
-
-Conversation = Sequence[Message] | SharedPrefix
-
-
-def first_of(conversation: Conversation) -> Sequence[Message]:
-    """The conversation itself, or the first of several: it shows the images of all."""
-    return conversation.conversations[0] if isinstance(conversation, SharedPrefix) else conversation
-
-
-Segment = int | tuple[int, ...]
-"""The length of a document in a packed row. Or several lengths: of what some documents begin with, and of
-the rest of each of them."""
-
-
-def lengths_of(segments: Sequence[Segment]) -> list[int]:
-    """The lengths of all pieces of a packed row, in order.
-
-    >>> lengths_of([7, (5, 2, 3)])
-    [7, 5, 2, 3]
-    """
-    pieces = ((segment,) if isinstance(segment, int) else segment for segment in segments)
-    return [length for piece in pieces for length in piece]
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A conversation as one string, and the character spans that the model is trained to say.
-
-    ``literal`` are the spans of text, outside of images and tags, that are tokenised on their own and
-    in which a control token is but letters.
-    """
-
-    text: str
-    spans: tuple[tuple[int, int], ...]
-    literal: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class GroundedBox:
-    """A labelled box found in an answer, in pixels of image number ``image``.
-
-    ``points`` are the corners (x, y) of a quadrilateral, which ``box`` encloses; empty for a box.
-    """
-
-    label: str
-    box: Box
-    image: int = 0
-    points: tuple[tuple[float, float], ...] = ()
-
-
-class Decoded(NamedTuple):
-    """The boxes found in a text, and the pieces that begin like boxes but are none."""
-
-    boxes: list[GroundedBox]
-    errors: list[str]
 
 
 @runtime_checkable

@@ -13,19 +13,20 @@ def check_views(tiler: Tiler, encoder: Encoder) -> None:
     """Refuse a tiler whose views the encoder does not take.
 
     Raises:
-        ValueError: a view of a square image, or of one several times as large, has another size.
+        ValueError: the tile sizes differ, or an image of the size of a tile, or of several times that,
+            has a view of a size that the encoder does not take.
     """
     side = tiler.tile_size
+    if side != encoder.tile_size:
+        raise ValueError(
+            f"tiler.tile_size={side} must equal the encoder's tile_size={encoder.tile_size}; "
+            f"set tiler.tile_size={encoder.tile_size} or encoder.tile_size"
+        )
     plans = (tiler.plan(side, side), tiler.plan(5 * side, 3 * side))
     for size in dict.fromkeys(size for plan in plans for size in plan.sizes):
         try:
             encoder.grid_for(size)
         except ValueError as error:
-            if side != encoder.tile_size:
-                raise ValueError(
-                    f"tiler.tile_size={side} must equal the encoder's tile_size={encoder.tile_size}; "
-                    f"set tiler.tile_size={encoder.tile_size} or encoder.tile_size"
-                ) from error
             raise ValueError(
                 f"the tiler cuts views of {size[0]}x{size[1]} pixels that the encoder does not take: "
                 f"{error}"

@@ -23,6 +23,7 @@ LAYERS = [
         "version",
         "sequences",
     },  # geometry: the part of the protocols that needs no torch
+    {"conversation"},  # likewise, about text
     {"protocols"},
     {
         "images",
@@ -32,6 +33,7 @@ LAYERS = [
         "probe",
         "tables",
         "weights",
+        "views",
     },  # helpers of the parts and of the model
     {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
     {"model"},
@@ -44,7 +46,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-PART_PACKAGES = LAYERS[3]
+PART_PACKAGES = LAYERS[4]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "hydra": {"config", "commands"},

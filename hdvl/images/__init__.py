@@ -10,7 +10,6 @@ from hdvl.images.reading import (
     open_image,
     orientation,
     read_image,
-    resize_bicubic,
     rgb_bands,
     upright_rgb,
 )
@@ -30,7 +29,6 @@ __all__ = [
     "orientation",
     "read_bytes",
     "read_image",
-    "resize_bicubic",
     "rgb_bands",
     "upright_rgb",
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hdvl.inference.answer import Answer, Numbers
@@ -295,8 +295,6 @@ class Pipeline:
         )
 
 
-def _as_sample(
-    ids: Int[Tensor, " s"], pixels: UInt8[Tensor, "t c h w"], plans: Sequence[TilePlan]
-) -> Sample:
+def _as_sample(ids: Int[Tensor, " s"], pixels: Pixels, plans: Sequence[TilePlan]) -> Sample:
     labels = torch.full_like(ids, IGNORED)
     return Sample(ids=ids, labels=labels, pixels=pixels, plans=tuple(plans))

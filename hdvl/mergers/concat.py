@@ -1,6 +1,7 @@
 """View after view."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -39,7 +40,7 @@ class Concat(nn.Module):
         out_grid: Callable[[Grid], Grid],
         width: int,
         grid_for: Callable[[Size], Grid] | None = None,
-        tags: Mapping[str, str | None] | Tags | None = None,
+        tags: Mapping[str, Any] | Tags | None = None,
     ) -> None:
         super().__init__()
         self.grid, self.out_grid, self.grid_for = (grid[0], grid[1]), out_grid, grid_for

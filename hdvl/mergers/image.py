@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -94,7 +94,7 @@ class ImageMerger(nn.Module, ABC):
         grid_for: Callable[[Size], Grid] | None = None,
         newline: bool = True,
         positions: Literal["none", "sincos2d"] = "none",
-        tags: Mapping[str, str | None] | Tags | None = None,
+        tags: Mapping[str, Any] | Tags | None = None,
     ) -> None:
         super().__init__()
         if positions not in ("none", "sincos2d"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from itertools import groupby
 from string import Formatter
+from typing import Any
 
 from hdvl.geometry import Grid, Layout, TilePlan
 
@@ -77,7 +78,7 @@ class Tags:
             )
 
     @classmethod
-    def of(cls, tags: "Mapping[str, str | None] | Tags | None") -> "Tags":
+    def of(cls, tags: "Mapping[str, Any] | Tags | None") -> "Tags":
         """Tags from a plain mapping, as YAML gives it.
 
         Raises:

@@ -103,6 +103,6 @@ def test_what_tags_may_be(unchecked: Any) -> None:
         Tags(row_end="{row}")
     with pytest.raises(ValueError, match=r"tags.before_tile must be text with placeholders"):
         Tags(before_tile="{row")
-    with pytest.raises(TypeError, match=r"tags\.row_end must be a string, got 3"):
-        unchecked(lambda: Tags.of({"row_end": 3}))  # type: ignore[dict-item]
+    with unchecked(), pytest.raises(TypeError, match=r"tags\.row_end must be a string, got 3"):
+        Tags.of({"row_end": 3})
     assert concat({"before_tile": "{{row}}"}).layout(plan(1, 1)) == ("{row}", 4)
