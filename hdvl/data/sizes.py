@@ -13,6 +13,7 @@ from hdvl.images import MAX_PIXELS, name_of, open_image, orientation, read_image
 from hdvl.processor import Processor
 from hdvl.protocols import Conversation, TilePlan, Tiler
 from hdvl.templates.shared_prefix import encode_row, images_of
+from hdvl.tilers.base import Cutter
 
 _TOGETHER = 16
 """Conversations that a worker measures at a time."""
@@ -62,10 +63,17 @@ def plan_by(tiler: Tiler, size: tuple[int, int]) -> TilePlan:
     return tiler.checked_plan(*size) if isinstance(tiler, Limited) else tiler.plan(*size)
 
 
+def plan_image(tiler: Tiler, source: Any) -> TilePlan:
+    """How ``tiler`` cuts the image: from its header, or from its pixels where the plan depends on them."""
+    if isinstance(tiler, Cutter) and tiler.skip_blank:
+        return tiler(source).plan
+    return plan_by(tiler, size_by(tiler, source))
+
+
 def measure(processor: Processor, messages: Conversation) -> Size:
     """The size of the sample that ``processor`` makes of ``messages``."""
     tiler = processor.tiler
-    plans = [plan_by(tiler, size_by(tiler, image)) for image in images_of(messages)]
+    plans = [plan_image(tiler, image) for image in images_of(messages)]
     row = encode_row(
         processor.template,
         processor.tokenizer,
