@@ -1,10 +1,94 @@
 """Causal language models of transformers, built from their configuration, and the attention they run on."""
 
+import inspect
 import logging
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 logger = logging.getLogger("hdvl.llms")
+
+
+def checked_config(numbers: Mapping[str, Any]) -> Any:
+    """The configuration of transformers that ``numbers`` give: ``model_type`` and what differs from it.
+
+    Raises:
+        ValueError: no ``model_type``, one that transformers does not know, or a name that its
+            configuration does not have.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    given = dict(numbers)
+    if "model_type" not in given:
+        raise ValueError(f"config must name a model_type of transformers, got keys {sorted(given)}")
+    family = given.pop("model_type")
+    if family not in CONFIG_MAPPING:
+        raise ValueError(
+            f"config.model_type must be one of transformers, got {family!r}{_meant(family, CONFIG_MAPPING)}"
+        )
+    kind = CONFIG_MAPPING[family]
+    known = _names(kind)
+    try:
+        plain = AutoConfig.for_model(family, **{n: v for n, v in given.items() if n in known})
+        known |= set(plain.to_dict())  # what it works out it also writes, and reads again
+        for name in given:
+            if name not in known and name in _common():
+                _note_unused(family, name)
+            elif name not in known:
+                raise ValueError(
+                    f"config of {family} has no {name}{_meant(name, known)}; transformers would ignore it"
+                )
+        return AutoConfig.for_model(family, **given)
+    except StrictDataclassError as error:
+        raise ValueError(f"config of {family} must fit transformers: {error}") from error
+
+
+@cache
+def _common() -> frozenset[str]:
+    """Names that most families have: one set of sizes may be tried on many, and those unused are logged."""
+    from transformers import LlamaConfig
+
+    return frozenset(LlamaConfig().to_dict())
+
+
+@cache
+def _note_unused(family: str, name: str) -> None:
+    logger.warning("config of %s has no %s, which has no effect", family, name)
+
+
+def _names(kind: type) -> set[str]:
+    """What a configuration class may be given: its arguments, their other names, and what it reads itself."""
+    from transformers import PreTrainedConfig
+
+    names = {
+        *PreTrainedConfig().to_dict(),
+        *dir(kind),
+        *getattr(kind, "attribute_map", {}),
+        *_LEGACY,
+    }
+    for base in kind.__mro__:
+        names |= set(getattr(base, "__annotations__", {}))
+        if issubclass(base, PreTrainedConfig):
+            for method in ("__init__", "__post_init__"):
+                if method in vars(base):
+                    code = inspect.unwrap(vars(base)[method]).__code__
+                    names |= {*code.co_varnames, *map(str, code.co_consts)}
+    return names
+
+
+_LEGACY = (
+    *("rope_theta", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rope_parameters"),
+    *("torch_dtype", "architectures", "auto_map", "use_cache", "tie_word_embeddings"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"),
+)
+"""Names that older configurations hold, which transformers translates."""
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, list(known), n=1)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 def from_numbers(config: Any) -> Any:

@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hdvl.llms import generation
-from hdvl.llms.building import from_numbers, note_attention
+from hdvl.llms.building import checked_config, from_numbers, note_attention
 from hdvl.llms.caching import continued, empty_cache
+from hdvl.llms.family import Family
 from hdvl.llms.gptq_kernels import GPTQKernels
 from hdvl.llms.qwen1 import Qwen1Rules
 from hdvl.llms.rotary import (
@@ -67,6 +68,10 @@ class CausalLM(nn.Module):
         self.model = model
         self.tokenizer, self.stop_ids = tokenizer, tuple(stop_ids)
         self.rules, self.quantisation = rules, quantisation
+        self._family = Family(model)
+        if quantisation is None:  # whose weights come later, before the first call
+            self._family.check_embeddings()
+            self._family.choose_attention()
         self.new_ids = ()
 
     @classmethod
@@ -86,20 +91,13 @@ class CausalLM(nn.Module):
         sequence does. ``rules`` make a Qwen2 a Qwen-1; ``quantisation`` keeps
         published weights of few bits as they are. Builds on the ``meta`` device too.
         """
-        from transformers import AutoConfig
-
         numbers = dict(config)
-        if "model_type" not in numbers:
-            raise ValueError(
-                f"config must name a model_type of transformers, got keys {sorted(numbers)}"
-            )
         if tokenizer is not None:
             numbers.setdefault("vocab_size", len(tokenizer))
             for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
                 numbers.setdefault(name, getattr(tokenizer, name))
-        resolved = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
         return cls(
-            model=from_numbers(resolved),
+            model=from_numbers(checked_config(numbers)),
             tokenizer=tokenizer,
             stop_ids=stop_ids,
             rules=rules,
@@ -258,14 +256,16 @@ class CausalLM(nn.Module):
         Raises:
             ValueError: ``segments`` beside a mask, positions or a cache, or the model cannot be packed.
         """
+        self._check_family(embeddings, attention_mask)
         options: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
         if segments is not None:
             if attention_mask is not None or position_ids is not None or cache is not None:
                 raise ValueError(
                     "segments say all, give no attention_mask, no position_ids and no cache"
                 )
-            check_shared(self.model, segments)
             options = segment_options(self.model, embeddings, segments)
+            check_shared(self.model, segments)
+            self._family.check_packing()
         if cache is not None:
             options |= continued(embeddings, attention_mask, position_ids, cache)
         elif attention_mask is not None and position_ids is None and rotary_by_length(self.model):
@@ -276,6 +276,15 @@ class CausalLM(nn.Module):
             out = self.model(inputs_embeds=embeddings, use_cache=cache is not None, **options)
         logits: Tensor = out.logits
         return logits
+
+    def _check_family(self, embeddings: Tensor, mask: Tensor | None) -> None:
+        """What could not be asked at build is asked at the first call."""
+        if embeddings.is_meta:
+            return
+        self._family.check_embeddings()
+        if mask is not None:
+            self._family.choose_attention()
+            self._family.check_padding(mask)
 
     def new_cache(self, prompt_lengths: Sequence[int] | None = None) -> Cache:
         """An empty cache of keys and values, one for each batch of prompts.
@@ -347,6 +356,7 @@ class CausalLM(nn.Module):
             attention_mask = torch.ones(
                 embeddings.shape[:2], dtype=torch.long, device=embeddings.device
             )
+        self._check_family(embeddings, attention_mask)
         sampling = generation.sampling(do_sample, temperature=temperature, top_p=top_p, top_k=top_k)
         ids: Tensor = self.model.generate(
             inputs_embeds=embeddings,

@@ -1,0 +1,84 @@
+"""What is known of a model's family by now, and the refusals that follow from it."""
+
+from typing import Any
+
+from torch import Tensor
+
+from hdvl.llms import probe
+from hdvl.llms.segments import NAME
+
+
+class Family:
+    """Asks each question about a model once, as early as it can be answered, and refuses by name."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._found: dict[str, str | None] = {}
+
+    @property
+    def name(self) -> str:
+        """The model type of transformers."""
+        return str(self._model.config.model_type)
+
+    def check_embeddings(self) -> None:
+        """Refuse a model that reads ids otherwise than their embeddings.
+
+        Raises:
+            ValueError: it is one.
+        """
+        fault = self._fault("embeddings")
+        if fault:
+            raise ValueError(
+                f"a language model must read embeddings as it reads ids, {self.name} does more to ids "
+                f"than look them up: {fault}; choose another llm"
+            )
+
+    def choose_attention(self) -> None:
+        """Give the model back its own attention if it cannot read padded batches with that of packs."""
+        if not any(self._padding_faults()) or not probe.use_own_attention(self._model):
+            return
+        before, self._found = self._found, {}
+        if any(self._padding_faults()):  # no better
+            self._model.set_attn_implementation(NAME)
+            self._found = before
+
+    def check_padding(self, mask: Tensor) -> None:
+        """Refuse a padded batch that the family reads otherwise than each row alone.
+
+        Raises:
+            ValueError: it does.
+        """
+        faults = self._padding_faults()
+        if not any(faults) or mask.all():
+            return
+        left = not bool(mask[:, 0].all())
+        fault = faults[left]
+        if fault:
+            raise ValueError(
+                f"rows of one length are needed, {self.name} reads rows padded on the "
+                f"{'left' if left else 'right'} otherwise than alone: {fault}; set batch_size to 1"
+            )
+
+    def check_packing(self) -> None:
+        """Refuse to pack documents that the family would read otherwise than alone.
+
+        Raises:
+            ValueError: it would.
+        """
+        fault = self._fault("packing")
+        if fault:
+            raise ValueError(
+                f"packing needs a model that reads packed documents as it reads each alone, "
+                f"{self.name} does not: {fault}; set data.packing=null"
+            )
+
+    def _padding_faults(self) -> list[str | None]:
+        return [self._fault(question) for question in ("padding", "padding on the left")]
+
+    def _fault(self, question: str) -> str | None:
+        if question not in self._found:
+            known, fault = probe.fault(self._model, question)
+            if not known:
+                return None
+            self._found[question] = fault
+        return self._found[question]

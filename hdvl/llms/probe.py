@@ -1,0 +1,202 @@
+"""What a family of language models does with embeddings, padding and packed documents: asked, not assumed.
+
+Two short documents are read in three ways: alone, padded into one batch, and packed into one row. A family
+whose logits then differ swallows positions or masks, counts positions from another number, or adds
+something to ids that embeddings lack. It is asked once for each configuration: of a twin with large random
+weights where the model is small, and of the model itself where it is large.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hdvl.llms.rotary import positions_of, separate_documents
+from hdvl.llms.segments import NAME, segment_options, use_segments
+
+LENGTHS = (2, 4)
+SMALL = 4_000_000
+"""Parameters up to which a twin is built: its weights may be chosen so that every fault shows."""
+_FAULTS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
+
+Found = str | None
+"""What is wrong, or None."""
+
+
+def fault(model: Any, question: str) -> tuple[bool, Found]:
+    """What is wrong with ``model`` in this respect (a key of :data:`QUESTIONS`), if it can be said yet.
+
+    A small model is answered for by a twin, any other by itself once it has its weights.
+    """
+    if sum(parameter.numel() for parameter in model.parameters()) <= SMALL:
+        key = model.config.to_json_string(use_diff=False), model.config._attn_implementation
+        if (key, question) not in _ANSWERS:
+            with torch.device("cpu"):  # also where the model itself is described on meta
+                other = _twin_of(model)
+                if any(parameter.is_meta for parameter in other.parameters()):
+                    return False, None
+                _ANSWERS[key, question] = QUESTIONS[question](other, 1e-3)
+        return True, _ANSWERS[key, question]
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return False, None
+    return True, QUESTIONS[question](model, 2e-2 if model.dtype == torch.float32 else 1e-1)
+
+
+def _twin_of(model: Any) -> Any:
+    other = twin(deepcopy(model.config))
+    if model.config._attn_implementation != NAME:
+        use_own_attention(other)
+    return other
+
+
+def embeddings_fault(model: Any, tolerance: float = 1e-3) -> Found:
+    """Whether ids and their embeddings give the same logits."""
+    ids = _ids(model)
+    with _quiet(model):
+        by_ids = _attempt(lambda: _logits(model, input_ids=ids))
+        by_embeddings = _attempt(lambda: _logits(model, inputs_embeds=_embedded(model, ids)))
+        # Images are no rows of the table: some models look for the ids that embeddings stand for.
+        others = _attempt(lambda: _logits(model, inputs_embeds=_embedded(model, ids) * 0.9 + 0.1))
+    if isinstance(by_ids, str):  # it cannot read plain text as it is: no verdict
+        return None
+    if isinstance(others, str):
+        return f"transformers answers with {others}"
+    return _difference(by_embeddings, by_ids, tolerance)
+
+
+def padding_fault(model: Any, tolerance: float = 1e-3, *, left: bool = False) -> Found:
+    """Whether a row of a batch that is padded on one side has the logits that it has alone.
+
+    Rows padded on the left are given positions, as prompts are.
+    """
+    ids, longest = _ids(model), max(LENGTHS)
+    place = slice(longest - LENGTHS[0], None) if left else slice(LENGTHS[0])
+    mask = torch.ones(2, longest, dtype=torch.long, device=ids.device)
+    mask[0] = 0
+    mask[0, place] = 1
+    with _quiet(model):
+        first, second = torch.split(_embedded(model, ids), LENGTHS, dim=1)
+        rows = second.repeat(2, 1, 1)
+        rows[0] = 0
+        rows[0, place] = first[0]
+        positions = {"position_ids": positions_of(mask)} if left else {}
+        own = {"position_ids": positions_of(mask[:1, place])} if left else {}
+        alone = _attempt(lambda: _logits(model, inputs_embeds=first, **own))
+        padded = _attempt(
+            lambda: _logits(model, inputs_embeds=rows, attention_mask=mask, **positions)[:1, place]
+        )
+    return _difference(padded, alone, tolerance)
+
+
+def packing_fault(model: Any, tolerance: float = 1e-3) -> Found:
+    """Whether documents packed into one row have the logits that they have alone."""
+    ids = _ids(model)
+    with _quiet(model):
+        embeddings = _embedded(model, ids)
+        documents = torch.split(embeddings, LENGTHS, dim=1)
+        alone = _attempt(
+            lambda: torch.cat([_logits(model, inputs_embeds=part) for part in documents], 1)
+        )
+        packed = _attempt(
+            lambda: _logits(
+                model, inputs_embeds=embeddings, **segment_options(model, embeddings, LENGTHS)
+            )
+        )
+    return _difference(packed, alone, tolerance)
+
+
+QUESTIONS: dict[str, Callable[[Any, float], Found]] = {
+    "embeddings": embeddings_fault,
+    "padding": padding_fault,
+    "padding on the left": partial(padding_fault, left=True),
+    "packing": packing_fault,
+}
+_ANSWERS: dict[Any, Found] = {}
+
+
+def twin(config: Any) -> Any:
+    """A model of this configuration on the CPU with large random weights; draws no random numbers."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        for parameter in model.parameters():
+            if parameter.is_meta:
+                continue
+            if parameter.ndim > 1:
+                rows = parameter.shape[0] if parameter.shape[-1] == 1 else parameter.shape[-1]
+                torch.nn.init.normal_(parameter, std=2 * rows**-0.5)
+            elif not parameter.any():  # a gate that starts closed would hide what is behind it
+                torch.nn.init.normal_(parameter, std=0.3)
+    use_segments(model)
+    separate_documents(model)
+    return model
+
+
+def use_own_attention(model: Any) -> bool:
+    """Give ``model`` the attention of transformers in place of that of packs; whether it changed."""
+    changes: bool = model.config._attn_implementation == NAME
+    if changes:
+        model.set_attn_implementation("sdpa")
+    return changes
+
+
+def _ids(model: Any) -> Int[Tensor, "1 s"]:
+    """Ids that are none of the special ones, which mostly come first or last."""
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    ids = torch.arange(sum(LENGTHS)) * 7 + rows // 2
+    return (ids % max(rows - 8, 1) + min(4, rows - 1))[None].to(model.device)
+
+
+def _embedded(model: Any, ids: Int[Tensor, "1 s"]) -> Float[Tensor, "1 s e"]:
+    embeddings: Tensor = model.get_input_embeddings()(ids)
+    return embeddings
+
+
+def _logits(model: Any, **options: Any) -> Tensor:
+    logits: Tensor = model(use_cache=False, **options).logits
+    return logits.float()
+
+
+def _attempt(forward: Callable[[], Tensor]) -> Tensor | str:
+    try:
+        return forward()
+    except _FAULTS as error:
+        return (
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        )
+
+
+def _difference(found: Tensor | str, expected: Tensor | str, tolerance: float) -> Found:
+    """What speaks against ``found``; of a middling position, since rounding may move a single one far."""
+    if isinstance(found, str):
+        return f"transformers answers with {found}"
+    if isinstance(expected, str):
+        return f"transformers answers with {expected}"
+    if not torch.isfinite(found).all() or not torch.isfinite(expected).all():
+        return "logits are not finite"
+    last = (found - expected)[:, -LENGTHS[-1] :].abs().amax(-1)
+    off, largest = float(last.median()), float(expected.abs().max())
+    return f"logits are off by {off:.2g} of {largest:.2g}" if off > tolerance * largest else None
+
+
+@contextmanager
+def _quiet(model: Any) -> Iterator[None]:
+    """Evaluation mode, no gradients, and no compiled forward: these shapes never come again."""
+    modes = [(module, module.training) for module in model.modules()]
+    compiled = vars(model.base_model).pop("forward", None)
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        if compiled is not None:
+            model.base_model.forward = compiled

@@ -1,0 +1,133 @@
+"""What a family does with embeddings, padding and packs is asked of it, and refused by its name."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from hdvl.llms import CausalLM, probe
+from hdvl.llms.building import _note_eager
+from tests.llms.tiny_llm import make
+
+BART = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
+DEEPSEEK = {
+    **{"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8},
+    **{"qk_nope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2},
+    **{"moe_intermediate_size": 16, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    **{"index_head_dim": 16, "index_n_heads": 2, "index_topk": 8},
+}
+GEMMA4 = {"vocab_size_per_layer_input": 300, "hidden_size_per_layer_input": 8, "head_dim": 8}
+GEMMA3N = {**GEMMA4, "laurel_rank": 4, "num_kv_shared_layers": 0}
+FALCON = {
+    **{"mamba_d_state": 8, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_ssm": 64},
+    **{"mamba_chunk_size": 8, "embedding_multiplier": 5.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "numbers"),
+    [("falcon_h1", FALCON), ("gemma3n_text", GEMMA3N), ("gemma4_text", GEMMA4)],
+)
+def test_families_that_do_more_to_ids_than_look_them_up(family: str, numbers: Any) -> None:
+    with pytest.raises(
+        ValueError, match=f"must read embeddings as it reads ids, {family} does more"
+    ):
+        make(family, **numbers)
+
+
+@pytest.mark.parametrize(
+    ("family", "numbers"),
+    [("roberta", {}), ("data2vec-text", {}), ("bart", BART), ("stablelm", {})],
+)
+def test_families_that_cannot_be_packed_are_refused_by_name(family: str, numbers: Any) -> None:
+    llm = make(family, **numbers).eval()
+    embeddings = torch.randn(1, 6, llm.width)
+    with pytest.raises(
+        ValueError, match=f"reads packed documents as it reads each alone, {family}"
+    ):
+        llm(embeddings, segments=[2, 4])
+    assert llm(embeddings).isfinite().all()
+
+
+def test_a_family_that_reads_padding_with_its_own_attention_alone_keeps_it() -> None:
+    llm = make("doge").eval()
+    assert llm.model.config._attn_implementation == "sdpa"
+    with pytest.raises(ValueError, match="packing needs a model whose attention is hdvl_segments"):
+        llm(torch.randn(1, 6, llm.width), segments=[2, 4])
+
+
+@pytest.mark.parametrize(
+    ("family", "numbers"), [("gemma2", {}), ("gptj", {"rotary_dim": 4}), ("bloom", {})]
+)
+def test_attention_without_sdpa_is_eager_and_said_once(
+    family: str, numbers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    _note_eager.cache_clear()
+    with caplog.at_level(logging.WARNING, logger="hdvl.llms"):
+        llm = make(family, **numbers).eval()
+        make(family, **numbers)
+    said = [record.getMessage().split(",")[0] for record in caplog.records]
+    assert said.count(f"the attention of {family} is eager") == 1
+    with pytest.raises(ValueError, match="packing needs a model whose attention is hdvl_segments"):
+        llm(torch.randn(1, 6, llm.width), segments=[2, 4])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("family", "numbers"), [("deepseek_v32", DEEPSEEK), ("doge", {}), ("qwen2", {})]
+)
+def test_padded_batches_are_read_row_by_row(family: str, numbers: Any) -> None:
+    torch.manual_seed(0)
+    llm = make(family, initializer_range=0.3, **numbers).eval()
+    short, long = torch.randn(1, 3, llm.width), torch.randn(1, 5, llm.width)
+    rows, mask = torch.cat([torch.zeros(1, 5, llm.width), long]), torch.ones(2, 5, dtype=torch.long)
+    rows[0, :3], mask[0, 3:] = short[0], 0
+    torch.testing.assert_close(llm(rows, mask)[0, :3], llm(short)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_families_that_cannot_be_padded_are_refused_by_name() -> None:
+    llm = make("bart", **BART).eval()
+    rows, mask = torch.randn(2, 5, llm.width), torch.ones(2, 5, dtype=torch.long)
+    llm(rows, mask)
+    mask[0, :2] = 0
+    with pytest.raises(
+        ValueError, match="rows of one length are needed, bart reads rows padded on"
+    ):
+        llm.generate(rows, mask, max_new_tokens=2, stop_ids=[])
+
+
+def test_a_family_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    twin = probe.twin
+    monkeypatch.setattr(probe, "twin", lambda config: built.append(config) or twin(config))
+    monkeypatch.setattr(probe, "_ANSWERS", {})
+    state = torch.random.get_rng_state()
+    with torch.device("meta"):
+        make("llama", initializer_range=0.1)
+    first = len(built)
+    llm = make("llama", initializer_range=0.1)
+    assert first == len(built) > 0 and isinstance(llm, CausalLM)
+    with torch.device("meta"):
+        make("llama", initializer_range=0.1)
+    torch.random.set_rng_state(state)
+
+
+def test_large_models_answer_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SMALL", 0)
+    llm = make("bart", **BART, initializer_range=0.3).train()
+    with pytest.raises(
+        ValueError, match="reads packed documents as it reads each alone, bart does"
+    ):
+        llm(torch.randn(1, 6, llm.width), segments=[2, 4])
+    assert all(module.training for module in llm.modules())
+    with torch.device("meta"):
+        later = make("falcon_h1", **FALCON)
+    later.to_empty(device="cpu")
+    for parameter in later.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    later.model.base_model.rotary_emb.inv_freq.fill_(0.1)
+    with pytest.raises(
+        ValueError, match="must read embeddings as it reads ids, falcon_h1 does more"
+    ):
+        later(torch.randn(1, 6, later.width))
