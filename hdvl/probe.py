@@ -1,23 +1,38 @@
 """Do the parts do what they say, and fit each other? Asked before any weight is used."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import torch
-from torch import nn
+from jaxtyping import UInt8
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from hdvl.protocols import Bridge, Encoder, Merger
+from hdvl.encoders.twins import first_twins_only
+from hdvl.protocols import Bridge, Encoder, Grid, Merger, Size
 
 
 def probe_encoder(encoder: Encoder) -> None:
     """Run one tile through ``encoder`` on ``meta`` and compare with its ``grid`` and ``width``.
 
     An encoder that got those numbers in this way itself keeps them as ``measured`` (tile size, grid,
-    width), and is not run again while it says the same.
+    width), and is not run again while it says the same. With weights at hand (not on ``meta``)
+    :func:`check_places` follows, for the parts of a fused encoder one by one.
 
     Raises:
-        ValueError: it gives another number of patches or another width than it says.
+        ValueError: it gives another number of patches or another width than it says, or features in
+            another order than the patches.
     """
     if not isinstance(encoder, nn.Module):
         raise TypeError(f"encoder must be an nn.Module, got {type(encoder).__name__}")
+    _check_shape(encoder)
+    for part in encoder.modules():
+        tokens = hasattr(part, "grid_for") and not getattr(part, "from_maps", False)
+        if tokens and not any(tensor.is_meta for tensor in _tensors(part)):
+            check_places(part)
+
+
+def _check_shape(encoder: Any) -> None:
     size, (rows, cols) = encoder.tile_size, encoder.grid
     if getattr(encoder, "measured", None) == (size, (rows, cols), encoder.width):
         return
@@ -35,6 +50,81 @@ def probe_encoder(encoder: Encoder) -> None:
             f"{shape[1]} tokens of width {shape[2]} for a {size}-px tile; check its grid, prefix tokens "
             "and select_layer"
         )
+
+
+def check_places(encoder: Any) -> None:
+    """Change single patches of an image, and see whether the features at their places change most.
+
+    Of blocks that are alike only the first is run, on an image as small as ``encoder`` takes, two patches
+    by three if it can: of a transformer with billions of parameters that is a block on six patches.
+
+    Raises:
+        ValueError: most changes are seen at other places than those of the patches.
+    """
+    size = _small(encoder)
+    rows, cols = encoder.grid_for(size)
+    cells = [
+        y * cols + x
+        for y in range(max(0, rows // 2 - 1), min(rows, rows // 2 + 1))
+        for x in range(max(0, cols // 2 - 1), min(cols, cols // 2 + 2))
+    ]
+    images = _changed(len(encoder.mean), size, (rows, cols), cells)
+    device = next((tensor.device for tensor in _tensors(encoder)), torch.device("cpu"))
+    was_training = encoder.training
+    encoder.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), first_twins_only(encoder):
+        features = encoder(images.to(device)).float()
+    encoder.train(was_training)
+    changes = (features[1:] - features[:1]).norm(dim=2)[:, cells]  # by patch and place
+    # Some features are moved more by any change than others: what counts is what moves each most.
+    found = (changes / changes.mean(dim=0).clamp(min=1e-12)).argmax(dim=1).tolist()
+    seen = [cells[place] for place in found]
+    if sum(a == b for a, b in zip(seen, cells, strict=True)) * 2 <= len(cells) > 1:
+        raise ValueError(
+            f"encoder {_name(encoder)} must give the features of patches in raster order, but changes of "
+            f"patches {cells} of {rows} x {cols} are seen most in features {seen}; it moves its tokens, or "
+            "others stand among them"
+        )
+
+
+def _changed(
+    channels: int, size: Size, grid: Grid, cells: Sequence[int]
+) -> UInt8[Tensor, "t c h w"]:
+    """An image of noise, and copies of it with the patch of one of ``cells`` changed in each."""
+    noise = torch.randint(
+        0,
+        256,
+        (1, channels, size[1], size[0]),
+        generator=torch.Generator().manual_seed(0),
+        device="cpu",
+    )
+    images = noise.to(torch.uint8).repeat(1 + len(cells), 1, 1, 1)
+    down, across = size[1] / grid[0], size[0] / grid[1]
+    for image, cell in zip(images[1:], cells, strict=True):
+        y, x = divmod(cell, grid[1])
+        rows = slice(int(y * down), int((y + 1) * down))
+        image[:, rows, int(x * across) : int((x + 1) * across)].bitwise_xor_(128)
+    return images
+
+
+def _small(encoder: Any) -> Size:
+    """A small oblong size that ``encoder`` takes, or that of its tiles."""
+    rows, cols = encoder.grid
+    small = 3 * (encoder.tile_size // cols), 2 * (encoder.tile_size // rows)
+    try:
+        taken = tuple(encoder.grid_for(small)) == (2, 3)
+    except ValueError:
+        taken = False
+    return small if taken else (encoder.tile_size, encoder.tile_size)
+
+
+def _name(encoder: Any) -> str:
+    return str(getattr(getattr(encoder, "sizes", None), "name", type(encoder).__name__))
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
 
 
 def check_token_order(bridge: Bridge, merger: Merger) -> None:

@@ -101,7 +101,9 @@ class Encoder(Protocol):
 
     ``grid_for`` gives the grid of an image of ``size`` pixels, or raises a ValueError that says which
     sizes the encoder takes; ``forward`` takes any of them. ``grid`` is that of a tile, ``tile_size``
-    pixels square. Images of one call are of one size.
+    pixels square. Images of one call are of one size. That features are in raster order is tried when a
+    model is built, but for an encoder with ``from_maps = True``: its features are maps of convolutions
+    whose fields of view may be centred beside their places.
 
     uint8 pixels are normalised inside (/255, ``mean``, ``std``); float pixels are taken as normalised.
     """

@@ -30,12 +30,12 @@ LAYERS = [
         "loss",
         "positions",
         "precision",
-        "probe",
         "tables",
         "weights",
         "views",
     },  # helpers of the parts and of the model
     {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
+    {"probe"},  # of parts that are built
     {"model"},
     {"processor"},
     {"checkpoints"},

@@ -26,6 +26,11 @@ WRONG = [
         r"bridge PixelShuffleMLP with order=v1 .* merger Spatial .* set bridge\.order=v2",
     ),
     (["bridge.activation=gellu"], r"activation must be a known name, got 'gellu'; close: gelu"),
+    (
+        ["encoder=clip_l_336", "+encoder.config.num_hidden_layer=3"],
+        r"config of clip_vision_model has no num_hidden_layer; did you mean num_hidden_layers\?",
+    ),
+    (["encoder=clip_l_336", "encoder.name=clip"], r"take its vision part, clip_vision_model"),
     (["bridge.depth=0"], r"depth must be .*got 0"),
     (["tuning.llm=loar"], r"tuning\.llm must be one of frozen, full, .*got loar"),
     (["tuning.merger=lora"], r"tuning\.merger=lora needs a linear layer"),

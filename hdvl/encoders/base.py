@@ -12,7 +12,7 @@ from hdvl.encoders.reach import drop_unreached, reach, takes
 from hdvl.encoders.sizes import Sizes
 from hdvl.protocols import Grid, Size
 
-UNUSUAL_GRID = (3, 5)
+UNUSUAL_GRID = (5, 11)
 """A grid to find out whether an encoder takes images of another size: oblong, small, its sides odd."""
 
 
@@ -40,6 +40,7 @@ class PatchEncoder(nn.Module):
     select_layer: int
     final_norm: bool
     measured: tuple[int, Grid, int]
+    from_maps: bool = False
 
     def __init__(
         self,
@@ -101,13 +102,12 @@ class PatchEncoder(nn.Module):
 
     def _settle(self, name: str) -> None:
         """Learn ``width``, ``grid`` and ``sizes`` on ``meta``; drop what the features do not depend on."""
-        channels, side = len(self.mean), self.tile_size
-        self.sizes = Sizes(name=name, tile_size=side, grid=(0, 0), patch=None)
-        features, reached = reach(self, (channels, side, side))
+        self.sizes = Sizes(name=name, tile_size=self.tile_size, grid=(0, 0), patch=None)
+        features, reached = self._measured(name)
         self.width, self.grid = features.shape[2], self._counted(features.shape[1], name)
         if self.final_norm:
             self.final_norm = False
-            _, without = reach(self, (channels, side, side))
+            _, without = self._measured(name)
             self.final_norm = True
             if without == reached:
                 raise ValueError(
@@ -116,7 +116,44 @@ class PatchEncoder(nn.Module):
                 )
         self.measured = (self.tile_size, self.grid, self.width)
         drop_unreached(self, reached)
+        tile = (len(self.mean), self.tile_size, self.tile_size)
+        if not takes(self, tile, (features.shape[1], self.width)):
+            raise ValueError(
+                f"encoder {name} must give features of each of several images, and without the parts that "
+                "these do not depend on; choose another select_layer or another model"
+            )
         self.sizes = self._sizes(name)
+
+    def _step(self) -> tuple[int, int] | None:
+        """(rows, columns) of pixels from one feature to the next, if that is a whole number."""
+        rows, cols = self.grid
+        if self.patch_size is not None or self.tile_size % rows or self.tile_size % cols:
+            return self.patch_size
+        return self.tile_size // rows, self.tile_size // cols
+
+    def _measured(self, name: str) -> tuple[Float[Tensor, "t n d"], frozenset[str]]:
+        """The features of a tile on ``meta``, and the parameters that they depend on."""
+        try:
+            features, reached = reach(self, (len(self.mean), self.tile_size, self.tile_size))
+        except (
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            # What foreign code raises where it is not made for this.
+            why = str(error).partition("\n")[0]
+            raise ValueError(
+                f"encoder {name} must give features of a tile of {self.tile_size} x {self.tile_size} "
+                f"pixels without seeing their values; its forward pass raised {type(error).__name__}: {why}"
+            ) from error
+        if features.ndim != 3:
+            raise ValueError(
+                f"encoder {name} must give features t n d, got a shape of {tuple(features.shape)}"
+            )
+        return features, reached
 
     def _counted(self, tokens: int, name: str) -> Grid:
         """The grid of a tile that gives this many tokens."""
@@ -137,17 +174,14 @@ class PatchEncoder(nn.Module):
 
     def _sizes(self, name: str) -> Sizes:
         """Which sizes the model takes, by trying an unusual one."""
-        rows, cols = self.grid
-        patch = self.patch_size
-        if patch is None and not (self.tile_size % rows or self.tile_size % cols):
-            patch = self.tile_size // rows, self.tile_size // cols
         one = Sizes(name=name, tile_size=self.tile_size, grid=self.grid, patch=None)
+        patch = self._step()
         if patch is None:
             return one
         self.sizes = Sizes(name=name, tile_size=self.tile_size, grid=self.grid, patch=patch)
         down, across = UNUSUAL_GRID
         image = (len(self.mean), down * patch[0], across * patch[1])
-        return self.sizes if takes(self, image, (1, down * across, self.width)) else one
+        return self.sizes if takes(self, image, (down * across, self.width)) else one
 
 
 def check_tile(tile_size: int, patch: int, native: int) -> int:

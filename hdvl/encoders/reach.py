@@ -56,8 +56,8 @@ def reach(
     return features.detach(), reached
 
 
-def takes(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int, int]) -> bool:
-    """Whether ``encoder`` gives features of ``shape`` for an image (c, h, w), tried on ``meta``."""
+def takes(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int]) -> bool:
+    """Whether ``encoder`` gives features of ``shape`` (n, d) for each of two images, on ``meta``."""
     training = encoder.training
     encoder.eval()
     tensors = chain(encoder.named_parameters(), encoder.named_buffers())
@@ -65,14 +65,14 @@ def takes(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int
     try:
         with torch.no_grad(), first_twins_only(encoder):
             features: Tensor = functional_call(
-                encoder, moved, (torch.empty(1, *image, device="meta"),)
+                encoder, moved, (torch.empty(2, *image, device="meta"),)
             )
-    except (AssertionError, IndexError, RuntimeError, ValueError):
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError):
         # Libraries refuse a size in any of these ways, from their own checks to a sum of two shapes.
         return False
     finally:
         encoder.train(training)
-    return tuple(features.shape) == shape
+    return tuple(features.shape) == (2, *shape)
 
 
 def _leaves(output: Tensor) -> set[int]:
@@ -97,7 +97,8 @@ def drop_unreached(module: nn.Module, reached: Iterable[str]) -> None:
     reached = frozenset(reached)
     for name, child in list(module.named_children()):
         inner = {f"{name}.{key}" for key, _ in child.named_parameters()}
-        if inner and not inner & reached:
+        listed = isinstance(child, nn.ModuleList | nn.ModuleDict)  # walked through, never called
+        if inner and not inner & reached and not listed:
             setattr(module, name, Skip())
         elif not inner <= reached:
             drop_unreached(child, {key.removeprefix(f"{name}.") for key in inner & reached})

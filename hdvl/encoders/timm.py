@@ -1,5 +1,6 @@
 """Any vision model of timm that gives feature maps: ViTs and convolutional networks alike."""
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -33,6 +34,7 @@ class TimmEncoder(PatchEncoder):
 
     layer: int
     prefix: int | None
+    gives_prefix: bool
     known: frozenset[str]
 
     def __init__(
@@ -59,6 +61,10 @@ class TimmEncoder(PatchEncoder):
         )
         self.layer = check_layer(select_layer, len(model.feature_info))
         self.prefix = getattr(model, "num_prefix_tokens", None)  # None: it has maps, not tokens
+        self.from_maps = self.prefix is None
+        # Some class-attention models (CaiT, XCiT) add their prefix behind the blocks, and give none.
+        taken = inspect.signature(model.forward_intermediates).parameters
+        self.gives_prefix = bool(self.prefix) and "return_prefix_tokens" in taken
         self.known = frozenset(model.state_dict())
         model.prune_intermediate_layers([self.layer], prune_norm=not final_norm, prune_head=True)
         self._resize(tile_size or native)
@@ -99,7 +105,7 @@ class TimmEncoder(PatchEncoder):
         self, pixels: Float[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
         """Patches and prefix of the chosen block."""
-        options = {"return_prefix_tokens": True} if self.prefix else {}
+        options = {"return_prefix_tokens": True} if self.gives_prefix else {}
         with at_size(self.model, pixels.shape[2], pixels.shape[3]):
             (found,) = self.model.forward_intermediates(
                 pixels,
@@ -110,11 +116,17 @@ class TimmEncoder(PatchEncoder):
                 intermediates_only=True,
                 **options,
             )
-        if self.prefix:
+        if self.gives_prefix:
             patches, prefix = found
             return patches, prefix
         patches = rearrange(found, "t d r c -> t (r c) d") if self.prefix is None else found
         return patches, patches[:, :0]
+
+    def _step(self) -> tuple[int, int] | None:
+        if self.patch_size is not None:
+            return self.patch_size
+        reduction = int(self.model.feature_info[self.layer]["reduction"])
+        return reduction, reduction
 
     def _resize(self, tile_size: int) -> None:
         if tile_size == self.tile_size:

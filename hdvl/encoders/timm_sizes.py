@@ -12,7 +12,10 @@ def patch_size(model: Any) -> tuple[int, int] | None:
     if getattr(model, "num_prefix_tokens", None) is None:
         return None
     embedding = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)
-    size = getattr(embedding, "patch_size", None)
+    if hasattr(embedding, "feat_ratio"):  # of convolutions in front of the patches, too
+        size = embedding.feat_ratio(as_scalar=False)
+    else:
+        size = getattr(embedding, "patch_size", None)
     if size is None:
         return None
     return (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -39,7 +42,7 @@ def at_size(model: Any, height: int, width: int) -> Iterator[None]:
     embedding.flatten, embedding.strict_img_size, embedding.output_fmt = False, False, Format.NHWC
     try:
         if getattr(rope, "feat_shape", None) is not None and hasattr(rope, "update_feat_shape"):
-            down, across = embedding.patch_size
+            down, across = embedding.feat_ratio(as_scalar=False)
             with torch.inference_mode(False), torch.no_grad():
                 rope.update_feat_shape([height // down, width // across])
         yield

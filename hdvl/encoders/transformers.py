@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class TransformersEncoder(PatchEncoder):
         )
         self.patch = _first(described.patch_size)
         check_tile(self.tile_size, self.patch, native)
-        self.accepts = frozenset(inspect.signature(self.model.forward).parameters)
+        self.accepts = _accepted(name, self.model)
         width = described.hidden_size
         self.feature_norm = Float32LayerNorm(width, eps=1e-5) if feature_norm else nn.Identity()
         self.settled = False
@@ -116,6 +117,8 @@ class TransformersEncoder(PatchEncoder):
         bare = not self.final_norm and not self.settled
         output = self.model(**self._inputs(pixels), output_hidden_states=bare)
         found = self.feature_norm(output.hidden_states[-1] if bare else output.last_hidden_state)
+        if found.ndim == 4:  # maps
+            found = found.flatten(2).transpose(1, 2)
         rows, cols = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
         count = max(0, found.shape[1] - rows * cols)
         return found[:, count:], found[:, :count]
@@ -156,7 +159,51 @@ def _describe(name: str, config: Mapping[str, Any] | None) -> Any:
         raise ValueError(
             f"name must be a model type of transformers, such as clip_vision_model, got {name!r}"
         )
+    own = AutoConfig.for_model(name)
+    _check_kind(name, own)
+    known = {*own.to_dict(), *own.attribute_map, *inspect.signature(type(own).__init__).parameters}
+    for key in config or {}:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}"
+            raise ValueError(f"config of {name} has no {key}; {meant}")
     return AutoConfig.for_model(name, **(config or {}))
+
+
+def _check_kind(name: str, described: Any) -> None:
+    """Refuse model types that are no vision transformer, by what their configuration lacks."""
+    keys = ("hidden_size", "num_hidden_layers", "patch_size")
+    lacking = [key for key in keys if not hasattr(described, key)]
+    if not hasattr(described, "image_size") and not hasattr(described, "num_patches"):
+        lacking.append("image_size")
+    if not lacking:
+        return
+    vision = getattr(described, "vision_config", None)
+    kind = getattr(vision, "model_type", None)
+    raise ValueError(
+        f"name must be the type of a vision transformer, the configuration of {name} has no "
+        f"{' and no '.join(lacking)}; "
+        + (f"take its vision part, {kind}" if kind else "encoder=timm has more kinds of models")
+    )
+
+
+def _accepted(name: str, model: nn.Module) -> frozenset[str]:
+    """What the forward pass of ``model`` takes, if it needs nothing besides pixels and their shapes."""
+    taken = inspect.signature(model.forward).parameters
+    given = {"pixel_values", "pixel_attention_mask", "spatial_shapes"}
+    needed = [
+        key
+        for key, parameter in taken.items()
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        and key not in given
+    ]
+    if needed or "pixel_values" not in taken:
+        raise ValueError(
+            f"name must be the type of an image encoder, {name} needs "
+            f"{', '.join(needed) or 'other things'} besides pixel_values"
+        )
+    return frozenset(taken)
 
 
 def _native_size(described: Any) -> int:

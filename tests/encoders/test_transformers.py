@@ -41,6 +41,8 @@ def config(name: str) -> dict[str, Any]:
         return {key: value for key, value in TINY.items() if key != "image_size"} | {
             "num_patches": 16
         }
+    if name.startswith("dinov2"):
+        return {key: value for key, value in TINY.items() if key != "intermediate_size"}
     return TINY
 
 

@@ -98,7 +98,7 @@ def test_blocks_that_change_the_shape_are_run() -> None:
 def test_an_encoder_that_was_measured_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = ENCODERS["intern_vit"]()
     monkeypatch.setattr(InternViT, "tokens", lambda self, pixels: pytest.fail("was run"))
-    probe_encoder(encoder)
+    probe_encoder(encoder.to("meta"))
     monkeypatch.undo()
     encoder.width = 25
     with pytest.raises(ValueError, match="says grid=4x4 and width=25"):

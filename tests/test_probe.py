@@ -1,0 +1,77 @@
+"""An encoder whose features are not where its patches are is refused when a model is built."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hdvl.encoders import ConvStem, FusedEncoder, TimmEncoder, TransformersEncoder
+from hdvl.probe import check_places, probe_encoder
+
+SMALL = {
+    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+    "image_size": 32, "patch_size": 8,
+}  # fmt: skip
+HALF: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("vit_mae", {"mask_ratio": 0.0}),
+        ("yolos", {"image_size": [32, 32], "num_detection_tokens": 3}),
+    ],
+)
+def test_tokens_that_are_shuffled_or_shifted(name: str, config: dict[str, Any]) -> None:
+    encoder = TransformersEncoder(name=name, config=SMALL | config, **HALF)
+    with pytest.raises(
+        ValueError, match=f"encoder {name} must give the features of patches in raster order, but"
+    ):
+        probe_encoder(encoder)
+
+
+@pytest.mark.parametrize(
+    "name", ["clip_vision_model", "dinov2_with_registers", "dinov3_vit", "vit"]
+)
+def test_tokens_in_place(name: str) -> None:
+    small = {key: SMALL[key] for key in SMALL if key != "intermediate_size" or "dinov2" not in name}
+    encoder = TransformersEncoder(name=name, config=small, **HALF)
+    state, mode = torch.get_rng_state(), encoder.training
+    probe_encoder(encoder)
+    assert torch.equal(torch.get_rng_state(), state) and encoder.training == mode
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "xcit_nano_12_p16_224"])
+def test_tokens_of_timm_in_place(name: str) -> None:
+    check_places(TimmEncoder(name=name))
+
+
+class Transposed(ConvStem):
+    """Columns before rows."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels.transpose(2, 3))
+
+
+def test_ones_own_encoders_and_parts_of_a_fused_one() -> None:
+    own = Transposed(tile_size=64, stem_width=8, width=16)
+    with pytest.raises(
+        ValueError,
+        match=r"encoder ConvStem .* changes of patches .* of 2 x 3",
+    ):
+        probe_encoder(own)
+    right = ConvStem(tile_size=64, stem_width=8, width=64)
+    probe_encoder(right)
+    with pytest.raises(
+        ValueError, match="encoder ConvStem must give the features of patches in raster"
+    ):
+        probe_encoder(FusedEncoder(encoders={"right": right, "own": own}))
+
+
+def test_maps_and_meta_are_not_tried() -> None:
+    own: nn.Module = Transposed(tile_size=64, stem_width=8, width=16)
+    probe_encoder(own.to("meta"))
+    maps = Transposed(tile_size=64, stem_width=8, width=16)
+    maps.from_maps = True
+    probe_encoder(maps)
