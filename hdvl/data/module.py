@@ -123,6 +123,9 @@ class ChatData(pl.LightningDataModule):
             return self._loader(samples, BatchSampler(order, self.batch_size, False), self.collate)
         accumulate = trainer.accumulate_grad_batches if trainer else 1
         packs = self._pack(order)
+        # A sample over the budget is said now. In the sampler of a loader with workers it would be said
+        # while Lightning makes its iterator, whose clean-up then fails with an error of its own.
+        next(packs.after(self.consumed))
         batches = RankPacks(
             packs, start=self.consumed, rank=rank, world=world, accumulate=accumulate
         )

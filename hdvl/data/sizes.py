@@ -122,7 +122,7 @@ class Sizes:
     def prefetch(self, indices: Sequence[int]) -> None:
         """Start to measure what will be asked for next."""
         unknown = self._unknown(indices)
-        if unknown and self.num_workers:
+        if unknown and self.num_workers and self._ahead[0] != unknown:
             self._ahead = (unknown, self._start(unknown))
 
     def _unknown(self, indices: Sequence[int]) -> list[int]:

@@ -14,7 +14,7 @@ from hdvl.data.mixture import Mixture
 from hdvl.data.module import ChatData
 from hdvl.data.packing import Budget
 from hdvl.data.quarantine import write_json
-from hdvl.data.readers import LlavaConversations
+from hdvl.data.readers import LlavaConversations, ParquetConversations
 from hdvl.data.rows import RowError, is_given, to_messages
 from hdvl.data.survey import survey
 from hdvl.processor import Processor
@@ -238,3 +238,34 @@ def test_two_sources_over_one_file_are_looked_at_both(folder, processor):
     data = ChatData(train=both, processor=processor, batch_size=6, num_workers=0, max_bad=1)
     data.on_before_batch_transfer(next(iter(data.train_dataloader())), 0)
     assert sorted(data.bad.met) == [f"row {n} of {other}" for n in (1, 2)]
+
+
+@pytest.mark.parametrize("options", [{"num_workers": 0}, {"num_workers": 1}], ids=str)
+def test_a_sample_over_the_budget_of_packs_is_said_before_a_loader_is_asked(
+    folder, processor, options
+):
+    source = write(folder, [row(answer="long " * 50)])
+    budget = Budget(tokens=20, tiles=40, window=6)
+    data = ChatData(train=source, processor=processor, packing=budget, **options)
+    with pytest.raises(ValueError, match=r"must fit the budget of 20 tokens .* sample 0 has \d+"):
+        data.train_dataloader()
+
+
+def test_bad_rows_of_parquet_files_are_left_out(folder, processor):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("datasets")
+    good = (folder / "a.png").read_bytes()
+    table = arrow.table(
+        {
+            "image": [{"bytes": image} for image in (good, b"no image", None, good)],
+            "conversations": [json.dumps(turns()), json.dumps(turns()), "[5]", "[" * 100_000],
+        }
+    )
+    parquet.write_table(table, folder / "a.parquet")
+    source = ParquetConversations(path=str(folder / "a.parquet"), cache_dir=str(folder / "cache"))
+    planned = survey(source, processor, most=None)
+    assert sorted(name.split(" ")[1] for name, _ in planned.faulty) == ["1", "2", "3"]
+    report = lint([source], processor)
+    assert [finding.row for finding in report.findings] == [1, 2, 3]
+    assert len(report.quarantine(["row", "image"])["sources"][source.label]["left_out"]) == 3
