@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from hdvl.config import CONF_DIR, build, exit_with_message
+from hdvl.geometry import token_count
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hdvl.geometry import TilePlan
+    from hdvl.geometry import Layout, TilePlan
 
 
 def describe(plan: "TilePlan", tiler: str) -> str:
@@ -36,8 +37,8 @@ def describe(plan: "TilePlan", tiler: str) -> str:
     return "\n".join(lines)
 
 
-def count_tokens(cfg: Any, tiler: Any, plan: "TilePlan") -> int:
-    """Tokens of the image by the merger's own count; the parts get no weights and no memory."""
+def layout_of(cfg: Any, tiler: Any, plan: "TilePlan") -> "Layout":
+    """What the prompt holds for the image, by the merger; the parts get no weights and no memory."""
     import torch
 
     from hdvl.probe import check_token_order
@@ -52,7 +53,19 @@ def count_tokens(cfg: Any, tiler: Any, plan: "TilePlan") -> int:
             grid=encoder.grid, grid_for=encoder.grid_for, out_grid=bridge.grid_for, width=64
         )
     check_token_order(bridge, merger)
-    return int(merger.token_count(plan))
+    layout: Layout = merger.layout(plan)
+    return layout
+
+
+def describe_layout(layout: "Layout") -> str:
+    """The number of visual tokens and, where text stands between them, what the prompt holds."""
+    count = f"tokens   {token_count(layout)}"
+    if all(isinstance(piece, int) for piece in layout):
+        return count
+    pieces = (piece if isinstance(piece, str) else f"[{piece}]" for piece in layout)
+    # Newlines and the like are shown as they are written in YAML.
+    text = "".join(pieces).encode("unicode_escape").decode("ascii")
+    return f"{count}\nprompt   {text}"
 
 
 def save(image: "Image.Image", path: Path) -> None:
@@ -85,7 +98,7 @@ def run(cfg: Any) -> None:
     if cfg.get("encoder") is None:
         print("tokens   not counted without an encoder; add encoder=...")
     else:
-        print(f"tokens   {count_tokens(cfg, tiler, plan)}")
+        print(describe_layout(layout_of(cfg, tiler, plan)))
     scale = min(1.0, cfg.draw_size / max(image.size))
     size = tuple(max(1, round(side * scale)) for side in (width, height))
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))

@@ -61,6 +61,23 @@ def test_counts_tokens_as_the_merger_does(
     assert f"tokens   {10 * rows * cols}\n" in capsys.readouterr().out
 
 
+def test_shows_the_text_between_the_tokens(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(
+        f"image={photo}",
+        f"out={tmp_path / 'tiles.png'}",
+        "encoder=conv_stem",
+        "tiler=dynamic_ratio",
+        "tiler.tile_size=224",
+        "tiler.max_tiles=2",
+        "merger.tags.before_tile='<r{row}c{col}>'",
+        "merger.tags.before_thumbnail='<global>'",
+    )
+    printed = capsys.readouterr().out
+    assert "tokens   588\nprompt   <r1c1>[196]<r1c2>[196]<global>[196]\n" in printed
+
+
 def test_a_large_image_is_drawn_smaller(tmp_path: Path) -> None:
     path, out = tmp_path / "big.jpg", tmp_path / "tiles.png"
     Image.new("RGB", (3000, 1500)).save(path)
@@ -71,7 +88,8 @@ def test_a_large_image_is_drawn_smaller(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1)])
 @pytest.mark.parametrize(
-    "tiler", ["sliding_window", "xverse_v", "dynamic_ratio", "anyres", "squash"]
+    "tiler",
+    ["sliding_window", "xverse_v", "dynamic_ratio", "anyres", "squash", "native", "longest_edge"],
 )
 def test_extreme_images(size: tuple[int, int], tiler: str, tmp_path: Path) -> None:
     path, out = tmp_path / "line.png", tmp_path / "tiles.png"

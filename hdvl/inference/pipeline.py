@@ -219,8 +219,8 @@ class Pipeline:
         output = self.model(
             batch.input_ids, batch.pixels, batch.plans, feature_cache=self.feature_cache
         )
-        logits: Tensor = output.logits[0]
-        return logits.float()
+        logits: Tensor = output.logits[0].float()
+        return logits
 
     def clear_caches(self) -> None:
         """Free the features that are kept in memory; caches on the disk stay as they are."""
