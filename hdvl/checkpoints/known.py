@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from math import isfinite
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -29,6 +30,9 @@ _INTERPOLATION = re.compile(
     r"\s*((oc\.dict\.(values|keys)|oc\.env|now|hydra)\s*:[^{}]*|[\w.\[\]/-]+)\s*\}"
 )
 """What may follow ``${`` in a stored run: a key, or a resolver that gives text or what is there already."""
+_COUNTS = re.compile(r"(^|_)(depths?|layers?|blocks?|heads|queries|experts)$")
+_MOST_COUNTED, _LARGEST = 100_000, 2**48
+"""Most layers and the like, and the largest whole number: building takes time that grows with them."""
 _READERS = ("hdvl.encoders.", "hdvl.llms.")
 _READING = (
     *("weights", "path", "checkpoint_path", "pretrained", "pretrained_cfg", "cache_dir"),
@@ -101,6 +105,7 @@ def checked(value: Any, *, source: object, allow: str | Sequence[str] = ()) -> A
         _check_name(node[TARGET], packages, source, where)
     for node, where in found:
         _check_keys(node, source, where)
+        _check_sizes(node, source, where)
         if node[TARGET] not in known_targets():
             _check_home(node[TARGET], packages, source, where)
         elif node[TARGET].startswith(_READERS):
@@ -215,6 +220,18 @@ def _check_keys(node: Mapping[str, Any], source: object, where: str) -> None:
         )
     if not isinstance(node.get(PARTIAL, False), bool):
         raise ValueError(f"{source} must have true or false as {where}.{PARTIAL}")
+
+
+def _check_sizes(node: Mapping[str, Any], source: object, where: str) -> None:
+    for place, key, value in _values(node, where):
+        most = _MOST_COUNTED if _COUNTS.search(key) else _LARGEST
+        if isinstance(value, int | float) and isfinite(value) and abs(value) > most:
+            # Values such as 1e30 are written for "no limit" in some configurations of transformers.
+            if isinstance(value, float) and most == _LARGEST:
+                continue
+            raise ValueError(
+                f"{source} must have at most {most} as {place}, got {_shortened(value)}"
+            )
 
 
 def _check_reads_nothing(node: Mapping[str, Any], source: object, where: str) -> None:

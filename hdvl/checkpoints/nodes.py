@@ -113,7 +113,7 @@ def _called(arguments: dict[str, Any], source: object, where: str) -> Any:
     # What constructors say to values of a wrong kind; transformers checks its configurations strictly.
     except (
         *(ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError),
-        *(RuntimeError, AssertionError, OSError, ImportError, StrictDataclassError),
+        *(RuntimeError, AssertionError, MemoryError, OSError, ImportError, StrictDataclassError),
     ) as error:
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{where} of {source} cannot be built: {said}") from error

@@ -341,6 +341,9 @@ def test_a_part_that_is_missing(part: str, folder: Path) -> None:
 
 
 NUMBERS = [
+    ("model__encoder__depth", 10**30, r"must have at most 100000 as model\.encoder\.depth"),
+    ("model__llm__config__num_hidden_layers", 10**9, r"config\.num_hidden_layers, got 1000000000"),
+    ("model__tiler__max_tiles", 10**30, r"must have at most \d+ as model\.tiler\.max_tiles"),
     ("model__bridge__dpth", 2, r"model\.bridge of .*config\.yaml does not fit hdvl\.bridges\.MLP"),
     ("model__bridge__depth", "two", r"model of .*config\.yaml cannot be built"),
     ("model__encoder__width", "wide", r"model\.encoder of .*config\.yaml cannot be built"),
