@@ -184,7 +184,7 @@ def _check_name(
     where: str,
     known: frozenset[str] | None = None,
 ) -> None:
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             f"{source} names {_shortened(name)} at {where}, which is no class; a _target_ must be the "
             "dotted name of one"
