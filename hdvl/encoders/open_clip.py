@@ -205,7 +205,8 @@ def _resized(visual: Any, grid: Grid) -> Float[Tensor, "n d"]:
 
     table: Tensor = visual.positional_embedding
     # Bicubic and antialiased, the numbers of open_clip's own resize_pos_embed, which takes squares only.
-    return resample_abs_pos_embed(table[None], list(grid), list(visual.grid_size), 1)[0]
+    resized: Tensor = resample_abs_pos_embed(table[None], list(grid), list(visual.grid_size), 1)
+    return resized[0]
 
 
 def _resize_positions(visual: Any, tile_size: int) -> None:

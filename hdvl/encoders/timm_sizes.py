@@ -11,7 +11,7 @@ def patch_size(model: Any) -> tuple[int, int] | None:
     """(rows, columns) of pixels of a patch; None for models of feature maps."""
     if getattr(model, "num_prefix_tokens", None) is None:
         return None
-    embedding = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)
+    embedding: Any = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)
     if hasattr(embedding, "feat_ratio"):  # of convolutions in front of the patches, too
         size = embedding.feat_ratio(as_scalar=False)
     else:
@@ -29,7 +29,8 @@ def at_size(model: Any, height: int, width: int) -> Iterator[None]:
     forward pass from frequencies that a cast to bf16 rounds. So images of the model's own size are
     encoded as ever, bit for bit.
     """
-    embedding, rope = getattr(model, "patch_embed", None), getattr(model, "rope", None)
+    embedding: Any = getattr(model, "patch_embed", None)
+    rope: Any = getattr(model, "rope", None)
     fixed = getattr(model, "dynamic_img_size", None) is False and hasattr(embedding, "img_size")
     if not fixed or tuple(embedding.img_size) == (height, width):
         yield
