@@ -3,6 +3,7 @@
 Imports nothing heavy: help is instant.
 """
 
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -51,12 +52,16 @@ def split_command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def as_overrides(command: str, words: Sequence[str]) -> list[str]:
     """The words of a command as Hydra takes them: bare ones in front are the value of its key in BARE."""
-    bare = takewhile(
-        lambda word: "=" not in word and word[0] != "-", words if command in BARE else ()
-    )
-    quoted = ["'" + word.replace("'", "\\'") + "'" for word in bare]
-    rest = list(words[len(quoted) :])
-    return [f"{BARE[command]}=[{','.join(quoted)}]", *rest] if quoted else rest
+    from hdvl.overrides import quoted
+
+    bare = list(takewhile(is_bare, words if command in BARE else ()))
+    rest = list(words[len(bare) :])
+    return [f"{BARE[command]}=[{','.join(map(quoted, bare))}]", *rest] if bare else rest
+
+
+def is_bare(word: str) -> bool:
+    """Whether ``word`` is a value alone; a path that exists may have a ``=`` in it."""
+    return not word.startswith("-") and ("=" not in word or os.path.exists(word))
 
 
 def module_of(command: str) -> str:

@@ -4,10 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
-from omegaconf import OmegaConf
-
-from hdvl.config import CONF_DIR, exit_with_message, to_plain
+from hdvl.command import command
 from hdvl.sequences import one_or_several
 from hdvl.tables import table
 
@@ -116,33 +113,31 @@ def _cells(numbers: Sequence[float | None]) -> list[str]:
     return cells
 
 
-def run(config: Any) -> None:
+def run(plain: Mapping[str, Any]) -> None:
     """Print both tables. Raises ``ValueError`` where there is no run to compare."""
-    runs = [Path(str(folder)) for folder in config.runs]
+    if plain["runs"] is None:
+        raise ValueError("no runs given; say hdvl compare RUN RUN")
+    runs = [Path(str(folder)) for folder in plain["runs"]]
     if len(runs) < 2:
         raise ValueError(f"runs must be at least two folders, got {len(runs)}")
-    if not 0 <= config.last <= 1:
-        raise ValueError(f"last must be a share in 0..1, got {config.last}")
-    names = one_or_several(to_plain(config)["metrics"] or (), "metrics") or None
+    if not 0 <= plain["last"] <= 1:
+        raise ValueError(f"last must be a share in 0..1, got {plain['last']}")
+    names = one_or_several(plain["metrics"] or (), "metrics") or None
     heads = [str(folder) for folder in runs]
     different = config_table(runs)
     print("config" if different else "the configs are the same")
     if different:
         print(table([["key", *heads], *different]))
-    rows = metric_table(runs, names, config.last)
+    rows = metric_table(runs, names, plain["last"])
     difference = ["difference"] if len(runs) == 2 else []
     print("\nmetrics")
     columns = tuple(range(1, len(runs) + 1 + len(difference)))
     print(table([["", *heads, *difference], *rows], right=columns))
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="compare")
-def main(config: Any) -> None:
-    """Compare ``config.runs``."""
-    with exit_with_message("compare"):
-        if OmegaConf.is_missing(config, "runs"):
-            raise ValueError("no runs given; say hdvl compare RUN RUN")
-        run(config)
+def main() -> None:
+    """Compare the runs."""
+    command("compare", run)
 
 
 if __name__ == "__main__":

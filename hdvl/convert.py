@@ -2,19 +2,16 @@
 
 from typing import Any
 
-import hydra
-
-from hdvl.config import CONF_DIR, exit_with_message, to_plain
+from hdvl.command import command
 
 
-def run(config: Any) -> str:
+def run(plain: dict[str, Any]) -> str:
     """Convert, and say what was written. Raises ``ValueError`` where the model does not fit."""
     from hdvl.checkpoints.importers import convert
     from hdvl.checkpoints.native import read_config
     from hdvl.checkpoints.shards import find_shards, read_shapes
     from hdvl.inference.load import as_dtype
 
-    plain = to_plain(config)
     absent = [name for name in ("path", "to") if plain[name] is None]
     if absent:
         raise ValueError(f"{' and '.join(absent)} must be given: hdvl convert path=DIR to=DIR")
@@ -40,11 +37,9 @@ def run(config: Any) -> str:
     return "\n".join(lines)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="convert")
-def main(config: Any) -> None:
-    """Convert; exit code 1 with the reason if something is missing or does not fit."""
-    with exit_with_message("convert"):
-        print(run(config))
+def main() -> None:
+    """Exit code 1 with the reason if something is missing or does not fit."""
+    command("convert", lambda plain: print(run(plain)))
 
 
 if __name__ == "__main__":

@@ -2,31 +2,28 @@
 
 from typing import Any
 
-import hydra
-
-from hdvl.config import CONF_DIR, exit_with_message
+from hdvl.command import command
 
 
-def run(config: Any) -> str:
+def run(config: dict[str, Any]) -> str:
     """Measure, and say it in a table. Raises ``ValueError`` where there are no data to measure."""
-    from hdvl.config import from_plain, to_plain
     from hdvl.data.bench import STAGES, samples_per_second, split_time
     from hdvl.data.build import build_data
     from hdvl.training.estimate import on_meta
 
-    if min(config.count, config.batches, config.num_workers) < 1:
+    count, batches, threads = (config[key] for key in ("count", "batches", "num_workers"))
+    if min(count, batches, threads) < 1:
         raise ValueError(
-            f"count, batches and num_workers must be at least 1, got {config.count}, "
-            f"{config.batches} and {config.num_workers}"
+            f"count, batches and num_workers must be at least 1, got {count}, {batches} and {threads}"
         )
-    vlm, plain = on_meta(config.model), to_plain(config.data)
+    vlm, plain = on_meta(config["model"]), config["data"]
 
     def data(**changes: Any) -> Any:
         node = {**plain, "validation": None, "packing": None, **changes}
-        return build_data(from_plain(node), vlm, seed=config.seed)
+        return build_data(node, vlm, seed=config["seed"])
 
     one = data(num_workers=0)
-    indices = range(min(config.count, len(one.conversations)))
+    indices = range(min(count, len(one.conversations)))
     split = split_time(one.conversations, one.processor, indices, pad_id=one.pad_id)
     total = sum(split.seconds.values())
     lines = [
@@ -42,21 +39,19 @@ def run(config: Any) -> str:
     lines.append(f"samples/s of batches of {plain['batch_size']}, wall clock")
     kinds: dict[str, dict[str, Any]] = {"no worker": {"num_workers": 0}}
     for workers in ("processes", "threads"):
-        kinds[f"{config.num_workers} {workers}"] = {
+        kinds[f"{threads} {workers}"] = {
             "workers": workers,
-            "num_workers": config.num_workers,
+            "num_workers": threads,
         }
     for name, changes in kinds.items():
-        rate = samples_per_second(data(**changes).train_dataloader(), config.batches)
+        rate = samples_per_second(data(**changes).train_dataloader(), batches)
         lines.append(f"  {name:<12} {rate:8.1f}")
     return "\n".join(lines)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="data_bench")
-def main(config: Any) -> None:
+def main() -> None:
     """Print the table."""
-    with exit_with_message("data bench"):
-        print(run(config))
+    command("data_bench", lambda config: print(run(config)))
 
 
 if __name__ == "__main__":

@@ -4,16 +4,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from hdvl.config import CONF_DIR, build, exit_with_message, to_plain
+from hdvl.command import command
+from hdvl.config import build
 from hdvl.sequences import one_or_several
 
 if TYPE_CHECKING:
     from hdvl.data.lint import Report
 
 
-def run(config: Any) -> "tuple[Report, float]":
+def run(config: dict[str, Any]) -> "tuple[Report, float]":
     """Look, write both files, and give the report and the share of rows to leave out.
 
     Raises:
@@ -24,25 +23,26 @@ def run(config: Any) -> "tuple[Report, float]":
     from hdvl.processor import Processor
     from hdvl.training.estimate import on_meta
 
-    leave_out = one_or_several(to_plain(config)["leave_out"], "leave_out")
+    leave_out = one_or_several(config["leave_out"], "leave_out")
     if unknown := sorted(set(leave_out) - set(FAULTS)):
         raise ValueError(f"leave_out must be among {', '.join(FAULTS)}, got {unknown}")
-    vlm = on_meta(config.model)
-    nodes = [config.data.train, config.data.validation]
+    vlm = on_meta(config["model"])
+    data = config["data"]
+    nodes = [data["train"], data["validation"]]
     sources = [
         source
         for node in nodes
         if node is not None
         for source in row_sources(build(node)(boxes=vlm.template.boxes))
     ]
-    processor = Processor.of(vlm, max_length=config.data.max_length)
-    report = lint(sources, processor, num_workers=config.num_workers)
-    write_json(Path(config.report), report.as_json())
-    write_json(Path(config.quarantine), report.quarantine(leave_out))
+    processor = Processor.of(vlm, max_length=data["max_length"])
+    report = lint(sources, processor, num_workers=config["num_workers"])
+    write_json(Path(config["report"]), report.as_json())
+    write_json(Path(config["quarantine"]), report.quarantine(leave_out))
     return report, len(report.bad(leave_out)) / sum(report.rows.values())
 
 
-def summary(report: "Report", config: Any, share: float) -> str:
+def summary(report: "Report", config: dict[str, Any], share: float) -> str:
     """The counts, the first row of each fault, and where the rest is."""
     from hdvl.data.lint import FAULTS
 
@@ -55,20 +55,23 @@ def summary(report: "Report", config: Any, share: float) -> str:
     return "\n".join(
         [
             *lines,
-            f"{100 * share:>8.2f}% to leave out; data.max_bad is {100 * config.data.max_bad:g}%",
-            f"every row with a fault is in {config.report}; leave them out with "
-            f"quarantine={config.quarantine} of the reader",
+            f"{100 * share:>8.2f}% to leave out; data.max_bad is {100 * config['data']['max_bad']:g}%",
+            f"every row with a fault is in {config['report']}; leave them out with "
+            f"quarantine={config['quarantine']} of the reader",
         ]
     )
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="data_lint")
-def main(config: Any) -> None:
-    """Exit code 1 if the rows to leave out are more than ``data.max_bad``."""
-    with exit_with_message("data lint"):
-        report, share = run(config)
+def show(config: dict[str, Any]) -> None:
+    """Print the summary; exit code 1 if the rows to leave out are more than ``data.max_bad``."""
+    report, share = run(config)
     print(summary(report, config, share))
-    sys.exit(1 if share > config.data.max_bad else 0)
+    sys.exit(1 if share > config["data"]["max_bad"] else 0)
+
+
+def main() -> None:
+    """Look at every row."""
+    command("data_lint", show)
 
 
 if __name__ == "__main__":

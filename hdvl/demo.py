@@ -3,37 +3,33 @@
 from pathlib import Path
 from typing import Any
 
-import hydra
-
-from hdvl.config import CONF_DIR, exit_with_message
+from hdvl.command import command
 
 
-def demonstrate(cfg: Any) -> Path:
+def demonstrate(plain: dict[str, Any]) -> Path:
     """Ask every question, print a table, write the page; where it was written."""
     from hdvl.inference import html_report
     from hdvl.inference.cases import ask_cases, read_cases
     from hdvl.inference.load import ASSETS, load
 
-    cases = read_cases(Path(cfg.questions) if cfg.questions else ASSETS / "demo.json")
-    pipe = load(cfg.checkpoint, device=cfg.device)
+    cases = read_cases(Path(plain["questions"]) if plain["questions"] else ASSETS / "demo.json")
+    pipe = load(plain["checkpoint"], device=plain["device"])
     parameters = sum(value.numel() for value in pipe.model.parameters())
-    about = f"{cfg.checkpoint}: {parameters / 1e6:.1f} M parameters"
+    about = f"{plain['checkpoint']}: {parameters / 1e6:.1f} M parameters"
     print(f"{about}, {len(cases)} questions\n\n{html_report.table_row(html_report.HEAD)}")
     outcomes = []
-    for outcome in ask_cases(pipe, cases, max_new_tokens=cfg.max_new_tokens):
+    for outcome in ask_cases(pipe, cases, max_new_tokens=plain["max_new_tokens"]):
         print(html_report.table_row(html_report.cells(outcome)), flush=True)
         outcomes.append(outcome)
     right = sum(outcome.right for outcome in outcomes)
-    path = html_report.write_page(Path(cfg.page), outcomes, title="hdvl demo", about=about)
+    path = html_report.write_page(Path(plain["page"]), outcomes, title="hdvl demo", about=about)
     print(f"\n{right} of {len(outcomes)} right; tiles and boxes drawn in {path}")
     return path
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="demo")
-def main(cfg: Any) -> None:
+def main() -> None:
     """Everything, or one line that says what is missing."""
-    with exit_with_message("demo"):
-        demonstrate(cfg)
+    command("demo", demonstrate)
 
 
 if __name__ == "__main__":

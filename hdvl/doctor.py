@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import hydra
-
-from hdvl.config import CONF_DIR
+from hdvl.command import command
 
 
 def report(sections: dict[str, Iterable[Any]]) -> int:
@@ -24,8 +22,7 @@ def report(sections: dict[str, Iterable[Any]]) -> int:
     return bad
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="doctor")
-def main(cfg: Any) -> None:
+def look(plain: dict[str, Any]) -> None:
     """Look at everything and end with exit code 1 when something needed is wrong."""
     from hdvl import diagnostics
 
@@ -40,7 +37,7 @@ def main(cfg: Any) -> None:
         {
             "Builds": [diagnostics.check_torchvision()],
             "Machine": itertools.chain(
-                diagnostics.check_processor(), diagnostics.check_room(Path(cfg.folder))
+                diagnostics.check_processor(), diagnostics.check_room(Path(plain["folder"]))
             ),
             "Accelerator": diagnostics.check_accelerator(),
             "Extras": itertools.chain(
@@ -51,6 +48,11 @@ def main(cfg: Any) -> None:
     print(f"\n{bad} wrong" if bad else "\nall that hdvl needs is there")
     if bad:
         sys.exit(1)
+
+
+def main() -> None:
+    """Look; exit code 1 when something needed is wrong."""
+    command("doctor", look)
 
 
 if __name__ == "__main__":

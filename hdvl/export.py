@@ -2,17 +2,14 @@
 
 from typing import Any
 
-import hydra
-
-from hdvl.config import CONF_DIR, exit_with_message, to_plain
+from hdvl.command import command
 
 
-def run(config: Any) -> str:
+def run(plain: dict[str, Any]) -> str:
     """Export, and say what was written. Raises ``ValueError`` where transformers has no such model."""
     from hdvl.checkpoints.exporters import FORMATS, export
     from hdvl.inference.load import find_folder
 
-    plain = to_plain(config)
     absent = [name for name in ("checkpoint", "to") if plain[name] is None]
     if absent:
         raise ValueError(f"{' and '.join(absent)} must be given: hdvl export checkpoint=DIR to=DIR")
@@ -29,11 +26,9 @@ def run(config: Any) -> str:
     return "\n".join([f"{found.architecture} -> {found.folder}", *notes])
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="export")
-def main(config: Any) -> None:
-    """Export; exit code 1 with the reason if the model cannot be expressed."""
-    with exit_with_message("export"):
-        print(run(config))
+def main() -> None:
+    """Exit code 1 with the reason if something is missing or does not fit."""
+    command("export", lambda plain: print(run(plain)))
 
 
 if __name__ == "__main__":

@@ -1,51 +1,23 @@
 """``hdvl infer``: ask a model about images. Without a choice of parts, the shipped model answers."""
 
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-
-from hdvl.config import CONF_DIR, build, exit_with_message, to_plain
+from hdvl.command import command
+from hdvl.config import build, given_words
 
 if TYPE_CHECKING:
     from hdvl.inference import Answer, Pipeline
 
 PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
 WEIGHTED = ("encoder", "bridge", "merger", "llm", "model")
-FREE_TEXT = ("prompt", "system", "image", "out", "checkpoint")
 RANDOM = """\
 **************************************************************************
 *  RANDOM WEIGHTS: this composition was never trained. Its answer shows  *
 *  that the parts fit together, and means nothing.                       *
 **************************************************************************"""
-
-
-def quote_free_text(arguments: Sequence[str]) -> list[str]:
-    """``prompt=...`` and its like in quotes, so that commas, brackets and Chinese need none.
-
-    Values that begin with a quote or a bracket are Hydra's to read, and so are paths with commas, which
-    mean a sweep.
-
-    >>> quote_free_text(["prompt=Where, exactly?", "image=[a.png,b.png]"])
-    ['prompt="Where, exactly?"', 'image=[a.png,b.png]']
-    """
-    return [_quoted(argument) for argument in arguments]
-
-
-def _quoted(argument: str) -> str:
-    key, given, value = argument.partition("=")
-    sweeps = "," in value and key not in ("prompt", "system")
-    if not given or key not in FREE_TEXT or value[:1] in ("", "'", '"', "[") or sweeps:
-        return argument
-    if value == "null":
-        return argument
-    # Hydra's grammar: a backslash counts only before a quote; "${" would be an interpolation.
-    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
-    return f'{key}="{escaped.replace("${", chr(92) + "${")}"'
 
 
 def keys_of(overrides: Sequence[str]) -> list[str]:
@@ -54,23 +26,23 @@ def keys_of(overrides: Sequence[str]) -> list[str]:
     return [key.removeprefix("model.") for key in keys]
 
 
-def is_composition(cfg: Any, keys: Sequence[str]) -> bool:
+def is_composition(cfg: Mapping[str, Any], keys: Sequence[str]) -> bool:
     """Whether a new model is asked for: no checkpoint, or a part with weights and no checkpoint said."""
-    if cfg.checkpoint is None:
+    if cfg["checkpoint"] is None:
         return True
     chosen = [key for key in keys if key in WEIGHTED]
     if "checkpoint" not in keys:
         return bool(chosen)
     if "model" in keys:
         raise ValueError(
-            f"model= composes a new model, checkpoint={cfg.checkpoint} has its own; leave one out"
+            f"model= composes a new model, checkpoint={cfg['checkpoint']} has its own; leave one out"
         )
     return False
 
 
-def changes_of(cfg: Any, keys: Sequence[str]) -> dict[str, Any]:
+def changes_of(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """What ``keys`` change on a checkpoint: chosen parts whole, else single numbers."""
-    node = to_plain(cfg.model)
+    node = cfg["model"]
     changes: dict[str, Any] = {key: node[key] for key in keys if key in PART_GROUPS}
     for key in keys:
         part, *path = key.split(".")
@@ -84,18 +56,18 @@ def changes_of(cfg: Any, keys: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def pipeline_of(cfg: Any, overrides: Sequence[str]) -> "Pipeline":
+def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
     """The checkpoint with its changes, or a composition with random weights, said aloud."""
     keys = keys_of(overrides)
     if not is_composition(cfg, keys):
         from hdvl.inference.load import load
 
         return load(
-            cfg.checkpoint,
-            device=cfg.device,
-            dtype=cfg.dtype,
-            max_length=cfg.max_length,
-            allow=to_plain(cfg).get("allow", ()),
+            cfg["checkpoint"],
+            device=cfg["device"],
+            dtype=cfg["dtype"],
+            max_length=cfg["max_length"],
+            allow=cfg.get("allow", ()),
             **changes_of(cfg, keys),
         )
     import torch
@@ -105,24 +77,23 @@ def pipeline_of(cfg: Any, overrides: Sequence[str]) -> "Pipeline":
     from hdvl.precision import converted
 
     print(RANDOM, file=sys.stderr)
-    torch.manual_seed(cfg.seed)
-    vlm = converted(build(cfg.model), dtype=as_dtype(cfg.dtype), device=cfg.device)
-    return Pipeline(model=vlm, max_length=cfg.max_length)
+    torch.manual_seed(cfg["seed"])
+    vlm = converted(build(cfg["model"]), dtype=as_dtype(cfg["dtype"]), device=cfg["device"])
+    return Pipeline(model=vlm, max_length=cfg["max_length"])
 
 
-def generate_answer(pipe: "Pipeline", cfg: Any) -> "Answer":
+def generate_answer(pipe: "Pipeline", cfg: Mapping[str, Any]) -> "Answer":
     """Ask, and print the answer: at once, or as it is written."""
     import torch
 
-    torch.manual_seed(cfg.seed)  # of the sampled answer
-    plain = to_plain(cfg)
-    question = {name: plain[name] for name in ("prompt", "system")}
-    question["images"] = plain["image"]
-    if not cfg.stream:
-        answer = pipe.chat(**question, **plain["generation"])
+    question = {name: cfg[name] for name in ("prompt", "system")}
+    question["images"] = cfg["image"]
+    torch.manual_seed(cfg["seed"])  # of the sampled answer
+    if not cfg["stream"]:
+        answer = pipe.chat(**question, **cfg["generation"])
         print(answer.text)
         return answer
-    stream = pipe.stream(**question, **plain["generation"])
+    stream = pipe.stream(**question, **cfg["generation"])
     for piece in stream:
         print(piece, end="", flush=True)
     print(flush=True)
@@ -168,23 +139,20 @@ def write_drawings(answer: "Answer", out: str) -> list[Path]:
     return names
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="infer")
-def run(cfg: Any) -> None:
+def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Load or compose, ask, print, draw."""
-    with exit_with_message("infer"):
-        if not cfg.prompt:
-            raise ValueError('prompt must be given, such as prompt="What is the total?"')
-        answer = generate_answer(pipeline_of(cfg, HydraConfig.get().overrides.task), cfg)
-        print(report(answer))
-        if cfg.out is not None:
-            for name in write_drawings(answer, cfg.out):
-                print(f"drawn    {name}")
+    if not cfg["prompt"]:
+        raise ValueError('prompt must be given, such as prompt="What is the total?"')
+    answer = generate_answer(pipeline_of(cfg, overrides), cfg)
+    print(report(answer))
+    if cfg["out"] is not None:
+        for name in write_drawings(answer, cfg["out"]):
+            print(f"drawn    {name}")
 
 
 def main() -> None:
-    """The command: free text on the command line needs no quotes of Hydra's."""
-    sys.argv[1:] = quote_free_text(sys.argv[1:])
-    run()
+    """The command."""
+    command("infer", lambda cfg: run(cfg, given_words()))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,15 @@
 import sys
 from typing import Any
 
-import hydra
-
-from hdvl.config import CONF_DIR, exit_with_message, to_plain
+from hdvl.command import command
 
 
-def run(config: Any) -> tuple[str, bool]:
+def run(plain: dict[str, Any]) -> tuple[str, bool]:
     """What was compared and found, and whether the two agree.
 
     Raises:
         ValueError: a folder that cannot be read, or no folders given.
     """
-    plain = to_plain(config)
     absent = [name for name in ("checkpoint", "other") if plain[name] is None]
     if absent:
         raise ValueError(
@@ -87,13 +84,16 @@ def _answers(plain: dict[str, Any]) -> tuple[list[str], bool]:
     return lines, same
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="parity")
-def main(config: Any) -> None:
-    """Compare; exit code 1 if the two differ or one cannot be read."""
-    with exit_with_message("parity"):
-        text, same = run(config)
+def show(plain: dict[str, Any]) -> None:
+    """Print the comparison; exit code 1 if the two differ."""
+    text, same = run(plain)
     print(text)
     sys.exit(0 if same else 1)
+
+
+def main() -> None:
+    """Compare; exit code 1 if the two differ or one cannot be read."""
+    command("parity", show)
 
 
 if __name__ == "__main__":

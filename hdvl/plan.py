@@ -1,10 +1,10 @@
 """``hdvl plan``: shapes, tokens, parameters, rates, memory and FLOPs, without weights or memory."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from hdvl.config import CONF_DIR, exit_with_message, from_plain, given_values, to_plain
+from hdvl.command import command
+from hdvl.config import given_values, resolve
 from hdvl.tables import table as table
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ def images(vlm: "VLM", sizes: list[list[int]]) -> str:
     return table(lines, right=(1, 2))
 
 
-def costs(vlm: "VLM", config: Any) -> str:
+def costs(vlm: "VLM", config: Mapping[str, Any]) -> str:
     """FLOPs of one example, and the memory of a step of ``data.batch_size`` examples."""
     from hdvl.training.estimate import measure, memory
 
-    (width, height), text_tokens = config.example.image, config.example.text_tokens
+    (width, height), text_tokens = (config["example"][key] for key in ("image", "text_tokens"))
     cost = measure(vlm, vlm.tiler.plan(width, height), text_tokens=text_tokens)
-    batch, precision = config.data.batch_size, str(config.trainer.precision)
+    batch, precision = config["data"]["batch_size"], str(config["trainer"]["precision"])
     needed = memory(vlm, saved=cost.saved * batch, precision=precision)
     flops = [[f"forward, {part}", amount(n, "FLOP")] for part, n in cost.forward.items()]
     flops += [["forward and backward", amount(cost.step, "FLOP")]]
@@ -99,7 +99,7 @@ def costs(vlm: "VLM", config: Any) -> str:
     )
 
 
-def data_costs(vlm: "VLM", config: Any) -> str:
+def data_costs(vlm: "VLM", config: Mapping[str, Any]) -> str:
     """Sizes of the data, and what an epoch of them takes on ``gpus`` devices.
 
     Raises:
@@ -113,19 +113,20 @@ def data_costs(vlm: "VLM", config: Any) -> str:
 
     if vlm.llm.tokenizer is None:
         return "data: not measured, the model has no tokenizer"
-    data, trainer = build_data(config.data, vlm, seed=config.seed), to_plain(config.trainer)
-    trainer["precision"] = precision_of(trainer)
-    found = survey(data.conversations, data.processor, most=config.survey, seed=config.seed)
-    found.check(max_bad=config.data.max_bad, max_length=config.data.max_length)
+    node, trainer = config["data"], config["trainer"]
+    trainer = {**trainer, "precision": precision_of(trainer)}
+    data = build_data(node, vlm, seed=config["seed"])
+    found = survey(data.conversations, data.processor, most=config["survey"], seed=config["seed"])
+    found.check(max_bad=node["max_bad"], max_length=node["max_length"])
     layout = lay_out(
         found.sizes,
-        batch_size=config.data.batch_size,
+        batch_size=node["batch_size"],
         packing=data.packing,
-        world=config.gpus,
+        world=config["gpus"],
         accumulate=trainer["accumulate_grad_batches"],
     )
-    peak = Peak(**to_plain(config.peak))
-    taken = estimate(vlm, layout, trainer=trainer, gpus=config.gpus, peak=peak)
+    peak = Peak(**config["peak"])
+    taken = estimate(vlm, layout, trainer=trainer, gpus=config["gpus"], peak=peak)
     share = found.length / len(found.sizes)
     epoch = [
         ["steps an epoch", f"{taken.steps * share:,.0f}"],
@@ -138,7 +139,7 @@ def data_costs(vlm: "VLM", config: Any) -> str:
             f"data: {found.length:,} conversations, {len(found.sizes):,} of them measured",
             table([*found.rows(), *layout.rows(), *epoch]),
             "",
-            f"each of {config.gpus} (gpus), {taken.strategy}, estimated from peak:",
+            f"each of {config['gpus']} (gpus), {taken.strategy}, estimated from peak:",
             table(devices, right=(1,)),
         ]
     )
@@ -157,49 +158,49 @@ def amount(number: float, unit: str) -> str:
     return f"{number:.3g} {prefixes[power]}{unit}".rstrip()
 
 
-def run(config: Any) -> None:
-    """Print the plan of ``config``, stage after stage. Raises ``ValueError`` where it cannot work."""
-    import torch
-    from omegaconf import OmegaConf
+def run(config: Mapping[str, Any]) -> None:
+    """Print the plan of ``config``, whose interpolations are unresolved, stage after stage.
 
+    Raises:
+        ValueError: it cannot work.
+    """
     from hdvl.training.checks import check_stage
-    from hdvl.training.groups import group_table, parameter_groups
+    from hdvl.training.groups import group_table
+    from hdvl.training.preflight import check_tuned
     from hdvl.training.recompute import recompute
-    from hdvl.training.schedule import check_warmup
     from hdvl.training.stages import split_stages
-    from hdvl.training.tuning import apply_tuning
 
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    stages = [from_plain(stage) for stage in split_stages(plain)]
+    optional = ["data"] if config["survey"] == 0 else []
+    stages = [resolve(stage, optional) for stage in split_stages(config)]
     for number, stage in enumerate(stages):
-        vlm = build_on_meta(stage.model)
-        tuning, optimizer = to_plain(stage.tuning), to_plain(stage.optimizer)
-        check_stage(to_plain(stage), gpus=stage.gpus)
-        with torch.device("meta"):
-            apply_tuning(vlm, tuning)
-        recompute(vlm, (stage.callbacks.get("recompute") or {}).get("parts", ()))
+        vlm, tuning, optimizer = build_on_meta(stage["model"]), stage["tuning"], stage["optimizer"]
+        check_stage(stage, gpus=stage["gpus"])
+        groups = check_tuned(vlm, stage)
+        recompute(vlm, (stage["callbacks"].get("recompute") or {}).get("parts", ()))
         if not number:
-            print(shapes(vlm), images(vlm, to_plain(stage.images)), sep="\n\n")
+            print(shapes(vlm), images(vlm, stage["images"]), sep="\n\n")
         if len(stages) > 1:
-            print(f"\nstage {number + 1} of {len(stages)}: {config.stages[number].name}")
-        groups = parameter_groups(vlm, optimizer["groups"], optimizer["common"])
-        check_warmup(groups, stage.trainer.max_steps)
+            name = config["stages"][number]["name"]
+            print(f"\nstage {number + 1} of {len(stages)}: {name}")
         print(f"\n{parameters(vlm, tuning)}")
         indented = "\n".join(f"  {line}" for line in group_table(groups).splitlines())
-        steps = f"{stage.trainer.max_steps} steps, {optimizer['schedule']}"
+        steps = f"{stage['trainer']['max_steps']} steps, {optimizer['schedule']}"
         print(f"\nlearning rates: {steps}\n{indented}\n\n{costs(vlm, stage)}")
-        if stage.survey != 0:
+        if stage["survey"] != 0:
             print(f"\n{data_costs(vlm, stage)}")
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="plan")
-def main(config: Any) -> None:
-    """Print the plan; exit code 1 with the reason if the parts do not fit."""
+def show(config: Mapping[str, Any]) -> None:
+    """Print the plan, unless a word of the command line has no effect on it."""
     from hdvl.training.stages import check_effect
 
-    with exit_with_message("plan"):
-        check_effect(config, given_values())
-        run(config)
+    check_effect(config, given_values())
+    run(config)
+
+
+def main() -> None:
+    """Print the plan; exit code 1 with the reason if the parts do not fit."""
+    command("plan", show, resolved=False)
 
 
 if __name__ == "__main__":

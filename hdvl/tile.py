@@ -1,11 +1,11 @@
 """``hdvl tile``: draw the tiles of an image on it, list what each shows, count the tokens."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from hdvl.config import CONF_DIR, build, exit_with_message
+from hdvl.command import command
+from hdvl.config import build
 from hdvl.geometry import token_count
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def describe(plan: "TilePlan", tiler: str) -> str:
     return "\n".join(lines)
 
 
-def layout_of(cfg: Any, tiler: Any, plan: "TilePlan") -> "Layout":
+def layout_of(cfg: Mapping[str, Any], tiler: Any, plan: "TilePlan") -> "Layout":
     """What the prompt holds for the image, by the merger; the parts get no weights and no memory."""
     import torch
 
@@ -45,11 +45,11 @@ def layout_of(cfg: Any, tiler: Any, plan: "TilePlan") -> "Layout":
     from hdvl.views import check_views
 
     with torch.device("meta"):
-        encoder = build(cfg.encoder)
+        encoder = build(cfg["encoder"])
         check_views(tiler, encoder)
         # The width of the language model does not matter to the count.
-        bridge = build(cfg.bridge)(in_width=encoder.width, out_width=64, grid=encoder.grid)
-        merger = build(cfg.merger)(
+        bridge = build(cfg["bridge"])(in_width=encoder.width, out_width=64, grid=encoder.grid)
+        merger = build(cfg["merger"])(
             grid=encoder.grid, grid_for=encoder.grid_for, out_grid=bridge.grid_for, width=64
         )
     check_token_order(bridge, merger)
@@ -78,41 +78,39 @@ def save(image: "Image.Image", path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def run(cfg: Any) -> None:
+def run(cfg: Mapping[str, Any]) -> None:
     """Do what the config says. Raises ``ValueError`` and ``OSError`` with a readable message."""
     from hdvl.images import open_image, orientation, upright_rgb
     from hdvl.inference.draw import draw_tiles
 
-    if cfg.image is None:
+    if cfg["image"] is None:
         raise ValueError("no image given; say hdvl tile image=PATH")
-    source, out = Path(cfg.image), Path(cfg.out)
+    source, out = Path(cfg["image"]), Path(cfg["out"])
     if out.exists() and out.samefile(source):
         raise ValueError(f"out={out} would overwrite the image; give another out=PATH")
-    name, exif = str(source), cfg.tiler.get("exif", True)
+    name, exif = str(source), cfg["tiler"].get("exif", True)
     image = open_image(source)
     lying = exif and orientation(image, name=name) >= 5
     width, height = reversed(image.size) if lying else image.size
-    tiler = build(cfg.tiler)
+    tiler = build(cfg["tiler"])
     plan = tiler.plan(width, height)
     print(describe(plan, type(tiler).__name__))
     if cfg.get("encoder") is None:
         print("tokens   not counted without an encoder; add encoder=...")
     else:
         print(describe_layout(layout_of(cfg, tiler, plan)))
-    scale = min(1.0, cfg.draw_size / max(image.size))
+    scale = min(1.0, cfg["draw_size"] / max(image.size))
     size = tuple(max(1, round(side * scale)) for side in (width, height))
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
-    background = cfg.tiler.get("background", (255, 255, 255))
+    background = cfg["tiler"].get("background", (255, 255, 255))
     upright = upright_rgb(image, name=name, exif=exif, background=background)
     save(draw_tiles(upright.resize((size[0], size[1])), plan), out)
     print(f"drawn    {out}")
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="tile")
-def main(cfg: Any) -> None:
-    """List and draw the tiles of ``cfg.image``."""
-    with exit_with_message("tile"):
-        run(cfg)
+def main() -> None:
+    """List and draw the tiles of an image."""
+    command("tile", run)
 
 
 if __name__ == "__main__":

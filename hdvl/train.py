@@ -1,49 +1,75 @@
 """``hdvl train``: compose a model, its data and its training, and run it."""
 
+import signal
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
-import hydra
+from hdvl.command import check_renamed, command
+from hdvl.config import given_values, resolve
 
-from hdvl.config import CONF_DIR, given_values
 
-
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
-def main(config: Any) -> None:
+def run_config(plain: dict[str, Any]) -> None:
     """Train what the configuration describes, or go on with ``resume=RUN``.
 
     A run goes on with the config it was started with; ``key=value`` changes it, choices of groups
-    are not taken. Exit code 130 after Ctrl-C.
+    are not taken. Exit code 130 after Ctrl-C, 143 after SIGTERM.
     """
-    from omegaconf import OmegaConf
+    with _stopped_before_training():
+        from hdvl.data.build import build_data
+        from hdvl.training.ranks import is_rank_zero, one_run_dir
+        from hdvl.training.run import resumed, run
+        from hdvl.training.stages import check_effect
+        from hdvl.training.stopping import Stopped
 
-    from hdvl.data.build import build_data
-    from hdvl.training.ranks import is_rank_zero, one_run_dir
-    from hdvl.training.run import Stopped, resumed, run
-    from hdvl.training.stages import check_effect
-
-    given = given_values()
-    if config.resume is None:
-        plain: Any = OmegaConf.to_container(config, resolve=False)
-        # ${now:} is a time: written down once
-        plain["run_dir"] = one_run_dir(own_folder(config), given)
-    else:
-        changes = changed_values(given)
-        plain = resumed(config.resume, changes, allow=changes.pop("allow", ()))
-    check_effect(plain, given)
-    code = 0
-    try:
-        text = f"the model is in {run(plain, build_data)}"
-    except Stopped as stop:
-        text, code = str(stop), 130
-    if is_rank_zero():
-        print(text)
+        given = given_values()
+        if plain["resume"] is None:
+            # ${now:} is a time: written down once
+            plain["run_dir"] = one_run_dir(own_folder(resolve(plain)), given)
+        else:
+            resume = str(resolve({"resume": plain["resume"]})["resume"])
+            changes = changed_values(given)
+            plain = resumed(resume, changes, allow=changes.pop("allow", ()))
+            for key in flat_keys(plain):
+                check_renamed(key)
+        check_effect(plain, given)
+        code = 0
+        try:
+            text = f"the model is in {run(plain, build_data)}"
+        except Stopped as stop:
+            text, code = str(stop), stop.code
+        if is_rank_zero():
+            print(text)
     if code:
         sys.exit(code)
 
 
-def own_folder(config: Any) -> str:
-    """The run folder; of a job of a sweep a folder in it."""
+@contextmanager
+def _stopped_before_training() -> Iterator[None]:
+    """A signal outside of a training ends the command with one line too; what is written is whole."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else int(signal.SIGINT)
+        name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+        print(
+            f"hdvl train: {name} came while nothing was training; run the command again",
+            file=sys.stderr,
+        )
+        sys.exit(128 + number)
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+def own_folder(config: Mapping[str, Any]) -> str:
+    """The run folder of a resolved config; of a job of a sweep a folder in it."""
     import torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -52,14 +78,15 @@ def own_folder(config: Any) -> str:
 
     job = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
-        return str(config.run_dir)
+        return str(config["run_dir"])
     alone = 1 if torch.cuda.device_count() > 1 else "auto"
-    if config.trainer.devices not in (1, alone) and not launched():
+    devices = config["trainer"]["devices"]
+    if devices not in (1, alone) and not launched():
         raise ValueError(
             "trainer.devices must be 1 with --multirun, or each process of a job would sweep, got "
-            f"{config.trainer.devices}; start the jobs one by one, or by a launcher (torchrun, SLURM)"
+            f"{devices}; start the jobs one by one, or by a launcher (torchrun, SLURM)"
         )
-    return f"{config.run_dir}/{job.job.num}"
+    return f"{config['run_dir']}/{job.job.num}"
 
 
 def changed_values(given: dict[str, Any]) -> dict[str, Any]:
@@ -74,6 +101,22 @@ def changed_values(given: dict[str, Any]) -> dict[str, Any]:
                 f"resume takes the run's own config, {name} cannot be changed; drop it"
             )
     return values
+
+
+def flat_keys(config: Any, place: Sequence[str] = ()) -> Iterator[str]:
+    """The dotted key of every value and mapping in a plain config; items of lists by their number."""
+    if place:
+        yield ".".join(place)
+    pairs = config.items() if isinstance(config, Mapping) else ()
+    if isinstance(config, list):
+        pairs = ((str(number), item) for number, item in enumerate(config))
+    for key, value in pairs:
+        yield from flat_keys(value, (*place, str(key)))
+
+
+def main() -> None:
+    """The command."""
+    command("train", run_config, resolved=False)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import yaml
 
 from hdvl.cli import as_overrides
 from hdvl.compare import config_table, flat, last, metric_table, run
-from hdvl.config import compose
+from hdvl.config import compose, resolve
 
 
 def write(folder: Path, rate: float, losses: list[float], **keys: Any) -> Path:
@@ -89,7 +89,7 @@ def test_configs_are_flattened() -> None:
 
 
 def compare(*overrides: str) -> None:
-    run(compose(*overrides, config_name="compare"))
+    run(resolve(compose(*overrides, config_name="compare")))
 
 
 def test_everything_is_printed(two: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +113,7 @@ def test_wrong_runs_are_named(two: list[Path], tmp_path: Path) -> None:
 
 def test_bare_words_are_the_runs() -> None:
     words = ["runs/a b", "it's", "last=0.1", "--cfg", "job"]
-    assert as_overrides("compare", words) == [r"runs=['runs/a b','it\'s']", *words[2:]]
+    assert as_overrides("compare", words) == ['runs=["runs/a b","it\'s"]', *words[2:]]
     assert as_overrides("train", ["experiment"]) == ["experiment"]
 
 

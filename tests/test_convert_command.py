@@ -9,7 +9,7 @@ import torch
 
 from hdvl.checkpoints import load_folder
 from hdvl.checkpoints.importers import load_published
-from hdvl.config import compose
+from hdvl.config import compose, resolve
 from hdvl.convert import run
 from tests.xverse_v_reference import Sizes, write_folder
 
@@ -20,7 +20,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def convert(*words: str) -> str:
-    return run(compose(*words, config_name="convert"))
+    return run(resolve(compose(*words, config_name="convert")))
 
 
 def test_a_folder_is_written_and_described(source: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdvl.config import compose
+from hdvl.config import compose, resolve
 from hdvl.data_bench import run as bench
 from hdvl.data_lint import main, summary
 from hdvl.data_lint import run as lint
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 def config(folder: Path, command: str, *overrides: str) -> Any:
     given = (f"data.train.path={folder / 'data.jsonl'}", f"data.train.image_folder={folder}")
-    return compose("data=llava", *SMALL, *given, *overrides, config_name=command)
+    return resolve(compose("data=llava", *SMALL, *given, *overrides, config_name=command))
 
 
 def test_lint_writes_what_training_then_leaves_out(folder: Path) -> None:
@@ -50,7 +50,7 @@ def test_lint_writes_what_training_then_leaves_out(folder: Path) -> None:
     again = config(folder, "data_bench", f"data.train.quarantine={folder / 'out/q.json'}")
     from hdvl.config import build
 
-    assert len(build(again.data.train)()) == 11
+    assert len(build(again["data"]["train"])()) == 11
 
 
 @pytest.mark.slow

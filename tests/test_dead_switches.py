@@ -197,7 +197,7 @@ def optimise(optimizer: dict[str, Any]) -> Callable[[VLM], object]:
 def feed(**keys: Any) -> Callable[[VLM], object]:
     data = compose().data
     OmegaConf.set_struct(data, False)
-    return lambda vlm: build_data(OmegaConf.merge(data, keys), vlm, seed=0)
+    return lambda vlm: build_data(to_plain(OmegaConf.merge(data, keys)), vlm, seed=0)
 
 
 def stage(**keys: Any) -> Callable[[VLM], object]:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from hdvl import demo
-from hdvl.config import compose
+from hdvl.command import exit_with_message
+from hdvl.config import compose, resolve
 from hdvl.inference import Pipeline, html_report
 from hdvl.inference.cases import Case, ask_cases, is_right, overlap, read_cases
 from hdvl.inference.load import load
@@ -129,13 +130,14 @@ def test_demonstrate(
         "max_new_tokens=4",
         config_name="demo",
     )
-    assert demo.demonstrate(cfg) == tmp_path / "page.html"
+    assert demo.demonstrate(resolve(cfg)) == tmp_path / "page.html"
     out = capsys.readouterr().out
     assert "M parameters, 2 questions" in out and "0 of 2 right" in out
     assert out.count("WRONG") == 2
 
 
 def test_one_line_says_what_is_missing(tmp_path: Path) -> None:
-    cfg = compose(f"questions={tmp_path / 'none.json'}", config_name="demo")
+    cfg = resolve(compose(f"questions={tmp_path / 'none.json'}", config_name="demo"))
     with pytest.raises(SystemExit, match="hdvl demo: questions must be a JSON file"):
-        demo.main.__wrapped__(cfg)  # type: ignore[attr-defined]
+        with exit_with_message("demo"):
+            demo.demonstrate(cfg)

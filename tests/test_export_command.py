@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hdvl.config import compose
+from hdvl.config import compose, resolve
 from hdvl.export import run
 from tests.checkpoints.exporters.test_exporting import CASES, REFUSED, saved
 
 
 def export(*overrides: str) -> str:
-    return run(compose(*overrides, config_name="export"))
+    return run(resolve(compose(*overrides, config_name="export")))
 
 
 def test_it_says_what_it_wrote_and_what_will_be_otherwise(tmp_path: Path) -> None:

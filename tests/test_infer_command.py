@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 from PIL import Image
 
 from hdvl import infer
-from hdvl.config import CONF_DIR, compose
+from hdvl.config import CONF_DIR, compose, resolve
 from hdvl.inference import Pipeline
 from tests.inference.saying import say
 from tests.tiny_model import tiny_folder
@@ -31,7 +29,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def config(*overrides: str) -> Any:
-    return compose(*overrides, config_name="infer")
+    return resolve(compose(*overrides, config_name="infer"))
 
 
 def pipeline(*overrides: str) -> Pipeline:
@@ -54,40 +52,6 @@ def test_parts_default_to_those_of_train() -> None:
     ]
     assert chosen[0] == chosen[1]
     assert files[0]["model"] == files[1]["model"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "What is the total?",
-        "Where, exactly, (in pixels)?",
-        "图中的总金额是多少？",
-        'it\'s "quoted" and a back\\slash\\',
-        "a=b; {c} [d] ${e} $5: 100%",
-        "null and void",
-        "two\nlines",
-        "  spaces  ",
-    ],
-)
-def test_free_text_needs_no_quotes(text: str) -> None:
-    (quoted,) = infer.quote_free_text([f"prompt={text}"])
-    assert config(quoted).prompt == text
-
-
-def test_what_is_left_to_hydra() -> None:
-    given = [
-        "prompt='a','b'",
-        'prompt="a"',
-        "image=[a.png,b.png]",
-        "image=a.png,b.png",
-        "checkpoint=null",
-        "prompt=",
-        "--multirun",
-        "tiler.max_tiles=4",
-    ]
-    assert infer.quote_free_text(given) == given
-    (path,) = infer.quote_free_text(["image=/my files/图 (1).png"])
-    assert OverridesParser.create().parse_override(path).value() == "/my files/图 (1).png"
 
 
 def test_a_checkpoint_answers_unless_parts_are_chosen() -> None:
@@ -236,6 +200,15 @@ def test_help_and_config_import_no_torch(tmp_path: Path) -> None:
 
 
 def test_no_prompt() -> None:
-    function = infer.run.__wrapped__  # type: ignore[attr-defined]
-    with pytest.raises(SystemExit, match="hdvl infer: prompt must be given"):
-        function(OmegaConf.create({"prompt": None}))
+    with pytest.raises(ValueError, match="prompt must be given"):
+        infer.run({"prompt": None}, [])
+
+
+def test_a_seed_gives_one_answer(tiny_folder: Path, image: Path) -> None:
+    options = ["generation.do_sample=true", "generation.max_new_tokens=12", "seed=7"]
+    words = [f"checkpoint={tiny_folder}", f"image={image}", "prompt=What?", *options]
+    pipe = pipeline(*words)
+    texts = [infer.generate_answer(pipe, config(*words)).text for _ in range(2)]
+    assert texts[0] == texts[1]
+    other = infer.generate_answer(pipe, config(*words, "seed=8")).text
+    assert other != texts[0]

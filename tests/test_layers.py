@@ -19,6 +19,7 @@ LAYERS = [
     {
         "geometry",
         "config",
+        "overrides",
         "files",
         "version",
         "sequences",
@@ -42,6 +43,7 @@ LAYERS = [
     {"data", "training", "inference"},
     {"evaluation", "serving", "diagnostics"},
     {"callbacks"},
+    {"command"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -49,8 +51,8 @@ LAYERS = [
 PART_PACKAGES = LAYERS[4]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HOMES = {
-    "hydra": {"config", "commands"},
-    "omegaconf": {"config", "commands"},
+    "hydra": {"config", "overrides", "command", "commands"},
+    "omegaconf": {"config", "overrides", "command", "commands"},
     "lightning": {"training", "callbacks", "data", "commands"},
     "pytorch_lightning": {"training", "callbacks", "data", "commands"},
 }

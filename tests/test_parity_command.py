@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from hdvl.checkpoints.exporters import export
 from hdvl.checkpoints.parity import largest_difference, tensors_in
-from hdvl.config import compose
+from hdvl.config import compose, resolve
 from hdvl.parity import run
 from tests.checkpoints.exporters.test_exporting import CASES, saved
 from tests.golden_files import make_image
@@ -24,7 +24,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def parity(*overrides: str) -> tuple[str, bool]:
-    return run(compose(*overrides, config_name="parity"))
+    return run(resolve(compose(*overrides, config_name="parity")))
 
 
 def test_a_model_and_its_export_agree(pair: tuple[Path, Path], tmp_path: Path) -> None:

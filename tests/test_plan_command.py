@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from hdvl.config import compose
 from hdvl.plan import amount, run, table
 
 
 def plan(*overrides: str) -> None:
-    run(compose("survey=0", *overrides, config_name="plan"))
+    config = compose("survey=0", *overrides, config_name="plan")
+    run(OmegaConf.to_container(config, resolve=False))
 
 
 def test_everything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,11 @@ import re
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from hdvl import plan
+from hdvl.command import exit_with_message
 from hdvl.config import compose
 
 SMALL = ("encoder=tiny", "llm=tiny", "survey=12")
@@ -102,7 +104,9 @@ def exit_of(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
     """What ``hdvl plan`` exits with: None, or a message, which makes exit code 1."""
     monkeypatch.setattr(sys, "argv", ["hdvl plan"])
     try:
-        plan.main.__wrapped__(compose(*overrides, config_name="plan"))
+        with exit_with_message("plan"):
+            config = compose(*overrides, config_name="plan")
+            plan.show(OmegaConf.to_container(config, resolve=False))
     except SystemExit as stop:
         return stop.code
     return None

@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from hdvl.config import compose, to_plain
 from hdvl.model import VLM
@@ -82,7 +83,8 @@ def test_the_published_lora_of_rank_16() -> None:
 
 @pytest.mark.slow
 def test_plan_prints_the_totals(capsys: pytest.CaptureFixture[str]) -> None:
-    run(compose("model=internvl_chat_v1_2", "tuning=bridge_only", config_name="plan"))
+    config = compose("model=internvl_chat_v1_2", "tuning=bridge_only", config_name="plan")
+    run(OmegaConf.to_container(config, resolve=False))
     said = capsys.readouterr().out
     for text in ("5,536,496,000", "143,170,560", "34,389,017,600", "40,068,684,160", "32 x 32"):
         assert text in said, text

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hdvl import tile
-from hdvl.config import compose
+from hdvl.config import compose, resolve
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def run(*overrides: str) -> None:
-    tile.run(compose(*overrides, config_name="tile"))
+    tile.run(resolve(compose(*overrides, config_name="tile")))
 
 
 def test_lists_and_draws(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """From the ``data`` config to a data module."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hdvl.config import build
@@ -15,8 +16,8 @@ KEYS = (
 """What the ``data`` config may have."""
 
 
-def build_data(config: Any, vlm: VLM, *, seed: int) -> ChatData:
-    """The data module for ``config`` (the ``data`` group), finished with what the model knows.
+def build_data(config: Mapping[str, Any], vlm: VLM, *, seed: int) -> ChatData:
+    """The data module for the plain ``config`` (the ``data`` group), finished with what the model knows.
 
     Raises:
         ValueError: a key of ``config`` is unknown.
@@ -25,15 +26,15 @@ def build_data(config: Any, vlm: VLM, *, seed: int) -> ChatData:
         if key not in KEYS:
             raise ValueError(f"data must have keys of {', '.join(KEYS)}, got {key}")
     boxes = vlm.template.boxes
-    validation, packing = config.validation, config.get("packing")
+    validation, packing = config["validation"], config.get("packing")
     return ChatData(
-        train=build(config.train)(boxes=boxes),
+        train=build(config["train"])(boxes=boxes),
         validation=None if validation is None else build(validation)(boxes=boxes),
-        processor=Processor.of(vlm, max_length=config.max_length),
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        prefetch_factor=config.prefetch_factor,
-        shuffle=config.shuffle,
+        processor=Processor.of(vlm, max_length=config["max_length"]),
+        batch_size=config["batch_size"],
+        num_workers=config["num_workers"],
+        prefetch_factor=config["prefetch_factor"],
+        shuffle=config["shuffle"],
         max_bad=config.get("max_bad", 0.001),
         workers=config.get("workers", "processes"),
         packing=None if packing is None else Budget(**packing),

@@ -1,8 +1,10 @@
 """Conversations -> batches, as Lightning wants them."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from types import FrameType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
@@ -174,6 +176,7 @@ class ChatData(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             collate_fn=gather,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_outlive_sigterm,
         )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -250,3 +253,15 @@ class ChatData(pl.LightningDataModule):
                 f"{self.per_batch} = {state['step']}, got {step}; set "
                 "trainer.accumulate_grad_batches or data.batch_size so that it has"
             )
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """A scheduler sends SIGTERM to all processes; the batches of the last step are still needed.
+
+    The second SIGTERM ends the worker.
+    """
+
+    def only_once(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, only_once)

@@ -8,35 +8,43 @@ ranks; every random number follows from the seed, the step and the samples of a 
 import hashlib
 import os
 import shutil
-import signal
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
+from hdvl.training.checkpoint_files import DirectCheckpointIO, is_whole_file, remember
 from hdvl.training.checkpoint_formats import is_whole_folder, write_sums
-from hdvl.training.ranks import is_rank_zero
+from hdvl.training.stopping import StopSignals
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 def find_checkpoint(folder: Path | str) -> Path | None:
-    """The newest whole checkpoint of ``folder``; None without any.
+    """The newest whole checkpoint of ``folder``; None if none was written yet.
 
-    A torn ``last.ckpt`` (say the disk was full) is passed over with a warning.
+    A damaged ``last.ckpt`` (say the disk was full) is passed over with a warning.
+
+    Raises:
+        ValueError: there are checkpoints, and none of them is whole.
     """
+    damaged = []
     for name in (LAST, PREVIOUS):
         path = Path(folder) / name
         if not path.exists():
             continue
         if _is_whole(path):
             return path
+        damaged.append(name)
         warnings.warn(f"{path} is not a whole checkpoint and is passed over", stacklevel=2)
+    if damaged:
+        raise ValueError(
+            f"{folder} must hold a whole checkpoint, {' and '.join(damaged)} cannot be read; put back a "
+            "copy of one, or begin anew in another run_dir"
+        )
     return None
 
 
@@ -63,13 +71,13 @@ class StepSeeds(pl.Callback):
 
 
 class Checkpoints(pl.Callback):
-    """Saves every ``every_n_steps`` optimizer steps, at the end, and on Ctrl-C.
+    """Saves every ``every_n_steps`` optimizer steps, at the end, and on Ctrl-C or SIGTERM.
 
     ``last.ckpt`` is written beside its place and moved there once the step's metrics are written too:
     a run that is killed in between goes on from the one before, and no row of theirs is lost. The one
-    before stays as ``previous.ckpt``. The first Ctrl-C lets the step end, saves and stops
-    (``interrupted`` is then true); the second stops at once. Counts the consumed samples on the data
-    module.
+    before stays as ``previous.ckpt``. The first signal lets the step end, saves and stops
+    (``interrupted`` is then true, on every rank); the second stops at once. Counts the consumed
+    samples on the data module.
     """
 
     interrupted: bool
@@ -80,19 +88,20 @@ class Checkpoints(pl.Callback):
         self.folder, self.every_n_steps = Path(folder), every_n_steps
         self.interrupted = self._written = False
         self._saved_step = self._seen_step = 0
-        self._old_handler: Any = None
+        self.signals, self._files = StopSignals(), DirectCheckpointIO()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Listen to Ctrl-C. Data workers inherit a handler that does nothing in them."""
-        self._owner = os.getpid()
-        self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        """Listen to the signals, and write files without Lightning's detour."""
+        self.signals.listen()
+        trainer.strategy.checkpoint_io = self._files
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Put the old Ctrl-C back."""
-        signal.signal(signal.SIGINT, self._old_handler)
+        """Give the signals back."""
+        self.signals.release()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """A resumed run starts at a step that is saved."""
+        """A resumed run starts at a step that is saved. Lightning took SIGTERM a moment ago."""
+        self.signals.listen()
         self._saved_step = self._seen_step = trainer.global_step
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -117,7 +126,7 @@ class Checkpoints(pl.Callback):
         if step == self._seen_step:  # between two steps gradients are half accumulated
             return
         self._seen_step = step
-        stop = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+        stop = trainer.strategy.reduce_boolean_decision(self.signals.number is not None, all=False)
         if stop:
             self.interrupted = trainer.should_stop = True
         if stop or step % self.every_n_steps == 0 or step == trainer.max_steps:
@@ -145,13 +154,19 @@ class Checkpoints(pl.Callback):
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             _remove(fresh)
-        trainer.save_checkpoint(fresh)  # on all ranks: a strategy may gather shards
+        try:
+            trainer.save_checkpoint(fresh)  # on all ranks: a strategy may gather shards
+        except OSError:
+            _remove(fresh)  # the room that it takes may be all that is missing
+            raise
         if fresh.is_dir():
             step, rank = trainer.global_step, trainer.global_rank
             write_sums(fresh, step=step, rank=rank, world=trainer.world_size)
             trainer.strategy.barrier()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and fresh.is_dir():
             _flush(fresh)
+        if trainer.is_global_zero and fresh.is_file():
+            remember(self.folder, self._files.written, (LAST, PREVIOUS))
         self._saved_step, self._written = trainer.global_step, True
 
     def put_in_place(self, trainer: Any) -> None:
@@ -167,24 +182,9 @@ class Checkpoints(pl.Callback):
         trainer.strategy.barrier()
         self._written = False
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._owner:
-            return
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        if is_rank_zero():
-            print("\nCtrl-C: saving after this step; once more to stop at once", flush=True)
-
 
 def _is_whole(path: Path) -> bool:
-    if path.is_dir():
-        return is_whole_folder(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except zipfile.BadZipFile:
-        return False
+    return is_whole_folder(path) if path.is_dir() else is_whole_file(path)
 
 
 def _remove(path: Path) -> None:
@@ -196,7 +196,7 @@ def _remove(path: Path) -> None:
 
 def _flush(path: Path) -> None:
     """A rename must not overtake the bytes it names."""
-    for place in path.rglob("*") if path.is_dir() else (path,):
+    for place in path.rglob("*"):
         if place.is_file():
             with place.open("rb") as file:
                 os.fsync(file.fileno())

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hdvl.config import build, from_plain, to_plain
+from hdvl.config import build, resolve
 from hdvl.model import VLM
 from hdvl.protocols import TilePlan
 from hdvl.training.nf4 import stored_bytes
@@ -216,9 +216,9 @@ def _attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
 
 
 def on_meta(model: Any) -> VLM:
-    """The model of a config node, without its numbers."""
+    """The model of a config node, plain or not, without its numbers."""
     with torch.device("meta"):
-        vlm: VLM = build(from_plain(without_weights(to_plain(model))))
+        vlm: VLM = build(without_weights(resolve(model)))
     return vlm
 
 

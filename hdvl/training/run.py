@@ -10,9 +10,11 @@
     RUN/model/                  the trained model
 """
 
+import errno
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,104 +25,169 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrateg
 
 from hdvl.checkpoints import load_folder, save_folder
 from hdvl.checkpoints.known import check_run
-from hdvl.config import build, from_plain, to_plain
+from hdvl.config import build, resolve
 from hdvl.files import read_yaml
 from hdvl.model import VLM
 from hdvl.training.checkpoint_formats import checkpoint_step, kind_of, read_weights
 from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
-from hdvl.training.checks import check_stage
+from hdvl.training.lock import LOCK, locked
 from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
+from hdvl.training.preflight import BuildData, build_trainer, check_stages, ignore_advice
 from hdvl.training.ranks import is_rank_zero
 from hdvl.training.stages import set_value, split_stages
 from hdvl.training.start import started_from
+from hdvl.training.stopping import Stopped as Stopped
 from hdvl.training.trainer_precision import leave_numbers
 from hdvl.training.tuning import apply_tuning, merge_lora
 
-BuildData = Callable[..., pl.LightningDataModule]
-CONFIG, FINISHED, MODEL = "train.yaml", "finished", "model"
-
-
-class Stopped(Exception):
-    """Ctrl-C was pressed, and everything is saved."""
+CONFIG, FINISHED, MODEL, METRICS = "train.yaml", "finished", "model", "metrics.csv"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
     """Train the model that ``config`` describes; returns the folder of the trained model.
 
+    All stages are checked before anything is written. One process at a time works in a run folder.
+
     Args:
-        config: plain data, interpolations unresolved (see :func:`resumed` for a run to go on with).
+        config: plain data, interpolations unresolved but for ``run_dir`` (see :func:`resumed` for a run
+            to go on with).
         build_data: gives the data module for (the stage's ``data`` config, the VLM, ``seed=``).
 
     Raises:
-        Stopped: by Ctrl-C, with the command to go on.
+        Stopped: by Ctrl-C or SIGTERM, with the command to go on.
+        ValueError: something in ``config`` is wrong, the run folder holds another run or is in use,
+            or no checkpoint of a run to go on with is whole.
+        OSError: something could not be written, with what is whole and the command to go on.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    folder = Path(config["run_dir"])
-    stages = [from_plain(stage) for stage in split_stages(config)]  # wrong stages show here
-    for stage in stages:
-        check_stage(to_plain(stage))
-    whole = from_plain({key: value for key, value in config.items() if key != "stages"})
-    _write_config(config, folder)
-    pl.seed_everything(whole.seed, verbose=False)
+    stages = [resolve(stage) for stage in split_stages(config)]
+    folder, init_from = Path(config["run_dir"]), config["init_from"]
     allow = config.get("allow") or ()
-    if whole.init_from is not None:
-        whole.model = started_from(to_plain(whole.model), whole.init_from, allow=allow)
-    vlm: VLM = build(whole.model)
-    if whole.init_from is not None:
-        vlm.load_state_dict(load_folder(whole.init_from, allow=allow).state_dict())
+    _check_folder(folder, stages, config["resume"] is not None)
+    if init_from is not None:
+        for stage in stages:
+            stage["model"] = started_from(stage["model"], init_from, allow=allow)
+    with warnings.catch_warnings():
+        ignore_advice()
+        check_stages(stages, build_data, init_from)
+    with _explained(folder, stages), locked(folder):
+        _check_folder(folder, stages, config["resume"] is not None)  # it may be another's by now
+        _write_config(config, folder)
+        return _train(stages, build_data, folder)
+
+
+def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path) -> Path:
+    seed, node, init_from = (stages[0][key] for key in ("seed", "model", "init_from"))
+    pl.seed_everything(seed, verbose=False)
+    vlm: VLM = build(node)
+    if init_from is not None:
+        vlm.load_state_dict(load_folder(init_from, allow=stages[0].get("allow") or ()).state_dict())
     for number, stage in enumerate(stages):
         if len(stages) > 1 and is_rank_zero():
-            print(f"stage {number + 1} of {len(stages)}: {Path(stage.run_dir).name}", flush=True)
-        torch.manual_seed(step_seed(whole.seed, number))  # the adapters' first weights
-        if not train_stage(vlm, stage, build_data):
-            raise Stopped(f"stopped and saved; go on with: hdvl train resume={folder}")
+            name = Path(stage["run_dir"]).name
+            print(f"stage {number + 1} of {len(stages)}: {name}", flush=True)
+        torch.manual_seed(step_seed(seed, number))  # the adapters' first weights
+        train_stage(vlm, stage, build_data, folder)
         merge_lora(vlm)
-    node = {"model": to_plain(whole.model)}
-    return save_folder(vlm, folder / MODEL, node) if is_rank_zero() else folder / MODEL
+    return save_folder(vlm, folder / MODEL, {"model": node}) if is_rank_zero() else folder / MODEL
 
 
-def train_stage(vlm: VLM, config: Any, build_data: BuildData) -> bool:
-    """Train ``vlm`` in place as one stage's ``config`` says; false if it was interrupted.
+def train_stage(vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_dir: Path) -> None:
+    """Train ``vlm`` in place as one stage's resolved ``config`` says.
 
     Goes on from the checkpoint in the stage's folder; a finished stage only reads its weights.
+
+    Raises:
+        Stopped: it was interrupted.
     """
-    folder = Path(config.run_dir)
-    tuning, optimizer = to_plain(config.tuning), to_plain(config.optimizer)
+    folder = Path(config["run_dir"])
+    tuning, optimizer = config["tuning"], config["optimizer"]
+    steps: int = config["trainer"]["max_steps"]
     apply_tuning(vlm, tuning)
-    callbacks = list(build(config.callbacks).values())
-    saver = next((item for item in callbacks if isinstance(item, Checkpoints)), None)
+    with warnings.catch_warnings():
+        ignore_advice()
+        trainer = build_trainer(config)
+    saver = next((item for item in trainer.callbacks if isinstance(item, Checkpoints)), None)
     checkpoint = None if saver is None else find_checkpoint(saver.folder)
     done = folder / FINISHED
-    if done.exists() and checkpoint and int(done.read_text()) >= config.trainer.max_steps:
+    if done.exists() and checkpoint and int(done.read_text()) >= steps:
         read_weights(checkpoint, vlm)
-        return True
-    if checkpoint is not None and is_rank_zero():
-        step = checkpoint_step(checkpoint)
-        drop_rows_from(folder / "metrics.csv", step)
-        print(f"goes on from step {step} of {checkpoint}", flush=True)
-    data = build_data(config.data, vlm, seed=config.seed)
-    weighting = optimizer.get("weighting", "token")
+        return
+    step = 0 if checkpoint is None else checkpoint_step(checkpoint)
+    if is_rank_zero():
+        drop_rows_from(folder / METRICS, step)
+        if checkpoint is not None:
+            print(f"goes on from step {step} of {checkpoint}", flush=True)
     module = VLMModule(
         vlm,
         optimizer=optimizer,
         tuning=tuning,
-        weighting=weighting,
+        weighting=optimizer.get("weighting", "token"),
         first_token_weight=optimizer.get("first_token_weight", 1.0),
     )
-    options = {"default_root_dir": str(folder), "callbacks": callbacks}
-    with warnings.catch_warnings():
-        _ignore_advice()
-        trainer: pl.Trainer = build(config.trainer, **options)
-        leave_numbers(trainer)
-        _check_checkpoint(checkpoint, trainer)
+    leave_numbers(trainer)
+    _check_checkpoint(checkpoint, trainer)
+    data = build_data(config["data"], vlm, seed=config["seed"])
+    with warnings.catch_warnings(), _stops(saver, run_dir):
+        ignore_advice()
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if saver is not None and saver.interrupted:
-        return False
     module.finish()
     if is_rank_zero():
-        done.write_text(f"{config.trainer.max_steps}\n")
-    return True
+        done.write_text(f"{steps}\n")
+
+
+@contextmanager
+def _stops(saver: Checkpoints | None, run_dir: Path) -> Iterator[None]:
+    """A training that a signal ended raises Stopped, whether or not it could be saved."""
+    if saver is None:
+        yield
+        return
+    on = f"go on with: hdvl train resume={run_dir}"
+    signals = saver.signals
+    try:
+        yield
+    except SystemExit as error:  # Lightning's, for KeyboardInterrupt
+        if signals.number is None:
+            raise
+        raise Stopped(f"stopped at once; {on}", signals.code) from error
+    finally:
+        signals.release()
+    if saver.interrupted:
+        raise Stopped(f"stopped and saved; {on}", signals.code)
+
+
+@contextmanager
+def _explained(folder: Path, stages: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """An error of a full or read-only disk says what is whole and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        inside = str(error.filename or "").startswith(str(folder))
+        if error.errno not in _NO_ROOM and not (
+            inside and error.errno in (errno.EACCES, errno.EPERM)
+        ):
+            raise
+        place = error.filename or folder
+        raise OSError(
+            f"could not write {place}: {error.strerror}; {_whole(stages)}; make room there, then go on "
+            f"with: hdvl train resume={folder}"
+        ) from error
+
+
+def _whole(stages: Sequence[Mapping[str, Any]]) -> str:
+    """What of a run can be relied on."""
+    for stage in reversed(stages):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = find_checkpoint(checkpoint_folder(stage))
+            except ValueError:
+                found = None
+        if found is not None:
+            return f"{found} of step {checkpoint_step(found)} is whole"
+    return "no checkpoint was written before"
 
 
 def resumed(
@@ -159,30 +226,57 @@ def _check_checkpoint(checkpoint: Path | None, trainer: pl.Trainer) -> None:
         )
 
 
-def _write_config(config: Mapping[str, Any], folder: Path) -> None:
+def _check_folder(folder: Path, stages: Sequence[Mapping[str, Any]], resume: bool) -> None:
+    """A new run does not overwrite another; one that goes on has what it goes on from.
+
+    What failed before its first step left nothing to lose: its folder may be used again.
+    """
     if not is_rank_zero():
         return
-    path = folder / CONFIG
-    if path.exists() and config["resume"] is None:
+    if resume:
+        for stage in stages:
+            _check_stage_folder(stage, folder)
+        return
+    files = [path for path in folder.glob("*") if path.name != LOCK] if folder.is_dir() else []
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"run_dir must be a folder, {str(folder)!r} is a file; choose another")
+    places = {folder, *(path for path in files if path.is_dir())}
+    saved = any(any(checkpoint_folder(stage).glob("*.ckpt")) for stage in stages)
+    if saved or (folder / MODEL).exists() or any(_has_trained(place) for place in places):
         raise ValueError(
             f"run_dir must be a new folder, {str(folder)!r} holds a run; go on with it by "
             f"resume={folder} or choose another run_dir"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _has_trained(place: Path) -> bool:
+    """Whether a stage in the folder ``place`` has made a step."""
+    if (place / FINISHED).exists() or any((place / "checkpoints").glob("*.ckpt")):
+        return True
+    metrics = place / METRICS
+    return metrics.is_file() and len(metrics.read_text().splitlines()) > 1
+
+
+def checkpoint_folder(stage: Mapping[str, Any]) -> Path:
+    """Where a stage's checkpoints lie."""
+    node = stage["callbacks"].get("checkpoints") or {}
+    return Path(node.get("folder", f"{stage['run_dir']}/checkpoints"))
+
+
+def _check_stage_folder(stage: Mapping[str, Any], folder: Path) -> None:
+    place, checkpoint = Path(stage["run_dir"]), find_checkpoint(checkpoint_folder(stage))
+    trained = (place / FINISHED).exists() or (folder / MODEL).exists()
+    if checkpoint is None and trained:
+        raise ValueError(
+            f"resume needs the checkpoints of {place}, whose training is finished, and they are gone; "
+            "put them back, or begin anew in another run_dir"
+        )
+
+
+def _write_config(config: Mapping[str, Any], folder: Path) -> None:
+    if not is_rank_zero():
+        return
+    path = folder / CONFIG
     fresh = path.with_name(f"{path.name}.part")
     fresh.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
     fresh.replace(path)  # other ranks may be reading it
-
-
-def _ignore_advice() -> None:
-    """Lightning's advice that does not hold here."""
-    for message in (
-        ".*does not have many workers.*",  # a choice of the config
-        ".*ended before the epoch ended.*",  # the data module goes on at its sample
-        ".*Total length of `list` across ranks is zero.*",  # no validation data were given
-        ".*in eval mode at the start of training.*",  # frozen parts
-        ".*overridden `transfer_batch_to_device`.*",  # the module's is the one that is meant
-        ".*treespec, LeafSpec.*",  # between Lightning and torch
-        ".*GPU available but not used.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)

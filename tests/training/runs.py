@@ -86,9 +86,9 @@ class Feeder:
         return ChatData(
             train=self.colours,
             processor=Processor.of(vlm),
-            batch_size=config.batch_size,
-            num_workers=config.num_workers,
-            packing=None if config.packing is None else Budget(**config.packing),
+            batch_size=config["batch_size"],
+            num_workers=config["num_workers"],
+            packing=None if config["packing"] is None else Budget(**config["packing"]),
             seed=seed,
         )
 

@@ -1,5 +1,6 @@
 """Whole runs with parts of a few thousand parameters: stages, resumption, Ctrl-C, what is written."""
 
+import errno
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import yaml
 
 from hdvl.checkpoints import load_folder
 from hdvl.model import VLM
+from hdvl.training.checkpoint_files import SummedFile
 from hdvl.training.metrics import read_metrics
 from hdvl.training.run import Stopped, resumed, run
 from tests.training import runs
@@ -83,16 +85,19 @@ def test_a_crash_loses_nothing(whole: Path, tmp_path: Path, at: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [6, 26])
-def test_ctrl_c_saves_and_stops(
-    whole: Path, tmp_path: Path, at: int, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("at", "number"), [(6, signal.SIGINT), (26, signal.SIGTERM)])
+def test_a_signal_saves_and_stops(
+    whole: Path, tmp_path: Path, at: int, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Stopped, match=f"go on with: hdvl train resume={folder}"):
-        run(config(folder), Feeder(Colours(at, lambda: os.kill(os.getpid(), signal.SIGINT))))
-    assert signal.getsignal(signal.SIGINT) is before
-    assert "Ctrl-C: saving after this step" in capsys.readouterr().out
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Stopped, match=f"go on with: hdvl train resume={folder}") as caught:
+        run(config(folder), Feeder(Colours(at, lambda: os.kill(os.getpid(), number))))
+    assert caught.value.code == 128 + number
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert (
+        f"{'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}: saving" in capsys.readouterr().out
+    )
     stage = "1-align" if at < 20 else "2-all"
     state = torch.load(folder / stage / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
@@ -108,7 +113,7 @@ def test_a_torn_checkpoint_is_passed_over(whole: Path, tmp_path: Path) -> None:
 
     folder = tmp_path / "run"
     with pytest.raises(OSError, match="disk gone"):
-        run(config(folder), Feeder(Colours(18, crash)))
+        run(config(folder), Feeder(Colours(20, crash)))
     last = folder / "1-align" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
     with pytest.warns(UserWarning, match=r"last\.ckpt is not a whole checkpoint"):
@@ -160,8 +165,98 @@ def test_a_run_without_an_end_is_refused(tmp_path: Path, wrong: str) -> None:
 
 def test_a_second_run_does_not_overwrite_the_first(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text("seed: 0\n")
+    (tmp_path / "2-all").mkdir()
+    (tmp_path / "2-all" / "metrics.csv").write_text("step,name,value\n0,train/loss,1.0\n")
     with pytest.raises(ValueError, match=r"run_dir must be a new folder, .* holds a run; go on"):
         run(config(tmp_path), Feeder())
+    assert (tmp_path / "train.yaml").read_text() == "seed: 0\n"
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "said"),
+    [
+        (1, {"tuning": {"llm": "loar"}}, r"stages\.1 \(all\): tuning\.llm must be one of"),
+        (
+            1,
+            {"optimizer": {"common": {"min_lr_ratio": 2}}},
+            r"stages\.1 \(all\): min_lr_ratio of encoder must be",
+        ),
+        (1, {"optimizer": {"common": {"warmup_steps": 9}}}, r"warmup_steps of .* must be below"),
+        (1, {"trainer": {"accelerator": "abacus"}}, r"stages\.1 \(all\): trainer: .*abacus"),
+        (
+            1,
+            {"callbacks": {"guard": {"spike": -1.0}}},
+            r"stages\.1 \(all\): spike must be",
+        ),
+        (0, {"data": {"batch_size": 0}}, r"stages\.0 \(align\): data\.batch_size must be"),
+    ],
+)
+def test_every_stage_is_checked_before_anything_is_written(
+    tmp_path: Path, stage: int, change: dict[str, Any], said: str
+) -> None:
+    plain = config(tmp_path / "run")
+    plain["stages"][stage].update(change)
+    with pytest.raises(ValueError, match=said):
+        run(plain, Feeder())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_that_failed_before_its_first_step_is_used_again(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError("no such image")
+
+    folder = tmp_path / "run"
+    with pytest.raises(OSError, match="no such image"):
+        run(config(folder), Feeder(Colours(1, fail)))
+    assert (folder / "train.yaml").exists() and not (folder / ".lock").exists()
+    plain = config(folder)
+    plain["stages"] = plain["stages"][1:]
+    run(plain, Feeder())
+    assert yaml.safe_load((folder / "train.yaml").read_text())["stages"][0]["name"] == "all"
+
+
+@pytest.mark.slow
+def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    model = (folder / "model" / "model.safetensors").read_bytes()
+    changes = {"stages.1.trainer.max_steps": 7}
+    for name in ("last.ckpt", "previous.ckpt"):
+        path = folder / "2-all" / "checkpoints" / name
+        path.write_bytes(path.read_bytes()[:-100])
+    with (
+        pytest.warns(UserWarning, match="is not a whole checkpoint"),
+        pytest.raises(
+            ValueError, match=r"2-all/checkpoints must hold a whole checkpoint, last\.ckpt"
+        ),
+    ):
+        run(resumed(folder, changes), Feeder())
+    shutil.rmtree(folder / "2-all" / "checkpoints")
+    with pytest.raises(ValueError, match=r"resume needs the checkpoints of .*2-all, .* are gone"):
+        run(resumed(folder, changes), Feeder())
+    assert (folder / "model" / "model.safetensors").read_bytes() == model
+
+
+@pytest.mark.slow
+def test_a_full_disk_says_what_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrote = SummedFile.write
+
+    def full(file: SummedFile, data: Any) -> int:
+        if saved.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return wrote(file, data)
+
+    folder = tmp_path / "run"
+    saved = folder / "1-align" / "checkpoints" / "last.ckpt"
+    monkeypatch.setattr(SummedFile, "write", full)
+    with pytest.raises(
+        OSError, match=r"could not write .*last\.ckpt\.part: No space left"
+    ) as caught:
+        run(config(folder), Feeder())
+    assert f"{saved} of step 2 is whole" in str(caught.value)
+    assert f"go on with: hdvl train resume={folder}" in str(caught.value)
+    assert not saved.with_name("last.ckpt.part").exists()
 
 
 def test_wrong_resumptions_are_named(tmp_path: Path) -> None:

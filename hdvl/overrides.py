@@ -1,0 +1,161 @@
+"""The words of a command line as Hydra's overrides, with text and paths taken as they were typed.
+
+Hydra reads ``key=value`` by a grammar in which quotes, brackets, commas, ``=``, ``~``, ``#`` and all
+letters but the English ones have to be quoted. Here what is text is quoted for it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+FREE_TEXT = ("prompt", "system")
+"""Keys whose value is text whatever it looks like."""
+
+LITERAL_PATHS = ("image", "out", "checkpoint", "other", "to", "report", "quarantine", "page")
+PATHS = (
+    *LITERAL_PATHS,
+    *("path", "image_folder", "run_dir", "resume", "init_from", "init_from", "folder"),
+    *("questions", "runs", "local", "shards", "predictions", "data_dir", "save_dir", "from"),
+)
+"""Last names of keys whose value is a path: never a number, a sum of choices or a function call.
+
+Lists ``[a,b]`` and mappings ``{a: b}`` of paths, ``null`` and whole values in quotes are read as
+Hydra does, and interpolations too but for ``LITERAL_PATHS``.
+"""
+
+_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package")
+_KEY = re.compile(r"(\+\+?|)([\w./-]+)=(.*)", re.DOTALL)
+_BARE = re.compile(r"[\w./:$%+@?| -]*", re.ASCII)
+
+
+def typed_overrides(words: Sequence[str]) -> list[str]:
+    """``words`` with every value that is text quoted, so that Hydra reads it as it was typed.
+
+    >>> typed_overrides(["prompt=Where, exactly?", "image=[a.png,b.png]", "run_dir=runs/a=1"])
+    ['prompt="Where, exactly?"', 'image=[a.png,b.png]', 'run_dir="runs/a=1"']
+    """
+    sweep = _sweeps(words)
+    typed, value_of_option = [], False
+    for word in words:
+        found = None if value_of_option or word.startswith("-") else _KEY.fullmatch(word)
+        value_of_option = word in _WITH_VALUE
+        if found and not found[2].startswith("hydra."):
+            word = f"{found[1]}{found[2]}={_value(found[2], found[3], sweep)}"
+        typed.append(word)
+    return typed
+
+
+def literal_text(words: Sequence[str]) -> dict[str, str]:
+    """The free text among ``words``, by its key: exactly what was typed.
+
+    An escape for Hydra cannot say everything: ``???`` means a missing value however it is quoted.
+    """
+    found, sweep = {}, _sweeps(words)
+    for word in words:
+        key, given, value = word.partition("=")
+        if given and key in FREE_TEXT and not _is_hydras(key, value, sweep):
+            found[key] = value
+    return found
+
+
+def _sweeps(words: Sequence[str]) -> bool:
+    return any(re.fullmatch(r"--multirun|-[a-z]*m[a-z]*", word) for word in words)
+
+
+def _is_hydras(key: str, value: str, sweep: bool) -> bool:
+    """Whether ``value`` of a key of FREE_TEXT is no text: null, or a sweep over texts in quotes."""
+    if value == "null":
+        return key != "prompt"
+    return sweep and value[:1] in ("'", '"') and _kind(value) == "sweep"
+
+
+def quoted(text: str, *, interpolate: bool = False) -> str:
+    """``text`` in Hydra's quotes.
+
+    Backslashes count only before a quote and before ``${``, which would begin an interpolation.
+    """
+    if not interpolate:
+        text = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", text)
+    escaped = re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text)
+    return f'"{escaped}"'
+
+
+def _value(key: str, value: str, sweep: bool) -> str:
+    name = key.rpartition(".")[2]
+    if not value:
+        return value
+    if name in FREE_TEXT and "." not in key:
+        return value if _is_hydras(name, value, sweep) else quoted(value)
+    if name in PATHS:
+        return _path(name, value, sweep)
+    kind = _kind(value)
+    if kind == "sweep" and not sweep and not _numbers(value):
+        return quoted(value, interpolate=True)
+    return quoted(value, interpolate=_interpolates(value)) if kind == "text" else value
+
+
+def _path(name: str, value: str, sweep: bool) -> str:
+    kind, interpolate = _kind(value), name not in LITERAL_PATHS and _interpolates(value)
+    if value == "null" or kind in ("list", "mapping", "quoted") or (kind == "sweep" and sweep):
+        return value
+    if value[0] == "[" and value[-1] == "]":
+        items = [quoted(item.strip(), interpolate=interpolate) for item in value[1:-1].split(",")]
+        return f"[{','.join(items)}]"
+    if kind == "plain" and _BARE.fullmatch(value) and not _looks_like_a_number(value):
+        return value
+    return quoted(value, interpolate=interpolate)
+
+
+def _kind(value: str) -> str:
+    """What Hydra takes ``value`` for: ``list``, ``mapping``, ``quoted``, ``sweep``, ``plain``, or
+    ``text`` that it cannot read."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return "text"
+    if parsed.is_sweep_override():
+        return "sweep"
+    found = parsed._value
+    if isinstance(found, QuotedString):
+        return "quoted"
+    return {list: "list", dict: "mapping"}.get(type(found), "plain")
+
+
+def _numbers(value: str) -> bool:
+    """Whether ``value`` is a sum of choices that are numbers: Hydra says what to do with them."""
+    return all(_looks_like_a_number(item.strip()) for item in value.split(","))
+
+
+def _looks_like_a_number(value: str) -> bool:
+    if value.lower() in ("true", "false", "nan", "inf", "+inf", "-inf", "null"):
+        return True
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _interpolates(value: str) -> bool:
+    """Whether ``value`` holds an interpolation that OmegaConf can read."""
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar_parser import parse
+
+    if "${" not in value:
+        return False
+    try:
+        parse(value)
+    except GrammarParseError:
+        return False
+    return True
+
+
+def keys_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(key, value) of each word ``key=value``, in the order they were given."""
+    for word in words:
+        found = _KEY.fullmatch(word)
+        if found:
+            yield found[2], found[3]

@@ -1,0 +1,157 @@
+"""Checkpoint files: written straight to their place, with checksums that tell whole from damaged.
+
+``checksums.json`` beside the checkpoints holds size and CRC-32 of the files as they were written. It
+is replaced before a checkpoint is moved to its place, so a whole file is always in it.
+"""
+
+import json
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+CHECKSUMS = "checksums.json"
+Checksum = tuple[int, int]
+"""Size in bytes and CRC-32 of a file."""
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    UnicodeError,
+    RuntimeError,  # zipfile's for an encrypted entry, torch's for most damage
+    EOFError,
+    OSError,
+    OverflowError,
+    MemoryError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    zlib.error,
+    struct.error,
+    pickle.UnpicklingError,
+)
+"""What a damaged zip file makes ``zipfile`` and ``torch.load`` raise."""
+
+
+class SummedFile:
+    """A new file that counts size and CRC-32 of what is written, and remembers why a write failed.
+
+    When it is closed, what was written is on the disk.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = open(path, "wb")
+        self.size = self.crc = 0
+        self.error: OSError | None = None
+
+    def __enter__(self) -> "SummedFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        with self._file:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data``."""
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        count = memoryview(data).nbytes
+        self.size, self.crc = self.size + count, zlib.crc32(data, self.crc)
+        return count
+
+    def flush(self) -> None:
+        """Hand what is buffered to the system."""
+        self._file.flush()
+
+
+class DirectCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint where it was asked for, in one pass and with its checksum in ``written``.
+
+    Lightning's own builds the file in memory, writes it to the folder for temporary files and
+    copies it from there when that is another disk.
+    """
+
+    written: Checksum | None = None
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path`` and to the disk below."""
+        if storage_options is not None:
+            raise TypeError(f"storage_options must be None, got {storage_options!r}")
+        summed = SummedFile(path)
+        try:
+            with summed:
+                torch.save(checkpoint, summed)  # type: ignore[arg-type]
+        except (OSError, RuntimeError) as error:
+            reason = summed.error or error  # torch reports its own failure after the file's
+            if isinstance(reason, OSError):
+                raise OSError(reason.errno, reason.strerror, str(path)) from error
+            raise
+        self.written = (summed.size, summed.crc)
+
+
+def remember(folder: Path, written: Checksum | None, names: Sequence[str]) -> None:
+    """Add ``written`` to the checksums of ``folder``; those of the files ``names`` in it are kept."""
+    known = read_checksums(folder)
+    if known is None:  # checkpoints of a version that wrote no checksums
+        present = [folder / name for name in names]
+        known = [checksum(path) for path in present if path.is_file() and is_whole_file(path)]
+    kept = [*known[-len(names) :], *([written] if written else [])]
+    path = folder / CHECKSUMS
+    fresh = path.with_name(f"{path.name}.part")
+    with fresh.open("w") as file:
+        json.dump({"checkpoints": [{"size": size, "crc32": crc} for size, crc in kept]}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def read_checksums(folder: Path) -> list[Checksum] | None:
+    """The checksums of ``folder``; None where there are none that can be read."""
+    try:
+        entries = json.loads((folder / CHECKSUMS).read_text())["checkpoints"]
+        return [(int(entry["size"]), int(entry["crc32"])) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def is_whole_file(path: Path) -> bool:
+    """Whether the checkpoint ``path`` is as it was written.
+
+    Without checksums beside it, its zip directory and entries are checked and its structure is read.
+    """
+    known = read_checksums(path.parent)
+    if known is not None:
+        return path.stat().st_size in dict(known) and checksum(path) in known
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return False
+        torch.load(path, map_location="meta", weights_only=True)
+    except _DAMAGE:
+        return False
+    return True
+
+
+def checksum(path: Path) -> Checksum:
+    """Size and CRC-32 of a file."""
+    size = value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            size, value = size + len(block), zlib.crc32(block, value)
+    return size, value

@@ -1,0 +1,112 @@
+"""What can be known to fail later is found before a run writes or trains anything.
+
+The model of each stage is built on ``meta``, tuned, and given its optimizer, trainer, callbacks and
+data, as the stage itself will do.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from hdvl.checkpoints.selfcontained import self_contained
+from hdvl.checkpoints.shards import check_keys, find_shards, read_shapes
+from hdvl.config import build
+from hdvl.model import VLM
+from hdvl.training.checks import check_stage
+from hdvl.training.estimate import on_meta
+from hdvl.training.groups import build_optimizer, parameter_groups
+from hdvl.training.schedule import check_warmup
+from hdvl.training.tuning import apply_tuning
+
+BuildData = Callable[..., pl.LightningDataModule]
+
+
+def check_stages(
+    stages: Sequence[Mapping[str, Any]], build_data: BuildData, init_from: str | Path | None
+) -> None:
+    """Check every stage of a run, and that its model can be saved and started from ``init_from``.
+
+    Args:
+        stages: the resolved config of each stage; they share the model.
+        build_data: gives the data module for (the stage's ``data`` config, the VLM, ``seed=``).
+        initialise: the model folder whose weights the run starts from.
+
+    Raises:
+        ValueError: something is wrong; the message names the stage if there are several.
+    """
+    for number, stage in enumerate(stages):
+        with _named(stage, number, len(stages)):
+            check_stage(stage)
+    node = stages[0]["model"]
+    vlm = on_meta(node)
+    self_contained(node, vlm)
+    if init_from is not None:
+        shapes = read_shapes(find_shards(Path(init_from)))
+        check_keys(vlm, shapes, source=f"init_from={init_from}")
+    for number, stage in enumerate(stages):
+        with _named(stage, number, len(stages)):
+            check_tuned(deepcopy(vlm), stage)
+            build_trainer(stage, logger=False)
+            build_data(stage["data"], vlm, seed=stage["seed"])
+
+
+def check_tuned(vlm: VLM, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tune ``vlm``, which lies on ``meta``, in place; returns its optimizer groups.
+
+    Raises:
+        ValueError: the stage's ``tuning`` or ``optimizer`` does not fit the model.
+    """
+    with torch.device("meta"):
+        apply_tuning(vlm, stage["tuning"])
+    optimizer = stage["optimizer"]
+    groups = parameter_groups(vlm, optimizer["groups"], optimizer["common"])
+    check_warmup(groups, stage["trainer"]["max_steps"])
+    build_optimizer(optimizer, groups)
+    return groups
+
+
+def build_trainer(stage: Mapping[str, Any], **changes: Any) -> pl.Trainer:
+    """The trainer of a stage, with its callbacks.
+
+    Raises:
+        ValueError: Lightning refuses the ``trainer`` config.
+    """
+    callbacks = [build(node) for node in stage["callbacks"].values()]
+    options = {"default_root_dir": stage["run_dir"], "callbacks": callbacks}
+    try:
+        trainer: pl.Trainer = build({**stage["trainer"], **changes}, **options)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ValueError(f"trainer: {error}") from error
+    return trainer
+
+
+def ignore_advice() -> None:
+    """Lightning's advice that does not hold here."""
+    for message in (
+        ".*does not have many workers.*",  # a choice of the config
+        ".*ended before the epoch ended.*",  # the data module goes on at its sample
+        ".*Total length of `list` across ranks is zero.*",  # no validation data were given
+        ".*in eval mode at the start of training.*",  # frozen parts
+        ".*overridden `transfer_batch_to_device`.*",  # the module's is the one that is meant
+        ".*treespec, LeafSpec.*",  # between Lightning and torch
+        ".*GPU available but not used.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def _named(stage: Mapping[str, Any], number: int, count: int) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if count == 1:
+            raise
+        name = Path(stage["run_dir"]).name.partition("-")[2]
+        raise ValueError(f"stages.{number} ({name}): {error}") from error

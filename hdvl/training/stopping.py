@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM during training: the step ends, everything is saved, and the run stops."""
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+from hdvl.training.ranks import is_rank_zero
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+class Stopped(Exception):
+    """A signal ended the run; the message says how to go on, ``code`` is what a shell expects."""
+
+    def __init__(self, message: str, code: int = 130) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StopSignals:
+    """Remembers the first signal in ``number``; the second raises KeyboardInterrupt.
+
+    Processes that are forked from the listening one inherit its handlers, which do nothing there.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._owner = 0
+        self._old: dict[signal.Signals, Any] = {}
+
+    @property
+    def code(self) -> int:
+        """The exit code of a process that such a signal ended."""
+        return 128 + (self.number or signal.SIGINT)
+
+    def listen(self) -> None:
+        """Take the signals; once more where another library took them in between."""
+        self._owner = os.getpid()
+        for number in SIGNALS:
+            old = signal.signal(number, self._handle)
+            self._old.setdefault(number, old)
+
+    def release(self) -> None:
+        """Give the signals back to who had them before."""
+        for number, old in self._old.items():
+            signal.signal(number, old)
+        self._old = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            return
+        if self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+        if is_rank_zero():
+            name = _NAMES[signal.Signals(number)]
+            print(f"\n{name}: saving after this step; once more to stop at once", flush=True)

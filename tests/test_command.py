@@ -1,0 +1,131 @@
+"""Every mistake on a command line ends with one line that says what to do."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import hdvl
+from hdvl import infer, train
+from hdvl.command import RENAMED, check_arguments, command
+from hdvl.config import to_plain
+
+EXAMPLES = [
+    (["no_such_key=1"], "no_such_key is no key of the config"),
+    (["optimizer.lr=1"], "optimizer.lr is no key .* did you mean optimizer.common.lr"),
+    (["encoder=tinyy"], "encoder must be one of .* got tinyy"),
+    (["llm=pretrained"], "llm.path must be given, such as llm.path=Qwen/Qwen3-0.6B$"),
+    (["data=llava"], "data.train.path must be given, such as data.train.path=conversations.json$"),
+    (
+        ["data=webdataset"],
+        "data.train.shards must be given, such as data.train.shards='shards/train-",
+    ),
+    (["template=tokenizer"], "template.path is taken from llm.path, .* choose llm=pretrained"),
+    (["experiment=smoke", "model=small"], "model=small must not stand beside experiment=smoke"),
+    (["experiment=smoke", "stages.1.tuning.llm=loar"], "stages.1 .instruct.: tuning.llm must be"),
+    (["+encoder.final_nrom=1"], "final_nrom is none, did you mean final_norm"),
+    (["+bridge.depht=1"], "bridge.depht must be an argument of .*, did you mean depth"),
+    (["+trainer.max_stepz=1"], "trainer.max_stepz must be an argument of .* max_steps"),
+    (["resume=nowhere"], "resume must be a run folder"),
+    (["data=llava", "data.train.path=nowhere.json"], "nowhere.json"),
+]
+
+
+def said_by(module: Any, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a command given ``words`` ends with."""
+    monkeypatch.setattr(sys, "argv", ["hdvl", *words])
+    with pytest.raises(SystemExit) as caught:
+        module.main()
+    assert isinstance(caught.value.code, str) and "\n" not in caught.value.code
+    return caught.value.code
+
+
+@pytest.mark.parametrize(("words", "message"), EXAMPLES)
+def test_mistakes_of_a_training(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = said_by(
+        train, [*words, "run_dir=run"] if "resume" not in words[0] else words, monkeypatch
+    )
+    assert said.startswith("hdvl train: ")
+    assert re.search(message, said), said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_chooses_parts_beside_an_experiment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(sys, "argv", ["hdvl", "experiment=smoke", "llm=tiny_llama"])
+    command("train", found.append)
+    assert found[0]["llm"]["config"]["model_type"] == "llama"
+
+
+def test_free_text_is_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(sys, "argv", ["hdvl", "prompt=???", "system=\\${x}"])
+    command("infer", found.append)
+    assert (found[0]["prompt"], found[0]["system"]) == ("???", "\\${x}")
+
+
+def test_missing_files_of_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = said_by(infer, ["prompt=What?", "checkpoint=\u65e0/(1)"], monkeypatch)
+    assert said.startswith("hdvl infer: ") and "\u65e0/(1)" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "now"),
+    [
+        ("initialise", "init_from"),
+        ("optimizer.shape", "optimizer.schedule"),
+        ("stages.0.optimizer.groups.llm.floor", "stages.0.optimizer.groups.llm.min_lr_ratio"),
+    ],
+)
+def test_old_names(key: str, now: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = f"hdvl train: {key} is called {now} now; use that name"
+    assert said_by(train, [f"{key}=1"], monkeypatch) == expected
+    top, _, rest = key.removeprefix("stages.0.").partition(".")
+    stored: Any = 1
+    for name in reversed(rest.split(".") if rest else []):
+        stored = {name: stored}
+    config = {top: stored}
+    (tmp_path / "train.yaml").write_text(
+        yaml.safe_dump({"stages": [config]} if key.startswith("stages") else config)
+    )
+    assert said_by(train, [f"resume={tmp_path}"], monkeypatch) == expected
+
+
+def test_new_names_are_in_the_configuration() -> None:
+    plain = to_plain(hdvl.compose(config_name="plan"))
+    for new in RENAMED.values():
+        node = plain
+        for name in new.split("."):
+            assert name in node, new
+            node = node[name]
+
+
+def test_arguments_of_nodes() -> None:
+    node = {"model": {"bridge": {"_target_": "hdvl.bridges.MLP", "depth": 1, "dpeth": 2}}}
+    check_arguments(node, ["model.bridge.depth"])
+    with pytest.raises(ValueError, match=r"model\.bridge\.dpeth must be .*, did you mean depth"):
+        check_arguments(node, ["model.bridge.dpeth"])
+
+
+def test_hydra_is_left_as_it_was_found(tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.version import getbase
+
+    (tmp_path / "mine.yaml").write_text("x: 1\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.2"):
+        before = (GlobalHydra.instance(), GlobalHydra.instance().hydra, getbase())
+        assert hdvl.compose("model=small").model.llm is not None
+        with pytest.raises(Exception, match="no_such_model"):
+            hdvl.compose("model=no_such_model")
+        assert (GlobalHydra.instance(), GlobalHydra.instance().hydra, getbase()) == before
+        assert compose("mine", ["x=3"]).x == 3
