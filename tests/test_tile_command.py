@@ -71,11 +71,12 @@ def test_shows_the_text_between_the_tokens(
         "tiler=dynamic_ratio",
         "tiler.tile_size=224",
         "tiler.max_tiles=2",
+        "tiler.min_tiles=2",
         "merger.tags.before_tile='<r{row}c{col}>'",
         "merger.tags.before_thumbnail='<global>'",
     )
     printed = capsys.readouterr().out
-    assert "tokens   588\nprompt   <r1c1>[196]<r1c2>[196]<global>[196]\n" in printed
+    assert "tokens   2352\nprompt   <r1c1>[784]<r1c2>[784]<global>[784]\n" in printed
 
 
 def test_a_large_image_is_drawn_smaller(tmp_path: Path) -> None:
