@@ -38,7 +38,7 @@ from hdvl.checkpoints.shards import (
     tie_groups,
     write_shards,
 )
-from hdvl.checkpoints.skeleton import fill, parameters_on_meta, untied
+from hdvl.checkpoints.skeleton import fill, parameters_on_meta, tie, untied
 from hdvl.files import read_yaml
 from hdvl.llms import save_tokenizer
 from hdvl.model import VLM
@@ -242,6 +242,7 @@ def build_vlm(node: Node, *, source: object) -> VLM:
         vlm = assemble(node, source=source)
     if not isinstance(vlm, VLM):
         raise ValueError(f"{source} must describe a {MODEL}, it gives a {type(vlm).__name__}")
+    tie(vlm)
     return vlm
 
 

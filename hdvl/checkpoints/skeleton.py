@@ -16,24 +16,21 @@ def parameters_on_meta() -> Iterator[None]:
     """Modules built inside have their parameters on ``meta``; buffers are computed as usual.
 
     Buffers outside the state dict (rotary frequencies) are thus right without being stored, and
-    random initialisation costs neither time nor memory.
+    random initialisation costs neither time nor memory. Call :func:`tie` on what was built.
     """
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        yield
+
+
+def tie(module: nn.Module) -> None:
+    """Tie the weights of transformers' models in ``module`` that was built on ``meta``: it unties them."""
     from transformers import PreTrainedModel
 
-    register, initialise = nn.Module.register_parameter, PreTrainedModel.initialize_weights
-
-    def register_on_meta(self: nn.Module, name: str, param: Parameter | None) -> None:
-        if param is not None and param.device.type != "meta":  # a tied one is there already
-            param = Parameter(param.to("meta"), requires_grad=param.requires_grad)
-        register(self, name, param)
-
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
-    PreTrainedModel.initialize_weights = lambda self, *_, **__: None
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
-        PreTrainedModel.initialize_weights = initialise
+    for child in module.modules():
+        if isinstance(child, PreTrainedModel):
+            child.tie_weights()
 
 
 def fill(module: nn.Module, tensors: Iterator[tuple[str, Tensor]]) -> None:
