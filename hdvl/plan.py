@@ -82,7 +82,15 @@ def costs(vlm: "VLM", config: Mapping[str, Any]) -> str:
     from hdvl.training.estimate import measure, memory
 
     (width, height), text_tokens = (config["example"][key] for key in ("image", "text_tokens"))
-    cost = measure(vlm, vlm.tiler.plan(width, height), text_tokens=text_tokens)
+    plan = vlm.tiler.plan(width, height)
+    length = vlm.merger.token_count(plan) + text_tokens
+    if vlm.llm.context is not None and length > vlm.llm.context:
+        raise ValueError(
+            f"example must fit the context of the language model, {vlm.llm.context} ids, an image of "
+            f"{width}x{height} and text_tokens={text_tokens} take {length}; change example, or choose "
+            "an llm with a longer context"
+        )
+    cost = measure(vlm, plan, text_tokens=text_tokens)
     batch, precision = config["data"]["batch_size"], str(config["trainer"]["precision"])
     needed = memory(vlm, saved=cost.saved * batch, precision=precision)
     flops = [[f"forward, {part}", amount(n, "FLOP")] for part, n in cost.forward.items()]

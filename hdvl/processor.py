@@ -93,7 +93,7 @@ class Processor:
     """Tiles the images, writes the conversation, and gives each image its slots.
 
     Holds no weights: safe to send to data workers. ``max_length`` (ids) is a limit, not a knife: a
-    longer sample is an error that says how long it is.
+    longer sample is an error that says how long it is. ``context`` is the limit of the language model.
     """
 
     tiler: Tiler
@@ -101,15 +101,36 @@ class Processor:
     tokenizer: Any
     layout: Callable[[TilePlan], Layout]
     max_length: int | None = None
+    context: int | None = None
 
     @classmethod
     def of(cls, vlm: VLM, *, max_length: int | None = None) -> "Processor":
         """The processor that fits a model."""
-        return cls(vlm.tiler, vlm.template, vlm.llm.tokenizer, vlm.merger.layout, max_length)
+        llm = vlm.llm
+        return cls(
+            vlm.tiler, vlm.template, llm.tokenizer, vlm.merger.layout, max_length, llm.context
+        )
 
     def token_count(self, plan: TilePlan) -> int:
         """Visual tokens that an image cut by ``plan`` takes."""
         return token_count(self.layout(plan))
+
+    def check_context(self, length: int, suffix_lengths: Sequence[int] = ()) -> None:
+        """Refuse ids that the language model cannot read.
+
+        Args:
+            length: all ids of a sample.
+            suffix_lengths: of independent conversations what each adds to their common beginning.
+
+        Raises:
+            ValueError: a conversation is longer than the model's context.
+        """
+        longest = length - sum(suffix_lengths) + max(suffix_lengths, default=0)
+        if self.context is not None and longest > self.context:
+            raise ValueError(
+                f"a conversation must fit the context of the language model, {self.context} ids, got "
+                f"{longest}; use fewer tiles, a shorter history or an llm with a longer context"
+            )
 
     def __call__(self, messages: Conversation, *, add_generation_prompt: bool = False) -> Sample:
         """Messages with images -> ids, labels, pixels and plans.
@@ -144,6 +165,7 @@ class Processor:
             add_generation_prompt=add_generation_prompt,
             max_length=self.max_length,
         )
+        self.check_context(len(encoded.ids))
         return Sample(
             ids=encoded.ids,
             labels=encoded.labels,
@@ -158,6 +180,7 @@ class Processor:
         row = encode_row(
             self.template, self.tokenizer, several, layouts, max_length=self.max_length
         )
+        self.check_context(len(row.ids), row.suffix_lengths)
         plans = tuple(item.plan for item in tiles)
         return Sample(
             row.ids, row.labels, self._pixels(tiles), plans, suffix_lengths=row.suffix_lengths

@@ -63,6 +63,10 @@ WRONG = [
     (["trainer.gradient_clip_val=-1"], r"trainer\.gradient_clip_val must be at least 0, got -1"),
     (["trainer=fsdp2", "tuning.llm=qlora"], r"cannot shard four-bit weights"),
     (["data.batch_size=0"], r"data\.batch_size must be at least 1 .* got 0"),
+    (
+        ["llm.config.max_position_embeddings=64"],
+        "example must fit the context of the language model, 64 ids, an image of 1024x768 and text",
+    ),
     (["data.max_length=40"], r"data\.max_length=40 would leave out \d+ of 12 .* data\.max_bad"),
     (["data.packing={tokens: 64, tiles: 9}"], r"raise data\.packing\.tokens"),
     (["data.packing={tokens: 0, tiles: 9}"], r"packing\.tokens must be at least 1, got 0"),

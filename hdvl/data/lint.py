@@ -29,7 +29,7 @@ FAULTS: Mapping[str, str] = {
     "box": "a box that is none, or leaves its image",
     "conversation": "turns or control tokens that the template refuses",
     "unsupervised": "no token to learn from",
-    "long": "longer than data.max_length",
+    "long": "longer than data.max_length or the context of the language model",
     "duplicate": "the same as an earlier row",
 }
 _TOGETHER = 16
@@ -225,6 +225,10 @@ def _text_faults(
         return [("unsupervised", str(error))]
     except ValueError as error:
         return [("conversation", str(error))]
+    try:
+        processor.check_context(len(encoded.ids))
+    except ValueError as error:
+        return [("long", str(error))]
     limit = processor.max_length
     if limit is not None and len(encoded.ids) > limit:
         images = sum(map(token_count, layouts))

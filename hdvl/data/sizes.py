@@ -81,6 +81,7 @@ def measure(processor: Processor, messages: Conversation) -> Size:
         [processor.layout(plan) for plan in plans],
         max_length=processor.max_length,
     )
+    processor.check_context(len(row.ids), row.suffix_lengths)
     return Size(tokens=len(row.ids), tiles=sum(plan.count for plan in plans))
 
 

@@ -366,7 +366,7 @@ class CausalLM(nn.Module):
                 if stop_ids is None
                 else list(stop_ids),
                 self.tokenizer,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=generation.room(max_new_tokens, self.context, embeddings.shape[1]),
                 **sampling,
             ),
             logits_processor=generation.penalty(repetition_penalty),

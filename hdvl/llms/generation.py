@@ -43,6 +43,21 @@ def sampling(do_sample: bool, **options: float) -> dict[str, Any]:
     return {"do_sample": do_sample, **(options if do_sample else {})}
 
 
+def room(wanted: int, context: int | None, length: int) -> int:
+    """The new ids that fit behind prompts of ``length`` positions: an answer ends with the context.
+
+    Raises:
+        ValueError: the prompts fill the context.
+    """
+    if context is None or length + wanted <= context:
+        return wanted
+    if length >= context:
+        raise ValueError(
+            f"a prompt must leave room in the context of the language model, {context} ids, got {length}"
+        )
+    return context - length
+
+
 def criteria(ended: Callable[[list[int]], bool] | None) -> Any:
     """Ends each row for itself where ``ended`` says so of its ids."""
     from transformers import StoppingCriteriaList

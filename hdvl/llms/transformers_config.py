@@ -20,7 +20,9 @@ def context_length(config: Any) -> int | None:
     and a factor beside it; all others write the stretched length.
     """
     text = config.get_text_config(decoder=True)
-    limit = getattr(text, "max_position_embeddings", None)
+    name = "max_position_embeddings"  # a family without it keeps what it is given, and ignores it
+    declared = {key for kind in type(text).__mro__ for key in getattr(kind, "__annotations__", {})}
+    limit = getattr(text, name, None) if name in declared | set(text.attribute_map) else None
     if not limit or limit < 1:
         return None
     rope = getattr(text, "rope_parameters", None) or {}

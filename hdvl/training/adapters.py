@@ -132,11 +132,28 @@ def _check_target(part: str, module: nn.Module, target: str) -> None:
     where = f"change tuning.lora.{part}.targets"
     if not hits:
         raise ValueError(f"each LoRA target must be in {part}, {target} is not; {where}")
+    for name in hits:
+        _check_own_weight(part, module, name, where)
     blind = sorted(_attention_children(module) & set(hits))
     if blind:
         raise ValueError(
             f"a LoRA target must be a layer that is called, {part}.{blind[0]} inside torch's "
             f"attention is not; {where} to {ALL_LINEAR}"
+        )
+
+
+def _check_own_weight(part: str, module: nn.Module, target: str, where: str) -> None:
+    """An adapter of a tied weight is merged into it, and so into all layers that have the same weight."""
+    weight = getattr(module.get_submodule(target), "weight", None)
+    sharing = [
+        name
+        for name, child in module.named_modules()
+        if name != target and any(own is weight for own in child.parameters(recurse=False))
+    ]
+    if weight is not None and sharing:
+        raise ValueError(
+            f"a LoRA target must have a weight of its own, {part}.{target} is tied to "
+            f"{part}.{sharing[0]}; {where}, or set model.{part}.config.tie_word_embeddings=false"
         )
 
 

@@ -15,6 +15,7 @@ from hdvl.training.tuning import (
     moves_buffer,
     set_modes,
 )
+from tests.tiny_model import NODE, tiny_node, tiny_vlm
 
 LORA = {"common": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": "all-linear"}}
 MODES = ("frozen", "full", "lora", "dora")
@@ -231,3 +232,18 @@ def test_named_layers_stay_though_their_part_trains(vlm: Any) -> None:
 def test_wrong_names_are_named(vlm: Any, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         apply_tuning(vlm, tuning(llm="full") | change)
+
+
+@pytest.mark.parametrize("mode", ["lora", "dora"])
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_a_tied_weight_gets_no_adapter(mode: str, target: str) -> None:
+    vlm = tiny_vlm()
+    lora = {"common": LORA["common"], "llm": {"targets": [target, "q_proj"]}}
+    with pytest.raises(
+        ValueError, match=rf"must have a weight of its own, llm\..*{target} is tied to"
+    ):
+        apply_tuning(vlm, {**tuning(llm=mode), "lora": lora})
+    numbers = {**NODE["llm"]["config"], "tie_word_embeddings": False}
+    untied = tiny_vlm(tiny_node(llm={"config": numbers}))
+    apply_tuning(untied, {**tuning(llm=mode), "lora": lora})
+    assert any(target in name and "lora_" in name for name, _ in untied.named_parameters())
