@@ -228,7 +228,7 @@ def override(
 
 def unfilled(folder: Path, overrides: Mapping[str, Any], allow: str | Sequence[str] = ()) -> VLM:
     """The model in ``folder`` with its parameters on ``meta``."""
-    node = override(model_node(folder, allow=allow), marked(overrides))
+    node = Node(override(model_node(folder, allow=allow), marked(overrides)))
     return build_vlm(node, source=folder / CONFIG)
 
 

@@ -274,7 +274,7 @@ def _top(image: Image.Image) -> int:
 
 
 def _check_grey(image: Image.Image, name: str) -> None:
-    low, high = (float(value) for value in image.getextrema())
+    low, high = (float(value) for value in np.asarray(image.getextrema()))
     if not 0 <= low <= high <= _top(image):
         raise ValueError(
             f"image {name} has mode {image.mode} with values {low}..{high}, which must lie in "

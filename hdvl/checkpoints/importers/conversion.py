@@ -44,7 +44,7 @@ def open_published(
     importer = importer_of(parts, name)
     config = importer.config(parts)
     published = importer.published(parts)
-    node = override(_node(importer, parts, config, published), marked(overrides or {}))
+    node = Node(override(_node(importer, parts, config, published), marked(overrides or {})))
     vlm = build_vlm(node, source=said(parts))
     mapping = importer.mapping(list(table.targets_of(vlm)), node, published)
     table.check(mapping, published, vlm, importer.ignorable(node))
