@@ -43,7 +43,7 @@ def command(name: str, run: Callable[[dict[str, Any]], None], *, resolved: bool 
     def task(config: Any) -> None:
         _set_trace(trace)  # for the processes that this one starts
         try:
-            with exit_with_message(name):
+            with exit_with_message(name, trace=trace):
                 _check_words(name, config)
                 run(plain_config(config, words, resolved=resolved))
         finally:
@@ -53,7 +53,7 @@ def command(name: str, run: Callable[[dict[str, Any]], None], *, resolved: bool 
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(task)
     os.environ[_TRACE] = "1"  # Hydra hands its errors on, rather than print them
     try:
-        with exit_with_message(name):
+        with exit_with_message(name, trace=trace):
             _check_renamed(words)
             sys.argv[1:] = typed_overrides(words)
             start()
@@ -75,8 +75,11 @@ def plain_config(config: Any, words: Sequence[str], *, resolved: bool) -> dict[s
 
 
 @contextmanager
-def exit_with_message(name: str) -> Iterator[None]:
-    """What inputs and parts say against each other ends a command: exit code 1 with the reason alone."""
+def exit_with_message(name: str, *, trace: bool = False) -> Iterator[None]:
+    """What inputs and parts say against each other ends a command: exit code 1 with the reason alone.
+
+    With ``trace`` it is shown where the error came from, too.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -91,7 +94,7 @@ def exit_with_message(name: str) -> Iterator[None]:
         HydraException,
         OmegaConfBaseException,
     ) as error:
-        if os.environ.get(_TRACE) and not isinstance(error, HydraException):
+        if trace:
             import traceback
 
             traceback.print_exc()

@@ -17,6 +17,8 @@ _FREQUENCIES = "inv_freq"  # original_inv_freq, sliding_attention_inv_freq, ...
 
 def converted(module: Module, *, dtype: torch.dtype | None = None, device: Any = None) -> Module:
     """``module`` itself, its weights in ``dtype`` and all of it on ``device``; None leaves either."""
+    if device is not None:
+        check_device(device)
     if device is None and dtype is None:
         return module
     kept = frequencies(module)
@@ -42,3 +44,15 @@ def put_back(module: nn.Module, kept: Mapping[str, Tensor]) -> None:
         now = getattr(owner, leaf)
         if now.dtype != value.dtype:
             setattr(owner, leaf, value.to(now.device))
+
+
+def check_device(name: Any) -> None:
+    """ValueError if ``name`` is no device, or one that this machine does not have."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be cpu, cuda, cuda:1 or mps, got {name}") from error
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    count = counts.get(device.type, 1)
+    if (device.index or 0) >= count:
+        raise ValueError(f"device={name} must be there, this machine has {count} of {device.type}")

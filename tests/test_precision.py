@@ -59,3 +59,15 @@ def test_encoders_with_tables_of_their_own(name: str) -> None:
         rounded = converted(encoder, dtype=torch.bfloat16)(pixels)
     assert rounded.dtype == torch.bfloat16
     assert (rounded.float() - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "device must be cpu, cuda"),
+        ("cuda:99", "device=cuda:99 must be there, this machine has"),
+    ],
+)
+def test_devices_that_are_not_there(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        converted(torch.nn.Linear(2, 2), device=name)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from hdvl.training.tuning import ADAPTED, MODULES
+
 KEYS = ("tuning", "optimizer", "trainer", "data", "callbacks")
 
 
@@ -54,11 +56,22 @@ def check_effect(config: Mapping[str, Any], given: Iterable[str]) -> None:
     """
     changes = config.get("stages") or ()
     for path in given:
+        if path == "tuning" and changes and all(map(_sets_tuning, changes)):
+            raise ValueError(
+                "tuning has no effect, every stage sets that of every part; change stages.0.tuning and so "
+                "on, or train without stages (stages=null)"
+            )
         if changes and "." in path and all(_sets(change, path.split(".")) for change in changes):
             raise ValueError(
                 f"{path} has no effect, every stage sets it; change stages.0.{path} and so on "
                 f"(+stages.0.{path} with resume), or train without stages (stages=null)"
             )
+
+
+def _sets_tuning(change: Any) -> bool:
+    """Whether a stage leaves nothing of another choice of ``tuning``: all parts, and none adapted."""
+    own = change.get("tuning") or {}
+    return all(own.get(part, "lora") not in ADAPTED for part in MODULES)
 
 
 def _sets(change: Any, keys: Sequence[str]) -> bool:

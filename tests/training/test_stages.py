@@ -115,3 +115,13 @@ def test_a_stage_is_changed_by_its_number() -> None:
             set_value(config, wrong, 1)
     with pytest.raises(ValueError, match=r"stages\.1\.data is no key"):
         set_value(BASE | {"stages": None}, "stages.1.data", 1)
+
+
+def test_a_tuning_that_every_stage_undoes_is_refused() -> None:
+    whole = {"encoder": "frozen", "bridge": "full", "merger": "full", "llm": "frozen"}
+    with pytest.raises(
+        ValueError, match="tuning has no effect, every stage sets that of every part"
+    ):
+        check_effect({"stages": [{"tuning": whole}, {"tuning": whole}]}, ["tuning"])
+    check_effect({"stages": [{"tuning": whole}, {"tuning": {"llm": "full"}}]}, ["tuning"])
+    check_effect({"stages": [{"tuning": {**whole, "llm": "lora"}}]}, ["tuning"])
