@@ -80,7 +80,7 @@ def save(image: "Image.Image", path: Path) -> None:
 
 def run(cfg: Mapping[str, Any]) -> None:
     """Do what the config says. Raises ``ValueError`` and ``OSError`` with a readable message."""
-    from hdvl.images import open_image, orientation, upright_rgb
+    from hdvl.images import MAX_PIXELS, open_image, orientation, upright_rgb
     from hdvl.inference.draw import draw_tiles
 
     if cfg["image"] is None:
@@ -89,7 +89,7 @@ def run(cfg: Mapping[str, Any]) -> None:
     if out.exists() and out.samefile(source):
         raise ValueError(f"out={out} would overwrite the image; give another out=PATH")
     name, exif = str(source), cfg["tiler"].get("exif", True)
-    image = open_image(source)
+    image = open_image(source, max_pixels=cfg["tiler"].get("max_pixels", MAX_PIXELS))
     lying = exif and orientation(image, name=name) >= 5
     width, height = reversed(image.size) if lying else image.size
     tiler = build(cfg["tiler"])
