@@ -145,7 +145,7 @@ def test_decoders_that_need_more_memory_get_fewer_pixels(kind: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
-def test_a_narrow_image_is_not_widened_beyond_the_limit(resample: str) -> None:
+def test_a_narrow_image_is_not_widened_beyond_the_limit(backend: str) -> None:
     narrow = Image.new("L", (1, 50_000))
     tiler = DynamicRatio(tile_size=448, backend=backend, max_pixels=1_000_000)
     with pytest.raises(ValueError, match="an image of 1x50000 pixels is too narrow: resized to a"):
@@ -196,14 +196,14 @@ def test_bands_are_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["pillow", "exact"])
 @pytest.mark.parametrize("mode", ["1", "RGBA"])
-def test_memory_stays_within_the_promise(resample: str, mode: str, tmp_path: Path) -> None:
+def test_memory_stays_within_the_promise(backend: str, mode: str, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(png(6000, 6000, mode))
     code = (
         "import resource, sys\n"
         "from PIL import Image\n"
         "from hdvl.tilers import Squash\n"
-        f"tiler = Squash(resample={resample!r})\n"
+        f"tiler = Squash(backend={backend!r})\n"
         "tiler(Image.new('RGB', (2000, 2000)))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "tiler(sys.argv[1])\n"
