@@ -29,7 +29,7 @@ from hdvl.config import build, resolve
 from hdvl.files import read_yaml
 from hdvl.model import VLM
 from hdvl.training.checkpoint_formats import checkpoint_step, kind_of, read_weights
-from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
+from hdvl.training.checkpointing import Saver, find_checkpoint, step_seed
 from hdvl.training.lock import LOCK, locked
 from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
@@ -109,7 +109,7 @@ def train_stage(vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_
     with warnings.catch_warnings():
         ignore_advice()
         trainer = build_trainer(config)
-    saver = next((item for item in trainer.callbacks if isinstance(item, Checkpoints)), None)
+    saver = next((item for item in trainer.callbacks if isinstance(item, Saver)), None)  # type: ignore[attr-defined]
     checkpoint = None if saver is None else find_checkpoint(saver.folder)
     done = folder / FINISHED
     if done.exists() and checkpoint and int(done.read_text()) >= steps:
@@ -139,7 +139,7 @@ def train_stage(vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_
 
 
 @contextmanager
-def _stops(saver: Checkpoints | None, run_dir: Path) -> Iterator[None]:
+def _stops(saver: Saver | None, run_dir: Path) -> Iterator[None]:
     """A training that a signal ended raises Stopped, whether or not it could be saved."""
     if saver is None:
         yield

@@ -6,8 +6,9 @@ from random import Random
 import pytest
 import torch
 
+from hdvl.callbacks.checkpointing import Checkpoints
 from hdvl.training.checkpoint_files import DirectCheckpointIO, is_whole_file, remember
-from hdvl.training.checkpointing import Checkpoints, find_checkpoint, step_seed
+from hdvl.training.checkpointing import find_checkpoint, step_seed
 
 
 def write(folder: Path, name: str) -> Path:
