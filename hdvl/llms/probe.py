@@ -80,7 +80,7 @@ def padding_fault(model: Any, tolerance: float = 1e-3, *, left: bool = False) ->
     mask[0] = 0
     mask[0, place] = 1
     with _quiet(model):
-        first, second = torch.split(_embedded(model, ids), LENGTHS, dim=1)
+        first, second = torch.split(_embedded(model, ids), list(LENGTHS), dim=1)
         rows = second.repeat(2, 1, 1)
         rows[0] = 0
         rows[0, place] = first[0]
@@ -98,7 +98,7 @@ def packing_fault(model: Any, tolerance: float = 1e-3) -> Found:
     ids = _ids(model)
     with _quiet(model):
         embeddings = _embedded(model, ids)
-        documents = torch.split(embeddings, LENGTHS, dim=1)
+        documents = torch.split(embeddings, list(LENGTHS), dim=1)
         alone = _attempt(
             lambda: torch.cat([_logits(model, inputs_embeds=part) for part in documents], 1)
         )

@@ -13,12 +13,15 @@ The config is a plain mapping: ``encoder``, ``bridge``, ``merger``, ``llm`` each
     of each part, modules or parameters that stay as they are although the part trains in full.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hdvl.protocols import LLM
 from hdvl.sequences import one_or_several
 from hdvl.training.adapters import OPTIONS, add_adapters, lora_options, merge_adapters
 from hdvl.training.token_rows import add_token_rows, is_token_row, new_token_ids
@@ -27,6 +30,8 @@ MODULES = ("encoder", "bridge", "merger", "llm")
 ADAPTED = ("lora", "dora", "qlora")
 MODES = ("frozen", "full", *ADAPTED)
 NEW_TOKENS = "new_tokens"
+MERGE_TOLERANCE = 0.1
+"""Most that merging may move the logits, of the largest: more than half precision rounds."""
 
 
 def apply_tuning(vlm: nn.Module, tuning: Mapping[str, Any]) -> None:
@@ -87,10 +92,36 @@ def merge_lora(vlm: nn.Module) -> nn.Module:
     """Fold adapters and new rows into the weights, the plain layers back, in place; returns ``vlm``.
 
     The result computes the same within the rounding of one addition in the weights' dtype. Weights
-    in four bits stay as rounded as they were, now as plain numbers.
+    in four bits stay as rounded as they were, now as plain numbers. A warning says if the language
+    model's logits are not what they were: the saved model would not be the one that was validated.
     """
+    before = _few_logits(vlm)
     merge_adapters(vlm)
+    after = _few_logits(vlm)
+    if before is not None and after is not None:
+        off, largest = float((after - before).abs().max()), float(before.abs().max())
+        if off > MERGE_TOLERANCE * largest:
+            warnings.warn(
+                f"merging the adapters moved the logits of the language model by {off:.2g} of "
+                f"{largest:.2g}; the model is not the one that was validated",
+                stacklevel=2,
+            )
     return vlm
+
+
+def _few_logits(vlm: nn.Module) -> Tensor | None:
+    """Logits of a few ids, in evaluation mode; none of a model without numbers."""
+    llm: Any = dict(vlm.named_children()).get("llm")
+    if not isinstance(llm, LLM) or llm.embedding_layers()[0].weight.is_meta:
+        return None
+    modes = [(module, module.training) for module in llm.modules()]  # type: ignore[attr-defined]
+    ids = torch.arange(8, device=llm.embedding_layers()[0].weight.device)[None]
+    llm.eval()  # type: ignore[attr-defined]
+    with torch.no_grad():
+        logits = llm(llm.embed(ids)).float()
+    for module, mode in modes:
+        module.training = mode
+    return logits
 
 
 def has_lora(vlm: nn.Module) -> bool:

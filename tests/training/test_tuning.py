@@ -247,3 +247,19 @@ def test_a_tied_weight_gets_no_adapter(mode: str, target: str) -> None:
     untied = tiny_vlm(tiny_node(llm={"config": numbers}))
     apply_tuning(untied, {**tuning(llm=mode), "lora": lora})
     assert any(target in name and "lora_" in name for name, _ in untied.named_parameters())
+
+
+def test_a_merged_model_that_is_another_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = tiny_vlm()
+    apply_tuning(vlm, tuning(llm="lora"))
+    monkeypatch.setattr("hdvl.training.adapters._check_own_weight", lambda *_: None)
+    merge_lora(vlm)
+    lora = {"common": LORA["common"], "llm": {"targets": ["lm_head"]}}
+    apply_tuning(vlm, {**tuning(llm="lora"), "lora": lora})
+    for name, parameter in vlm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    with pytest.warns(
+        UserWarning, match="merging the adapters moved the logits of the language mod"
+    ):
+        merge_lora(vlm)
