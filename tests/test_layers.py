@@ -21,6 +21,7 @@ LAYERS = [
         "config",
         "overrides",
         "files",
+        "compat",
         "version",
         "sequences",
     },  # geometry: the part of the protocols that needs no torch
@@ -53,8 +54,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "hydra": {"config", "overrides", "command", "commands"},
     "omegaconf": {"config", "overrides", "command", "commands"},
-    "lightning": {"training", "callbacks", "data", "commands"},
-    "pytorch_lightning": {"training", "callbacks", "data", "commands"},
+    "lightning": {"compat", "training", "callbacks", "data", "commands"},
+    "pytorch_lightning": {"compat", "training", "callbacks", "data", "commands"},
 }
 HEAVY = {"timm", "open_clip", "transformers", "lightning", "peft", "torchvision"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from hdvl.compat.torch import attention_replaced
 from hdvl.config import build, resolve
 from hdvl.model import VLM
 from hdvl.protocols import TilePlan
@@ -143,15 +144,8 @@ class _Attention(torch.autograd.Function):
         def planned(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
             return _Attention.apply(query, key, value, self)
 
-        kernel, fast = functional.scaled_dot_product_attention, torch.backends.mha
-        was_fast = fast.get_fastpath_enabled()
-        functional.scaled_dot_product_attention = planned
-        fast.set_fastpath_enabled(False)
-        try:
+        with attention_replaced(planned):
             yield
-        finally:
-            functional.scaled_dot_product_attention = kernel
-            fast.set_fastpath_enabled(was_fast)
 
 
 class _Yes(TorchDispatchMode):  # type: ignore[no-untyped-call]

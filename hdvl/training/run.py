@@ -25,6 +25,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrateg
 
 from hdvl.checkpoints import load_folder, save_folder
 from hdvl.checkpoints.known import check_run
+from hdvl.compat.lightning import convert_weights_only
 from hdvl.config import build, resolve
 from hdvl.files import read_yaml
 from hdvl.model import VLM
@@ -38,7 +39,6 @@ from hdvl.training.ranks import is_rank_zero
 from hdvl.training.stages import set_value, split_stages
 from hdvl.training.start import started_from
 from hdvl.training.stopping import Stopped as Stopped
-from hdvl.training.trainer_precision import leave_numbers
 from hdvl.training.tuning import apply_tuning, merge_lora
 
 CONFIG, FINISHED, MODEL, METRICS = "train.yaml", "finished", "model", "metrics.csv"
@@ -127,7 +127,7 @@ def train_stage(vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_
         weighting=optimizer.get("weighting", "token"),
         first_token_weight=optimizer.get("first_token_weight", 1.0),
     )
-    leave_numbers(trainer)
+    convert_weights_only(trainer)
     _check_checkpoint(checkpoint, trainer)
     data = build_data(config["data"], vlm, seed=config["seed"])
     with warnings.catch_warnings(), _stops(saver, run_dir):
