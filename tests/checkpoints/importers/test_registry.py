@@ -54,9 +54,8 @@ def test_a_folder_of_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_every_importer_refuses_the_folder_of_another(tmp_path: Path, name: str) -> None:
     other = folder(tmp_path / "bert", {"model_type": "bert", "hidden_size": 3}, "model.safetensors")
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=r"bert' must (hold one each of|be whole, they are not)"):
         load_published(other, name)
-    assert len(str(raised.value)) > 20
 
 
 def test_a_configuration_that_is_no_json(tmp_path: Path) -> None:
