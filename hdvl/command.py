@@ -29,7 +29,7 @@ RENAMED = {
 _TRACE = "HYDRA_FULL_ERROR"
 
 
-def command(name: str, run: Callable[[dict[str, Any]], None], *, resolved: bool = True) -> None:
+def command(name: str, run: Callable[[dict[str, Any]], object], *, resolved: bool = True) -> None:
     """Run the command whose primary config is ``name`` with the words of ``sys.argv``.
 
     ``run`` gets the config as plain data, with its interpolations only if not ``resolved``. What the

@@ -22,7 +22,10 @@ def compose(*overrides: str, config_name: str = "train", return_hydra: bool = Fa
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    options = {"config_name": config_name, "return_hydra_config": return_hydra}
+    options: dict[str, Any] = {
+        "config_name": config_name,
+        "return_hydra_config": return_hydra,
+    }
     if _in_a_command():  # whose search path may have folders of the user's
         return hydra_compose(overrides=list(overrides), **options)
     with _hydra_as_found(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -60,10 +63,15 @@ def build(node: Any, **kwargs: Any) -> Any:
 
     Nested nodes are built first; lists and dicts arrive as plain Python values. ``node`` may be plain
     itself (:func:`to_plain`).
+
+    Raises:
+        ValueError: a value of the config is missing (``???``), or what a part says against its arguments.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    if not isinstance(node, dict) and not kwargs:
+        resolve(node)  # names what is missing
     try:
         if isinstance(node, dict):  # said inside it, the option costs no further copy of the node
             return instantiate({**node, "_convert_": "all"}, **kwargs)

@@ -121,7 +121,9 @@ def _kind(value: str) -> str:
     found = parsed._value
     if isinstance(found, QuotedString):
         return "quoted"
-    return {list: "list", dict: "mapping"}.get(type(found), "plain")
+    if isinstance(found, list):
+        return "list"
+    return "mapping" if isinstance(found, dict) else "plain"
 
 
 def _numbers(value: str) -> bool:

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -107,7 +107,7 @@ def flat_keys(config: Any, place: Sequence[str] = ()) -> Iterator[str]:
     """The dotted key of every value and mapping in a plain config; items of lists by their number."""
     if place:
         yield ".".join(place)
-    pairs = config.items() if isinstance(config, Mapping) else ()
+    pairs: Iterable[tuple[Any, Any]] = config.items() if isinstance(config, Mapping) else ()
     if isinstance(config, list):
         pairs = ((str(number), item) for number, item in enumerate(config))
     for key, value in pairs:

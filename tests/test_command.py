@@ -129,3 +129,8 @@ def test_hydra_is_left_as_it_was_found(tmp_path: Path) -> None:
             hdvl.compose("model=no_such_model")
         assert (GlobalHydra.instance(), GlobalHydra.instance().hydra, getbase()) == before
         assert compose("mine", ["x=3"]).x == 3
+
+
+def test_missing_values_are_named_in_python() -> None:
+    with pytest.raises(ValueError, match=r"^llm\.path must be given, such as llm\.path=Qwen"):
+        hdvl.build(hdvl.compose("llm=pretrained").model)

@@ -87,6 +87,11 @@ def build_trainer(stage: Mapping[str, Any], **changes: Any) -> pl.Trainer:
     return trainer
 
 
+def callbacks_of(trainer: Any) -> list[pl.Callback]:
+    """The callbacks of a trainer, which sets them where type checkers do not see it."""
+    return list(trainer.callbacks)
+
+
 def ignore_advice() -> None:
     """Lightning's advice that does not hold here."""
     for message in (

@@ -34,7 +34,13 @@ from hdvl.training.checkpointing import Saver, find_checkpoint, step_seed
 from hdvl.training.lock import LOCK, locked
 from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
-from hdvl.training.preflight import BuildData, build_trainer, check_stages, ignore_advice
+from hdvl.training.preflight import (
+    BuildData,
+    build_trainer,
+    callbacks_of,
+    check_stages,
+    ignore_advice,
+)
 from hdvl.training.ranks import is_rank_zero
 from hdvl.training.stages import set_value, split_stages
 from hdvl.training.start import started_from
@@ -109,7 +115,7 @@ def train_stage(vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_
     with warnings.catch_warnings():
         ignore_advice()
         trainer = build_trainer(config)
-    saver = next((item for item in trainer.callbacks if isinstance(item, Saver)), None)  # type: ignore[attr-defined]
+    saver = next((item for item in callbacks_of(trainer) if isinstance(item, Saver)), None)
     checkpoint = None if saver is None else find_checkpoint(saver.folder)
     done = folder / FINISHED
     if done.exists() and checkpoint and int(done.read_text()) >= steps:
