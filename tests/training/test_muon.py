@@ -6,7 +6,7 @@ from torch import nn
 
 from hdvl.config import compose
 from hdvl.training.groups import build_optimizer
-from hdvl.training.muon import MuonAdamW, orthogonal
+from hdvl.training.muon import MuonAdamW
 
 
 def gradients(seed: int, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -26,18 +26,9 @@ def test_matrices_move_as_by_muon_of_torch_and_the_rest_as_by_adamw():
             one.grad, other.grad = gradient.clone(), gradient.clone()
         for optimizer in (both, muon, adamw):
             optimizer.step()
-    for one, other, start in zip(mine[:2], theirs[:2], gradients(0, *shapes), strict=False):
-        assert (one - other).norm() < 0.03 * (other - start).norm()  # bf16 inside
-    for one, other in zip(mine[2:], theirs[2:], strict=True):
+    for one, other in zip(mine, theirs, strict=True):
         assert torch.equal(one, other)
     assert all(parameter.grad is not None for parameter in mine)
-
-
-@pytest.mark.parametrize("shape", [(40, 40), (32, 120), (120, 32)])
-def test_singular_values_become_about_one(shape):
-    (matrix,) = gradients(3, shape)
-    values = torch.linalg.svdvals(orthogonal(matrix * 100, 5))
-    assert values.min() > 0.6 and values.max() < 1.3
 
 
 def test_state_is_saved_and_goes_on():
