@@ -115,13 +115,29 @@ class TransformersEncoder(PatchEncoder):
         # Most models normalise the last hidden state, the list of them never is. Once settled, a
         # norm that is not wanted is gone, and no list need be kept in memory.
         bare = not self.final_norm and not self.settled
-        output = self.model(**self._inputs(pixels), output_hidden_states=bare)
-        found = self.feature_norm(output.hidden_states[-1] if bare else output.last_hidden_state)
+        if "patch_attention_mask" in self.accepts:
+            found = self.feature_norm(self._unpadded(pixels, bare))
+        else:
+            output = self.model(**self._inputs(pixels), output_hidden_states=bare)
+            states = output.hidden_states[-1] if bare else output.last_hidden_state
+            found = self.feature_norm(states)
         if found.ndim == 4:  # maps
             found = found.flatten(2).transpose(1, 2)
         rows, cols = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
         count = max(0, found.shape[1] - rows * cols)
         return found[:, count:], found[:, :count]
+
+    def _unpadded(self, pixels: Float[Tensor, "t c h w"], bare: bool) -> Float[Tensor, "t n d"]:
+        """The last state of towers that take a mask of padding (Idefics3, SmolVLM), without padding.
+
+        Their own forward pass reads the values of the mask, which ``meta`` has not and for which a
+        device would wait. Positions are looked up by the model's rule for fractions of the image.
+        """
+        rows, cols = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
+        whole = torch.ones(len(pixels), rows, cols, dtype=torch.bool, device=pixels.device)
+        embedded = self.model.embeddings(pixel_values=pixels, patch_attention_mask=whole)
+        states = self.model.encoder(inputs_embeds=embedded).last_hidden_state
+        return states if bare else self.model.post_layernorm(states)
 
     def _inputs(self, pixels: Float[Tensor, "t c h w"]) -> dict[str, Any]:
         if "spatial_shapes" in self.accepts:  # SigLIP2 of any aspect ratio takes patches in a row

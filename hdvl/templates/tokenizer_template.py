@@ -30,24 +30,40 @@ class TokenizerTemplate(ImageSlots):
         chat_template: Jinja source.
         variables: what the template reads beside the messages: ``bos_token``, ``enable_thinking``.
         control: the tokenizer's special tokens.
+        markers: control tokens that a tokenizer which did not bring the template may lack, and gets.
         end: the end marker, where no control token follows an answer; ``""`` for none.
         system: the system turn where a conversation brings none; empty leaves it to the template.
         supervise_end: train the end marker too.
         parts: hand each message over as a list of one text part, for templates of vision-language
             models that read nothing else.
+        image_parts: hand each message over as a list of its images and texts, in their order, for
+            templates that write the image token themselves, perhaps with more around it, or that go
+            by what a message begins with. ``image_separator`` is then the template's affair.
     """
 
     chat_template: str
     variables: Mapping[str, Any] = field(default_factory=dict)
     control: Sequence[str] = ()
+    markers: Sequence[str] = ()
     end: str | None = None
     system: str = ""
     supervise_end: bool = True
     parts: bool = False
+    image_parts: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        around = ("image_prefix", "image_suffix", "numbering")
+        given = [f"{name}={getattr(self, name)!r}" for name in around if getattr(self, name)]
+        if self.image_parts and given:
+            raise ValueError(
+                f"image_parts=true leaves to the chat template what stands around an image, got "
+                f"{', '.join(given)}; write it into merger.tags or into the chat template"
+            )
+        if self.image_parts:
+            object.__setattr__(self, "image_separator", "")
         object.__setattr__(self, "control", one_or_several(self.control, "control"))
+        object.__setattr__(self, "markers", one_or_several(self.markers, "markers"))
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, **options: Any) -> "TokenizerTemplate":
@@ -76,8 +92,8 @@ class TokenizerTemplate(ImageSlots):
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Every token that must be one id; the tokenizer has those of its template."""
-        return tuple(dict.fromkeys(self.image_tokens))
+        """Every token that must be one id; a tokenizer that brought the template has them."""
+        return tuple(dict.fromkeys((*self.markers, *self.image_tokens)))
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -119,7 +135,8 @@ class TokenizerTemplate(ImageSlots):
         if self.end is not None:
             found = self.end if text.startswith(self.end, position) else None
         else:
-            tokens = "|".join(re.escape(t) for t in sorted(self.control, key=len, reverse=True))
+            control = sorted({*self.control, *self.markers}, key=len, reverse=True)
+            tokens = "|".join(map(re.escape, control))
             match = re.compile(rf"\s*(?:{tokens})").match(text, position) if tokens else None
             found = match[0] if match else None
         if found is None:
@@ -148,6 +165,16 @@ class TokenizerTemplate(ImageSlots):
         return texts[0], spans[0] if marks else None
 
     def _messages(self, turns: Turns) -> list[dict[str, Any]]:
+        if self.image_parts:
+            return [{**turn, "content": self._split(turn["content"])} for turn in turns]
         if not self.parts:
             return [dict(turn) for turn in turns]
         return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+
+    def _split(self, content: str) -> list[dict[str, str]]:
+        """A message as parts: the texts between image tokens, and an image for each token."""
+        first, *rest = content.split(self.image_token)
+        parts = [{"type": "text", "text": first}] if first or not rest else []
+        for text in rest:
+            parts += [{"type": "image"}, *([{"type": "text", "text": text}] if text else [])]
+        return parts

@@ -30,6 +30,8 @@ CASES = {
     "clip_vision_model": (1, False),
     "siglip_vision_model": (0, True),
     "siglip2_vision_model": (0, True),
+    "idefics3_vision": (0, True),
+    "smolvlm_vision": (0, True),
     "dinov2": (1, True),
     "dinov2_with_registers": (5, True),
     "dinov3_vit": (1, True),

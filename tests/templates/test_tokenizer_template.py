@@ -247,3 +247,28 @@ def test_templates_that_read_parts_only() -> None:
     assert [rendered.text[a:b] for a, b in rendered.spans] == ["Yes.</s>"]
     with pytest.raises(ValueError, match="cannot be proven"):
         TokenizerTemplate(**told).render(talk)
+
+
+def test_images_are_parts_for_templates_that_place_them() -> None:
+    """A colon before text, none before an image, as Idefics3 and SmolVLM write turns."""
+    source = (
+        "{% for m in messages %}{{ m.role }}{% if m.content[0].type == 'image' %}:{% else %}: {% endif %}"
+        "{% for part in m.content %}{% if part.type == 'image' %}" + IMAGE + "{% else %}"
+        "{{ part.text }}{% endif %}{% endfor %}</s>{% endfor %}"
+    )
+    told = {"chat_template": source, "markers": "</s>", "image_token": IMAGE, "image_parts": True}
+    talk = [
+        Message("user", "A <image>?", images=("a",)),
+        Message("assistant", "Yes."),
+        Message("user", "Both?", images=("b", "c")),
+        Message("assistant", ""),
+    ]
+    template = TokenizerTemplate(**told)
+    rendered = template.render(talk)
+    assert rendered.text == (
+        f"user: A {IMAGE}?</s>assistant: Yes.</s>user:{IMAGE}{IMAGE}Both?</s>assistant: </s>"
+    )
+    assert [rendered.text[a:b] for a, b in rendered.spans] == ["Yes.</s>", "</s>"]
+    assert template.special_tokens == ("</s>", IMAGE, *TAGS)
+    with pytest.raises(ValueError, match=r"image_parts=true leaves .* got image_prefix='<img>'"):
+        TokenizerTemplate(**told, image_prefix="<img>")

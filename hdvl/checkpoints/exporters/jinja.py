@@ -67,7 +67,10 @@ def chat_template(template: Template, *, wraps: bool) -> str:
         raise ValueError(
             f"template must be of fixed turns or a tokenizer's, got {type(template).__name__}"
         )
-    head = _parts(template, wraps)
+    if isinstance(template, TokenizerTemplate) and template.image_parts:
+        head = "{%- set all = namespace(messages=messages) -%}\n"  # it reads parts as they come
+    else:
+        head = _parts(template, wraps)
     if template.system:
         head += _filled(_SYSTEM, {"TEXT": _inner(template, _literal(template.system))})
     if isinstance(template, TokenizerTemplate):
@@ -107,7 +110,7 @@ def _parts(template: Any, wraps: bool) -> str:
 
 def _inner(template: Any, text: str) -> str:
     """A message's content as the inner template reads it."""
-    parts = isinstance(template, TokenizerTemplate) and template.parts
+    parts = isinstance(template, TokenizerTemplate) and (template.parts or template.image_parts)
     return f"[{{'type': 'text', 'text': {text}}}]" if parts else text
 
 
