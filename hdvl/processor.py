@@ -92,8 +92,8 @@ class Batch:
 class Processor:
     """Tiles the images, writes the conversation, and gives each image its slots.
 
-    Holds no weights: safe to send to data workers. ``max_length`` (ids) is a limit, not a knife: a
-    longer sample is an error that says how long it is. ``context`` is the limit of the language model.
+    It holds no weights, so it can be sent to data workers. ``max_length`` is the most ids of a sample:
+    longer samples raise, nothing is truncated. ``context`` is the limit of the language model.
     """
 
     tiler: Tiler

@@ -119,7 +119,7 @@ def prompt_length(
 
 
 def _labels(tokens: Sequence[Token], expanded: Expanded) -> list[int]:
-    """The id of each token that the model is trained to say, else -100; images are never trained on."""
+    """The label of each token: its id if it is supervised, else -100. Image tokens are never supervised."""
     spans = sorted(expanded.rendered.spans)
     labels = list[int]()
     for token, start, stop in tokens:

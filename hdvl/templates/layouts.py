@@ -65,7 +65,7 @@ def expand(rendered: Rendered, image_token: str, layouts: Sequence[Layout]) -> E
 
 
 def find_placeholders(rendered: Rendered, image_token: str) -> list[int]:
-    """Where image tokens stand in the text, but for literal spans, in which they are but letters."""
+    """The positions of image tokens in the text. Literal spans are skipped: they are ordinary text."""
     edges = [0, *(edge for span in sorted(rendered.literal) for edge in span), len(rendered.text)]
     found = list[int]()
     for start, stop in list(pairwise(edges))[::2]:

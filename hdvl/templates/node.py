@@ -1,4 +1,4 @@
-"""A template as plain data: the config node that builds it again, with nothing read from outside."""
+"""Describes a template as a plain config node that rebuilds it without other files."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def node_of(value: Any) -> Any:
-    """The ``_target_`` node of a template or box codec, for a folder that must explain itself.
+    """The ``_target_`` node of a template or box codec, as a model folder stores it.
 
     Also for a template that was read from a tokenizer. Texts stand in it as they are: Hydra would
     look up ``${...}`` in them, what loads a folder does not.

@@ -1,4 +1,4 @@
-"""Several conversations about the same images as one row of ids, in which the images stand once.
+"""Encodes several conversations about the same images as one row of ids that holds the images once.
 
 The row begins with what all of them begin with, up to the last image, and then holds the rest of each.
 A rest is read as if it alone followed the beginning (:mod:`hdvl.llms.segments`), so that the row has the
@@ -27,7 +27,7 @@ class Row:
 
 
 def images_of(conversation: Conversation) -> list[Any]:
-    """The images of a conversation, in order; those of independent conversations once.
+    """The images of a conversation in order. Images shared by several conversations appear once.
 
     Raises:
         ValueError: independent conversations show other images.
@@ -53,7 +53,7 @@ def encode_row(
     *,
     max_length: int | None = None,
 ) -> Row:
-    """One conversation as :func:`encode` gives it, or independent ones behind what they begin with.
+    """Encode one conversation, or several that share a prefix as the prefix followed by each suffix.
 
     Args:
         template: how conversations are written.

@@ -1,4 +1,4 @@
-"""Where the answers stand in what a Jinja chat template wrote: proven, or an error."""
+"""Finds the spans of the answers in the output of a Jinja chat template. Raises if they are not certain."""
 
 from collections.abc import Callable, Sequence
 
@@ -28,7 +28,7 @@ _KEPT = (_whole, _stripped, _visible)
 
 
 def find_answers(write: Write, turns: Turns, text: str) -> Spans:
-    """The span of each answer in ``text``, which is ``write(turns)``.
+    """The (start, stop) of each answer in ``text``, which is ``write(turns)``.
 
     Writes the conversation again with a mark on either side of each answer. If ``text`` comes out
     when the marks are taken away, each answer stands between its marks: no other reading is possible.

@@ -1,4 +1,4 @@
-"""The chat template that comes with a tokenizer, and where the answers stand in what it writes."""
+"""The chat template of a tokenizer, and the spans of the answers in the text that it writes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTemplate(ImageSlots):
-    """A Jinja chat template, as tokenizers carry them, with spans that are proven, never counted.
+    """A tokenizer's Jinja chat template. The spans of the answers are found by rendering, not by counting.
 
     Where the template marks ``{% generation %}``, the marks are the spans. Elsewhere the
     conversation is written twice, the second time with two marks around each answer: if taking the

@@ -1,4 +1,4 @@
-"""What a tokenizer makes of a rendered text: ids, and the characters that each stands for."""
+"""Tokenises a rendered text into ids with the characters that each id covers."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,7 +17,7 @@ class Token(NamedTuple):
 
 
 def tokenise(tokenizer: Any, rendered: Rendered) -> list[Token]:
-    """The tokens of the text, none of which reaches over the edge of a span.
+    """The tokens of the text. No token crosses the edge of a span.
 
     The text is tokenised once, or in pieces where it has literal spans. Where a token lies over an
     edge (an answer that begins with a newline after a newline), the text is cut there and tokenised
@@ -78,7 +78,7 @@ def _pieces(
 
 @lru_cache(maxsize=8)
 def _letters(tokenizer: Any, size: int) -> Any:
-    """The tokenizer without any added token: to it, a control token is so many letters."""
+    """A copy of the tokenizer without added tokens, which splits a control token into ordinary tokens."""
     from tokenizers import Tokenizer
 
     whole = tokenizer.backend_tokenizer
@@ -91,7 +91,7 @@ def _letters(tokenizer: Any, size: int) -> Any:
 
 @lru_cache(maxsize=8)
 def _greedy_tokens(tokenizer: Any, size: int) -> dict[int, str]:
-    """Markers that swallow the spaces beside them. ``size`` makes room for tokens added later."""
+    """Markers that absorb the spaces beside them. ``size`` makes room for tokens added later."""
     added = tokenizer.added_tokens_decoder.items()
     return {i: str(t) for i, t in added if t.lstrip or t.rstrip}
 
@@ -103,7 +103,7 @@ def _special_tokens(tokenizer: Any, size: int) -> frozenset[str]:
 
 
 def control_tokens(template: Template, tokenizer: Any, tags: Sequence[str]) -> set[str]:
-    """What a message must not hold: markers of template and tokenizer, but for ``tags``."""
+    """Tokens that a message must not contain: markers of the template and the tokenizer, except ``tags``."""
     special = _special_tokens(tokenizer, len(tokenizer))
     return {*template.special_tokens, *template.stop, *special} - {*tags, ""}
 

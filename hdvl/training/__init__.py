@@ -1,1 +1,1 @@
-"""Training: what moves, how fast, and what is written down about it."""
+"""Training: tuning, optimizer groups, schedules, stages, checkpoints and metrics."""

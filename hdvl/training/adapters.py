@@ -17,7 +17,7 @@ OPTIONS = ("rank", "alpha", "dropout", "targets")
 
 
 def lora_options(tuning: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The adapters' options of ``part``: its own, and the common ones where it has none."""
+    """The adapter options of ``part``. Options it does not set are taken from the common ones."""
     lora = tuning.get("lora", {})
     options = dict(lora.get("common", {}))
     options |= {name: value for name, value in lora.get(part, {}).items() if value is not None}
@@ -47,7 +47,7 @@ def linear_layers(module: nn.Module) -> list[str]:
 
 
 def _backbone_layers(llm: Any) -> list[str]:
-    """Names of the linear layers of a language model's backbone: its output head is none of them."""
+    """Names of the linear layers of a language model's backbone, without its output head."""
     backbone = llm.backbone
     (prefix,) = (name for name, child in llm.named_modules() if child is backbone)
     tables = {id(layer) for layer in llm.embedding_layers()}
@@ -119,7 +119,7 @@ def merge_adapters(module: nn.Module) -> None:
 
 
 def _attention_children(module: nn.Module) -> set[str]:
-    """Layers inside torch's attention: it reads their weights, and would never call an adapter."""
+    """Names of the layers inside torch's attention, which reads their weights and never calls them."""
     return {
         f"{name}.{child}"
         for name, attention in attention_lora.attentions(module)
@@ -143,7 +143,7 @@ def _check_target(part: str, module: nn.Module, target: str) -> None:
 
 
 def _check_own_weight(part: str, module: nn.Module, target: str, where: str) -> None:
-    """An adapter of a tied weight is merged into it, and so into all layers that have the same weight."""
+    """Refuse a tied weight: its adapter would be merged into every layer that shares the weight."""
     weight = getattr(module.get_submodule(target), "weight", None)
     sharing = [
         name
@@ -158,7 +158,7 @@ def _check_own_weight(part: str, module: nn.Module, target: str, where: str) -> 
 
 
 def _check_attention(part: str, mode: str, options: Mapping[str, Any]) -> None:
-    """torch's attention is adapted by its weights: what needs a layer's input cannot be had there."""
+    """Refuse options that need the input of a layer: torch's attention is adapted through its weights."""
     if options["dropout"]:
         raise ValueError(
             f"tuning.lora.{part}.dropout must be 0 for adapters of torch's attention, got "

@@ -14,7 +14,7 @@ MATRICES = ("in_proj_weight", "out_proj.weight")
 
 
 class LowRank(nn.Module):
-    """``weight + B A alpha / rank``; ``B`` starts at zero, so that nothing changes at first.
+    """``weight + B A alpha / rank``; ``B`` starts at zero, so the first output is that of the plain weight.
 
     With ``dora`` the length of each row of that sum is a parameter of its own. The length that is
     divided by counts as a constant for the gradient (arXiv 2402.09353, section 4.3).

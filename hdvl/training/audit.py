@@ -1,4 +1,4 @@
-"""Proof of what a training moved: hashes of every tensor before and after."""
+"""Finds which tensors a training changed, by hashes of every tensor before and after."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def fingerprints(vlm: nn.Module) -> dict[str, str]:
 
 
 def declared_tensors(vlm: nn.Module, tuning: Mapping[str, Any]) -> set[str]:
-    """Names that may move: trainable parameters, and the buffers of parts that train in full."""
+    """Names of the tensors that may change: trainable parameters, and buffers of fully trained parts."""
     # A shared weight has several names in the state and one among the parameters.
     shares = [own_share(p) for p in vlm.parameters() if p.requires_grad]
     trainable = {share.data_ptr() for share in shares if share.numel()}
@@ -64,7 +64,7 @@ def check_moved(before: Mapping[str, str], vlm: nn.Module, tuning: Mapping[str, 
 
 
 def tuning_table(vlm: nn.Module, tuning: Mapping[str, Any]) -> str:
-    """For each part: how it trains, trainable and all parameters; the rows of new tokens by themselves."""
+    """A table with the mode, trainable and total parameters of each part, and of the new tokens."""
     lines = []
     for part in MODULES:
         module = dict(vlm.named_children()).get(part, nn.Module())

@@ -1,4 +1,4 @@
-"""The repeated blocks of a part: what is sharded and recomputed one by one."""
+"""The repeated blocks of a part, which are sharded and recomputed one by one."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from hdvl.training.groups import towers
 
 
 def blocks(part: nn.Module) -> list[nn.Module]:
-    """Of each tower of ``part`` the members of its heaviest list of modules of one class; [] without."""
+    """The blocks of each tower of ``part``: the module list of one class with the most parameters, or []."""
     return [block for tower, _ in towers(part) for block in _heaviest(tower)]
 
 

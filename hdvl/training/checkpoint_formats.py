@@ -1,4 +1,4 @@
-"""Checkpoints that are folders (FSDP2's, DeepSpeed's): whole or torn, and what is in them."""
+"""Checkpoints of FSDP2 and DeepSpeed, which are folders: checksums, steps and weights."""
 
 import json
 import warnings
@@ -15,7 +15,7 @@ _ENGINE = "checkpoint/mp_rank_00_model_states.pt"  # Lightning's and DeepSpeed's
 
 
 def kind_of(checkpoint: Path) -> str:
-    """The ``trainer`` that writes such: ``ddp`` (one device too), ``fsdp2`` or ``deepspeed``."""
+    """The ``trainer`` choice that writes this kind of checkpoint: ``ddp``, ``fsdp2`` or ``deepspeed``."""
     if not checkpoint.is_dir():
         return "ddp"
     return "deepspeed" if (checkpoint / _ENGINE).exists() else "fsdp2"
@@ -29,7 +29,7 @@ def write_sums(folder: Path, *, step: int, rank: int, world: int) -> None:
 
 
 def is_whole_folder(folder: Path) -> bool:
-    """Whether every file is there as it was written, by every rank."""
+    """Whether every file of every rank is present and has the checksum it was written with."""
     try:
         world = json.loads((folder / _sums_of(0)).read_text())["world"]
         for rank in range(world):
@@ -49,7 +49,7 @@ def checkpoint_step(path: Path) -> int:
 
 
 def read_weights(path: Path, vlm: nn.Module) -> None:
-    """The weights of a checkpoint, file or folder, into ``vlm``."""
+    """Load the weights of a checkpoint, which is a file or a folder, into ``vlm``."""
     if kind_of(path) == "fsdp2":
         from torch.distributed.checkpoint.state_dict_loader import load
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, and enough to go on bit for bit.
+"""Checkpoints of a run: they are written atomically, and a resumed run continues bit for bit.
 
 A run's state is the weights, the optimizer, the step, and the place in the data, counted over all
 ranks; every random number follows from the seed, the step and the samples of a batch. So a run goes
@@ -54,7 +54,7 @@ def find_checkpoint(folder: Path | str) -> Path | None:
 
 
 def step_seed(seed: int, step: int, rows: Sequence[int | None] = ()) -> int:
-    """The seed of one batch: a hash, so that neighbours have nothing in common."""
+    """The seed of one batch. It is a hash, so that neighbouring steps get unrelated seeds."""
     digest = hashlib.blake2b(f"{seed}/{step}/{rows}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

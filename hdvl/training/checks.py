@@ -1,4 +1,4 @@
-"""Numbers of a stage that would be refused later, or never end: looked at before anything is built."""
+"""Checks of a stage's config before anything is built, so that wrong numbers fail early."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def precision_of(trainer: Any) -> str:
 
 
 def check_stage(stage: Any, *, gpus: int = 1) -> None:
-    """The numbers of the plain config ``stage`` that no other check of a plan or a run looks at.
+    """Check the numbers of the plain config ``stage`` that no other check of a plan or a run covers.
 
     Raises:
         ValueError: one is out of range; the message names its key.

@@ -1,4 +1,4 @@
-"""What a training takes on several devices: memory, traffic and speed, from stated peak numbers.
+"""Estimates memory, traffic and speed of a training on several devices from their peak numbers.
 
 Estimates, not measurements: operations and bytes are counted, times are what the stated devices take
 for them at the stated utilisation.
@@ -53,7 +53,7 @@ class Curve:
 
 @runtime_checkable
 class Load(Protocol):
-    """What one rank computes at a time (see ``hdvl.data.survey.Micro``)."""
+    """The batch that one rank computes at a time (see ``hdvl.data.survey.Micro``)."""
 
     @property
     def positions(self) -> int: ...
@@ -65,7 +65,7 @@ class Load(Protocol):
 
 @runtime_checkable
 class Loads(Protocol):
-    """All of them, of an epoch (see ``hdvl.data.survey.EpochBatches``)."""
+    """All batches of an epoch (see ``hdvl.data.survey.EpochBatches``)."""
 
     @property
     def micros(self) -> Sequence[Load]: ...
@@ -77,7 +77,7 @@ class Loads(Protocol):
 
 @dataclass(frozen=True)
 class Taken:
-    """What each device takes.
+    """Memory, traffic and time of each device.
 
     ``flops`` and ``steps`` are of the epoch in all; ``sent`` bytes a step, ``compute`` and ``traffic``
     its seconds; ``tokens_per_second`` are useful ones of all devices, if compute and traffic do not
@@ -109,7 +109,7 @@ class Taken:
 
 
 def estimate(vlm: VLM, loads: Loads, *, trainer: Any, gpus: int, peak: Peak) -> Taken:
-    """What an epoch of ``loads`` takes on ``gpus`` devices with the plain ``trainer`` config.
+    """Estimate an epoch of ``loads`` on ``gpus`` devices with the plain ``trainer`` config.
 
     Raises:
         ValueError: a device has less memory than it takes.

@@ -1,4 +1,4 @@
-"""``metrics.csv`` read again. Without Lightning, so that comparing runs is quick."""
+"""Reads ``metrics.csv`` without importing Lightning, so that comparing runs is quick."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ Curve = dict[int, float]
 
 
 def read_curves(path: Path | str) -> dict[str, Curve]:
-    """Every metric of the file by its name; rows of ``step,name,value``, a torn last row left out."""
+    """Every metric of the file by its name. An incomplete last row is left out."""
     curves: dict[str, Curve] = {}
     for line in Path(path).read_text().splitlines(keepends=True)[1:]:
         if line.endswith("\n"):

@@ -1,4 +1,4 @@
-"""DeepSpeed, handed through to Lightning."""
+"""The DeepSpeed strategy of Lightning, with checks of what it needs."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def hidden_norm(trainer: Any) -> Tensor | None:
-    """The norm of the last step's gradients where DeepSpeed hides them from everyone; None elsewhere."""
+    """The norm of the last step's gradients if DeepSpeed holds them, else None."""
     engine = getattr(trainer.strategy, "deepspeed_engine", None)
     return None if engine is None else torch.as_tensor(engine.get_global_grad_norm())
 

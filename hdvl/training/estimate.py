@@ -1,4 +1,4 @@
-"""FLOPs and memory of a step, measured on ``meta``: the operations run, the numbers do not exist."""
+"""FLOPs and memory of a training step, measured by running it on the ``meta`` device."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,7 +27,7 @@ HALF = ("bf16-true", "16-true")
 
 @dataclass(frozen=True)
 class Cost:
-    """What one example takes.
+    """FLOPs and memory of one example.
 
     ``forward`` are FLOPs (a multiplication and an addition are two) of each part, ``step`` those of
     forward and backward; ``saved`` are bytes that autograd keeps for the backward pass.
@@ -149,7 +149,7 @@ class _Attention(torch.autograd.Function):
 
 
 class _Yes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers yes where a model asks for a value: is the mask full, is the row one sequence."""
+    """Answers True or 1 where a model reads a value of a ``meta`` tensor, such as whether a mask is full."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -160,7 +160,7 @@ class _Yes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Saved:
-    """Counts the memory that autograd keeps: each storage once, parameters not at all."""
+    """Counts the bytes that autograd keeps. Each storage counts once, parameters do not count."""
 
     bytes: int
 
@@ -179,7 +179,7 @@ class _Saved:
 
 
 def _note(saved: _Saved, inputs: Any) -> None:
-    """A block that is computed again keeps its inputs, but not by way of autograd."""
+    """Count the inputs of a recomputed block, which keeps them outside of autograd."""
     for tensor in inputs:
         if isinstance(tensor, Tensor):
             saved.keep(tensor)
@@ -210,7 +210,7 @@ def _attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
 
 
 def on_meta(model: Any) -> VLM:
-    """The model of a config node, plain or not, without its numbers."""
+    """The model of a config node on the ``meta`` device."""
     with torch.device("meta"):
         vlm: VLM = build(without_weights(resolve(model)))
     return vlm

@@ -24,7 +24,7 @@ KEYS = ("factory", "schedule", "weighting", "first_token_weight", "common", "gro
 def parameter_groups(
     vlm: nn.Module, groups: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The trainable parameters of ``vlm`` as optimizer groups: complete and disjoint.
+    """The optimizer groups of ``vlm``. Each trainable parameter is in exactly one of them.
 
     Each group has ``params``, ``name`` (``llm``, ``llm/no_decay``, ``encoder/layer3`` ...),
     ``part``, ``lr`` (the peak), ``weight_decay``, ``warmup_steps`` (a share of all steps if below
@@ -148,7 +148,7 @@ def longest_stack(module: nn.Module) -> tuple[str, int]:
 
 
 def towers(module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Stacks that stand side by side (fused encoders) are numbered each by itself."""
+    """The stacks of blocks in a part. Stacks side by side, as of fused encoders, are numbered separately."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList) and all(
             longest_stack(member)[1] > len(child) for member in child

@@ -1,4 +1,4 @@
-"""One process at a time trains in a run folder."""
+"""A lock that lets only one process at a time train in a run folder."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""Metrics as rows ``step,name,value``, appended as they come; a resumed run goes on in the file."""
+"""A logger that appends metrics as rows ``step,name,value``. A resumed run appends to the same file."""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ HEADER = "step,name,value\n"
 
 
 def read_metrics(path: Path | str, name: str) -> Curve:
-    """The values of one metric by step; none if it was never logged."""
+    """The values of one metric by step. Empty if it was never logged."""
     return read_curves(path).get(name, {})
 
 
@@ -39,12 +39,12 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Lightning asks for it."""
+        """Required by Lightning."""
         return "metrics"
 
     @property
     def version(self) -> str:
-        """Lightning asks for it."""
+        """Required by Lightning."""
         return ""
 
     @property
@@ -63,4 +63,4 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any) -> None:
-        """The config is stored beside, in the run folder."""
+        """Does nothing: the config is stored in the run folder."""

@@ -1,4 +1,4 @@
-"""One training step, and what Lightning needs to know about it."""
+"""The LightningModule that trains a VLM."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -33,7 +33,7 @@ from hdvl.views import view_count
 
 @runtime_checkable
 class SharesBadRows(Protocol):
-    """Data whose ranks tell each other which rows they left out; other data need not."""
+    """Data that shares between ranks which rows were skipped."""
 
     def sync_skipped_rows(self, trainer: pl.Trainer) -> None: ...
 
@@ -79,7 +79,7 @@ class VLMModule(pl.LightningModule):
         self._options: list[dict[str, Any]] = []
 
     def configure_model(self) -> None:
-        """Share the model out over the ranks where the strategy asks for it (``trainer=fsdp2``)."""
+        """Shard the model over the ranks if the strategy asks for it (``trainer=fsdp2``)."""
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             for parameter in self.vlm.parameters():  # which it sends as bytes
                 parameter.data = parameter.data.contiguous()
@@ -89,16 +89,16 @@ class VLMModule(pl.LightningModule):
         self._frequencies = frequencies(self.vlm)
 
     def on_fit_start(self) -> None:
-        """By now the model has the precision of its weights."""
+        """Put the exact rotary frequencies back after Lightning has cast the weights."""
         put_back(self.vlm, self._frequencies)
 
     def finish(self) -> None:
-        """After the training: the model that was given holds all weights again, on every rank."""
+        """Gather sharded weights into the original model, on every rank."""
         if self._whole is not None:
             gather(self.vlm, self._whole[0])
 
     def train(self, mode: bool = True) -> "VLMModule":
-        """Train mode, but frozen parts stay in evaluation mode."""
+        """Switch to training mode. Frozen parts stay in evaluation mode."""
         super().train(mode)
         if mode:
             set_modes(self.vlm, self.tuning)
@@ -144,7 +144,7 @@ class VLMModule(pl.LightningModule):
             data.sync_skipped_rows(self.trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """No step is made with gradients that are not divided."""
+        """Raise if an optimizer step would use gradients that are not normalised yet."""
         if self._sums is not None and self._sums.first is not None:
             raise RuntimeError(
                 "an optimizer step must follow trainer.accumulate_grad_batches="
@@ -189,12 +189,12 @@ class VLMModule(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Pixels travel as uint8."""
+        """Move the batch. Pixels stay uint8."""
         return batch.to(device)
 
 
 def batch_numbers(batch: Batch) -> dict[str, float]:
-    """What a batch holds: tiles, tokens, padded_tokens, supervised_tokens."""
+    """The number of tiles, tokens, padded tokens and supervised tokens of a batch."""
     real = int(batch.attention_mask.sum())
     return {
         "tiles": float(view_count(batch.pixels)),

@@ -78,6 +78,6 @@ class MuonAdamW(torch.optim.AdamW):
             adjust_lr_fn="match_rms_adamw",
         )
         muon.state = self.state
-        muon.step()
+        muon.step()  # type: ignore[no-untyped-call]
         for matrix in matrices:  # AdamW expects a step in every state that is loaded
             self.state[matrix].setdefault("step", torch.tensor(0.0)).add_(1)

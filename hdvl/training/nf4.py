@@ -17,14 +17,14 @@ logging.getLogger(f"{LIBRARY}.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def why_absent() -> str | None:
-    """Why weights cannot be kept in four bits here; None if they can."""
+    """The reason why four-bit weights are not available here, or None."""
     if find_spec(LIBRARY) is None:
         return f"{LIBRARY} is not installed; pip install 'hdvl[quantisation]'"
     return None
 
 
 def quantise(part: str, module: nn.Module, names: Sequence[str]) -> None:
-    """Put four-bit layers in the place of the linear layers ``names`` of ``module``.
+    """Replace the linear layers ``names`` of ``module`` by four-bit layers.
 
     The scales of the blocks are themselves quantised. Weights on ``meta`` stay as they are: they
     have no numbers to round.
@@ -93,7 +93,7 @@ def merged(adapter: Any) -> nn.Linear:
 
 
 def restore(module: nn.Module) -> None:
-    """Plain layers in the place of four-bit ones, with the rounded weights."""
+    """Replace four-bit layers by plain ones with the rounded weights."""
     for name, layer in list(module.named_modules()):
         if is_quantised(layer):
             module.set_submodule(name, _plain(layer, _dequantised(layer)))

@@ -1,4 +1,4 @@
-"""What can be known to fail later is found before a run writes or trains anything.
+"""Checks of a whole run before it writes or trains anything.
 
 The model of each stage is built on ``meta``, tuned, and given its optimizer, trainer, callbacks and
 data, as the stage itself will do.
@@ -88,12 +88,12 @@ def build_trainer(stage: Mapping[str, Any], **changes: Any) -> pl.Trainer:
 
 
 def callbacks_of(trainer: Any) -> list[pl.Callback]:
-    """The callbacks of a trainer, which sets them where type checkers do not see it."""
+    """The callbacks of a trainer, an attribute that type checkers do not know."""
     return list(trainer.callbacks)
 
 
 def ignore_advice() -> None:
-    """Lightning's advice that does not hold here."""
+    """Silence Lightning's warnings that do not apply here."""
     for message in (
         ".*does not have many workers.*",  # a choice of the config
         ".*ended before the epoch ended.*",  # the data module goes on at its sample

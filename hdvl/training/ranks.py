@@ -1,4 +1,4 @@
-"""Which of several processes this is, before and without a trainer."""
+"""The rank of this process, known before there is a trainer."""
 
 import os
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ _LAUNCHERS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def launched() -> bool:
-    """Whether a launcher, not Lightning, starts the processes."""
+    """Whether the processes were started by a launcher such as torchrun or SLURM."""
     return any(name in os.environ for name in _LAUNCHERS)
 
 
 def is_rank_zero() -> bool:
-    """Whether this process writes what is written once: it has rank 0, or is alone."""
+    """Whether this process has rank 0 or is the only one. It writes what is written once."""
     for name in _LAUNCHERS:
         if name in os.environ:
             return int(os.environ[name]) == 0

@@ -1,4 +1,4 @@
-"""Models of hdvl as others read them."""
+"""Exports models to the formats of other libraries."""
 
 from hdvl.checkpoints.exporters.exporting import FORMATS, export
 

@@ -1,4 +1,4 @@
-"""Whether an exported processor reads a conversation as hdvl does: the same ids, the same pixels."""
+"""Checks that an exported processor gives the same ids and pixels for a conversation as hdvl."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ LIMIT = 2.5 / 255 / 0.2
 
 
 def disagreements(vlm: VLM, folder: Path) -> list[str]:
-    """In what the processor in ``folder`` and ``vlm`` differ on a probe conversation; maybe nothing."""
+    """The differences between the processor in ``folder`` and ``vlm`` on a probe conversation."""
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)

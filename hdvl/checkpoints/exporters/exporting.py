@@ -1,4 +1,4 @@
-"""A folder of hdvl as a folder of transformers, tensor by tensor, checked before it is put in place."""
+"""Exports a model folder to transformers, tensor by tensor. It is checked before it is put in place."""
 
 import shutil
 import tempfile
@@ -28,7 +28,7 @@ FORMATS = ("transformers",)
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the folder, the class that reads it, and what that class does otherwise."""
+    """The result of an export: the folder, the class that reads it, and what that class does differently."""
 
     folder: Path
     architecture: str

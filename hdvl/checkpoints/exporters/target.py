@@ -1,4 +1,4 @@
-"""What an exporter says of a model: how transformers describes it, and what each tensor is made of."""
+"""Describes a model in terms of transformers: its config, and the origin of each tensor."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,12 +60,12 @@ def language_model(vlm: VLM) -> tuple[dict[str, Any], list[str]]:
 
 
 def differing(pairs: Mapping[str, tuple[object, object]]) -> list[str]:
-    """A reason for each name whose value is not the one that transformers has."""
+    """A reason for each name whose value differs from the one that transformers uses."""
     return [f"{name}={told} (only {only})" for name, (told, only) in pairs.items() if told != only]
 
 
 def reading_notes(vlm: VLM) -> tuple[str, ...]:
-    """How transformers reads images otherwise than the tiler."""
+    """Notes on how transformers reads images differently from the tiler."""
     tiler: Any = vlm.tiler
     notes = []
     if tiler.background is not None:

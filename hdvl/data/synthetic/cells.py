@@ -1,4 +1,4 @@
-"""Dense reading labels: what stands in every cell of a page, which the renderer knows.
+"""Dense labels for reading: the character in every cell of a page, known from rendering.
 
 They pre-train an encoder without any language model: each cell of ``cell`` pixels is labelled with
 the character whose glyph covers its centre, and where that glyph lies.

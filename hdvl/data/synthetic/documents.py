@@ -82,7 +82,7 @@ class SyntheticDocuments:
         self.entries, self.font_size = tuple(entries), tuple(font_size)
 
     def __getitem__(self, index: int) -> Document:
-        """Document number ``index``. A page on which nothing fitted is drawn anew."""
+        """Document number ``index``. If nothing fitted on a page, another one is drawn."""
         rng = random.Random(f"{self.seed}/{index}")
         while True:
             page, kind = self._draw(rng)

@@ -29,7 +29,7 @@ class Glyph:
 
 @dataclass(frozen=True)
 class Field:
-    """Something a document says: ``name`` has ``value``, printed inside ``box`` (exact ink box)."""
+    """A field of a document: ``name`` has ``value``, printed inside ``box`` (exact ink box)."""
 
     name: str
     value: str
@@ -95,7 +95,7 @@ class Page:
         self.fields.append(Field(name, value, box, question))
 
     def lines(self) -> list[str]:
-        """What the page says, top to bottom; strings of one height are one line, left to right."""
+        """The lines of the page from top to bottom. Strings at one height form a line, left to right."""
         rows = groupby(sorted(self.strings), key=itemgetter(0))
         return [" ".join(text for _, _, text in row) for _, row in rows]
 
