@@ -224,8 +224,8 @@ class ChatData(pl.LightningDataModule):
         """
         if (self.packing is not None) != ("packs" in state):
             raise ValueError(
-                "a run must go on with the packing it was begun with; give data.packing as it was, "
-                "or begin anew from its weights with init_from"
+                "a run must be resumed with the packing it was started with; give data.packing as it was, "
+                "or start a new run from its weights with init_from"
             )
         self._check(state)
         if isinstance(self.conversations, Stateful):
@@ -244,12 +244,12 @@ class ChatData(pl.LightningDataModule):
         length, step = len(self.conversations), self._step_size()
         if state.get("length", length) != length:
             raise ValueError(
-                f"a run must go on with the data it was begun with, they had {state['length']} "
-                f"conversations and have {length} now; begin anew from its weights with init_from"
+                f"a run must be resumed with the data it was started with, which had {state['length']} "
+                f"conversations and has {length} now; start a new run with init_from"
             )
         if state.get("step", step) != step:
             raise ValueError(
-                f"a step must have the size it was begun with, ranks * accumulate_grad_batches * "
+                f"a step must have the size it was started with, ranks * accumulate_grad_batches * "
                 f"{self.per_batch} = {state['step']}, got {step}; set "
                 "trainer.accumulate_grad_batches or data.batch_size so that it has"
             )

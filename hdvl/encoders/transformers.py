@@ -136,8 +136,9 @@ class TransformersEncoder(PatchEncoder):
         rows, cols = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
         whole = torch.ones(len(pixels), rows, cols, dtype=torch.bool, device=pixels.device)
         embedded = self.model.embeddings(pixel_values=pixels, patch_attention_mask=whole)
-        states = self.model.encoder(inputs_embeds=embedded).last_hidden_state
-        return states if bare else self.model.post_layernorm(states)
+        states: Tensor = self.model.encoder(inputs_embeds=embedded).last_hidden_state
+        normed: Tensor = states if bare else self.model.post_layernorm(states)
+        return normed
 
     def _inputs(self, pixels: Float[Tensor, "t c h w"]) -> dict[str, Any]:
         if "spatial_shapes" in self.accepts:  # SigLIP2 of any aspect ratio takes patches in a row

@@ -66,7 +66,7 @@ def _user(
     given = _as_tuple(images)
     message = Message("user", prompt, given) if isinstance(prompt, str) else _listed(prompt, boxes)
     if not isinstance(prompt, str) and given:
-        raise ValueError("images must stand in the list or in images, not in both")
+        raise ValueError("images must be given in the prompt's list or as images=, not in both")
     return _with_files(message, image_folder)
 
 

@@ -95,6 +95,6 @@ def refuse_tokens(tokens: Iterable[str], messages: Sequence[Message]) -> None:
         if found:
             raise ValueError(
                 f"text of message {number} ({message.role}) must not hold control tokens, got "
-                f"{found}; take them out or spell them otherwise, and give images as images: "
+                f"{found}; remove them or write them differently, and give images as Message.images: "
                 f"{message.text[:200]!r}"
             )

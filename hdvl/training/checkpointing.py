@@ -48,7 +48,7 @@ def find_checkpoint(folder: Path | str) -> Path | None:
     if damaged:
         raise ValueError(
             f"{folder} must hold a whole checkpoint, {' and '.join(damaged)} cannot be read; put back a "
-            "copy of one, or begin anew in another run_dir"
+            "copy of one, or start a new run in another run_dir"
         )
     return None
 

@@ -275,7 +275,7 @@ def _check_stage_folder(stage: Mapping[str, Any], folder: Path) -> None:
     if checkpoint is None and trained:
         raise ValueError(
             f"resume needs the checkpoints of {place}, whose training is finished, and they are gone; "
-            "put them back, or begin anew in another run_dir"
+            "put them back, or start a new run in another run_dir"
         )
 
 

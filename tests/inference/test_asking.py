@@ -197,7 +197,7 @@ def test_images_in_text(tmp_path: Path) -> None:
             ValueError, match=r"in the text as <img>path</img> or beside it, not both"
         ):
             build_messages("<img>a.png</img>", boxes=BOXES, image_folder=tmp_path, **double)
-    with pytest.raises(ValueError, match="in the list or in images, not in both"):
+    with pytest.raises(ValueError, match="prompt's list or as images=, not in both"):
         build_messages([{"text": "a"}], "a.png", boxes=BOXES)
 
 

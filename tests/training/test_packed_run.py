@@ -72,5 +72,5 @@ def test_packing_may_not_come_or_go(whole: Path) -> None:
     state = torch.load(path, weights_only=True)["ChatData"]
     assert state["consumed"] == 10 and state["packs"]["number"] <= 10
     data = ChatData(train=Colours(), processor=Processor.of(tiny_vlm()))
-    with pytest.raises(ValueError, match="go on with the packing it was begun with"):
+    with pytest.raises(ValueError, match="be resumed with the packing it was started with"):
         data.load_state_dict(state)
