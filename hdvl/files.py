@@ -1,8 +1,18 @@
-"""JSON and YAML files that may have been written by anyone: bounded in size, depth and time."""
+"""Files: read within bounds, whoever wrote them, and written whole or not at all.
 
+Reading takes JSON and YAML that may have been written by anyone: bounded in size, depth and time.
+Writing goes to a name beside the final one, which is renamed when everything is on the disk.
+"""
+
+import errno
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import yaml
 
@@ -11,6 +21,8 @@ LARGEST_YAML = 2_000_000
 MOST_VALUES = 1_000_000
 """Values of a YAML file after its aliases are written out: a few lines of aliases can stand for billions."""
 DEEPEST = 64
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+"""Errors of a disk that is full, read-only or broken."""
 _LONGEST_NUMBER = 400  # characters; reading a number takes time that grows with the square of them
 
 
@@ -126,3 +138,131 @@ def _check_nodes(root: Any, file: Path) -> None:
         return total
 
     count(root, 0)
+
+
+class WriteError(OSError):
+    """What could not be written, and why; in one line."""
+
+    def __str__(self) -> str:
+        return f"could not write {self.filename}: {self.strerror}"
+
+
+@contextmanager
+def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
+    """Gives a name beside ``path`` to write a file to; it becomes ``path`` when the block ends.
+
+    After an error what was written is removed, and a file that was at ``path`` before is as it was.
+
+    Args:
+        path: the file; its folder is made if it is not there.
+        durable: the file survives a power cut after the block. It costs some milliseconds.
+
+    Raises:
+        WriteError: the disk is full, read-only or not the user's to write to.
+        ValueError: ``path`` is a folder, a device or the like.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"cannot write a file to {str(path)!r}, it is no file; give another name")
+    part = _beside(path, "part")
+    with _writing(path, part):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            if durable:
+                flush(part)
+            os.replace(part, path)
+            if durable:
+                flush(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, see :func:`atomic_write`."""
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Gives an empty folder beside ``path`` to fill; it replaces ``path`` when the block ends.
+
+    After an error what was written is removed, and a folder that was at ``path`` before is as it was.
+
+    Raises:
+        WriteError: the disk is full, read-only or not the user's to write to.
+    """
+    path = Path(path)
+    part = _beside(path, "new")
+    with _writing(path, part):
+        part.mkdir(parents=True)
+        try:
+            yield part
+            flush_folder(part)
+            _replace_folder(part, path)
+            flush(path.parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Return when the bytes of a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems without it
+            raise
+    finally:
+        os.close(handle)
+
+
+def flush_folder(path: Path) -> None:
+    """Flush everything in a folder, see :func:`flush`."""
+    for folder, _, names in os.walk(path):
+        for name in (*names, "."):
+            flush(Path(folder, name))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}.{uuid4().hex[:8]}.{what}")
+
+
+@contextmanager
+def _writing(path: Path, part: Path) -> Iterator[None]:
+    """Errors of the disk name ``path``; errors of other files that are read meanwhile stay theirs."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        if isinstance(name, bytes):
+            name = os.fsdecode(name)
+        places = map(str, (part, *path.parents))
+        own = isinstance(name, str) and (name in places or name.startswith(f"{part}{os.sep}"))
+        if isinstance(error, WriteError) or not (own or (name is None and error.errno in NO_ROOM)):
+            raise
+        raise WriteError(error.errno, error.strerror, str(path)) from error
+
+
+def _replace_folder(written: Path, path: Path) -> None:
+    """Rename ``written`` to ``path``; what was there goes only when the new one stands."""
+    if not os.path.lexists(path):
+        written.rename(path)
+        return
+    old = _beside(path, "old")
+    path.rename(old)
+    try:
+        written.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    remove(old)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hdvl.command import command
 from hdvl.config import build, given_words
+from hdvl.files import atomic_write
 
 if TYPE_CHECKING:
     from hdvl.inference import Answer, Pipeline
@@ -125,17 +126,22 @@ def report(answer: "Answer") -> str:
 
 def write_drawings(answer: "Answer", out: str) -> list[Path]:
     """The images with their boxes: ``out``, or ``out`` with a number where there are several."""
+    from PIL import Image
+
     if not answer.images:
         raise ValueError(f"out={out} needs an image to draw on; give image=FILE")
     path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f"out must end as images do, such as .png or .jpg, got {out}")
     several = len(answer.images) > 1
     names = [
         path.with_stem(f"{path.stem}-{number + 1}") if several else path
         for number in range(len(answer.images))
     ]
     for number, name in enumerate(names):
-        answer.draw(number).save(name)
+        with atomic_write(name) as part:
+            answer.draw(number).save(part, kind)
     return names
 
 

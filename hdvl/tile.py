@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hdvl.command import command
 from hdvl.config import build
+from hdvl.files import atomic_write
 from hdvl.geometry import token_count
 
 if TYPE_CHECKING:
@@ -70,12 +71,8 @@ def describe_layout(layout: "Layout") -> str:
 
 def save(image: "Image.Image", path: Path) -> None:
     """Write a PNG whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with atomic_write(path) as part:
         image.save(part, "PNG", compress_level=1)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def run(cfg: Mapping[str, Any]) -> None:

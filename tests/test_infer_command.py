@@ -145,6 +145,8 @@ def test_what_is_printed_and_drawn(
     none = infer.generate_answer(pipe, config(*overrides[:1], "prompt=Hello"))
     with pytest.raises(ValueError, match=r"out=x.png needs an image to draw on; give image=FILE"):
         infer.write_drawings(none, "x.png")
+    with pytest.raises(ValueError, match=r"out must end as images do, .* got x\.doc"):
+        infer.write_drawings(answer, "x.doc")
 
 
 def hdvl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

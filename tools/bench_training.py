@@ -26,6 +26,7 @@ from bench_encoder import gemm_rate
 from torch.utils.flop_counter import FlopCounterMode
 from training_ways import DTYPES, autocast, loss_of, make_sample, mix, own_model, peer_model, ways
 
+from hdvl.files import atomic_write
 from hdvl.processor import Sample, collate, pack
 
 
@@ -123,10 +124,8 @@ def curves(path: Path, rounds: int) -> None:
                 best = min(best, time.process_time() - start)
             rows.append((what, number, best))
             print(f"  {what} {number}: {best:.2f} CPU s, {best / number * 1e3:.2f} ms each")
-    part = path.with_suffix(".csv.part")
-    with part.open("w", newline="") as file:
+    with atomic_write(path.with_suffix(".csv")) as part, part.open("w", newline="") as file:
         csv.writer(file).writerows([("what", "count", "cpu_seconds"), *rows])
-    part.replace(path.with_suffix(".csv"))
     plot(rows, path.with_suffix(".png"))
 
 

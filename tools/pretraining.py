@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import os
 import random
 import re
 import time
@@ -17,6 +16,7 @@ from torchvision.ops import box_iou
 import hdvl
 from hdvl.checkpoints import save_folder
 from hdvl.config import to_plain
+from hdvl.files import atomic_write
 from hdvl.mergers.positions import waves
 from hdvl.model import VLM
 
@@ -88,8 +88,8 @@ class Steps:
             "step": self.step,
             "seconds": time.monotonic() - self.started,
         }
-        torch.save(state, self.path.with_suffix(".tmp"))
-        os.replace(self.path.with_suffix(".tmp"), self.path)
+        with atomic_write(self.path) as part:
+            torch.save(state, part)
 
 
 def arguments(text: str, *, steps: int, batch: int, lr: float) -> argparse.ArgumentParser:

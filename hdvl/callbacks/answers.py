@@ -12,6 +12,7 @@ from hdvl.callbacks.loggers import show_table
 from hdvl.callbacks.trainer import TrainingData, training_data
 from hdvl.data.conversations import name_of
 from hdvl.data.faults import SkippedRow, attempt
+from hdvl.files import write_text
 from hdvl.inference.pipeline import Pipeline
 from hdvl.protocols import Conversation, Message, first_of
 from hdvl.training.module import VLMModule
@@ -114,7 +115,4 @@ def append(path: Path, step: int, rows: Sequence[Sequence[str]]) -> None:
         json.dumps({"step": step, **dict(zip(HEAD, row, strict=True))}, ensure_ascii=False)
         for row in rows
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.part")
-    fresh.write_text("\n".join([*kept, *new]) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    write_text(path, "\n".join([*kept, *new]) + "\n")

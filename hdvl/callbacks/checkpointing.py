@@ -1,7 +1,6 @@
 """Saves checkpoints while a model trains, and seeds each step so that a resumed run equals a whole one."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from hdvl.callbacks.trainer import training_data
+from hdvl.files import flush, flush_folder, remove
 from hdvl.processor import Batch
 from hdvl.training.checkpoint_files import DirectCheckpointIO, remember
 from hdvl.training.checkpoint_formats import write_sums
@@ -119,18 +119,18 @@ class Checkpoints(pl.Callback):
         fresh = self.folder / f"{LAST}.part"
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _remove(fresh)
+            remove(fresh)
         try:
             trainer.save_checkpoint(fresh)  # on all ranks: a strategy may gather shards
         except OSError:
-            _remove(fresh)  # the room that it takes may be all that is missing
+            remove(fresh)  # the room that it takes may be all that is missing
             raise
         if fresh.is_dir():
             step, rank = trainer.global_step, trainer.global_rank
             write_sums(fresh, step=step, rank=rank, world=trainer.world_size)
             trainer.strategy.barrier()
         if trainer.is_global_zero and fresh.is_dir():
-            _flush(fresh)
+            flush_folder(fresh)
         if trainer.is_global_zero and fresh.is_file():
             remember(self.folder, self._files.written, (LAST, PREVIOUS))
         self._saved_step, self._written = trainer.global_step, True
@@ -142,23 +142,9 @@ class Checkpoints(pl.Callback):
         last, previous = self.folder / LAST, self.folder / PREVIOUS
         if trainer.is_global_zero:
             if last.exists():
-                _remove(previous)
+                remove(previous)
                 os.replace(last, previous)
             os.replace(self.folder / f"{LAST}.part", last)
+            flush(self.folder)
         trainer.strategy.barrier()
         self._written = False
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """A rename must not overtake the bytes it names."""
-    for place in path.rglob("*"):
-        if place.is_file():
-            with place.open("rb") as file:
-                os.fsync(file.fileno())

@@ -1,9 +1,6 @@
 """A batch on disk, with its text to read: to look at, and to compute again."""
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +10,7 @@ import torch
 
 from hdvl.callbacks.samples import pieces_of, samples_of
 from hdvl.data.conversations import Conversations, name_of
+from hdvl.files import atomic_folder
 from hdvl.model import VLM
 from hdvl.processor import Batch
 from hdvl.protocols import Segment, TilePlan
@@ -29,11 +27,9 @@ def save_batches(
     The text holds ``reason``, and of each sample its row in ``source``, its images' sizes and its
     text, in which what is trained stands in ``<<`` and ``>>``.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    written = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
-    try:
+    with atomic_folder(folder) as written:
         for number, batch in enumerate(batches):
             tensors = {name: getattr(batch, name).contiguous().cpu() for name in TENSORS}
             # Views of one size are "pixels", views of several sizes "pixels.0", "pixels.1" and so on.
@@ -46,13 +42,9 @@ def save_batches(
                 "rows": batch.rows,
             }
             file = written / f"batch-{number}.safetensors"
-            save_file(tensors, file, {"batch": json.dumps(rest)})
+            file.write_bytes(save(tensors, {"batch": json.dumps(rest)}))
             text = f"{reason}\n\n{text_of(batch, vlm, source)}"
             file.with_suffix(".txt").write_text(text, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(written, folder)
-    finally:
-        shutil.rmtree(written, ignore_errors=True)
     return folder
 
 

@@ -6,8 +6,6 @@ the plain numbers it is made with. One file an image, written whole or not at al
 """
 
 import hashlib
-import os
-import uuid
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +15,10 @@ import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from hdvl.files import atomic_write
 from hdvl.protocols import EncodeImages
 from hdvl.training.audit import fingerprint, fingerprints
 from hdvl.training.module import VLMModule
@@ -138,14 +137,10 @@ class FeatureStore:
         stored = features.to(self.dtype or features.dtype).cpu().contiguous()
         if self.max_bytes is None or self.bytes + stored.nbytes <= self.max_bytes:
             path = self.path(key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{key}.{uuid.uuid4().hex}.part")
             meta = {"key": key, "sum": fingerprint(stored), "dtype": str(features.dtype)[6:]}
-            try:
-                save_file({"features": stored}, part, metadata=meta)
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
+            # The checksum tells an entry that a power cut damaged; to flush each would take long.
+            with atomic_write(path, durable=False) as part:
+                part.write_bytes(save({"features": stored}, metadata=meta))
             self.bytes += path.stat().st_size
         else:
             self.unkept += 1

@@ -9,6 +9,7 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
+from hdvl.files import write_text
 from hdvl.training.ranks import is_rank_zero
 
 
@@ -85,5 +86,5 @@ def wandb(
 
 def _kept_id(file: Path) -> str:
     if not file.exists() and is_rank_zero():
-        file.write_text(uuid4().hex[:12])
+        write_text(file, uuid4().hex[:12])
     return file.read_text() if file.exists() else ""

@@ -1,6 +1,5 @@
 """Losses and learning rates as images in the run folder."""
 
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +7,7 @@ from statistics import median
 
 import lightning.pytorch as pl
 
+from hdvl.files import atomic_write
 from hdvl.training.curves import Curve, read_curves
 from hdvl.training.module import VLMModule
 
@@ -88,7 +88,6 @@ def _plot(path: Path, title: str, curves: Mapping[str, Curve]) -> Path:
     axes.set(xlabel="step", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    fresh = path.with_name(f"{path.name}.part")
-    figure.savefig(fresh, format="png", dpi=110)
-    os.replace(fresh, path)
+    with atomic_write(path) as part:
+        figure.savefig(part, format="png", dpi=110)
     return path

@@ -11,9 +11,6 @@
 """
 
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +36,7 @@ from hdvl.checkpoints.shards import (
     write_shards,
 )
 from hdvl.checkpoints.skeleton import fill, parameters_on_meta, tie, untied
-from hdvl.files import read_yaml
+from hdvl.files import atomic_folder, read_yaml
 from hdvl.llms import save_tokenizer
 from hdvl.model import VLM
 
@@ -102,15 +99,10 @@ def write_folder(
     rest = {key: value for key, value in config.items() if key != "model" and key not in node}
     plain = {"format": FORMAT, **rest, "model": node}
     text = card or model_card(name=folder.name, licence=licence, node=node, vlm=vlm, allow=allow)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    written = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
-    try:
+    with atomic_folder(folder) as written:
         weights(written)
         _write(vlm, written, plain, text)
         _check_rebuilds(vlm, written, allow)
-        put_in_place(written, folder)
-    finally:
-        shutil.rmtree(written, ignore_errors=True)
     return folder
 
 
@@ -258,13 +250,6 @@ def _write(vlm: VLM, folder: Path, plain: dict[str, Any], card: str) -> None:
         ("README.md", card),
     ):
         (folder / name).write_text(content, encoding="utf-8")
-    folder.chmod(0o777 & ~_umask())  # a temporary folder is its owner's alone
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _check_rebuilds(vlm: VLM, folder: Path, allow: Sequence[str]) -> None:
@@ -294,18 +279,3 @@ def _check_replaceable(folder: Path) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"folder {str(folder)!r} is a file; give another name")
-
-
-def put_in_place(written: Path, folder: Path) -> None:
-    """Rename ``written`` to ``folder``; what was there goes only when the new one stands."""
-    if not folder.exists():
-        written.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old-", dir=folder.parent))
-    folder.rename(old)  # onto an empty folder
-    try:
-        written.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old)

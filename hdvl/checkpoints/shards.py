@@ -125,7 +125,7 @@ def _write_file(file: Path, layouts: Mapping[str, Tensor], read: Callable[[str],
         stream.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             # No name for it: the tensor before is gone while the next one is read.
-            _bytes_of(name, read(name), layouts[name]).tofile(stream)
+            stream.write(_bytes_of(name, read(name), layouts[name]).data)
 
 
 def _bytes_of(name: str, value: Tensor, layout: Tensor) -> Any:

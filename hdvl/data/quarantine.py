@@ -9,7 +9,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from hdvl.data.rows import UNREADABLE
+from hdvl.files import write_text
 
 VERSION = 1
 
@@ -92,13 +92,7 @@ def digest_at(row: Callable[[int], Any], place: int) -> str:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 import base64
 import html
 import io
-import os
-import tempfile
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from hdvl.files import write_text
 from hdvl.inference.cases import Outcome
 from hdvl.inference.draw import draw_boxes, draw_tiles
 from hdvl.protocols import GroundedBox
@@ -83,12 +82,8 @@ def write_html(path: Path, *, title: str, body: str) -> Path:
         f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n"
         f"<h1>{html.escape(title)}</h1>\n{body}</html>\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with open(handle, "w", encoding="utf-8") as file:
-        file.write(page)
-    os.chmod(name, 0o644)
-    return Path(name).replace(path)
+    write_text(path, page)
+    return path
 
 
 def _section(number: int, outcome: Outcome) -> str:

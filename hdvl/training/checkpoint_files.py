@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from hdvl.files import write_text
+
 CHECKSUMS = "checksums.json"
 Checksum = tuple[int, int]
 """Size in bytes and CRC-32 of a file."""
@@ -112,13 +114,8 @@ def remember(folder: Path, written: Checksum | None, names: Sequence[str]) -> No
         present = [folder / name for name in names]
         known = [checksum(path) for path in present if path.is_file() and is_whole_file(path)]
     kept = [*known[-len(names) :], *([written] if written else [])]
-    path = folder / CHECKSUMS
-    fresh = path.with_name(f"{path.name}.part")
-    with fresh.open("w") as file:
-        json.dump({"checkpoints": [{"size": size, "crc32": crc} for size, crc in kept]}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    entries = [{"size": size, "crc32": crc} for size, crc in kept]
+    write_text(folder / CHECKSUMS, json.dumps({"checkpoints": entries}))
 
 
 def read_checksums(folder: Path) -> list[Checksum] | None:

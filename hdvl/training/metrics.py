@@ -8,6 +8,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
+from hdvl.files import write_text
 from hdvl.training.curves import Curve, read_curves
 
 HEADER = "step,name,value\n"
@@ -25,9 +26,7 @@ def drop_rows_from(path: Path | str, step: int) -> None:
         return
     head, *rows = path.read_text().splitlines(keepends=True)
     kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < step]
-    fresh = path.with_name(f"{path.name}.part")
-    fresh.write_text("".join([head, *kept]))
-    fresh.replace(path)
+    write_text(path, "".join([head, *kept]))
 
 
 class MetricsFile(Logger):

@@ -288,7 +288,7 @@ def test_a_failed_rename_puts_the_old_model_back(
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
-        if ".new-" in self.name:
+        if self.name.endswith(".new"):
             raise OSError("no")
         return rename(self, target)
 

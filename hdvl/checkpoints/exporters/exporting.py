@@ -1,7 +1,5 @@
 """Exports a model folder to transformers, tensor by tensor. It is checked before it is put in place."""
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,10 @@ from hdvl.checkpoints.exporters.tokenizer import for_processor
 from hdvl.checkpoints.importers import mapping as table
 from hdvl.checkpoints.importers.mapping import From
 from hdvl.checkpoints.importers.published import Published
-from hdvl.checkpoints.native import put_in_place, unfilled
+from hdvl.checkpoints.native import unfilled
 from hdvl.checkpoints.shards import GB, find_shards, write_shards
 from hdvl.checkpoints.skeleton import parameters_on_meta
+from hdvl.files import atomic_folder
 from hdvl.model import VLM
 from hdvl.templates import stop_ids
 
@@ -64,17 +63,12 @@ def export(
     vlm = unfilled(folder, overrides or {}, allow).eval()
     target = target_of(vlm)
     published = Published.in_files(find_shards(folder))
-    to.parent.mkdir(parents=True, exist_ok=True)
-    written = Path(tempfile.mkdtemp(prefix=f".{to.name}.new-", dir=to.parent))
-    try:
+    with atomic_folder(to) as written:
         architecture = _write_model(target, vlm, published, written, max_shard)
         _write_processor(target, vlm, written)
         wrong = disagreements(vlm, written)
         if wrong:
             raise ValueError(f"the exported processor must read as hdvl does: {'; '.join(wrong)}")
-        put_in_place(written, to)
-    finally:
-        shutil.rmtree(written, ignore_errors=True)
     return Exported(to, architecture, target.notes)
 
 
@@ -149,6 +143,6 @@ def _write_model(
 
 
 def _write_processor(target: TransformersTarget, vlm: VLM, folder: Path) -> None:
-    tokenizer = for_processor(vlm, wraps=target.wraps)
+    tokenizer = for_processor(vlm, folder, wraps=target.wraps)
     source = chat_template(vlm.template, wraps=target.wraps)
     target.processor(tokenizer, source).save_pretrained(folder)

@@ -1,6 +1,7 @@
 """The model's tokenizer with the attributes that a processor of transformers looks for."""
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from hdvl.llms import save_tokenizer
@@ -8,9 +9,10 @@ from hdvl.model import VLM
 from hdvl.protocols import Message
 
 
-def for_processor(vlm: VLM, *, wraps: bool) -> Any:
-    """A copy of the model's tokenizer; with ``wraps`` it names the tokens around an image.
+def for_processor(vlm: VLM, beside: Path, *, wraps: bool) -> Any:
+    """A copy of the model's tokenizer, made by way of files in the folder ``beside``.
 
+    With ``wraps`` it names the tokens around an image.
     InternVL's processor wants a token for videos too, which it looks for in every text. None is
     added to the vocabulary for that: one that no conversation holds stands in.
     """
@@ -25,7 +27,7 @@ def for_processor(vlm: VLM, *, wraps: bool) -> Any:
             "context_image_token": template.image_token,
             "video_token": _silent_token(vlm),
         }
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=beside) as folder:
         save_tokenizer(vlm.llm.tokenizer, folder)
         return AutoTokenizer.from_pretrained(
             folder, extra_special_tokens=names, trust_remote_code=False
