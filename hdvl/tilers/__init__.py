@@ -5,6 +5,7 @@ from hdvl.tilers.base import Backend, Resample
 from hdvl.tilers.dynamic_ratio import DynamicRatio
 from hdvl.tilers.longest_edge import LongestEdge
 from hdvl.tilers.native import Native
+from hdvl.tilers.native_tiles import NativeTiles
 from hdvl.tilers.sliding_window import SlidingWindow
 from hdvl.tilers.squash import Squash
 
@@ -14,6 +15,7 @@ __all__ = [
     "DynamicRatio",
     "LongestEdge",
     "Native",
+    "NativeTiles",
     "Resample",
     "SlidingWindow",
     "Squash",

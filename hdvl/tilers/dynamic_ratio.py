@@ -1,9 +1,10 @@
 """InternVL 1.5's dynamic tiling: the grid of tiles nearest to the image's proportions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hdvl.geometry import Grid, Thumbnail, TilePlan
+from hdvl.geometry import Grid, Size, Thumbnail, TilePlan
 from hdvl.tilers.base import check_image
 from hdvl.tilers.thumbnails import ThumbnailCutter
 
@@ -50,19 +51,25 @@ class DynamicRatio(ThumbnailCutter):
         1
         """
         check_image(width, height)
-        grid = self._grid(width, height)
+        grid = nearest_grid((width, height), self.tile_size, _grids(self.min_tiles, self.max_tiles))
         thumbnail = self.thumbnail if grid != (1, 1) else None
         plan = TilePlan.of_grid(width, height, grid, tile_size=self.tile_size, thumbnail=thumbnail)
         return self.with_thumbnail(plan)
 
-    def _grid(self, width: int, height: int) -> Grid:
-        ratio, best, nearest = width / height, (1, 1), float("inf")
-        for rows, cols in _grids(self.min_tiles, self.max_tiles):
-            distance = abs(ratio - cols / rows)
-            large = 2 * width * height > self.tile_size**2 * rows * cols
-            if distance < nearest or (distance == nearest and large):
-                best, nearest = (rows, cols), distance
-        return best
+
+def nearest_grid(size: Size, tile_size: int, grids: Iterable[Grid]) -> Grid:
+    """The one of ``grids``, (rows, cols) each, whose proportions are nearest to those of ``size``.
+
+    Of grids equally near a later one is taken only if the image has more than half of its pixels.
+    """
+    width, height = size
+    ratio, best, nearest = width / height, (1, 1), float("inf")
+    for rows, cols in grids:
+        distance = abs(ratio - cols / rows)
+        large = 2 * width * height > tile_size**2 * rows * cols
+        if distance < nearest or (distance == nearest and large):
+            best, nearest = (rows, cols), distance
+    return best
 
 
 @lru_cache

@@ -61,21 +61,27 @@ class Native(Cutter):
         return TilePlan.of_view(width, height, size)
 
 
-def nearest_size(size: Size, multiple: int, least: int, most: int) -> Size:
-    """The size of multiples nearest to ``size`` with ``least`` to ``most`` cells."""
+def nearest_size(
+    size: Size, multiple: int, least: int, most: int, limit: int | None = None
+) -> Size:
+    """The size of multiples nearest to ``size`` with ``least`` to ``most`` cells.
+
+    Images so narrow that their shorter side is one cell come out longer than ``most`` allows, since that
+    side cannot follow; the longer side is cut to ``limit`` cells in all, which are ``most`` unless given.
+    """
     width, height = size
     new = [max(multiple, round(side / multiple) * multiple) for side in size]
     area = multiple * multiple
     if new[0] * new[1] > most * area:
         shrink = sqrt(height * width / (most * area))
         new = [max(multiple, floor(side / shrink / multiple) * multiple) for side in size]
-        # A side of one cell cannot shrink further: the other one is cut to what is left.
-        new = [
-            min(side, most * area // other) for side, other in zip(new, reversed(new), strict=True)
-        ]
     elif new[0] * new[1] < least * area:
         grow = sqrt(least * area / (height * width))
         new = [ceil(side * grow / multiple) * multiple for side in size]
+    cells = limit or most
+    if new[0] * new[1] > cells * area:
+        shorter = min(new) // multiple
+        new = [min(side, max(1, cells // shorter) * multiple) for side in new]
     return new[0], new[1]
 
 

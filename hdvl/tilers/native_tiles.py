@@ -1,0 +1,122 @@
+"""Small images as one view at their own proportions, large ones as tiles and such a view of the whole."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from hdvl.geometry import Grid, Thumbnail, TilePlan
+from hdvl.tilers.base import Cutter, check_image, check_thumbnail
+from hdvl.tilers.dynamic_ratio import nearest_grid
+from hdvl.tilers.native import nearest_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeTiles(Cutter):
+    """One native view of a small image; square tiles and a native thumbnail of a large one.
+
+    An image is large if it has more than ``tolerance`` times ``max_patches`` cells of ``multiple_of`` x
+    ``multiple_of`` pixels. It is then squashed to the grid of ``min_tiles`` to ``max_tiles`` tiles whose
+    proportions are nearest to its own, as :class:`hdvl.tilers.DynamicRatio` does; its thumbnail is the
+    view that :class:`hdvl.tilers.Native` makes of it. A grid of one tile gets no thumbnail. The encoder
+    must take oblong views (``Encoder.grid_for``).
+
+    Published as LFM2-VL (https://www.liquid.ai/blog/lfm2-vl-efficient-vision-language-models). ::
+
+        600 x 400: one view of 608 x 416
+        1600 x 900: 2 x 5 tiles... of 512 and a thumbnail of 672 x 384
+
+    Attributes:
+        multiple_of: sides of native views are multiples of it: the encoder's patch size times the factor
+            of the bridge.
+        min_patches: images of fewer cells are enlarged.
+        max_patches: most cells of a native view; more are shrunk to it.
+        tolerance: how many times ``max_patches`` an image may have before it is cut into tiles.
+        smallest_side: pixels that a side counts when it is judged whether an image is large, if the side
+            rounds to no cell at all: the encoder's patch size, as published.
+        min_tiles: fewest tiles of a large image.
+        max_tiles: most tiles of a large image; the thumbnail is not counted.
+        thumbnail: whether it stands before or after the tiles; ``None`` for none.
+        split: whether large images are cut into tiles at all.
+    """
+
+    tile_size: int = 512
+    multiple_of: int = 32
+    min_patches: int = 64
+    max_patches: int = 256
+    tolerance: float = 2.0
+    smallest_side: int = 16
+    min_tiles: int = 2
+    max_tiles: int = 10
+    thumbnail: Thumbnail = "last"
+    split: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_thumbnail(self.thumbnail)
+        for name in ("multiple_of", "smallest_side"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.tile_size % self.multiple_of:
+            raise ValueError(
+                f"tile_size must be a multiple of multiple_of={self.multiple_of}, got {self.tile_size}"
+            )
+        if self.tolerance <= 0:
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
+        for least, most in (("min_patches", "max_patches"), ("min_tiles", "max_tiles")):
+            if not 1 <= getattr(self, least) <= getattr(self, most):
+                raise ValueError(
+                    f"{least} must be in 1..{most}={getattr(self, most)}, got {getattr(self, least)}"
+                )
+
+    def plan(self, width: int, height: int) -> TilePlan:
+        """One view, or tiles and a thumbnail.
+
+        >>> NativeTiles().plan(600, 400).sizes
+        ((608, 416),)
+        >>> plan = NativeTiles().plan(1600, 900)
+        >>> plan.rows, plan.cols, plan.sizes[-1]
+        (2, 4, (672, 384))
+        """
+        check_image(width, height)
+        tile_cells = (self.tile_size // self.multiple_of) ** 2 if self.split else 0
+        whole = nearest_size(
+            (width, height),
+            self.multiple_of,
+            self.min_patches,
+            self.max_patches,
+            limit=max(self.max_patches, tile_cells),
+        )
+        if not self._is_large(width, height):
+            return TilePlan.of_view(width, height, whole)
+        grids = _grids_as_published(self.min_tiles, self.max_tiles)
+        grid = nearest_grid((width, height), self.tile_size, grids)
+        thumbnail = self.thumbnail if grid != (1, 1) else None
+        plan = TilePlan.of_grid(width, height, grid, tile_size=self.tile_size, thumbnail=thumbnail)
+        return plan if thumbnail is None else replace(plan, thumbnail_size=whole)
+
+    def _is_large(self, width: int, height: int) -> bool:
+        """Whether the image is cut into tiles."""
+        if not self.split or self.max_tiles == 1:
+            return False
+        step = self.multiple_of
+        wide, high = (
+            max(self.smallest_side, round(side / step) * step) for side in (width, height)
+        )
+        return wide * high > self.max_patches * step * step * self.tolerance
+
+
+@lru_cache
+def _grids_as_published(least: int, most: int) -> tuple[Grid, ...]:
+    """All (rows, cols) of ``least`` to ``most`` tiles, smallest first.
+
+    Two grids of as many tiles may be equally near to an image; which one comes first then decides. The
+    published code leaves it to the order of a set of (cols, rows) pairs, which is the same for the same
+    history of the set, so the set is filled as it is there.
+    """
+    pairs = {
+        (cols, rows)
+        for number in range(least, most + 1)
+        for cols in range(1, number + 1)
+        for rows in range(1, number + 1)
+        if least <= cols * rows <= most
+    }
+    return tuple((rows, cols) for cols, rows in sorted(pairs, key=lambda pair: pair[0] * pair[1]))
