@@ -24,9 +24,10 @@ def all_tilers(
     anyres: tilers.AnyRes,
     squash: tilers.Squash,
     native: tilers.Native,
+    native_tiles: tilers.NativeTiles,
     longest_edge: tilers.LongestEdge,
 ) -> list[Tiler]:
-    return [sliding_window, dynamic_ratio, anyres, squash, native, longest_edge]
+    return [sliding_window, dynamic_ratio, anyres, squash, native, native_tiles, longest_edge]
 
 
 def all_encoders(

@@ -21,8 +21,8 @@ class NativeTiles(Cutter):
 
     Published as LFM2-VL (https://www.liquid.ai/blog/lfm2-vl-efficient-vision-language-models). ::
 
-        600 x 400: one view of 608 x 416
-        1600 x 900: 2 x 5 tiles... of 512 and a thumbnail of 672 x 384
+        600 x 400: one view of 608 x 384
+        1600 x 900: 2 rows x 4 cols of 512 and a thumbnail of 672 x 384
 
     Attributes:
         multiple_of: sides of native views are multiples of it: the encoder's patch size times the factor
@@ -71,7 +71,7 @@ class NativeTiles(Cutter):
         """One view, or tiles and a thumbnail.
 
         >>> NativeTiles().plan(600, 400).sizes
-        ((608, 416),)
+        ((608, 384),)
         >>> plan = NativeTiles().plan(1600, 900)
         >>> plan.rows, plan.cols, plan.sizes[-1]
         (2, 4, (672, 384))

@@ -137,8 +137,15 @@ def text_side(folder: Path, fallback: Node, image_id: int) -> tuple[Node | None,
     if source is None:
         return node, Node({**fallback, **tokens, "boxes": marked(node_of(boxes))})
     tokenizer.chat_template = source
-    template = TokenizerTemplate.from_tokenizer(tokenizer, boxes=boxes, **tokens)
-    return node, Node(template_node(template) | {"parts": _reads_parts_only(tokenizer)})
+    own = not any(around.values()) and _writes_images(tokenizer, tokens["image_token"])
+    template = TokenizerTemplate.from_tokenizer(
+        tokenizer,
+        boxes=boxes,
+        image_parts=own,
+        parts=not own and _reads_parts_only(tokenizer),
+        **tokens,
+    )
+    return node, template_node(template)
 
 
 def fill_language(
@@ -158,15 +165,28 @@ def fill_language(
     node["image_token_id"] = described.image_token_id
 
 
+def _writes_images(tokenizer: Any, image_token: str) -> bool:
+    """Whether the template writes ``image_token`` where a message has an image among its parts."""
+    parts = [{"type": "image"}, {"type": "text", "text": _PROBE}]
+    text = _written(tokenizer, parts)
+    return image_token in text and _PROBE in text
+
+
 def _reads_parts_only(tokenizer: Any) -> bool:
     """Whether the template loses a message that is text, not a list of parts."""
+    return _PROBE not in _written(tokenizer, _PROBE)
+
+
+def _written(tokenizer: Any, content: Any) -> str:
+    """What the template makes of one question; nothing where it fails."""
     from jinja2 import TemplateError
 
     try:
-        text = tokenizer.apply_chat_template([{"role": "user", "content": _PROBE}], tokenize=False)
-    except TemplateError:
-        return True
-    return _PROBE not in text
+        return str(
+            tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+        )
+    except (TemplateError, TypeError):  # a template that adds a text to a list of parts
+        return ""
 
 
 def ignorable_vision(node: Mapping[str, Any], depth: int) -> list[str]:

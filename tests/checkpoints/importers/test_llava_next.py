@@ -221,13 +221,26 @@ def test_the_folder_speaks_by_its_own_chat_template(tmp_path: Path) -> None:
     )
     pipe = hdvl.load(folder)
     template = pipe.template
-    assert template.parts and template.image_token == "<image>"
+    assert template.image_parts and template.image_token == "<image>"
     text = template.render(
         [Message("user", "What?", images=("a",))], add_generation_prompt=True
     ).text
     assert text == "[user] <image>\nWhat?<|im_end|>[assistant] "
     answer = pipe.chat("What?", images=[make_image(["gradient", 60, 40, 0])], max_new_tokens=2)
     assert isinstance(answer.text, str)
+
+
+def test_a_chat_template_of_plain_texts(tmp_path: Path) -> None:
+    folder = saved(llava_next(text={"vocab_size": 400}, image_token_index=320), tmp_path)
+    with_tokenizer(folder)
+    jinja = (
+        "{% for m in messages %}{{ '[' + m.role + '] ' + m.content + '<|im_end|>' }}{% endfor %}"
+    )
+    (folder / "chat_template.jinja").write_text(jinja)
+    template = hdvl.load(folder).template
+    assert not template.image_parts and not template.parts
+    text = template.render([Message("user", "What?", images=("a",))]).text
+    assert text == "[user] <image>\nWhat?<|im_end|>"
 
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
