@@ -12,8 +12,9 @@ from torch import nn
 
 from hdvl.callbacks.dump import load_batch
 from hdvl.callbacks.guard import BadStep, Guard
+from hdvl.data.module import ChatData
 from hdvl.model import VLM
-from hdvl.processor import collate
+from hdvl.processor import Processor, collate
 from hdvl.training.metrics import read_metrics
 from hdvl.training.run import run
 from tests.callbacks.fakes import fake_module, fake_trainer
@@ -36,9 +37,7 @@ class Steps:
             precision="32-true",
             precision_plugin=SimpleNamespace(),
             strategy=SimpleNamespace(),
-            datamodule=SimpleNamespace(
-                conversations=Colours(), validation=None, consumed=0, per_batch=1
-            ),
+            datamodule=ChatData(train=Colours(), processor=Processor.of(vlm), batch_size=1),
         )
 
     def make(self, loss: float, gradient: float = 1.0) -> bool:
