@@ -65,12 +65,14 @@ class Rendered:
     """A conversation as one string, and the character spans that the model is trained to say.
 
     ``literal`` are the spans of text, outside of images and tags, that are tokenised on their own and
-    in which a control token is but letters.
+    in which a control token is but letters. The first ``opening`` characters are tokenised on their own too,
+    so that what follows them is tokenised as the beginning of a text.
     """
 
     text: str
     spans: tuple[tuple[int, int], ...]
     literal: tuple[tuple[int, int], ...] = ()
+    opening: int = 0
 
 
 @dataclass(frozen=True)

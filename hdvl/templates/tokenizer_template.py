@@ -39,6 +39,8 @@ class TokenizerTemplate(ImageSlots):
         image_parts: hand each message over as a list of its images and texts, in their order, for
             templates that write the image token themselves, perhaps with more around it, or that go
             by what a message begins with. ``image_separator`` is then the template's affair.
+        start: control tokens in front of everything that the template writes, such as ``<s>`` where
+            the tokenizer adds it to each text by itself. They are tokenised on their own.
     """
 
     chat_template: str
@@ -50,6 +52,7 @@ class TokenizerTemplate(ImageSlots):
     supervise_end: bool = True
     parts: bool = False
     image_parts: bool = False
+    start: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,12 +125,14 @@ class TokenizerTemplate(ImageSlots):
             spans = find_answers(lambda t: self._write(t, add_generation_prompt)[0], turns, text)
             spans = widen_to_prompts(lambda t: self._write(t, True)[0], turns, text, spans)
         ends = [self._end(text, stop) for _, stop in spans]
+        shift = len(self.start)
         return Rendered(
-            text=text,
+            text=self.start + text,
             spans=tuple(
-                (start, stop + len(end) * self.supervise_end)
+                (shift + start, shift + stop + len(end) * self.supervise_end)
                 for (start, stop), end in zip(spans, ends, strict=True)
             ),
+            opening=shift,
         )
 
     def _end(self, text: str, position: int) -> str:

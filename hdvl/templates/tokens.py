@@ -19,21 +19,21 @@ class Token(NamedTuple):
 def tokenise(tokenizer: Any, rendered: Rendered) -> list[Token]:
     """The tokens of the text. No token crosses the edge of a span.
 
-    The text is tokenised once, or in pieces where it has literal spans. Where a token lies over an
-    edge (an answer that begins with a newline after a newline), the text is cut there and tokenised
-    in pieces: in generation the prompt ends at that very edge.
+    The text is tokenised once, or in pieces where it has literal spans or an opening. Where a token
+    lies over an edge (an answer that begins with a newline after a newline), the text is cut there and
+    tokenised in pieces: in generation the prompt ends at that very edge.
 
     Raises:
         ValueError: the tokenizer cannot be cut there, because pieces of text give other text.
     """
     text, literal = rendered.text, rendered.literal
-    tokens = _pieces(tokenizer, text, [], literal)
+    tokens = _pieces(tokenizer, text, [rendered.opening], literal)
     edges = sorted({edge for span in rendered.spans for edge in span if 0 < edge < len(text)})
     inside = {edge for token in tokens for edge in range(token.start + 1, token.stop)}
     crossed = [edge for edge in edges if edge in inside]
     if not crossed:
         return tokens
-    cut = _pieces(tokenizer, text, crossed, literal)
+    cut = _pieces(tokenizer, text, [rendered.opening, *crossed], literal)
     if _text(tokenizer, cut) != _text(tokenizer, tokens):
         around = [text[max(0, edge - 20) : edge + 20] for edge in crossed]
         raise ValueError(

@@ -6,6 +6,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.nodes import Node, assemble, marked
 from hdvl.llms import load_tokenizer
 from hdvl.llms.tokenizers import has_tokenizer
+from hdvl.protocols import Message
 from hdvl.templates import TokenizerTemplate, Unit
 from hdvl.templates.node import node_of
 
@@ -145,7 +147,44 @@ def text_side(folder: Path, fallback: Node, image_id: int) -> tuple[Node | None,
         parts=not own and _reads_parts_only(tokenizer),
         **tokens,
     )
-    return node, template_node(template)
+    return node, template_node(as_processor(template, tokenizer))
+
+
+def as_processor(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTemplate:
+    """``template`` as a processor of transformers uses it, which hands its text to ``tokenizer`` whole.
+
+    A tokenizer that begins each text with a token such as ``<s>`` does so here too, unless the
+    template writes that token itself. A template that writes no control token after an answer gets
+    an empty end marker.
+
+    Raises:
+        ValueError: the tokenizer adds tokens at the end of a text.
+    """
+    bare = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(_PROBE)["input_ids"]
+    if whole[len(whole) - len(bare) :] != bare:
+        raise ValueError(
+            "tokenizer must add tokens at the beginning of a text alone, it makes "
+            f"{tokenizer.convert_ids_to_tokens(whole)} of {_PROBE!r}; set add_eos_token=false in "
+            "tokenizer_config.json"
+        )
+    start = "".join(tokenizer.convert_ids_to_tokens(whole[: len(whole) - len(bare)]))
+    written = _text(template, [Message("user", _PROBE)])
+    if start and not written.startswith(tokenizer.bos_token or start):
+        template = replace(template, start=start)
+    talk = [Message("user", "a"), Message("assistant", _PROBE)]
+    answered = _text(replace(template, end=""), talk)
+    after = answered.rpartition(_PROBE)[2].lstrip()
+    ends = not answered or after.startswith(tuple(template.control))
+    return template if ends else replace(template, end="")
+
+
+def _text(template: TokenizerTemplate, messages: Sequence[Message]) -> str:
+    """What ``template`` writes; nothing where it refuses the conversation."""
+    try:
+        return template.render(messages).text
+    except ValueError:
+        return ""
 
 
 def fill_language(
