@@ -27,7 +27,7 @@ from hdvl.checkpoints import load_folder, save_folder
 from hdvl.checkpoints.known import check_run
 from hdvl.compat.lightning import convert_weights_only
 from hdvl.config import build, resolve
-from hdvl.files import read_yaml
+from hdvl.files import NO_ROOM, read_yaml, write_text
 from hdvl.model import VLM
 from hdvl.training.checkpoint_formats import checkpoint_step, kind_of, read_weights
 from hdvl.training.checkpointing import Saver, find_checkpoint, step_seed
@@ -48,7 +48,6 @@ from hdvl.training.stopping import Stopped as Stopped
 from hdvl.training.tuning import apply_tuning, merge_lora
 
 CONFIG, FINISHED, MODEL, METRICS = "train.yaml", "finished", "model", "metrics.csv"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
@@ -141,7 +140,7 @@ def train_stage(vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     module.finish()
     if is_rank_zero():
-        done.write_text(f"{steps}\n")
+        write_text(done, f"{steps}\n")
 
 
 @contextmanager
@@ -171,7 +170,7 @@ def _explained(folder: Path, stages: Sequence[Mapping[str, Any]]) -> Iterator[No
         yield
     except OSError as error:
         inside = str(error.filename or "").startswith(str(folder))
-        if error.errno not in _NO_ROOM and not (
+        if error.errno not in NO_ROOM and not (
             inside and error.errno in (errno.EACCES, errno.EPERM)
         ):
             raise
@@ -282,7 +281,5 @@ def _check_stage_folder(stage: Mapping[str, Any], folder: Path) -> None:
 def _write_config(config: Mapping[str, Any], folder: Path) -> None:
     if not is_rank_zero():
         return
-    path = folder / CONFIG
-    fresh = path.with_name(f"{path.name}.part")
-    fresh.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-    fresh.replace(path)  # other ranks may be reading it
+    # Whole or not at all: other ranks may be reading it.
+    write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))

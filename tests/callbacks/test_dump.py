@@ -36,7 +36,7 @@ def test_a_failed_dump_leaves_nothing(
     def full(*args: object, **options: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save", full)
     with pytest.raises(OSError, match="disk full"):
         batch = pack(two_samples(vlm))
         save_batches(tmp_path / "x", [batch], vlm=vlm, source=Colours(), reason="")
