@@ -11,6 +11,7 @@ from typing import Any
 
 from hdvl.config import CONF_DIR, compose, resolve
 from hdvl.overrides import keys_of, literal_text, typed_overrides
+from hdvl.plain import dotted_keys
 
 PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
 RENAMED = {
@@ -207,19 +208,12 @@ def _unknown_key(key: str, name: str) -> str:
     from omegaconf import OmegaConf
 
     plain: Any = OmegaConf.to_container(compose(config_name=name), resolve=False)
-    known = list(_dotted(plain, ""))
+    known = list(dotted_keys(plain))
     last = key.rpartition(".")[2]
     same = [own for own in known if own.rpartition(".")[2] == last]
     like = same or difflib.get_close_matches(key, known, n=3, cutoff=0.75)
     hint = f", did you mean {' or '.join(like[:3])}?" if like else ""
     return f"{key} is no key of the config{hint} (+{key}=... adds one)"
-
-
-def _dotted(plain: Any, place: str) -> Iterator[str]:
-    for key, value in plain.items():
-        yield place + str(key)
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{place}{key}.")
 
 
 def _like(name: str, known: Sequence[str]) -> str:

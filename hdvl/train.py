@@ -2,13 +2,14 @@
 
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from hdvl.command import check_renamed, command
 from hdvl.config import given_values, resolve
+from hdvl.plain import dotted_keys
 
 
 def run_config(plain: dict[str, Any]) -> None:
@@ -32,7 +33,7 @@ def run_config(plain: dict[str, Any]) -> None:
             resume = str(resolve({"resume": plain["resume"]})["resume"])
             changes = changed_values(given)
             plain = resumed(resume, changes, allow=changes.pop("allow", ()))
-            for key in flat_keys(plain):
+            for key in dotted_keys(plain):
                 check_renamed(key)
         check_effect(plain, given)
         code = 0
@@ -101,17 +102,6 @@ def changed_values(given: dict[str, Any]) -> dict[str, Any]:
                 f"resume takes the run's own config, {name} cannot be changed; drop it"
             )
     return values
-
-
-def flat_keys(config: Any, place: Sequence[str] = ()) -> Iterator[str]:
-    """The dotted key of every value and mapping in a plain config; items of lists by their number."""
-    if place:
-        yield ".".join(place)
-    pairs: Iterable[tuple[Any, Any]] = config.items() if isinstance(config, Mapping) else ()
-    if isinstance(config, list):
-        pairs = ((str(number), item) for number, item in enumerate(config))
-    for key, value in pairs:
-        yield from flat_keys(value, (*place, str(key)))
 
 
 def main() -> None:

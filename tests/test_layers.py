@@ -21,6 +21,7 @@ LAYERS = [
         "config",
         "overrides",
         "files",
+        "plain",
         "compat",
         "version",
         "sequences",

@@ -39,6 +39,7 @@ from hdvl.checkpoints.skeleton import fill, parameters_on_meta, tie, untied
 from hdvl.files import atomic_folder, read_yaml
 from hdvl.llms import save_tokenizer
 from hdvl.model import VLM
+from hdvl.plain import is_part, merge
 
 FORMAT = 1
 CONFIG = "config.yaml"
@@ -196,26 +197,19 @@ def _read_config(folder: Path, allow: str | Sequence[str]) -> tuple[dict[str, An
     return plain, node
 
 
-def override(
-    node: Mapping[str, Any], changes: Mapping[str, Any], where: str = ""
-) -> dict[str, Any]:
+def override(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``node`` with ``changes``: mappings are merged, one with ``_target_`` replaces its part.
 
     >>> override({"tiler": {"max_tiles": 64, "exif": True}}, {"tiler": {"max_tiles": 4}})
     {'tiler': {'max_tiles': 4, 'exif': True}}
     """
-    unknown = sorted(f"{where}{key}" for key in changes if key not in node)
-    if unknown:
-        raise ValueError(
-            f"model has no {', '.join(unknown)} to override, there is: {', '.join(map(str, node))}"
-        )
-    changed = Node(node) if isinstance(node, Node) else dict(node)
-    for key, value in changes.items():
-        merges = isinstance(value, Mapping) and isinstance(node[key], Mapping)
-        if merges and "_target_" not in value:
-            value = override(node[key], value, f"{where}{key}.")
-        changed[key] = value
-    return changed
+
+    def refuse(where: str, keys: Sequence[str], node: Mapping[str, Any]) -> ValueError:
+        unknown = ", ".join(sorted(f"{where}{key}" for key in keys))
+        there = ", ".join(map(str, node))
+        return ValueError(f"model has no {unknown} to override, there is: {there}")
+
+    return merge(node, changes, replaces=is_part, refuse=refuse)
 
 
 def unfilled(folder: Path, overrides: Mapping[str, Any], allow: str | Sequence[str] = ()) -> VLM:

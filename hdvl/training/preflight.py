@@ -36,7 +36,7 @@ def check_stages(
     Args:
         stages: the resolved config of each stage; they share the model.
         build_data: gives the data module for (the stage's ``data`` config, the VLM, ``seed=``).
-        initialise: the model folder whose weights the run starts from.
+        init_from: the model folder whose weights the run starts from.
 
     Raises:
         ValueError: something is wrong; the message names the stage if there are several.

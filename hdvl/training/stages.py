@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from hdvl import plain
 from hdvl.training.tuning import ADAPTED, MODULES
 
 KEYS = ("tuning", "optimizer", "trainer", "data", "callbacks")
@@ -90,17 +91,20 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any], where: str) -> dic
     A mapping with another ``_target_`` replaces its place as a whole. A key that ``base`` lacks is
     an error, unless it is an argument of the ``_target_`` beside it.
     """
-    result = deepcopy(dict(base))
-    arguments = _arguments(base)
-    for key, value in change.items():
-        old = base.get(key)
-        if key not in base and key not in arguments:
-            raise ValueError(f"{where}.{key} is no key of the config, there is {', '.join(base)}")
-        if not isinstance(value, Mapping) or not isinstance(old, Mapping) or _replaces(value, old):
-            result[key] = deepcopy(value)
-        else:
-            result[key] = merge(old, value, f"{where}.{key}")
-    return result
+
+    def refuse(where: str, keys: Sequence[str], base: Mapping[str, Any]) -> ValueError:
+        there = ", ".join(base)
+        return ValueError(f"{where}{keys[0]} is no key of the config, there is {there}")
+
+    whole = plain.merge(
+        base,
+        change,
+        replaces=plain.is_other_part,
+        refuse=refuse,
+        optional=_arguments,
+        where=f"{where}.",
+    )
+    return deepcopy(whole)
 
 
 def set_value(config: dict[str, Any], path: str, value: Any) -> None:
@@ -124,10 +128,6 @@ def set_value(config: dict[str, Any], path: str, value: Any) -> None:
 
 def _in_stage(parents: Sequence[str]) -> bool:
     return len(parents) > 1 and parents[0] == "stages"
-
-
-def _replaces(value: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    return "_target_" in value and value["_target_"] != old.get("_target_")
 
 
 def _arguments(node: Mapping[str, Any]) -> set[str]:
