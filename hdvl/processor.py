@@ -22,6 +22,7 @@ from hdvl.protocols import (
     TilePlan,
     Tiler,
     Tiles,
+    tiler_for,
     token_count,
 )
 from hdvl.templates.encode import encode, prompt_length
@@ -143,12 +144,13 @@ class Processor:
             if add_generation_prompt:
                 raise ValueError("a prompt must be one conversation, got independent ones")
             return self._shared(messages)
+        tiler = tiler_for(self.tiler, sum(len(message.images) for message in messages))
         cut: dict[int, list[Tiles]] = {}
 
         def tiles_of(part: Sequence[Message]) -> list[Tiles]:
             for message in part:
                 if id(message) not in cut:
-                    cut[id(message)] = [self.tiler(image) for image in message.images]
+                    cut[id(message)] = [tiler(image) for image in message.images]
             return [item for message in part for item in cut[id(message)]]
 
         def length(rendered: Rendered, part: Sequence[Message]) -> int:
@@ -175,7 +177,9 @@ class Processor:
         )
 
     def _shared(self, several: SharedPrefix) -> Sample:
-        tiles = [self.tiler(image) for image in images_of(several)]
+        images = images_of(several)
+        tiler = tiler_for(self.tiler, len(images))
+        tiles = [tiler(image) for image in images]
         layouts = [self.layout(item.plan) for item in tiles]
         row = encode_row(
             self.template, self.tokenizer, several, layouts, max_length=self.max_length

@@ -96,6 +96,18 @@ class Tiler(Protocol):
 
 
 @runtime_checkable
+class TilerByCount(Tiler, Protocol):
+    """A tiler that cuts an image otherwise where its conversation has several."""
+
+    def for_images(self, count: int) -> Tiler: ...
+
+
+def tiler_for(tiler: Tiler, count: int) -> Tiler:
+    """What cuts each of the ``count`` images of a conversation: ``tiler``, or what it says."""
+    return tiler.for_images(count) if isinstance(tiler, TilerByCount) else tiler
+
+
+@runtime_checkable
 class Encoder(Protocol):
     """Turns images into patch features, raster order, no prefix tokens mixed in.
 

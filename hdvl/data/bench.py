@@ -9,6 +9,7 @@ from typing import Any
 from hdvl.data.conversations import Conversations
 from hdvl.images import read_image
 from hdvl.processor import Batch, Processor, collate
+from hdvl.protocols import tiler_for
 from hdvl.templates.shared_prefix import encode_row, images_of
 
 STAGES = ("read", "decode", "tile", "tokenise", "collate")
@@ -39,12 +40,13 @@ def split_time(
         messages = conversations[index]
         read = time.process_time()
         images = images_of(messages)
-        cut = [processor.tiler(image) for image in images]
+        tiler = tiler_for(processor.tiler, len(images))
+        cut = [tiler(image) for image in images]
         whole = time.process_time() - read
-        decoded = [read_image(image, exif=processor.tiler.exif) for image in images]
+        decoded = [read_image(image, exif=tiler.exif) for image in images]
         again = time.process_time()
         for image in decoded:
-            processor.tiler(image)
+            tiler(image)
         tile = time.process_time() - again
         layouts = [processor.layout(item.plan) for item in cut]
         text = time.process_time()

@@ -19,7 +19,7 @@ from hdvl.data.sources import finish, leaves
 from hdvl.data.threads import ThreadLoader
 from hdvl.images import read_bytes, read_image
 from hdvl.processor import Processor
-from hdvl.protocols import Message, Tiler, token_count
+from hdvl.protocols import Message, Tiler, tiler_for, token_count
 from hdvl.templates.encode import NothingSupervised, encode
 
 FAULTS: Mapping[str, str] = {
@@ -218,7 +218,8 @@ def _sizes(
 def _text_faults(
     messages: Sequence[Message], sizes: Sequence[tuple[int, int]], processor: Processor
 ) -> list[tuple[str, str]]:
-    layouts = [processor.layout(processor.tiler.plan(*size)) for size in sizes]
+    tiler = tiler_for(processor.tiler, len(sizes))
+    layouts = [processor.layout(tiler.plan(*size)) for size in sizes]
     try:
         encoded = encode(processor.template, processor.tokenizer, messages, layouts)
     except NothingSupervised as error:

@@ -11,7 +11,7 @@ from hdvl.data.conversations import Conversations
 from hdvl.data.faults import SkippedRow, attempt
 from hdvl.images import MAX_PIXELS, name_of, open_image, orientation, read_image
 from hdvl.processor import Processor
-from hdvl.protocols import Conversation, TilePlan, Tiler
+from hdvl.protocols import Conversation, TilePlan, Tiler, tiler_for
 from hdvl.templates.shared_prefix import encode_row, images_of
 from hdvl.tilers.base import Cutter
 
@@ -72,8 +72,9 @@ def plan_image(tiler: Tiler, source: Any) -> TilePlan:
 
 def measure(processor: Processor, messages: Conversation) -> Size:
     """The size of the sample that ``processor`` makes of ``messages``."""
-    tiler = processor.tiler
-    plans = [plan_image(tiler, image) for image in images_of(messages)]
+    images = images_of(messages)
+    tiler = tiler_for(processor.tiler, len(images))
+    plans = [plan_image(tiler, image) for image in images]
     row = encode_row(
         processor.template,
         processor.tokenizer,

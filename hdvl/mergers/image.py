@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from math import ceil
+from math import ceil, prod, sqrt
 from typing import Any, Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from hdvl.mergers.positions import SourcePositions
 from hdvl.mergers.tags import Tags, grid_pieces, image_layout
@@ -25,6 +26,9 @@ PER_TILE = (
     "after_single",
 )
 """Tags that stand between windows: there is nothing between windows that became one image."""
+
+_SHRINK_FROM = 1.1
+"""How many times too long a side must be before the tokens are resized, as published."""
 
 
 def check_tiles(features: Features, plan: TilePlan) -> None:
@@ -76,6 +80,12 @@ class ImageMerger(nn.Module, ABC):
     Padding of the canvas is cut off, each row ends in a learned newline embedding if ``newline``,
     and ``positions="sincos2d"`` adds to each token where in the source image it looks. ``tags`` are
     texts around the image, its windows as a whole and the thumbnail, and at the end of token rows.
+
+    ``shrink_above`` is a number of tiles: where what the image leaves of the canvas has more than 1.21
+    times the tokens of so many tiles, it is resized bilinearly to as many tokens as those, in
+    proportion (``anyres_max_9`` of LLaVA-OneVision, arXiv 2408.03326). With
+    ``single_newline="image"`` an image of one window without a thumbnail ends in one newline, in
+    place of one after each row of tokens.
     """
 
     grid: Grid
@@ -84,6 +94,8 @@ class ImageMerger(nn.Module, ABC):
     tags: Tags
     newline: nn.Parameter | None
     positions: SourcePositions | None
+    shrink_above: int | None
+    single_newline: Literal["rows", "image"]
 
     def __init__(
         self,
@@ -94,11 +106,20 @@ class ImageMerger(nn.Module, ABC):
         grid_for: Callable[[Size], Grid] | None = None,
         newline: bool = True,
         positions: Literal["none", "sincos2d"] = "none",
+        shrink_above: int | None = None,
+        single_newline: Literal["rows", "image"] = "rows",
         tags: Mapping[str, Any] | Tags | None = None,
     ) -> None:
         super().__init__()
         if positions not in ("none", "sincos2d"):
             raise ValueError(f"positions must be none or sincos2d, got {positions!r}")
+        if single_newline not in ("rows", "image"):
+            raise ValueError(f"single_newline must be rows or image, got {single_newline!r}")
+        if shrink_above is not None and shrink_above < 1:
+            raise ValueError(
+                f"shrink_above must be at least 1 tile, or null for no limit, got {shrink_above}"
+            )
+        self.shrink_above, self.single_newline = shrink_above, single_newline
         self.grid, self.out_grid, self.grid_for = (grid[0], grid[1]), out_grid, grid_for
         self.tags = Tags.of(tags)
         self.tags.refuse(PER_TILE, type(self).__name__)
@@ -112,14 +133,32 @@ class ImageMerger(nn.Module, ABC):
     def layout(self, plan: TilePlan) -> Layout:
         """Text pieces and counts of visual tokens, in the order in which the LLM reads them."""
         top, bottom, left, right = kept(plan, self.image_grid(plan))
+        rows, cols = self._shrunk((bottom - top, right - left))
         extra = int(self.newline is not None)
-        windows = grid_pieces((bottom - top, right - left), self.tags, extra=extra)
+        if self._ends_in_newline(plan):
+            windows = [*grid_pieces((rows, cols), self.tags), extra]
+        else:
+            windows = grid_pieces((rows, cols), self.tags, extra=extra)
         thumbnail = self.out_grid(self.thumbnail_grid(plan)) if plan.thumbnail else None
         return image_layout(plan, windows, thumbnail, self.tags)
 
     def token_count(self, plan: TilePlan) -> int:
         """Visual tokens that an image cut by ``plan`` takes."""
         return token_count(self.layout(plan))
+
+    def _shrunk(self, grid: Grid) -> Grid:
+        """The (rows, cols) of tokens that ``grid``, the image without padding, is resized to."""
+        if self.shrink_above is None:
+            return grid
+        limit = self.shrink_above * prod(self.out_grid(self.grid))
+        ratio = sqrt(prod(grid) / limit)
+        if ratio <= _SHRINK_FROM:
+            return grid
+        return max(1, int(grid[0] // ratio)), max(1, int(grid[1] // ratio))
+
+    def _ends_in_newline(self, plan: TilePlan) -> bool:
+        """Whether a newline ends the whole image in place of each row."""
+        return self.single_newline == "image" and plan.count == 1
 
     def check_grid(self, plan: TilePlan) -> None:
         """Refuse a plan whose windows are no whole grid of squares."""
@@ -160,10 +199,17 @@ class ImageMerger(nn.Module, ABC):
             down = _centres(rows, image.device) * plan.canvas[1]
             image = self.positions(image, (across - x0) / (x1 - x0), (down - y0) / (y1 - y0))
         image = image[top:bottom, left:right]
-        if self.newline is not None:
-            newline = self.newline.to(image).expand(len(image), 1, -1)
-            image = torch.cat((image, newline), dim=1)
-        return rearrange(image, "y x e -> (y x) e")
+        size = self._shrunk((image.shape[0], image.shape[1]))
+        if size != tuple(image.shape[:2]):
+            maps = rearrange(image, "y x e -> 1 e y x").contiguous()
+            image = rearrange(interpolate(maps, size, mode="bilinear"), "1 e y x -> y x e")
+        if self.newline is None:
+            return rearrange(image, "y x e -> (y x) e")
+        if self._ends_in_newline(plan):
+            tokens = rearrange(image, "y x e -> (y x) e")
+            return torch.cat((tokens, self.newline.to(image)[None]))
+        newline = self.newline.to(image).expand(len(image), 1, -1)
+        return rearrange(torch.cat((image, newline), dim=1), "y x e -> (y x) e")
 
     def _thumbnail(self, thumbnail: FeatureMap) -> Float[Tensor, "m e"]:
         tokens, (rows, cols) = thumbnail.values, thumbnail.grid

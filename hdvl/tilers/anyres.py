@@ -1,12 +1,20 @@
 """LLaVA-NeXT's AnyRes: the best of a few canvases, the image kept in proportion and padded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import ceil
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hdvl.geometry import Grid, Thumbnail, TilePlan
-from hdvl.tilers.base import check_image
+from hdvl.images import Colour
+from hdvl.tilers.base import MEAN, Cutter, check_choice, check_image
+from hdvl.tilers.squash import Fit, Squash
 from hdvl.tilers.thumbnails import ThumbnailCutter
+
+if TYPE_CHECKING:
+    from hdvl.protocols import Tiler
+else:  # a plan needs no torch
+    Tiler = Any
 
 LLAVA_NEXT_GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
@@ -18,6 +26,10 @@ class AnyRes(ThumbnailCutter):
     ``grids`` are (rows, cols) of tiles, the published "grid pinpoints" over the tile size. The
     canvas is taken that keeps most of the image's pixels, then the one that wastes least, then
     the first. Grids of more than ``max_tiles`` tiles are left out; the thumbnail is not counted.
+
+    Where a conversation has several images, ``several_fit`` shows each of them in one tile, fitted as
+    by :class:`hdvl.tilers.Squash` on the colour ``several_padding`` (LLaVA-OneVision, arXiv
+    2408.03326); unless it is given, each is cut as a single one.
 
     Published as LLaVA-NeXT, https://llava-vl.github.io/blog/2024-01-30-llava-next. ::
 
@@ -35,9 +47,14 @@ class AnyRes(ThumbnailCutter):
     grids: Sequence[Sequence[int]] = LLAVA_NEXT_GRIDS
     max_tiles: int = 4
     thumbnail: Thumbnail = "first"
+    several_fit: Fit | None = None
+    several_padding: Colour | Literal["mean"] = (0, 0, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.several_fit is not None:
+            check_choice("several_fit", self.several_fit, get_args(Fit))
+        self._set_colour("several_padding", (MEAN,))
         object.__setattr__(self, "grids", tuple((rows, cols) for rows, cols in self.grids))
         if any(rows < 1 or cols < 1 for rows, cols in self.grids):
             raise ValueError(f"grids must hold pairs of rows and cols >= 1, got {self.grids}")
@@ -46,6 +63,13 @@ class AnyRes(ThumbnailCutter):
                 f"grids must hold one of at most max_tiles={self.max_tiles} tiles, "
                 f"got {self.grids}; raise max_tiles or add a smaller grid"
             )
+
+    def for_images(self, count: int) -> Tiler:
+        """The tiler for each of the ``count`` images of a conversation."""
+        if count < 2 or self.several_fit is None:
+            return self
+        shared = {entry.name: getattr(self, entry.name) for entry in fields(Cutter)}
+        return Squash(**shared | {"fit": self.several_fit, "padding": self.several_padding})
 
     def _allowed(self) -> list[Grid]:
         return [(rows, cols) for rows, cols in self.grids if rows * cols <= self.max_tiles]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hdvl.geometry import Rect, Size, TilePlan
@@ -145,11 +145,12 @@ class Cutter(ABC):
 
 
 def with_encoder(tiler: Tiler, mean: Sequence[float]) -> Tiler:
-    """``tiler`` with what depends on the encoder filled in: ``padding=mean`` becomes its mean colour."""
-    if isinstance(tiler, Cutter) and tiler.padding == MEAN:
-        red, green, blue = (int(level * 255) for level in mean)
-        return replace(tiler, padding=(red, green, blue))
-    return tiler
+    """``tiler`` with what depends on the encoder filled in: colours that are ``mean`` become its own."""
+    if not isinstance(tiler, Cutter):
+        return tiler
+    red, green, blue = (int(level * 255) for level in mean)
+    names = [entry.name for entry in fields(tiler) if getattr(tiler, entry.name) == MEAN]
+    return replace(tiler, **dict.fromkeys(names, (red, green, blue))) if names else tiler
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -21,14 +21,15 @@ class Squash(Cutter):
     - ``pad``: it is resized in proportion to fit into the canvas, and centred on ``padding``;
     - ``pad_image``: it is padded to the canvas' proportions first, then resized (LLaVA-1.5, with
       ``padding=mean``);
-    - ``crop``: its shortest edge is resized to the canvas, and the middle of it is cut out (CLIP, and
-      LLaVA-1.5 as transformers ships it).
+    - ``crop``: its shortest edge is resized to the canvas, or to ``shortest_edge`` pixels if given, and
+      the middle of it is cut out (CLIP, and LLaVA-1.5 as transformers ships it).
     """
 
     tile_size: int = 448
     fit: Fit = "squash"
     grid: Sequence[int] = (1, 1)
     thumbnail: Thumbnail = None
+    shortest_edge: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,6 +38,13 @@ class Squash(Cutter):
         object.__setattr__(self, "grid", tuple(self.grid))
         if len(self.grid) != 2 or min(self.grid) < 1:
             raise ValueError(f"grid must be (rows, cols) of at least 1 each, got {self.grid}")
+        if self.shortest_edge is None:
+            return
+        if self.shortest_edge < 1 or self.fit != "crop" or self.max_tiles > 1:
+            raise ValueError(
+                "shortest_edge must be at least 1 pixel, of fit=crop with a grid of one tile, got "
+                f"shortest_edge={self.shortest_edge}, fit={self.fit} and grid={self.grid}"
+            )
 
     @property
     def max_tiles(self) -> int:
@@ -62,6 +70,10 @@ class Squash(Cutter):
         rows, cols = self.grid
         canvas = (cols * self.tile_size, rows * self.tile_size)
         frame, content = fitted(self.fit, (width, height), canvas)
+        if self.shortest_edge is not None:
+            edge = self.shortest_edge
+            x0, y0, x1, y1 = fitted("crop", (width, height), (edge, edge))[1]
+            content = centred((x1 - x0, y1 - y0), canvas)
         plan = TilePlan.of_grid(
             width,
             height,

@@ -1,4 +1,5 @@
 import random
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,3 +65,62 @@ def test_refuses_overlap(make_plan: Any) -> None:
             merger.token_count(plan)
         with pytest.raises(ValueError, match=match):
             merger.stitch(torch.zeros(plan.count, 16, 3), plan)
+
+
+@pytest.mark.slow  # the import of transformers is
+@pytest.mark.parametrize("most", [1, 2, 5, 9])
+def test_equals_llava_onevision(most: int) -> None:
+    """Against ``pack_image_features`` of transformers: large maps are shrunk, one view has one newline."""
+    from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
+
+    size, side, dice = 24, 3, random.Random(0)
+    grids = [(rows, cols) for rows in range(1, 5) for cols in range(1, 5)]
+    tiler = AnyRes(tile_size=size, grids=grids, max_tiles=16, several_fit="pad_image")
+    pinpoints = [[rows * size, cols * size] for rows, cols in tiler.grids]
+    vision = SimpleNamespace(image_size=size, patch_size=size // side)
+    config = SimpleNamespace(vision_config=vision, image_grid_pinpoints=pinpoints)
+    merger = Spatial(
+        grid=(side, side), out_grid=same, width=2, shrink_above=most, single_newline="image"
+    )
+    shrunk = 0
+    for _ in range(100):
+        width = dice.randint(1, 300)
+        # Of narrower images transformers fails to make a map without rows or columns.
+        height = dice.randint(width // 6 + 1, 6 * width)
+        for count in (1, 2):
+            plan = tiler.for_images(count).plan(width, height)
+            features = torch.randn(plan.count, side**2, 2)
+            (theirs,), _ = LlavaOnevisionModel.pack_image_features(
+                SimpleNamespace(config=config),
+                [features],
+                torch.tensor([[height, width]]),
+                merger.newline,
+                f"anyres_max_{most}",
+            )
+            ours = merger.arrange(merger.stitch(features, plan), plan)
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+            assert merger.token_count(plan) == len(ours)
+            shrunk += len(ours) < plan.rows * plan.cols * side**2 // 2
+    assert shrunk > 5 or most == 9
+    assert merger.token_count(tiler.for_images(2).plan(7, 9)) == side**2 + 1
+
+
+def test_shrinking_keeps_one_row_of_tokens_at_least(make_plan: Any, run: Any) -> None:
+    merger = Spatial(grid=(8, 8), out_grid=same, width=3, newline=False, shrink_above=1)
+    plan = make_plan((2560, 64), content=(0, 30, 2560, 34))
+    tokens = run(merger, torch.randn(plan.count, 64, 3), plan)
+    assert len(tokens) == merger.token_count(plan) == 143  # of 2 x 640
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shrink_above": 0}, "shrink_above must be at least 1 tile, or null for no limit, got 0"),
+        ({"single_newline": "end"}, "single_newline must be rows or image, got 'end'"),
+    ],
+)
+def test_options_out_of_range(
+    options: dict[str, Any], message: str, unchecked: Callable[..., Any]
+) -> None:
+    with unchecked(), pytest.raises(ValueError, match=message):
+        Spatial(grid=(4, 4), out_grid=same, width=3, **options)

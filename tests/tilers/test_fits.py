@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hdvl.protocols import TilerByCount, tiler_for
 from hdvl.tilers import AnyRes, DynamicRatio, LongestEdge, Native, SlidingWindow, Squash
 from hdvl.tilers.base import with_encoder
 from hdvl.views import view_pixels
@@ -169,3 +170,43 @@ def test_longest_edges_are_those_of_idefics3() -> None:
         tiles = tiler(picture)
         assert (want["rows"][0][0], want["cols"][0][0]) == (tiles.plan.rows, tiles.plan.cols)
         assert torch.equal(want["pixel_values"][0].to(torch.uint8), tiles.pixels)
+
+
+def test_the_shortest_edge_may_be_longer_or_shorter_than_the_tile() -> None:
+    tiler = Squash(tile_size=40, fit="crop", shortest_edge=50, backend="exact")
+    assert tiler.plan(100, 50).content == (-30, -5, 70, 45)
+    assert Squash(tile_size=40, fit="crop", shortest_edge=20).plan(100, 50).content == (
+        0,
+        10,
+        40,
+        30,
+    )
+    picture = image(100, 50)
+    want = np.asarray(picture)[5:45, 30:70]
+    assert (pixels(tiler, picture) == want).all()
+    with pytest.raises(ValueError, match="shortest_edge must be at least 1 pixel, of fit=crop"):
+        Squash(fit="squash", shortest_edge=20)
+
+
+def test_several_images_have_a_tiler_of_their_own(unchecked: Any) -> None:
+    tiler = with_encoder(
+        AnyRes(
+            tile_size=40,
+            several_fit="pad_image",
+            several_padding="mean",
+            backend="exact",
+            exif=False,
+        ),
+        (0.5, 0.2, 0.1),
+    )
+    assert isinstance(tiler, AnyRes) and isinstance(tiler, TilerByCount)
+    assert tiler_for(tiler, 1) is tiler and tiler_for(tiler, 0) is tiler
+    several = tiler_for(tiler, 2)
+    same = {"tile_size": 40, "backend": "exact", "exif": False}
+    assert several == Squash(fit="pad_image", padding=(127, 51, 25), **same)
+    assert tiler_for(AnyRes(), 2) == AnyRes()
+    assert tiler_for(Squash(), 2) == Squash()
+    with pytest.raises(ValueError, match="several_fit must be one of"):
+        unchecked(AnyRes, several_fit="tiles")
+    with pytest.raises(ValueError, match="several_padding must be three numbers"):
+        AnyRes(several_padding=(1, 2))
