@@ -94,6 +94,11 @@ class Tags:
                 raise ValueError(f"tags must be among {', '.join(known)}, got {name!r}{hint}")
         return cls(**tags)
 
+    def text(self, name: str) -> str:
+        """The tag ``name`` as it is written: doubled braces are single ones."""
+        value: str = getattr(self, name)
+        return value.format()
+
     def refuse(self, names: Sequence[str], merger: str) -> None:
         """An error for tags that ``merger`` has no place for."""
         given = [name for name in names if getattr(self, name)]
@@ -129,7 +134,7 @@ def grid_pieces(grid: Grid, tags: Tags, *, extra: int = 0) -> list[str | int]:
     rows, cols = grid
     if not tags.token_row_end:
         return [rows * (cols + extra)]
-    return [piece for _ in range(rows) for piece in (cols + extra, tags.token_row_end)]
+    return [piece for _ in range(rows) for piece in (cols + extra, tags.text("token_row_end"))]
 
 
 def tile_pieces(plan: TilePlan, grids: Sequence[Grid], tags: Tags) -> list[str | int]:
@@ -143,12 +148,12 @@ def tile_pieces(plan: TilePlan, grids: Sequence[Grid], tags: Tags) -> list[str |
     numbered = zip(plan.window_places, grids, strict=True)
     items = [(row, col, index, grid) for index, ((row, col), grid) in enumerate(numbered, 1)]
     for number, (_, row_items) in enumerate(groupby(items, key=lambda item: item[0])):
-        pieces += [tags.between_rows] if number else []
+        pieces += [tags.text("between_rows")] if number else []
         for place, (row, col, index, grid) in enumerate(row_items):
             names = {"row": row + 1, "col": col + 1, "index": index}
-            pieces += [tags.between_tiles] if place else []
+            pieces += [tags.text("between_tiles")] if place else []
             pieces += [before.format(**names), *grid_pieces(grid, tags), after.format(**names)]
-        pieces.append(tags.row_end)
+        pieces.append(tags.text("row_end"))
     return pieces
 
 
@@ -161,8 +166,12 @@ def image_layout(
     """The layout of a whole image: its windows, the thumbnail before or after them, and its own tags."""
     pieces: list[str | int] = []
     if plan.windows:
-        pieces = [tags.before_windows, *windows, tags.after_windows]
+        pieces = [tags.text("before_windows"), *windows, tags.text("after_windows")]
     if thumbnail is not None:
-        whole = [tags.before_thumbnail, *grid_pieces(thumbnail, tags), tags.after_thumbnail]
+        whole = [
+            tags.text("before_thumbnail"),
+            *grid_pieces(thumbnail, tags),
+            tags.text("after_thumbnail"),
+        ]
         pieces = [*whole, *pieces] if plan.thumbnail == "first" else [*pieces, *whole]
-    return joined([tags.before_image, *pieces, tags.after_image])
+    return joined([tags.text("before_image"), *pieces, tags.text("after_image")])

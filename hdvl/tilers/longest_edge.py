@@ -76,9 +76,9 @@ class LongestEdge(Cutter):
         ratio = width / height
         if width >= height:
             width = self._ceil(width)
-            return width, self._ceil(int(width / ratio))
+            return width, self._ceil(max(1, int(width / ratio)))
         height = self._ceil(height)
-        return self._ceil(int(height * ratio)), height
+        return self._ceil(max(1, int(height * ratio))), height
 
     def _ceil(self, side: int) -> int:
         return -(-side // self.tile_size) * self.tile_size

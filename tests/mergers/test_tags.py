@@ -106,3 +106,4 @@ def test_what_tags_may_be(unchecked: Any) -> None:
     with unchecked(), pytest.raises(TypeError, match=r"tags\.row_end must be a string, got 3"):
         Tags.of({"row_end": 3})
     assert concat({"before_tile": "{{row}}"}).layout(plan(1, 1)) == ("{row}", 4)
+    assert concat({"row_end": "}}", "after_image": "{{"}).layout(plan(1, 1)) == (4, "}{")

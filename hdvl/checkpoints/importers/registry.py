@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hdvl.checkpoints.importers.base import CONFIG, CheckpointSource, Importer, read_json
+from hdvl.checkpoints.importers.idefics3 import Idefics3, SmolVLM
 from hdvl.checkpoints.importers.internvl_chat import InternVLChat
 from hdvl.checkpoints.importers.internvl_hf import InternVLHF
 from hdvl.checkpoints.importers.llava_next import LlavaNext
@@ -12,7 +13,7 @@ from hdvl.checkpoints.importers.xverse_v import XverseV
 
 _ALL = (
     *(XverseV(), QwenVL(), InternVLChat(), BelleVL(), CatVision()),
-    *(LlavaNext(), InternVLHF()),
+    *(LlavaNext(), InternVLHF(), Idefics3(), SmolVLM()),
 )
 IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ALL}
 
