@@ -9,7 +9,7 @@ def run(config: dict[str, Any]) -> str:
     """Measure, and say it in a table. Raises ``ValueError`` where there are no data to measure."""
     from hdvl.data.bench import STAGES, samples_per_second, split_time
     from hdvl.data.build import build_data
-    from hdvl.training.estimate import on_meta
+    from hdvl.meta import on_meta
 
     count, batches, threads = (config[key] for key in ("count", "batches", "num_workers"))
     if min(count, batches, threads) < 1:

@@ -20,8 +20,8 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
     """
     from hdvl.data.lint import FAULTS, lint, row_sources
     from hdvl.data.quarantine import write_json
+    from hdvl.meta import on_meta
     from hdvl.processor import Processor
-    from hdvl.training.estimate import on_meta
 
     leave_out = one_or_several(config["leave_out"], "leave_out")
     if unknown := sorted(set(leave_out) - set(FAULTS)):

@@ -72,3 +72,19 @@ def dotted_keys(config: Any, place: str = "") -> Iterator[str]:
     for key, value in pairs:
         yield f"{place}{key}"
         yield from dotted_keys(value, f"{place}{key}.")
+
+
+def without_weights(node: Any) -> Any:
+    """A model node whose parts read no weights: only configurations and tokenizers.
+
+    Language models read none on the ``meta`` device. Hydra's ``_convert_``, which says how values become
+    plain, has no meaning here and is left out.
+    """
+    if isinstance(node, list):
+        return [without_weights(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    plain = {key: without_weights(value) for key, value in node.items() if key != "_convert_"}
+    if TARGET in plain and "weights" in plain:
+        plain["weights"] = None
+    return plain

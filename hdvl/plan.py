@@ -15,9 +15,10 @@ MODULES = ("encoder", "bridge", "merger", "llm")
 
 def build_on_meta(model: Any) -> "VLM":
     """The model of a config node, without its numbers."""
-    from hdvl.training.estimate import on_meta
+    from hdvl.meta import on_meta
 
-    return on_meta(model)
+    vlm: VLM = on_meta(model)
+    return vlm
 
 
 def shapes(vlm: "VLM") -> str:

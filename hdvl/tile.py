@@ -42,15 +42,16 @@ def layout_of(cfg: Mapping[str, Any], tiler: Any, plan: "TilePlan") -> "Layout":
     """What the prompt holds for the image, by the merger; the parts get no weights and no memory."""
     import torch
 
+    from hdvl.meta import on_meta
     from hdvl.probe import check_token_order
     from hdvl.views import check_views
 
+    encoder = on_meta(cfg["encoder"])
+    check_views(tiler, encoder)
     with torch.device("meta"):
-        encoder = build(cfg["encoder"])
-        check_views(tiler, encoder)
         # The width of the language model does not matter to the count.
-        bridge = build(cfg["bridge"])(in_width=encoder.width, out_width=64, grid=encoder.grid)
-        merger = build(cfg["merger"])(
+        bridge = on_meta(cfg["bridge"])(in_width=encoder.width, out_width=64, grid=encoder.grid)
+        merger = on_meta(cfg["merger"])(
             grid=encoder.grid, grid_for=encoder.grid_for, out_grid=bridge.grid_for, width=64
         )
     check_token_order(bridge, merger)

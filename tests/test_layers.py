@@ -38,7 +38,7 @@ LAYERS = [
         "views",
     },  # helpers of the parts and of the model
     {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
-    {"probe"},  # of parts that are built
+    {"probe", "meta"},  # of parts that are built
     {"model"},
     {"processor"},
     {"checkpoints"},

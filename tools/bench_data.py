@@ -124,7 +124,7 @@ def whole(folder: Path, count: int, **workers: Any) -> Any:
 
 def chat(folder: Path, **options: Any) -> ChatData:
     from hdvl.config import compose
-    from hdvl.training.estimate import on_meta
+    from hdvl.meta import on_meta
 
     vlm = on_meta(compose(*MODEL).model)
     rows = LlavaConversations(path=str(folder / "data.jsonl"), image_folder=str(folder))

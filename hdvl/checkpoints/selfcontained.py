@@ -6,6 +6,7 @@ from typing import Any
 from hdvl.checkpoints.known import LOAD_TOKENIZER
 from hdvl.checkpoints.nodes import TARGET, unmarked
 from hdvl.model import VLM
+from hdvl.plain import without_weights
 from hdvl.templates.node import node_of
 
 TOKENIZER = "tokenizer"
@@ -21,7 +22,7 @@ def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
     described by itself (``config_node``) and the tokenizer in the folder. A template that
     was read from somewhere is written out.
     """
-    stored: dict[str, Any] = _without_weights(node)
+    stored: dict[str, Any] = without_weights(node)
     files = {TARGET: LOAD_TOKENIZER, "path": TOKENIZER}
     tokenizer = None if vlm.llm.tokenizer is None else files
     stored["llm"] = {**_argument_data(vlm.llm.config_node()), "tokenizer": tokenizer}
@@ -34,14 +35,6 @@ def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
             "give that part a from_config, or its file a key named weights"
         )
     return stored
-
-
-def _without_weights(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        # Everything is plain here, so Hydra's way to turn it into plain values has no meaning.
-        rest = {key: _without_weights(value) for key, value in node.items() if key != "_convert_"}
-        return {**rest, "weights": None} if "weights" in rest and "_target_" in rest else rest
-    return [_without_weights(item) for item in node] if isinstance(node, list) else node
 
 
 def _argument_data(node: Mapping[str, Any]) -> dict[str, Any]:

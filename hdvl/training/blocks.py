@@ -1,8 +1,8 @@
-"""The repeated blocks of a part, which are sharded and recomputed one by one."""
+"""The repeated blocks of a part: sharded and recomputed one by one, and numbered for layer decay."""
+
+from collections.abc import Iterator
 
 from torch import nn
-
-from hdvl.training.groups import towers
 
 
 def blocks(part: nn.Module) -> list[nn.Module]:
@@ -11,13 +11,30 @@ def blocks(part: nn.Module) -> list[nn.Module]:
 
 
 def _heaviest(tower: nn.Module) -> list[nn.Module]:
-    best, most = list[nn.Module](), 0
-    for module in tower.modules():
-        members = list(module.children())
-        listed = isinstance(module, nn.ModuleList | nn.Sequential)
-        if not listed or len({type(member) for member in members}) != 1:
-            continue
-        weight = sum(p.numel() for p in module.parameters())
-        if weight > most:
-            best, most = members, weight
-    return best
+    alike = [row for _, row in _rows(tower) if len({type(block) for block in row.children()}) == 1]
+    weights = [sum(p.numel() for p in row.parameters()) for row in alike]
+    most = max(weights, default=0)
+    return list(alike[weights.index(most)].children()) if most else []
+
+
+def _rows(module: nn.Module) -> Iterator[tuple[str, nn.ModuleList | nn.Sequential]]:
+    """Name and list of each list of modules in ``module``, itself included; none that is empty."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.ModuleList | nn.Sequential) and len(child):
+            yield name, child
+
+
+def longest_stack(module: nn.Module) -> tuple[str, int]:
+    """Name and length of the longest list of modules inside ``module``; ("", 0) without any."""
+    lengths = ((name, len(row)) for name, row in _rows(module))
+    return max(lengths, key=lambda pair: pair[1], default=("", 0))
+
+
+def towers(module: nn.Module) -> list[tuple[nn.Module, str]]:
+    """The stacks of blocks in a part. Stacks side by side, as of fused encoders, are numbered separately."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList) and all(
+            longest_stack(member)[1] > len(child) for member in child
+        ):
+            return [(member, f"{name}.{index}.") for index, member in enumerate(child)]
+    return [(module, "")]

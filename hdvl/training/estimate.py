@@ -1,6 +1,6 @@
 """FLOPs and memory of a training step, measured by running it on the ``meta`` device."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdvl.compat.torch import attention_replaced
-from hdvl.config import build, resolve
 from hdvl.model import VLM
 from hdvl.protocols import TilePlan
 from hdvl.training.nf4 import stored_bytes
@@ -207,25 +206,3 @@ def _counted(module: Any, name: str, parts: dict[str, int], total: Any) -> Itera
 def _attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
     *batch, length, width = query.shape
     return 2 * prod(batch) * length * key.shape[-2] * (width + value.shape[-1])
-
-
-def on_meta(model: Any) -> VLM:
-    """The model of a config node on the ``meta`` device."""
-    with torch.device("meta"):
-        vlm: VLM = build(without_weights(resolve(model)))
-    return vlm
-
-
-def without_weights(node: Any) -> Any:
-    """A plain model node whose parts read no weights: only configurations and tokenizers.
-
-    Language models read none on the ``meta`` device.
-    """
-    if isinstance(node, list):
-        return [without_weights(item) for item in node]
-    if not isinstance(node, Mapping):
-        return node
-    plain = {key: without_weights(value) for key, value in node.items()}
-    if "_target_" in plain and "weights" in plain:
-        plain["weights"] = None
-    return plain

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hdvl.config import build
+from hdvl.training.blocks import longest_stack, towers
 from hdvl.training.token_rows import is_token_row
 from hdvl.training.tuning import MODULES, NEW_TOKENS
 
@@ -136,25 +137,6 @@ def undecayed(module: nn.Module, decay_embeddings: bool) -> set[str]:
         or (parameter.ndim > 2 and parameter.numel() == max(parameter.shape))
         or id(parameter) in rows
     }
-
-
-def longest_stack(module: nn.Module) -> tuple[str, int]:
-    """Name and length of the longest list of modules inside ``module``; ("", 0) without any."""
-    best = ("", 0)
-    for name, child in module.named_modules():
-        if isinstance(child, nn.ModuleList | nn.Sequential) and len(child) > best[1]:
-            best = (name, len(child))
-    return best
-
-
-def towers(module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """The stacks of blocks in a part. Stacks side by side, as of fused encoders, are numbered separately."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.ModuleList) and all(
-            longest_stack(member)[1] > len(child) for member in child
-        ):
-            return [(member, f"{name}.{index}.") for index, member in enumerate(child)]
-    return [(module, "")]
 
 
 def _tower_scales(

@@ -18,9 +18,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from hdvl.checkpoints.selfcontained import self_contained
 from hdvl.checkpoints.shards import check_keys, find_shards, read_shapes
 from hdvl.config import build
+from hdvl.meta import on_meta
 from hdvl.model import VLM
 from hdvl.training.checks import check_stage
-from hdvl.training.estimate import on_meta
 from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.schedule import check_warmup
 from hdvl.training.tuning import apply_tuning
@@ -45,7 +45,7 @@ def check_stages(
         with _named(stage, number, len(stages)):
             check_stage(stage)
     node = stages[0]["model"]
-    vlm = on_meta(node)
+    vlm: VLM = on_meta(node)
     self_contained(node, vlm)
     if init_from is not None:
         shapes = read_shapes(find_shards(Path(init_from)))

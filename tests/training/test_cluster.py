@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from hdvl.config import compose
+from hdvl.meta import on_meta
 from hdvl.model import VLM
 from hdvl.training.cluster import Peak, estimate, fit, gathered, strategy_of, traffic
-from hdvl.training.estimate import measure, on_meta
+from hdvl.training.estimate import measure
 
 SHARDED = {"_target_": "hdvl.training.sharding.FullySharded"}
 

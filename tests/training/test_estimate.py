@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from hdvl.config import build, compose, from_plain
+from hdvl.meta import on_meta
 from hdvl.model import VLM
-from hdvl.training.estimate import Cost, measure, memory, on_meta, without_weights
+from hdvl.plain import without_weights
+from hdvl.training.estimate import Cost, measure, memory
 from hdvl.training.recompute import recompute
 from hdvl.training.tuning import MODULES, apply_tuning
 

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from hdvl.checkpoints import load_folder
 from hdvl.config import CONF_DIR, compose, from_plain, to_plain
+from hdvl.meta import on_meta
 from hdvl.model import VLM
-from hdvl.training.estimate import on_meta
 from hdvl.training.groups import parameter_groups
 from hdvl.training.run import run
 from hdvl.training.stages import split_stages
