@@ -76,6 +76,8 @@ def read(processor: Any, talk: Sequence[Message], **options: Any) -> Any:
 
 def tiles_of(pixels: Tensor, counts: Sequence[int]) -> Tensor:
     """Tiles behind each other, whether a processor padded them image by image or not."""
+    if pixels.ndim == 5 and len(pixels) == 1:  # one conversation, not one image
+        return pixels[0, : sum(counts)]
     if pixels.ndim == 5:
         return torch.cat([part[:count] for part, count in zip(pixels, counts, strict=True)])
     return pixels

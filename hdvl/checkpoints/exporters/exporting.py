@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hdvl.checkpoints.exporters import internvl, llava
+from hdvl.checkpoints.exporters import idefics3, internvl, llava
 from hdvl.checkpoints.exporters.agreement import disagreements
 from hdvl.checkpoints.exporters.jinja import chat_template
 from hdvl.checkpoints.exporters.target import TransformersTarget
@@ -80,6 +80,8 @@ def target_of(vlm: VLM) -> TransformersTarget:
     """
     if internvl.is_like(vlm):
         found, reasons = internvl.target(vlm)
+    elif idefics3.is_like(vlm):
+        found, reasons = idefics3.target(vlm)
     elif llava.is_like(vlm):
         found, reasons = llava.target(vlm)
     else:
@@ -87,7 +89,8 @@ def target_of(vlm: VLM) -> TransformersTarget:
         parts = f"encoder {type(vlm.encoder).__name__} with bridge {type(vlm.bridge).__name__}"
         reasons = [
             f"{parts} is neither InternVL (InternViT, PixelShuffleMLP) nor LLaVA "
-            "(TransformersEncoder of CLIP or SigLIP, MLP)"
+            "(TransformersEncoder of CLIP or SigLIP, MLP) nor Idefics3 or SmolVLM "
+            "(TransformersEncoder of their own towers, PixelShuffleMLP)"
         ]
     if found is None:
         raise ValueError(f"no model of transformers is this one: {'; '.join(reasons)}")
@@ -143,6 +146,6 @@ def _write_model(
 
 
 def _write_processor(target: TransformersTarget, vlm: VLM, folder: Path) -> None:
-    tokenizer = for_processor(vlm, folder, wraps=target.wraps)
+    tokenizer = for_processor(vlm, folder, wraps=target.wraps, tokens=target.tokens)
     source = chat_template(vlm.template, wraps=target.wraps)
     target.processor(tokenizer, source).save_pretrained(folder)

@@ -21,6 +21,7 @@ class TransformersTarget:
         names: rules (regular expression, name) from its tensors to those of the model.
         make: what makes a tensor of ``names`` where it is not taken as it is.
         processor: builds the processor for a tokenizer and a chat template.
+        tokens: what the processor looks for on its tokenizer besides the image token: name, token.
         wraps: whether the processor itself writes ``image_prefix`` and ``image_suffix``.
         notes: what transformers will do otherwise, in a sentence each.
     """
@@ -29,6 +30,7 @@ class TransformersTarget:
     names: tuple[tuple[str, str], ...]
     processor: Callable[[Any, str], Any]
     make: Mapping[str, From] = field(default_factory=dict)
+    tokens: Mapping[str, str] = field(default_factory=dict)
     wraps: bool = False
     notes: tuple[str, ...] = ()
 

@@ -1,6 +1,7 @@
 """The model's tokenizer with the attributes that a processor of transformers looks for."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,19 @@ from hdvl.model import VLM
 from hdvl.protocols import Message
 
 
-def for_processor(vlm: VLM, beside: Path, *, wraps: bool) -> Any:
+def for_processor(
+    vlm: VLM, beside: Path, *, wraps: bool, tokens: Mapping[str, str] | None = None
+) -> Any:
     """A copy of the model's tokenizer, made by way of files in the folder ``beside``.
 
-    With ``wraps`` it names the tokens around an image.
+    With ``wraps`` it names the tokens around an image, and it names ``tokens``.
     InternVL's processor wants a token for videos too, which it looks for in every text. None is
     added to the vocabulary for that: one that no conversation holds stands in.
     """
     from transformers import AutoTokenizer
 
     template: Any = vlm.template
-    names = {"image_token": template.image_token}
+    names = {"image_token": template.image_token, **(tokens or {})}
     if wraps:
         names = {
             "start_image_token": template.image_prefix,

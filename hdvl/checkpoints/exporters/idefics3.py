@@ -1,0 +1,179 @@
+"""Idefics3 and SmolVLM of transformers: tiles with tags, pixel shuffle and one linear layer."""
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from hdvl.bridges import PixelShuffleMLP
+from hdvl.checkpoints.exporters.target import (
+    TransformersTarget,
+    differing,
+    language_model,
+)
+from hdvl.checkpoints.importers.idefics3 import FILTERS, TOKENS
+from hdvl.encoders import TransformersEncoder
+from hdvl.mergers import Concat
+from hdvl.mergers.tags import Tags
+from hdvl.model import VLM
+from hdvl.tilers import LongestEdge
+
+_KINDS = {"idefics3_vision": "idefics3", "smolvlm_vision": "smolvlm"}
+_NAMES = (
+    (r"model\.vision_model\.(.*)", r"encoder.model.\1"),
+    (r"model\.connector\.modality_projection\.proj\.weight", "bridge.mlp.1.weight"),
+    (r"model\.text_model\.(.*)", r"llm.model.model.\1"),
+    (r"lm_head\.(.*)", r"llm.model.lm_head.\1"),
+)
+
+
+def is_like(vlm: VLM) -> bool:
+    """Whether the encoder and the bridge are those of Idefics3 or SmolVLM."""
+    encoder = vlm.encoder
+    return (
+        isinstance(encoder, TransformersEncoder)
+        and encoder.model.config.model_type in _KINDS
+        and isinstance(vlm.bridge, PixelShuffleMLP)
+    )
+
+
+def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
+    """The layout, or the reasons why neither class of transformers can be this model."""
+    encoder, bridge = vlm.encoder, vlm.bridge
+    assert isinstance(encoder, TransformersEncoder) and isinstance(bridge, PixelShuffleMLP)
+    vision = encoder.model.config
+    kind = _KINDS[vision.model_type]
+    text, reasons = language_model(vlm)
+    reasons += _parts_reasons(vlm) + _tiler_reasons(vlm)
+    tokens, tag_reasons = _tokens(vlm, kind)
+    reasons += tag_reasons
+    if kind == "smolvlm" and not _has_num2words():
+        reasons.append(
+            "SmolVLMProcessor of transformers needs the package num2words: pip install num2words"
+        )
+    if reasons:
+        return None, reasons
+    config = {
+        "model_type": kind,
+        "vision_config": {k: v for k, v in vision.to_dict().items() if k != "dtype"},
+        "text_config": text,
+        "image_token_id": vlm.image_token_id,
+        "scale_factor": bridge.factor[0],
+        "tie_word_embeddings": text["tie_word_embeddings"],
+    }
+    made = TransformersTarget(
+        config=config,
+        names=_NAMES,
+        processor=partial(_processor, vlm, kind),
+        tokens=tokens if kind == "smolvlm" else {},
+        notes=_notes(vlm),
+    )
+    return made, []
+
+
+def _parts_reasons(vlm: VLM) -> list[str]:
+    encoder, bridge = vlm.encoder, vlm.bridge
+    assert isinstance(encoder, TransformersEncoder) and isinstance(bridge, PixelShuffleMLP)
+    linear: Any = bridge.mlp[1]
+    return differing(
+        {
+            "encoder.final_norm": (encoder.final_norm, True),
+            "encoder.feature_norm": (type(encoder.feature_norm), nn.Identity),
+            "bridge.norm": (type(bridge.mlp[0]), nn.Identity),
+            "bridge.depth": (sum(isinstance(layer, nn.Linear) for layer in bridge.mlp), 1),
+            "bridge.bias": (linear.bias is not None, False),
+            "bridge.order": (bridge.order, "v2"),
+            "bridge.channel_order": (bridge.channel_order, "patch_major"),
+            "both sides of bridge.factor": (len(set(bridge.factor)), 1),
+            "merger": (type(vlm.merger), Concat),
+        }
+    )
+
+
+def _tiler_reasons(vlm: VLM) -> list[str]:
+    tiler = vlm.tiler
+    if not isinstance(tiler, LongestEdge):
+        return [f"tiler is {type(tiler).__name__} (only LongestEdge)"]
+    wanted = {
+        "tiler.max_edge": (min(tiler.max_edge, max(tiler.longest_edge, 4096)), 4096),
+        "tiler.thumbnail": (tiler.thumbnail, "last"),
+        "tiler.skip_blank": (tiler.skip_blank, False),
+    }
+    return differing(wanted)
+
+
+def _tokens(vlm: VLM, kind: str) -> tuple[dict[str, str], list[str]]:
+    """The tokens of the tags by the names of transformers, and why its processor cannot write the tags."""
+    tags = getattr(vlm.merger, "tags", Tags())
+    own: Any = vlm.template
+    fake = tags.text("after_thumbnail")
+    whole = tags.text("before_thumbnail").removeprefix(fake)
+    tokens = {"fake_image_token": fake, "global_image_token": whole, "image_token": own.image_token}
+    if kind == "idefics3":
+        tokens = dict(TOKENS)
+    braced = {key: token.replace("{", "{{").replace("}", "}}") for key, token in tokens.items()}
+    fake, whole = braced["fake_image_token"], braced["global_image_token"]
+    wanted = Tags(
+        before_tile=fake + "<row_{row}_col_{col}>",
+        row_end="\n",
+        after_windows="\n",
+        before_thumbnail=fake + whole,
+        after_thumbnail=fake,
+    )
+    names = [name for name in vars(wanted) if not name.endswith("_single")]
+    pairs = {f"merger.tags.{n}": (repr(getattr(tags, n)), repr(getattr(wanted, n))) for n in names}
+    around = (own.image_prefix + own.image_suffix, own.image_token)
+    pairs["template's text around an image"] = (repr(around[0]), repr(""))
+    pairs["template.image_token"] = (repr(around[1]), repr(tokens["image_token"]))
+    return tokens, differing(pairs)
+
+
+def _notes(vlm: VLM) -> tuple[str, ...]:
+    """How transformers reads images otherwise than the tiler."""
+    tiler: Any = vlm.tiler
+    notes = []
+    if tiler.background is not None:
+        notes.append(
+            f"transparent pixels: transformers drops alpha, hdvl lays it on {tiler.background}"
+        )
+    if tiler.backend != "exact":
+        notes.append(
+            f"resampling: transformers' processor is hdvl's backend=exact, which is within 2/255 of "
+            f"backend={tiler.backend}"
+        )
+    return tuple(notes)
+
+
+def _has_num2words() -> bool:
+    from transformers.utils import is_num2words_available
+
+    return bool(is_num2words_available())
+
+
+def _processor(vlm: VLM, kind: str, tokenizer: Any, chat_template: str) -> Any:
+    from transformers import (
+        Idefics3ImageProcessor,
+        Idefics3Processor,
+        SmolVLMImageProcessor,
+        SmolVLMProcessor,
+        SmolVLMVideoProcessor,
+    )
+
+    tiler: Any = vlm.tiler
+    filters = {name: number for number, name in FILTERS.items()}
+    settings = {
+        "size": {"longest_edge": tiler.longest_edge},
+        "max_image_size": {"longest_edge": tiler.tile_size},
+        "do_image_splitting": tiler.split,
+        "resample": filters[tiler.resample],
+        "image_mean": list(vlm.encoder.mean),
+        "image_std": list(vlm.encoder.std),
+    }
+    rows, cols = vlm.bridge.out_grid
+    told = {"image_seq_len": rows * cols, "chat_template": chat_template}
+    if kind == "idefics3":
+        return Idefics3Processor(Idefics3ImageProcessor(**settings), tokenizer, **told)
+    video = {key: value for key, value in settings.items() if key != "do_image_splitting"}
+    return SmolVLMProcessor(
+        *(SmolVLMImageProcessor(**settings), tokenizer, SmolVLMVideoProcessor(**video)), **told
+    )
