@@ -38,7 +38,7 @@ LAYERS = [
         "views",
     },  # helpers of the parts and of the model
     {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
-    {"probe", "meta"},  # of parts that are built
+    {"probe", "meta", "messages"},  # what parts need that are built
     {"model"},
     {"processor"},
     {"checkpoints"},

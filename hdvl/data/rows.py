@@ -1,11 +1,10 @@
 """A row of a file -> a conversation: the one conversion that all readers share."""
 
 import json
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
+from hdvl.messages import is_given, read_parts, split_inline
 from hdvl.protocols import Message
 from hdvl.templates.base import IMAGE
 
@@ -20,7 +19,6 @@ ROLES = {
     "system": "system",
 }
 IMAGES = ("image", "images")
-_INLINE = re.compile(r"<img>((?:(?!</?img>).)*+)</img>", re.DOTALL)
 Turn = tuple[str, str]
 
 
@@ -63,7 +61,7 @@ def to_messages(
     The turns stand in one of three fields (as a list, or as JSON text of one)::
 
         conversations   [{from, value}]                     LLaVA, InternVL, Qwen-VL
-        messages        [{role, content}]                   content is text, or parts of type text and image
+        messages        [{role, content}]                   text, or parts: text, image, image_url
         texts           [{user, assistant}]                 The Cauldron, FineVision
 
     and the images in ``image`` or ``images``, one or a list, or in the parts. An image belongs to
@@ -104,11 +102,6 @@ def to_messages(
 def printable(text: str) -> str:
     """``text`` with what no terminal or file can hold, such as half a surrogate pair, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def is_given(value: Any) -> bool:
-    """Whether a field has a value: neither null nor NaN, which is what pandas writes for none."""
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
 def _images(row: Mapping[str, Any]) -> list[Any]:
@@ -167,19 +160,14 @@ def _message(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
     content = turn["content"]
     if isinstance(content, str):
         return [(_role(turn["role"]), _text(content))]
-    text = ""
-    for part in content:
-        if part["type"] == "text":
-            text += _text(part["text"])
-        elif part["type"] == "image":
-            text += IMAGE
-            if is_given(part.get("image")):  # else it is the next of the row's images
-                images.append(part["image"])
-        else:
-            raise RowError(
-                "row", f"type of a part must be text or image, got {part['type']!r:.200}"
-            )
-    return [(_role(turn["role"]), text)]
+    try:
+        text, shown = read_parts(
+            content, beside=True
+        )  # of the row's images the next, if it has none
+    except ValueError as error:
+        raise RowError("row", str(error)) from error
+    images += shown
+    return [(_role(turn["role"]), _text(text))]
 
 
 def _text(value: Any) -> str:
@@ -203,8 +191,12 @@ def _take_inline(turns: list[Turn], images: list[Any]) -> list[Turn]:
         raise RowError(
             "placeholder", f"images must stand in the text as <img>path</img>, not as {IMAGE} too"
         )
-    images += [path.strip() for text in texts for path in _INLINE.findall(text)]
-    taken = [(role, _INLINE.sub(IMAGE, text)) for role, text in turns]
-    if any("<img>" in text or "</img>" in text for _, text in taken):
-        raise RowError("placeholder", "every <img> must be closed by </img>, one is not")
+    taken = list[Turn]()
+    for role, text in turns:
+        try:
+            words, paths = split_inline(text)
+        except ValueError as error:
+            raise RowError("placeholder", str(error)) from error
+        taken.append((role, words))
+        images += [path.strip() for path in paths]
     return taken

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hdvl.images import ImageSource
-from hdvl.inference.history import Turn, as_message, as_turns
 from hdvl.inference.inline import take_images
+from hdvl.messages import Turn, as_message, as_turns
 from hdvl.protocols import BoxCodec, Message, TilePlan
 from hdvl.templates import IMAGE, Norm1000
 

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
+from hdvl.messages import split_inline
 from hdvl.templates import IMAGE
 
 MAX_PATH_BYTES = 254
 """Qwen-VL's published code holds a path in 256 slots and needs two more to find its end."""
 
-_TAG = re.compile(r"<(?P<end>/?)img>")
 _URL = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:|file:)", re.IGNORECASE)
 
 
@@ -29,23 +29,8 @@ def take_images(text: str, folder: str | Path) -> tuple[str, tuple[Path, ...]]:
         raise ValueError(
             f"images must be written as {IMAGE} or as <img>path</img>, not both, got {text[:200]!r}"
         )
-    pieces, files, done, opened = list[str](), list[Path](), 0, -1
-    for tag in _TAG.finditer(text):
-        if (opened >= 0) != bool(tag["end"]):
-            break
-        if opened < 0:
-            pieces.append(text[done : tag.start()])
-            opened = tag.end()
-        else:
-            files.append(_file(text[opened : tag.start()], root))
-            done, opened = tag.end(), -1
-    rest = text[done:]
-    if opened >= 0 or _TAG.search(rest):
-        raise ValueError(
-            f"every <img> must be closed by </img> before the next, got {rest[:200]!r}; spell the "
-            "tag otherwise where no image is meant"
-        )
-    return IMAGE.join([*pieces, rest]), tuple(files)
+    words, paths = split_inline(text)
+    return words, tuple(_file(path, root) for path in paths)
 
 
 def _file(written: str, root: Path) -> Path:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from hdvl.inference.answer import Answer, Numbers
 from hdvl.inference.asking import History, Images, Prompt, build_messages, check_tiles, open_end
-from hdvl.inference.history import Turn, as_messages
 from hdvl.inference.recent_features import RecentFeatures
 from hdvl.inference.sampling import sampling_options
 from hdvl.inference.stream import AnswerStream
 from hdvl.inference.text import Detokenizer, own_ids
 from hdvl.loss import IGNORED
+from hdvl.messages import Turn, as_messages
 from hdvl.model import VLM
 from hdvl.processor import Batch, Processor, Sample, collate, needed
 from hdvl.protocols import FeatureCache, Message, Pixels, Template, TilePlan, Tiler

@@ -15,8 +15,9 @@ from hdvl.data.module import ChatData
 from hdvl.data.packing import Budget
 from hdvl.data.quarantine import write_json
 from hdvl.data.readers import LlavaConversations, ParquetConversations
-from hdvl.data.rows import RowError, is_given, to_messages
+from hdvl.data.rows import RowError, to_messages
 from hdvl.data.survey import survey
+from hdvl.messages import is_given
 from hdvl.processor import Processor
 from hdvl.templates import Absolute, Norm1000
 from tests.tiny_model import tiny_vlm

@@ -58,6 +58,20 @@ def test_images_go_to_the_turns_that_name_them():
     assert messages[0].role == "system"
 
 
+def test_parts_hold_images_or_stand_for_those_of_the_row():
+    content = [
+        {"type": "image"},
+        {"type": "text", "text": "and"},
+        {"type": "image", "image": "b"},
+        {"type": "image_url", "image_url": {"url": "c"}},
+        {"type": "image_url", "image_url": "d", "image": None},
+    ]
+    row = {"messages": [{"role": "user", "content": content}], "images": ["a"]}
+    (message,) = to_messages(row)
+    assert message.text == "<image>and<image><image><image>"
+    assert message.images == ("a", "b", "c", "d")
+
+
 def test_without_a_mark_all_images_are_of_the_first_user_turn():
     turns = [{"from": "system", "value": "x"}, *[{"from": "human", "value": "Q"}, TURNS[1]] * 2]
     messages = to_messages({"image": ["a", "b"], "conversations": turns})
@@ -86,7 +100,16 @@ def test_inline_images_are_taken_out_of_the_text():
         ({"conversations": TURNS}, "placeholder", "0 images but 1"),
         ({"conversations": TURNS[1:], "image": "a"}, "placeholder", "no user turn"),
         ({"conversations": TURNS, "video": "a.mp4"}, "row", "video='a.mp4'"),
-        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "row", "got 'audio'"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "audio"}]}]},
+            "row",
+            "got .'type': 'audio'",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "row",
+            "with its image",
+        ),
     ],
 )
 def test_faults_are_named(row, fault, message):

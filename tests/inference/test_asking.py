@@ -9,7 +9,7 @@ import pytest
 
 from hdvl.geometry import TilePlan
 from hdvl.inference.asking import build_messages, check_tags, check_tiles, open_end
-from hdvl.inference.history import as_messages
+from hdvl.messages import as_messages
 from hdvl.protocols import Message
 from hdvl.templates import Absolute, ChatML, Norm1000
 from hdvl.tilers import Squash

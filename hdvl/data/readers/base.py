@@ -11,9 +11,10 @@ from typing import Any
 
 from hdvl.data.boxes import box_faults, holds_boxes, rewrite_boxes
 from hdvl.data.quarantine import left_out
-from hdvl.data.rows import UNREADABLE, RowError, is_given, printable, to_messages
+from hdvl.data.rows import UNREADABLE, RowError, printable, to_messages
 from hdvl.data.sizes import image_size
 from hdvl.images import SOURCES, is_base64
+from hdvl.messages import is_given
 from hdvl.protocols import BoxCodec, Message
 
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)

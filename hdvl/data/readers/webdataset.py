@@ -8,8 +8,9 @@ from glob import glob
 from typing import Any
 
 from hdvl.data.readers.base import RowConversations
-from hdvl.data.rows import RowError, is_given
+from hdvl.data.rows import RowError
 from hdvl.images import MAX_BYTES
+from hdvl.messages import is_given
 from hdvl.protocols import BoxCodec
 from hdvl.sequences import one_or_several
 

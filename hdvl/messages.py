@@ -1,13 +1,15 @@
 """Conversations as callers write them: messages, pairs of question and answer, or OpenAI's dictionaries."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hdvl.images import ImageSource
 from hdvl.protocols import Message
-from hdvl.templates import IMAGE
+from hdvl.templates.base import IMAGE
 
 ROLES = ("system", "user", "assistant")
+_TAG = re.compile(r"<(?P<end>/?)img>")
 Turn = Message | Mapping[str, Any]
 """A message, or ``{"role": "user", "content": "What is it?"}``."""
 
@@ -32,22 +34,74 @@ def as_message(turn: Mapping[str, Any], number: int) -> Message:
         raise ValueError(
             f"turn {number} of history: content must be text or a list of parts, got {content!r}"
         )
-    text, images = "", list[ImageSource]()
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text" and isinstance(part.get("text"), str):
-            text += part["text"]
-        elif kind in ("image", "image_url") and (image := _image(part, kind)) is not None:
-            text += IMAGE
-            images.append(image)
-        else:
-            raise ValueError(
-                f"turn {number} of history: a part must be of type text with its text, or of type "
-                f"image or image_url with its image, got {part!r}"
-            )
+    try:
+        text, images = read_parts(content)
+    except ValueError as error:
+        raise ValueError(f"turn {number} of history: {error}") from None
     if images and role != "user":
         raise ValueError(f"turn {number} of history: only the user shows images, not the {role}")
     return Message(role, text, tuple(images))
+
+
+def read_parts(parts: Sequence[Any], *, beside: bool = False) -> tuple[str, list[Any]]:
+    """The text of a message's parts with ``<image>`` where they have an image, and these images.
+
+    Args:
+        parts: ``{"type": "text", "text": ...}``, ``{"type": "image", "image": ...}`` or ``{"type":
+            "image_url", "image_url": {"url": ...}}``.
+        beside: a part of type image may hold none: it stands for an image that is listed elsewhere.
+
+    Raises:
+        ValueError: a part is of another type, or does not hold what its type says.
+    """
+    text, images = "", list[Any]()
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        image = _image(part, kind) if kind in ("image", "image_url") else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            text += part["text"]
+        elif is_given(image) or (beside and kind == "image"):
+            text += IMAGE
+            images += [image] if is_given(image) else []
+        else:
+            raise ValueError(
+                "a part must be of type text with its text, or of type image or image_url with its "
+                f"image, got {part!r:.200}"
+            )
+    return text, images
+
+
+def split_inline(text: str) -> tuple[str, list[str]]:
+    """``text`` with ``<image>`` for each ``<img>path</img>``, and the paths in their order.
+
+    >>> split_inline("<img>a.png</img>What is it?")
+    ('<image>What is it?', ['a.png'])
+
+    Raises:
+        ValueError: a tag is not closed or not opened.
+    """
+    pieces, paths, done, opened = list[str](), list[str](), 0, -1
+    for tag in _TAG.finditer(text):
+        if (opened >= 0) != bool(tag["end"]):
+            break
+        if opened < 0:
+            pieces.append(text[done : tag.start()])
+            opened = tag.end()
+        else:
+            paths.append(text[opened : tag.start()])
+            done, opened = tag.end(), -1
+    rest = text[done:]
+    if opened >= 0 or _TAG.search(rest):
+        raise ValueError(
+            f"every <img> must be closed by </img> before the next, got {rest[:200]!r}; spell the "
+            "tag otherwise where no image is meant"
+        )
+    return IMAGE.join([*pieces, rest]), paths
+
+
+def is_given(value: Any) -> bool:
+    """Whether a field has a value: neither null nor NaN, which is what pandas writes for none."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
 def _image(part: Mapping[str, Any], kind: str) -> Any:
