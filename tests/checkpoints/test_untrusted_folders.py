@@ -508,30 +508,51 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("file", "place"), VALUES)
-@pytest.mark.parametrize("kind", ["llava", "internvl"])
-def test_values_of_published_files_are_data(
-    kind: str, file: str, place: str, published: Path, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(published / kind, tmp_path / kind))
-    for value in (
+PUBLISHED = ["llava", "internvl"]
+
+
+def hostile(tmp_path: Path) -> list[Any]:
+    """Values that would run code where they were taken for nodes."""
+    return [
         running(tmp_path),
         {"_target_": f"{CANARY}.Part"},
         {"_target_": "hdvl.llms.read_texts", "path": "/etc/hostname"},
         [{"_target_": f"{CANARY}.Part"}],
-    ):
-        shutil.copytree(published / kind, folder, dirs_exist_ok=True)
-        if place == "image_mean.0":
-            edit(folder / file, "image_mean", [value, 0.5, 0.5])
-        else:
-            edit(folder / file, place, value)
-        try:
-            load_published(folder)
-        except ValueError:
-            assert "surplus" not in place, "a value that no model has means nothing"
+    ]
 
 
-@pytest.mark.parametrize("kind", ["llava", "internvl"])
+def load_with(value: Any, file: str, place: str, source: Path, folder: Path) -> None:
+    """Load a copy of ``source`` whose ``file`` holds ``value`` at ``place``."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    if place == "image_mean.0":
+        edit(folder / file, "image_mean", [value, 0.5, 0.5])
+    else:
+        edit(folder / file, place, value)
+    try:
+        load_published(folder)
+    except ValueError:
+        assert "surplus" not in place, "a value that no model has means nothing"
+
+
+@pytest.mark.parametrize("number", range(len(VALUES)), ids=[place for _, place in VALUES])
+def test_values_of_published_files_are_data(number: int, published: Path, tmp_path: Path) -> None:
+    """Each place once, with the kinds of folders and of values in turn."""
+    values = hostile(tmp_path)
+    kind = PUBLISHED[number % len(PUBLISHED)]
+    load_with(values[number % len(values)], *VALUES[number], published / kind, tmp_path / kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "place"), VALUES)
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_every_value_at_every_place_is_data(
+    kind: str, file: str, place: str, published: Path, tmp_path: Path
+) -> None:
+    for value in hostile(tmp_path):
+        load_with(value, file, place, published / kind, tmp_path / kind)
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
 def test_published_text_is_not_interpolated(
     kind: str, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
