@@ -30,6 +30,7 @@ LAYERS = [
     {"protocols"},
     {
         "images",
+        "html",
         "loss",
         "positions",
         "precision",

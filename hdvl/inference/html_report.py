@@ -1,15 +1,13 @@
 """Outcomes as a table on the terminal, and as one HTML file with the images inside."""
 
-import base64
 import html
-import io
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from hdvl.files import write_text
+from hdvl.html import embedded, write_html
 from hdvl.inference.cases import Outcome
 from hdvl.inference.draw import draw_boxes, draw_tiles
 from hdvl.protocols import GroundedBox
@@ -17,15 +15,6 @@ from hdvl.protocols import GroundedBox
 HEAD = ("image", "question", "answer", "truth", "", "tiles", "tokens", "seconds")
 WIDTHS = (18, 34, 30, 30, 5, 5, 6, 7)
 RED, GREEN = (214, 39, 40), (44, 160, 44)
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
-       color: #222; background: #fff }
-section { border-top: 1px solid #ccc; padding: 1rem 0 }
-img { max-width: 100%; height: auto; border: 1px solid #ccc }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; margin: 0 0 1rem }
-dt { color: #666 } dd { margin: 0; overflow-wrap: anywhere }
-.right { color: #17702f } .wrong { color: #b3202a } .numbers { color: #666 }
-"""
 
 
 def cells(outcome: Outcome) -> tuple[str, ...]:
@@ -74,18 +63,6 @@ def write_page(path: Path, outcomes: Sequence[Outcome], *, title: str, about: st
     return write_html(path, title=title, body=body)
 
 
-def write_html(path: Path, *, title: str, body: str) -> Path:
-    """Write a page of this look, ``body`` being HTML, whole or not at all."""
-    page = (
-        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n"
-        f"<h1>{html.escape(title)}</h1>\n{body}</html>\n"
-    )
-    write_text(path, page)
-    return path
-
-
 def _section(number: int, outcome: Outcome) -> str:
     names, question, text, truth, verdict, tiles, tokens, seconds = map(html.escape, cells(outcome))
     figures = [
@@ -109,10 +86,3 @@ def outcome_image(outcome: Outcome, index: int) -> Image.Image:
         drawn = draw_boxes(drawn, [GroundedBox(label="", box=case.box)], colours=[GREEN])
     found = [box for box in answer.boxes if box.image == index]
     return draw_boxes(drawn, found, colours=[RED])
-
-
-def embedded(image: Image.Image) -> str:
-    """An image as the value of ``src``."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
