@@ -135,8 +135,11 @@ class Encoder(Protocol):
     def __call__(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]: ...
 
 
-EncodeImages = Callable[[Sequence[UInt8[Tensor, "_t c h w"]]], list[Float[Tensor, "_t n d"]]]
-"""From the tiles of each image to the encoder's features of each image."""
+EncodeImages = Callable[[Sequence[UInt8[Tensor, "_t c _h _w"]]], list[Float[Tensor, "_t _n d"]]]
+"""From the views of each image to the encoder's features of each image.
+
+An image whose views have several sizes is as many entries: one for the views of each size.
+"""
 
 
 @runtime_checkable
@@ -148,8 +151,8 @@ class FeatureCache(Protocol):
     """
 
     def features(
-        self, images: Sequence[UInt8[Tensor, "_t c h w"]], encode: EncodeImages
-    ) -> list[Float[Tensor, "_t n d"]]: ...
+        self, images: Sequence[UInt8[Tensor, "_t c _h _w"]], encode: EncodeImages
+    ) -> list[Float[Tensor, "_t _n d"]]: ...
 
 
 @runtime_checkable

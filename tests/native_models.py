@@ -7,6 +7,8 @@ from torch import nn
 from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
+    Lfm2VlConfig,
+    Lfm2VlForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
 )
@@ -72,3 +74,35 @@ def internvl(*, text: dict[str, Any] | None = None, **changes: Any) -> Any:
     }
     config = InternVLConfig(vision_config=tower, text_config=TEXT | (text or {}), **numbers)
     return scattered(InternVLForConditionalGeneration(config))
+
+
+LFM2 = {
+    "model_type": "lfm2",
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "block_multiple_of": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 400,
+    "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+    "max_position_embeddings": 8192,
+    "eos_token_id": 2,
+}
+NAFLEX = {
+    "model_type": "siglip2_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 4,
+    "num_patches": 25,
+}
+
+
+def lfm2_vl(*, text: dict[str, Any] | None = None, **changes: Any) -> Any:
+    """LFM2-VL; ``tower`` among ``changes`` changes the vision tower."""
+    numbers = {"image_token_id": 4, "projector_hidden_size": 40, **changes}
+    tower = NAFLEX | numbers.pop("tower", {})
+    config = Lfm2VlConfig(vision_config=tower, text_config=LFM2 | (text or {}), **numbers)
+    return scattered(Lfm2VlForConditionalGeneration(config))

@@ -79,8 +79,8 @@ class FeatureStore:
         self.read = self.encoded = self.damaged = self.unkept = 0
 
     def features(
-        self, images: Sequence[UInt8[Tensor, "_t c h w"]], encode: EncodeImages
-    ) -> list[Float[Tensor, "_t n d"]]:
+        self, images: Sequence[UInt8[Tensor, "_t c _h _w"]], encode: EncodeImages
+    ) -> list[Float[Tensor, "_t _n d"]]:
         """Features of each image: read where they are known, else encoded and written."""
         if self.encoder.training:
             raise RuntimeError(

@@ -26,8 +26,8 @@ class RecentFeatures:
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def features(
-        self, images: Sequence[UInt8[Tensor, "_t c h w"]], encode: EncodeImages
-    ) -> list[Float[Tensor, "_t n d"]]:
+        self, images: Sequence[UInt8[Tensor, "_t c _h _w"]], encode: EncodeImages
+    ) -> list[Float[Tensor, "_t _n d"]]:
         """Features of each image; only images that are new are encoded."""
         state = _state(self.encoder, images[0].device.type)
         kept, self._kept = (self._kept if state == self._state else []), []

@@ -7,13 +7,14 @@ from hdvl.checkpoints.importers.base import CONFIG, CheckpointSource, Importer, 
 from hdvl.checkpoints.importers.idefics3 import Idefics3, SmolVLM
 from hdvl.checkpoints.importers.internvl_chat import InternVLChat
 from hdvl.checkpoints.importers.internvl_hf import InternVLHF
+from hdvl.checkpoints.importers.lfm2_vl import Lfm2Vl
 from hdvl.checkpoints.importers.llava_next import LlavaNext
 from hdvl.checkpoints.importers.qwen_vl import BelleVL, CatVision, QwenVL
 from hdvl.checkpoints.importers.xverse_v import XverseV
 
 _ALL = (
     *(XverseV(), QwenVL(), InternVLChat(), BelleVL(), CatVision()),
-    *(LlavaNext(), InternVLHF(), Idefics3(), SmolVLM()),
+    *(LlavaNext(), InternVLHF(), Idefics3(), SmolVLM(), Lfm2Vl()),
 )
 IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ALL}
 
