@@ -94,7 +94,7 @@ def run(cfg: Mapping[str, Any]) -> None:
     plan = tiler.plan(width, height)
     print(describe(plan, type(tiler).__name__))
     if cfg.get("encoder") is None:
-        print("tokens   not counted without an encoder; add encoder=...")
+        print("tokens   not counted without an encoder; add model=... or encoder=...")
     else:
         print(describe_layout(layout_of(cfg, tiler, plan)))
     scale = min(1.0, cfg["draw_size"] / max(image.size))

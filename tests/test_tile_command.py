@@ -79,6 +79,25 @@ def test_shows_the_text_between_the_tokens(
     assert "tokens   2352\nprompt   <r1c1>[784]<r1c2>[784]<global>[784]\n" in printed
 
 
+def test_takes_the_parts_of_a_named_composition(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(
+        f"image={photo}", f"out={tmp_path / 'tiles.png'}", "model=smolvlm", "tiler.longest_edge=512"
+    )
+    printed = capsys.readouterr().out
+    assert "prompt   <fake_token_around_image><global-img>[64]<fake_token_around_image>" in printed
+    run(
+        f"image={photo}",
+        f"out={tmp_path / 'tiles.png'}",
+        "model=smolvlm",
+        "tiler.longest_edge=1024",
+    )
+    printed = capsys.readouterr().out
+    assert "tokens   320\nprompt   <fake_token_around_image><row_1_col_1>[64]<fake" in printed
+    assert "<row_2_col_2>[64]\\n\\n<fake_token_around_image><global-img>[64]<fake" in printed
+
+
 def test_a_large_image_is_drawn_smaller(tmp_path: Path) -> None:
     path, out = tmp_path / "big.jpg", tmp_path / "tiles.png"
     Image.new("RGB", (3000, 1500)).save(path)
