@@ -54,8 +54,8 @@ def expand(rendered: Rendered, image_token: str, layouts: Sequence[Layout]) -> E
         rendered=replace(
             rendered,
             text="".join([*pieces, rendered.text[done:]]),
-            spans=_moved(rendered.spans, places, grown),
-            literal=_moved(rendered.literal, places, grown),
+            spans=moved(rendered.spans, places, grown),
+            literal=moved(rendered.literal, places, grown),
         ),
         regions=tuple(regions),
         counts=tuple(
@@ -88,10 +88,12 @@ def _write(layout: Layout, image_token: str) -> str:
     return "".join(piece if isinstance(piece, str) else image_token for piece in layout if piece)
 
 
-def _moved(
+def moved(
     spans: Sequence[Span], places: Sequence[int], grown: Sequence[int]
 ) -> tuple[tuple[int, int], ...]:
-    def moved(edge: int) -> int:
+    """``spans`` of a text in which what stands at each of ``places`` became longer by ``grown``."""
+
+    def shifted(edge: int) -> int:
         return edge + sum(more for place, more in zip(places, grown, strict=True) if place < edge)
 
-    return tuple((moved(start), moved(stop)) for start, stop in spans)
+    return tuple((shifted(start), shifted(stop)) for start, stop in spans)

@@ -7,7 +7,8 @@ from typing import Any
 
 from hdvl.protocols import Message, Rendered
 from hdvl.sequences import one_or_several
-from hdvl.templates.base import ImageSlots
+from hdvl.templates.base import IMAGE, ImageSlots, refuse_tokens
+from hdvl.templates.layouts import moved
 from hdvl.templates.spans import Spans, Turns, check_marked, find_answers, widen_to_prompts
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -38,7 +39,10 @@ class TokenizerTemplate(ImageSlots):
             models that read nothing else.
         image_parts: hand each message over as a list of its images and texts, in their order, for
             templates that write the image token themselves, perhaps with more around it, or that go
-            by what a message begins with. ``image_separator`` is then the template's affair.
+            by what a message begins with. ``image_separator`` is then the template's affair, while
+            ``image_prefix`` and ``image_suffix`` are put around what it writes.
+        placeholder: of ``image_parts``: what the template writes for an image, where that is not the
+            image token itself.
         start: control tokens in front of everything that the template writes, such as ``<s>`` where
             the tokenizer adds it to each text by itself. They are tokenised on their own.
     """
@@ -52,16 +56,20 @@ class TokenizerTemplate(ImageSlots):
     supervise_end: bool = True
     parts: bool = False
     image_parts: bool = False
+    placeholder: str = ""
     start: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        around = ("image_prefix", "image_suffix", "numbering")
-        given = [f"{name}={getattr(self, name)!r}" for name in around if getattr(self, name)]
-        if self.image_parts and given:
+        if self.image_parts and self.numbering:
             raise ValueError(
-                f"image_parts=true leaves to the chat template what stands around an image, got "
-                f"{', '.join(given)}; write it into merger.tags or into the chat template"
+                "image_parts=true leaves to the chat template what stands before an image, got "
+                f"numbering={self.numbering!r}; write it into the chat template"
+            )
+        if self.placeholder and not self.image_parts:
+            raise ValueError(
+                "placeholder is what a chat template writes for an image by itself, got "
+                f"placeholder={self.placeholder!r} with image_parts=false; set image_parts=true"
             )
         if self.image_parts:
             object.__setattr__(self, "image_separator", "")
@@ -113,6 +121,7 @@ class TokenizerTemplate(ImageSlots):
         Raises:
             ValueError: the template refuses the conversation, or the spans cannot be proven.
         """
+        refuse_tokens((self.placeholder,) if self.placeholder != IMAGE else (), messages)
         texts = self.place_images(messages)
         turns = [{"role": m.role, "content": t} for m, t in zip(messages, texts, strict=True)]
         if self.system and turns and turns[0]["role"] != "system":
@@ -167,7 +176,21 @@ class TokenizerTemplate(ImageSlots):
             )
         except TemplateError as error:
             raise ValueError(f"the chat template refuses the conversation: {error}") from error
-        return texts[0], spans[0] if marks else None
+        return self._with_images(texts[0], spans[0] if marks else None)
+
+    def _with_images(self, text: str, spans: Spans | None) -> tuple[str, Spans | None]:
+        """``text`` with its images written out, where the chat template placed them; spans move along."""
+        if not self.image_parts:
+            return text, spans
+        written = self.placeholder or self.image_token
+        slot = self.image_prefix + self.image_token + self.image_suffix
+        places = [match.start() for match in re.finditer(re.escape(written), text)]
+        grown = [len(slot) - len(written)] * len(places)
+        found = None if spans is None else list(moved(spans, places, grown))
+        return text.replace(written, slot), found
+
+    def _slot(self, k: int, numbered: bool) -> str:
+        return self.image_token if self.image_parts else super()._slot(k, numbered)
 
     def _messages(self, turns: Turns) -> list[dict[str, Any]]:
         if self.image_parts:

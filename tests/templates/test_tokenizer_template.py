@@ -270,5 +270,43 @@ def test_images_are_parts_for_templates_that_place_them() -> None:
     )
     assert [rendered.text[a:b] for a, b in rendered.spans] == ["Yes.</s>", "</s>"]
     assert template.special_tokens == ("</s>", IMAGE, *TAGS)
-    with pytest.raises(ValueError, match=r"image_parts=true leaves .* got image_prefix='<img>'"):
-        TokenizerTemplate(**told, image_prefix="<img>")
+    with pytest.raises(ValueError, match=r"image_parts=true leaves .* got numbering='{k}: '"):
+        TokenizerTemplate(**told, numbering="{k}: ")
+
+
+@pytest.mark.parametrize("marks", [("", ""), ("{% generation %}", "{% endgeneration %}")])
+def test_what_a_template_writes_for_an_image_becomes_the_image_token(
+    marks: tuple[str, str],
+) -> None:
+    """As processors do it: InternVL's puts tokens around it, Aya Vision's replaces ``<image>``."""
+    source = (
+        "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' %}"
+        + "{{ m.content[0].text }}</s>".join(marks)
+        + "{% else %}{% for part in m.content %}{% if part.type == 'image' %}[IMAGE]{% else %}"
+        "{{ part.text }}{% endif %}{% endfor %}</s>{% endif %}{% endfor %}"
+    )
+    template = TokenizerTemplate(
+        chat_template=source,
+        markers="</s>",
+        image_token=IMAGE,
+        image_parts=True,
+        image_prefix="<img>",
+        image_suffix="</img>",
+        placeholder="[IMAGE]",
+    )
+    talk = [
+        Message("user", "A <image> and <image>?", images=("a", "b")),
+        Message("assistant", "Yes."),
+        Message("user", "C?", images=("c",)),
+        Message("assistant", "No."),
+    ]
+    rendered = template.render(talk)
+    slot = f"<img>{IMAGE}</img>"
+    assert rendered.text == (
+        f"user:A {slot} and {slot}?</s>assistant:Yes.</s>user:{slot}C?</s>assistant:No.</s>"
+    )
+    assert [rendered.text[a:b] for a, b in rendered.spans] == ["Yes.</s>", "No.</s>"]
+    with pytest.raises(ValueError, match=r"must not hold control tokens, got \['\[IMAGE\]'\]"):
+        template.render([Message("user", "[IMAGE]")])
+    with pytest.raises(ValueError, match="with image_parts=false; set image_parts=true"):
+        TokenizerTemplate(chat_template=source, placeholder="[IMAGE]")

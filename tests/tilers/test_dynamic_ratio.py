@@ -1,6 +1,7 @@
 """InternVL 1.5's dynamic tiling as published."""
 
 import doctest
+import random
 from typing import Any
 
 import pytest
@@ -79,3 +80,21 @@ def test_one_tile_is_internvl_1_2() -> None:
 def test_wrong_numbers(options: dict[str, Any], message: str, unchecked: Any) -> None:
     with pytest.raises(ValueError, match=message):
         unchecked(DynamicRatio, **options)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "side"), [(1, 12, 448), (1, 6, 28), (3, 9, 364), (2, 2, 5)]
+)
+def test_grids_are_those_of_transformers(least: int, most: int, side: int) -> None:
+    """Ties, which equal fractions give exactly, are broken alike."""
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+    tiler = DynamicRatio(tile_size=side, min_tiles=least, max_tiles=most)
+    numbers = random.Random(0)
+    sizes = [(numbers.randint(1, 2000), numbers.randint(1, 2000)) for _ in range(500)]
+    sizes += [(a * k, b * k) for a in range(1, 8) for b in range(1, 8) for k in (1, 7, side)]
+    sizes += [(width, height) for width in (1, 2, 3, 1999) for height in (1, 2, 3, 4000)]
+    for width, height in sizes:
+        plan = tiler.plan(width, height)
+        wanted = get_optimal_tiled_canvas((height, width), (side, side), least, most)
+        assert (plan.cols, plan.rows) == wanted, (width, height)

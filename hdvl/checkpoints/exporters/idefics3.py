@@ -11,7 +11,8 @@ from hdvl.checkpoints.exporters.target import (
     differing,
     language_model,
 )
-from hdvl.checkpoints.importers.idefics3 import FILTERS, TOKENS
+from hdvl.checkpoints.importers.idefics3 import TOKENS
+from hdvl.checkpoints.importers.image_settings import FILTERS
 from hdvl.encoders import TransformersEncoder
 from hdvl.mergers import Concat
 from hdvl.mergers.tags import Tags

@@ -68,6 +68,13 @@ def chat_template(template: Template, *, wraps: bool) -> str:
             f"template must be of fixed turns or a tokenizer's, got {type(template).__name__}"
         )
     if isinstance(template, TokenizerTemplate) and template.image_parts:
+        around = () if wraps else (template.image_prefix, template.image_suffix)
+        if any((template.placeholder, *around)):
+            raise ValueError(
+                "template.image_parts=true must write images as the processor reads them, got "
+                f"placeholder={template.placeholder!r}, image_prefix={template.image_prefix!r} and "
+                f"image_suffix={template.image_suffix!r}"
+            )
         head = "{%- set all = namespace(messages=messages) -%}\n"  # it reads parts as they come
     else:
         head = _parts(template, wraps)

@@ -15,6 +15,7 @@ from hdvl.checkpoints.importers.base import (
     one_folder,
     read_json,
 )
+from hdvl.checkpoints.importers.image_settings import FILTERS
 from hdvl.checkpoints.importers.mapping import From, renamed
 from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.nodes import Node
@@ -34,9 +35,6 @@ DEFAULTS = {
     "max_image_size": {"longest_edge": 364},
 }
 """What the image processors of transformers do where their file says nothing."""
-
-FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers of the filters, which the files hold."""
 
 TOKENS = {
     "fake_image_token": "<fake_token_around_image>",

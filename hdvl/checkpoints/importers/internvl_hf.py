@@ -5,6 +5,8 @@ from typing import Any
 
 from hdvl.checkpoints.importers import native_layout as native
 from hdvl.checkpoints.importers.base import CheckpointSource, Importer, one_folder
+from hdvl.checkpoints.importers.experts import with_experts
+from hdvl.checkpoints.importers.image_settings import dynamic_tiles, statistics
 from hdvl.checkpoints.importers.mapping import From, renamed
 from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.nodes import Node
@@ -14,7 +16,7 @@ class InternVLHF(Importer):
     """Folders whose ``config.json`` says ``internvl``: tokens in raster order (v2)."""
 
     name = "internvl_hf"
-    preset = "internvl_1_5_dynamic"
+    preset = "internvl3_8b"
     licence = "mit"
 
     def recognises(self, config: Mapping[str, Any], files: Sequence[str]) -> bool:
@@ -26,18 +28,15 @@ class InternVLHF(Importer):
         folder = one_folder(self.name, source)
         described = native.resolved(config)
         _refuse(described, folder)
-        settings = native.image_settings(folder)
-        dynamic = settings.get("max_patches", 12) > 1
-        node = self.preset_node(None if dynamic else "internvl_chat_v1_2")
-        size = described.vision_config.image_size[0]
-        node["tiler"]["tile_size"] = size
-        if dynamic:
-            node["tiler"] |= {
-                "min_tiles": settings.get("min_patches", 1),
-                "max_tiles": settings.get("max_patches", 12),
-            }
-        node["encoder"] |= _encoder(described) | native.statistics(settings)
-        node["bridge"] |= {"order": "v2", "factor": round(1 / described.downsample_ratio)}
+        settings, node = native.image_settings(folder), self.preset_node()
+        node["tiler"] |= {"tile_size": described.vision_config.image_size[0]}
+        node["tiler"] |= dynamic_tiles(settings, source=folder)
+        encoder = _encoder(described) | statistics(settings)
+        node["encoder"] |= encoder | {"tile_size": node["tiler"]["tile_size"]}
+        node["bridge"] |= {
+            "factor": round(1 / described.downsample_ratio),
+            "activation": described.projector_hidden_act,
+        }
         native.fill_language(node, folder, config, described, published)
         return node
 
@@ -53,7 +52,7 @@ class InternVLHF(Importer):
             (r"llm\.model\.model\.(.*)", rf"{at['language']}\1"),
             (r"llm\.model\.lm_head\.(.*)", rf"{at['head']}\1"),
         ]
-        return renamed(targets, rules)
+        return with_experts(renamed(targets, rules), published)
 
     def ignorable(self, node: Mapping[str, Any]) -> Sequence[str]:
         depth = int(node["encoder"]["depth"])
@@ -69,8 +68,7 @@ def _encoder(described: Any) -> dict[str, Any]:
         "mlp_width": vision.intermediate_size,
         "patch": vision.patch_size[0],
         "image_size": vision.image_size[0],
-        "tile_size": vision.image_size[0],
-        "select_layer": described.vision_feature_layer,
+        "select_layer": native.counted_from_last(described),
         "norm": vision.norm_type,
         "norm_eps": vision.layer_norm_eps,
         "qk_norm": vision.use_qk_norm,
@@ -80,27 +78,29 @@ def _encoder(described: Any) -> dict[str, Any]:
 
 def _refuse(described: Any, folder: object) -> None:
     vision = described.vision_config
+    ratio = described.downsample_ratio
     wanted = {
         "vision_config.model_type": (vision.model_type, "internvl_vision"),
         "vision_config.hidden_act": (vision.hidden_act, "gelu"),
+        "vision_config.num_channels": (vision.num_channels, 3),
         "vision_config.use_mean_pooling": (vision.use_mean_pooling, True),
         "vision_config.use_absolute_position_embeddings": (
             vision.use_absolute_position_embeddings, True
         ),
         "vision_config.use_mask_token": (vision.use_mask_token, False),
         "vision_feature_select_strategy": (described.vision_feature_select_strategy, "default"),
-        "projector_hidden_act": (described.projector_hidden_act, "gelu"),
         "one side of image_size": (len(set(vision.image_size)), 1),
         "one side of patch_size": (len(set(vision.patch_size)), 1),
+        f"downsample_ratio={ratio} is one over a whole number": (
+            abs(ratio * round(1 / ratio) - 1) < 1e-9, True
+        ),
     }  # fmt: skip
     if vision.use_qk_norm:  # where transformers fixes the eps
         wanted["vision_config.layer_norm_eps"] = (vision.layer_norm_eps, 1e-6)
     wrong = [f"{name}={told} (not {ours})" for name, (told, ours) in wanted.items() if told != ours]
-    if not isinstance(described.vision_feature_layer, int) or described.vision_feature_layer > -1:
-        wrong.append(
-            f"vision_feature_layer={described.vision_feature_layer}, not a negative number"
-        )
+    wrong += native.unlike_a_plain_head(described.text_config)
     if wrong:
         raise ValueError(
             f"configuration of {folder} asks for what hdvl does not do: {'; '.join(wrong)}"
         )
+    native.counted_from_last(described)

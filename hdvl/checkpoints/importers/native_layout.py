@@ -34,6 +34,9 @@ PREFIXES = {
 }
 """What each part's names start with: the more special spelling first."""
 
+_PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt_oss")
+"""Language models whose logits are ``lm_head`` of the last state, which is all that these layouts take."""
+
 _PROBE = "a question that no template writes by itself"
 
 
@@ -79,6 +82,34 @@ def text_numbers(config: Mapping[str, Any], described: Any, published: Published
     return {"model_type": told.model_type, **structure(told), **kept, "tie_word_embeddings": tied}
 
 
+def unlike_a_plain_head(text: Any) -> list[str]:
+    """Why logits are not those of a language model with this configuration; maybe nothing.
+
+    The vision-language classes of transformers put ``lm_head`` behind the last state and nothing else,
+    so that what a family does more to its logits is lost in them.
+    """
+    if text.model_type in _PLAIN_HEADS:
+        return []
+    return [f"text_config.model_type={text.model_type} (only {', '.join(_PLAIN_HEADS)})"]
+
+
+def counted_from_last(described: Any) -> int:
+    """``vision_feature_layer`` counted from the last block, which is -1.
+
+    Raises:
+        ValueError: several layers, or one that is not the output of a block.
+    """
+    layer, depth = described.vision_feature_layer, described.vision_config.num_hidden_layers
+    if isinstance(layer, int) and 1 <= layer <= depth:
+        return layer - depth - 1
+    if isinstance(layer, int) and -depth <= layer <= -1:
+        return layer
+    raise ValueError(
+        f"vision_feature_layer must be the output of one of {depth} blocks, 1..{depth} or "
+        f"-{depth}..-1, got {layer}; hdvl does not join several layers"
+    )
+
+
 def image_settings(folder: Path) -> dict[str, Any]:
     """The image processor's settings, from whichever file holds them; maybe nothing."""
     if (folder / "processor_config.json").is_file():
@@ -105,11 +136,14 @@ def chat_template(folder: Path, tokenizer: Any) -> str | None:
     return found
 
 
-def text_side(folder: Path, fallback: Node, image_id: int) -> tuple[Node | None, Node]:
+def text_side(
+    folder: Path, fallback: Node, image_id: int, placeholder: str = ""
+) -> tuple[Node | None, Node]:
     """The nodes of the tokenizer and of the template in ``folder``; None and ``fallback`` without.
 
     The image token is the one with the configured ``image_id``, the tokens around it those that the
     tokenizer names. Boxes are written by tags if the tokenizer knows them, else as plain numbers.
+    ``placeholder`` is what the chat template writes for an image, if that is not the image token.
 
     Raises:
         ValueError: ``image_id`` is no added token: the tokenizer is of another model.
@@ -139,11 +173,12 @@ def text_side(folder: Path, fallback: Node, image_id: int) -> tuple[Node | None,
     if source is None:
         return node, Node({**fallback, **tokens, "boxes": marked(node_of(boxes))})
     tokenizer.chat_template = source
-    own = not any(around.values()) and _writes_images(tokenizer, tokens["image_token"])
+    own = _writes_images(tokenizer, placeholder or tokens["image_token"])
     template = TokenizerTemplate.from_tokenizer(
         tokenizer,
         boxes=boxes,
         image_parts=own,
+        placeholder=placeholder if own else "",
         parts=not own and _reads_parts_only(tokenizer),
         **tokens,
     )
@@ -193,15 +228,17 @@ def fill_language(
     config: Mapping[str, Any],
     described: Any,
     published: Published,
+    placeholder: str = "",
 ) -> None:
     """Put the language model, its tokenizer and template, and the slot's id into ``node``."""
-    tokenizer, node["template"] = text_side(folder, node["template"], described.image_token_id)
+    image_id = described.image_token_id
+    tokenizer, node["template"] = text_side(folder, node["template"], image_id, placeholder)
     node["llm"] |= {
         "config": text_numbers(config, described, published),
         "tokenizer": tokenizer,
         "stop_ids": stop_ids(described.text_config.to_dict(), folder),
     }
-    node["image_token_id"] = described.image_token_id
+    node["image_token_id"] = image_id
 
 
 def _writes_images(tokenizer: Any, image_token: str) -> bool:

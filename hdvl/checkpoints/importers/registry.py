@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from hdvl.checkpoints.importers.aya_vision import AyaVision
 from hdvl.checkpoints.importers.base import CONFIG, CheckpointSource, Importer, read_json
 from hdvl.checkpoints.importers.idefics3 import Idefics3, SmolVLM
 from hdvl.checkpoints.importers.internvl_chat import InternVLChat
@@ -14,7 +15,7 @@ from hdvl.checkpoints.importers.xverse_v import XverseV
 
 _ALL = (
     *(XverseV(), QwenVL(), InternVLChat(), BelleVL(), CatVision()),
-    *(LlavaNext(), InternVLHF(), Idefics3(), SmolVLM(), Lfm2Vl()),
+    *(LlavaNext(), InternVLHF(), AyaVision(), Idefics3(), SmolVLM(), Lfm2Vl()),
 )
 IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ALL}
 

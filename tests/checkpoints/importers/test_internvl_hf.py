@@ -67,7 +67,7 @@ def test_the_head_is_tied_as_the_file_says_else_as_it_is_stored(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("settings", "tiler", "most"),
     [
-        ({"max_patches": 1}, "Squash", 1),
+        ({"max_patches": 1}, "DynamicRatio", 1),
         ({"max_patches": 6, "min_patches": 2}, "DynamicRatio", 6),
         ({}, "DynamicRatio", 12),
     ],
@@ -76,7 +76,8 @@ def test_tiles_are_those_of_the_image_processor(
     settings: dict[str, Any], tiler: str, most: int, tmp_path: Path
 ) -> None:
     folder = saved(internvl(), tmp_path)
-    told = {"image_processor": {**settings, "image_mean": [0.1, 0.2, 0.3]}}
+    size = {"size": {"height": 28, "width": 28}}
+    told = {"image_processor": {**settings, **size, "image_mean": [0.1, 0.2, 0.3]}}
     (folder / "processor_config.json").write_text(json.dumps(told))
     vlm = load_published(folder)
     assert (type(vlm.tiler).__name__, vlm.tiler.max_tiles) == (tiler, most)
@@ -90,7 +91,10 @@ def test_tiles_are_those_of_the_image_processor(
         ("vision_config", {"layer_norm_eps": 1e-5}, "layer_norm_eps=1e-05"),
         ("vision_config", {"image_size": [28, 56]}, "one side of image_size=2"),
         (None, {"vision_feature_select_strategy": "full"}, "select_strategy=full"),
-        (None, {"vision_feature_layer": 2}, "vision_feature_layer=2, not a negative number"),
+        (None, {"vision_feature_layer": 0}, "one of 3 blocks, 1..3 or -3..-1, got 0"),
+        (None, {"vision_feature_layer": [-1, -2]}, r"got \[-1, -2\]; hdvl does not join"),
+        (None, {"downsample_ratio": 0.4}, "downsample_ratio=0.4 is one over a whole number=False"),
+        ("text_config", {"model_type": "cohere2"}, r"model_type=cohere2 \(only llama, .*gpt_oss\)"),
     ],
 )
 def test_what_is_not_read(
