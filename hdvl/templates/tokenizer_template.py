@@ -132,7 +132,7 @@ class TokenizerTemplate(ImageSlots):
             spans = check_marked(text, marked, answers)
         else:
             spans = find_answers(lambda t: self._write(t, add_generation_prompt)[0], turns, text)
-            spans = widen_to_prompts(lambda t: self._write(t, True)[0], turns, text, spans)
+        spans = widen_to_prompts(lambda t: self._write(t, True)[0], turns, text, spans)
         ends = [self._end(text, stop) for _, stop in spans]
         shift = len(self.start)
         return Rendered(

@@ -110,12 +110,17 @@ def counted_from_last(described: Any) -> int:
     )
 
 
+def processor_settings(folder: Path) -> dict[str, Any]:
+    """The settings of the processor itself; maybe nothing."""
+    file = folder / "processor_config.json"
+    return read_json(file) if file.is_file() else {}
+
+
 def image_settings(folder: Path) -> dict[str, Any]:
     """The image processor's settings, from whichever file holds them; maybe nothing."""
-    if (folder / "processor_config.json").is_file():
-        found = read_json(folder / "processor_config.json").get("image_processor")
-        if isinstance(found, dict):
-            return found
+    found = processor_settings(folder).get("image_processor")
+    if isinstance(found, dict):
+        return found
     file = folder / "preprocessor_config.json"
     return read_json(file) if file.is_file() else {}
 

@@ -9,13 +9,15 @@ from hdvl.checkpoints.importers.idefics3 import Idefics3, SmolVLM
 from hdvl.checkpoints.importers.internvl_chat import InternVLChat
 from hdvl.checkpoints.importers.internvl_hf import InternVLHF
 from hdvl.checkpoints.importers.lfm2_vl import Lfm2Vl
+from hdvl.checkpoints.importers.llava import Llava, LlavaOnevision
 from hdvl.checkpoints.importers.llava_next import LlavaNext
 from hdvl.checkpoints.importers.qwen_vl import BelleVL, CatVision, QwenVL
 from hdvl.checkpoints.importers.xverse_v import XverseV
 
 _ALL = (
     *(XverseV(), QwenVL(), InternVLChat(), BelleVL(), CatVision()),
-    *(LlavaNext(), InternVLHF(), AyaVision(), Idefics3(), SmolVLM(), Lfm2Vl()),
+    *(LlavaNext(), Llava(), LlavaOnevision(), InternVLHF(), AyaVision(), Idefics3(), SmolVLM()),
+    Lfm2Vl(),
 )
 IMPORTERS: dict[str, Importer] = {importer.name: importer for importer in _ALL}
 

@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 
 import hdvl
 from hdvl.checkpoints.importers import detect, load_published
-from hdvl.loss import targets, token_weights
-from hdvl.processor import Batch, collate, pack
+from hdvl.processor import collate, pack
 from hdvl.protocols import Message
 from tests import idefics3_reference as reference
+from tests.mean_loss import mean_loss
 
 KINDS = ["idefics3", "smolvlm"]
 
@@ -133,16 +133,6 @@ def test_tokens_are_those_that_the_tokenizer_names(tmp_path: Path) -> None:
     assert_equal(tmp_path, model, processor, talk((60, 40)))
 
 
-def loss(pipe: Any, batch: Batch) -> torch.Tensor:
-    """The mean over all supervised tokens."""
-    weights = token_weights(targets(batch.labels, batch.segments), batch.segments, "token")
-    return pipe.model(
-        *(batch.input_ids, batch.pixels, batch.plans, None, batch.labels),
-        segments=batch.segments,
-        weights=weights / weights.sum(),
-    ).loss
-
-
 def test_training_samples_have_the_same_loss_in_a_pack(built: tuple[Path, Any, Any]) -> None:
     pipe = hdvl.load(built[0])
     ends = [[*talk((60, 40)), Message("assistant", "Yes.")], [*talk(), Message("assistant", "No.")]]
@@ -151,8 +141,8 @@ def test_training_samples_have_the_same_loss_in_a_pack(built: tuple[Path, Any, A
         said = pipe.tokenizer.decode(sample.ids[sample.labels != -100])
         assert said.count("<end_of_utterance>") == 2
     with torch.no_grad():
-        apart = loss(pipe, collate(samples, pad_id=0))
-        torch.testing.assert_close(loss(pipe, pack(samples)), apart, atol=1e-5, rtol=0)
+        apart = mean_loss(pipe.model, collate(samples, pad_id=0))
+        torch.testing.assert_close(mean_loss(pipe.model, pack(samples)), apart, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

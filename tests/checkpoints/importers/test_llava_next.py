@@ -105,8 +105,22 @@ def test_logits_are_transformers_own(tmp_path: Path) -> None:
         ),
         ({"text": {"model_type": "qwen2", "tie_word_embeddings": True}}, -2),
         ({"text": {"model_type": "mistral", "sliding_window": None}}, -2),
+        (
+            {
+                **{"vision_feature_layer": 1, "projector_hidden_act": "relu"},
+                **{"multimodal_projector_bias": False},
+            },
+            -3,
+        ),
     ],
-    ids=["clip's last layer", "siglip, last layer", "siglip", "qwen2, tied", "mistral"],
+    ids=[
+        "clip's last layer",
+        "siglip, last layer",
+        "siglip",
+        "qwen2, tied",
+        "mistral",
+        "projector",
+    ],
 )
 def test_other_compositions(changes: dict[str, Any], layer: int, tmp_path: Path) -> None:
     if "text" in changes and changes["text"].get("tie_word_embeddings"):
@@ -163,14 +177,11 @@ def test_pixel_statistics_come_with_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vision_feature_layer": [-2, -3]}, r"vision_feature_layer=\[-2, -3\]"),
+        ({"vision_feature_layer": [-2, -3]}, r"vision_feature_layer must .* got \[-2, -3\]"),
         ({"vision_feature_select_strategy": "full"}, "select_strategy=full"),
-        ({"projector_hidden_act": "relu"}, "projector_hidden_act=relu"),
-        ({"multimodal_projector_bias": False}, "projector_bias=False"),
-        (
-            {"image_grid_pinpoints": [[28, 50]]},
-            r"pinpoints that are no multiples of 28=\[\[28, 50\]\]",
-        ),
+        ({"projector_hidden_act": "wavy"}, "activation must be a known name, got 'wavy'"),
+        ({"multimodal_projector_bias": False}, r"surplus: .*linear_1\.bias"),
+        ({"image_grid_pinpoints": [[28, 50]]}, r"image_grid_pinpoints=\[\[28, 50\]\]"),
         ({"vision_config": {"model_type": "vit"}}, "vision tower of .* must be one of clip"),
     ],
 )

@@ -47,8 +47,8 @@ def test_a_folder_of_nobody(tmp_path: Path) -> None:
         load_published(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"must hold a config.yaml"):
         hdvl.load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"from must be one of xverse_v, .*, got 'llava'"):
-        importer_of(unknown, "llava")
+    with pytest.raises(ValueError, match=r"from must be one of xverse_v, .*, got 'bert'"):
+        importer_of(unknown, "bert")
 
 
 @pytest.mark.parametrize("name", IMPORTERS)

@@ -1,0 +1,51 @@
+"""LLaVA-1.5 and LLaVA-OneVision in the layout of transformers.
+
+Liu et al., arXiv 2310.03744 (``LlavaForConditionalGeneration``), and Li et al., arXiv 2408.03326
+(``LlavaOnevisionForConditionalGeneration``).
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hdvl.checkpoints.importers import native_layout as native
+from hdvl.checkpoints.importers.llava_images import any_resolution, one_view
+from hdvl.checkpoints.importers.llava_layout import LlavaImporter
+from hdvl.checkpoints.nodes import Node
+
+_ASPECT = re.compile(r"anyres_max_([1-9]\d*)")
+
+
+class Llava(LlavaImporter):
+    """Folders whose ``config.json`` says ``llava``: one view of each image."""
+
+    name = "llava"
+    preset = "llava_1_5"
+
+    def fill_images(
+        self, node: Node, described: Any, settings: Mapping[str, Any], folder: Path
+    ) -> None:
+        node["tiler"] |= one_view(settings, described.vision_config.image_size, source=folder)
+
+
+class LlavaOnevision(LlavaImporter):
+    """Folders whose ``config.json`` says ``llava_onevision``: tiles of one image, one view of several."""
+
+    name = "llava_onevision"
+    preset = "llava_onevision"
+
+    def fill_images(
+        self, node: Node, described: Any, settings: Mapping[str, Any], folder: Path
+    ) -> None:
+        side, pinpoints = described.vision_config.image_size, described.image_grid_pinpoints
+        node["tiler"] |= any_resolution(settings, pinpoints, side, source=folder)
+        told = described.vision_aspect_ratio
+        processor = native.processor_settings(folder).get("vision_aspect_ratio", told)
+        limit = _ASPECT.fullmatch(told)
+        if limit is None or processor != told:
+            raise ValueError(
+                f"vision_aspect_ratio of {folder} must be anyres_max_N, the same in the model and in the "
+                f"processor, got {told!r} and {processor!r}"
+            )
+        node["merger"]["shrink_above"] = int(limit[1])
