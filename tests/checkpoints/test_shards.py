@@ -63,3 +63,9 @@ def test_values_that_are_not_as_announced(tmp_path: Path) -> None:
         write_shards(layouts, tmp_path, max_bytes=80, read=lambda _: torch.ones(3).half())
     with pytest.raises(ValueError, match="max_shard must be at least 1 byte, got 0"):
         write_shards(layouts, tmp_path, max_bytes=0)
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        write_shards({"weight": torch.zeros(100_000)}, tmp_path, max_bytes=10**6)
