@@ -10,23 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from hdvl.config import CONF_DIR, compose, resolve
-from hdvl.overrides import keys_of, literal_text, typed_overrides
+from hdvl.overrides import check_renamed, keys_of, literal_text, typed_overrides
 from hdvl.plain import dotted_keys
 
 PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
-RENAMED = {
-    "initialise": "init_from",
-    "pictures": "images",
-    "example.picture": "example.image",
-    "optimizer.shape": "optimizer.schedule",
-    "optimizer.common.floor": "optimizer.common.min_lr_ratio",
-    **{
-        f"optimizer.groups.{part}.floor": f"optimizer.groups.{part}.min_lr_ratio"
-        for part in ("encoder", "bridge", "merger", "llm", "new_tokens")
-    },
-}
-"""Config keys of earlier versions and what they are called now."""
-
 _TRACE = "HYDRA_FULL_ERROR"
 
 
@@ -194,14 +181,6 @@ def _check_model(
 def _check_renamed(words: Sequence[str]) -> None:
     for key, _ in keys_of(words):
         check_renamed(key)
-
-
-def check_renamed(key: str) -> None:
-    """ValueError if the dotted ``key`` has another name now; ``stages.0.KEY`` is KEY of a stage."""
-    own = re.sub(r"^stages\.\d+\.", "", key)
-    if own in RENAMED:
-        now = key.removesuffix(own) + RENAMED[own]
-        raise ValueError(f"{key} is called {now} now; use that name")
 
 
 def _unknown_key(key: str, name: str) -> str:

@@ -22,6 +22,19 @@ Lists ``[a,b]`` and mappings ``{a: b}`` of paths, ``null`` and whole values in q
 Hydra does, and interpolations too but for ``LITERAL_PATHS``.
 """
 
+RENAMED = {
+    "initialise": "init_from",
+    "pictures": "images",
+    "example.picture": "example.image",
+    "optimizer.shape": "optimizer.schedule",
+    "optimizer.common.floor": "optimizer.common.min_lr_ratio",
+    **{
+        f"optimizer.groups.{part}.floor": f"optimizer.groups.{part}.min_lr_ratio"
+        for part in ("encoder", "bridge", "merger", "llm", "new_tokens")
+    },
+}
+"""Config keys of earlier versions and what they are called now."""
+
 _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package")
 _KEY = re.compile(r"(\+\+?|)([\w./-]+)=(.*)", re.DOTALL)
 _BARE = re.compile(r"[\w./:$%+@?| -]*", re.ASCII)
@@ -66,6 +79,18 @@ def _is_hydras(key: str, value: str, sweep: bool) -> bool:
     if value == "null":
         return key != "prompt"
     return sweep and value[:1] in ("'", '"') and _kind(value) == "sweep"
+
+
+def check_renamed(key: str, source: object = None) -> None:
+    """ValueError if the dotted ``key``, of the file ``source`` if it stands in one, has another name now.
+
+    ``stages.0.KEY`` is KEY of a stage.
+    """
+    own = re.sub(r"^stages\.\d+\.", "", key)
+    if own in RENAMED:
+        now = key.removesuffix(own) + RENAMED[own]
+        where = "" if source is None else f" of {source}"
+        raise ValueError(f"{key}{where} is called {now} now; use that name")
 
 
 def quoted(text: str, *, interpolate: bool = False) -> str:

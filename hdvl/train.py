@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from hdvl.command import check_renamed, command
+from hdvl.command import command
 from hdvl.config import given_values, resolve
+from hdvl.overrides import check_renamed
 from hdvl.plain import dotted_keys
 
 

@@ -11,8 +11,9 @@ import yaml
 
 import hdvl
 from hdvl import infer, train
-from hdvl.command import RENAMED, check_arguments, command
+from hdvl.command import check_arguments, command
 from hdvl.config import to_plain
+from hdvl.overrides import RENAMED
 
 EXAMPLES = [
     (["no_such_key=1"], "no_such_key is no key of the config"),

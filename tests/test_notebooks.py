@@ -46,6 +46,14 @@ def test_parameters_are_tagged(path: Path) -> None:
     assert len(tagged) == 1 and "CHECKPOINT" in tagged[0].source
 
 
+@each_notebook
+def test_what_it_imports_is_there(path: Path) -> None:
+    for cell in read(path).cells:
+        if cell.cell_type == "code":
+            lines = [line for line in cell.source.splitlines() if line.startswith("from hdvl")]
+            exec("\n".join(lines), {})
+
+
 @pytest.mark.slow
 @each_notebook
 def test_it_runs(

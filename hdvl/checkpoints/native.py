@@ -39,7 +39,8 @@ from hdvl.checkpoints.skeleton import fill, parameters_on_meta, tie, untied
 from hdvl.files import atomic_folder, read_yaml
 from hdvl.llms import save_tokenizer
 from hdvl.model import VLM
-from hdvl.plain import is_part, merge
+from hdvl.overrides import check_renamed
+from hdvl.plain import dotted_keys, is_part, merge
 
 FORMAT = 1
 CONFIG = "config.yaml"
@@ -184,6 +185,8 @@ def _read_config(folder: Path, allow: str | Sequence[str]) -> tuple[dict[str, An
             "install a newer hdvl"
         )
     node = checked(plain["model"], source=file, allow=allow)
+    for key in dotted_keys({name: value for name, value in plain.items() if name != "model"}):
+        check_renamed(key, file)
     if not isinstance(node, Node):
         raise ValueError(f"{file} must have a mapping with a {TARGET} as model")
     if node[TARGET] == MODEL:

@@ -71,6 +71,7 @@ class CausalLM(nn.Module):
         self._family = Family(model)
         if quantisation is None:  # whose weights come later, before the first call
             self._family.check_embeddings()
+            self._family.check_causality()
             self._family.choose_attention()
         self.new_ids = ()
 
@@ -282,6 +283,7 @@ class CausalLM(nn.Module):
         if embeddings.is_meta:
             return
         self._family.check_embeddings()
+        self._family.check_causality()
         if mask is not None:
             self._family.choose_attention()
             self._family.check_padding(mask)

@@ -33,6 +33,21 @@ class Family:
                 f"than look them up: {fault}; choose another llm"
             )
 
+    def check_causality(self) -> None:
+        """Refuse a model whose tokens see those after them: it would be trained on what it should say.
+
+        Raises:
+            ValueError: it is one.
+        """
+        fault = self._fault("causality")
+        if fault:
+            decoder = getattr(self._model.config, "is_decoder", True)
+            raise ValueError(
+                f"a language model must read each token without those after it, {self.name} sees them: "
+                f"where a later token changes, {fault}; "
+                + ("choose another llm" if decoder else "set llm.config.is_decoder=true")
+            )
+
     def choose_attention(self) -> None:
         """Give the model back its own attention if it cannot read padded batches with that of packs."""
         if not any(self._padding_faults()) or not probe.use_own_attention(self._model):

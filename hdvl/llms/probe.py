@@ -69,6 +69,17 @@ def embeddings_fault(model: Any, tolerance: float = 1e-3) -> Found:
     return _difference(by_embeddings, by_ids, tolerance)
 
 
+def causality_fault(model: Any, tolerance: float = 1e-3) -> Found:
+    """Whether logits stay as they are when a later token is another one."""
+    with _quiet(model):
+        embeddings = _embedded(model, _ids(model))
+        changed = embeddings.clone()
+        changed[:, -1] = embeddings[:, 0] - embeddings[:, -1]
+        before = _attempt(lambda: _logits(model, inputs_embeds=embeddings)[:, :-1])
+        after = _attempt(lambda: _logits(model, inputs_embeds=changed)[:, :-1])
+    return _difference(after, before, tolerance)
+
+
 def padding_fault(model: Any, tolerance: float = 1e-3, *, left: bool = False) -> Found:
     """Whether a row of a batch that is padded on one side has the logits that it has alone.
 
@@ -112,6 +123,7 @@ def packing_fault(model: Any, tolerance: float = 1e-3) -> Found:
 
 QUESTIONS: dict[str, Callable[[Any, float], Found]] = {
     "embeddings": embeddings_fault,
+    "causality": causality_fault,
     "padding": padding_fault,
     "padding on the left": partial(padding_fault, left=True),
     "packing": packing_fault,

@@ -24,6 +24,7 @@ from hdvl.precision import frequencies, put_back
 from hdvl.processor import Batch
 from hdvl.protocols import FeatureCache
 from hdvl.training.groups import build_optimizer, parameter_groups
+from hdvl.training.saved import KEPT, Validated, validate
 from hdvl.training.schedule import build_scheduler, follow, present_options
 from hdvl.training.sharding import gather, shard
 from hdvl.training.step_loss import StepLoss, batch_loss
@@ -45,7 +46,7 @@ class VLMModule(pl.LightningModule):
     ``step_loss`` the loss of the last optimizer step. The loss of a step is the mean over the
     supervised tokens of all its batches on all ranks, weighted as ``weighting`` and
     ``first_token_weight`` say (see :mod:`hdvl.loss`). ``feature_cache`` may be set to what holds the
-    features of a frozen encoder.
+    features of a frozen encoder. ``validated`` are the first batches of the last validation.
     """
 
     vlm: VLM
@@ -72,6 +73,7 @@ class VLMModule(pl.LightningModule):
         self.step_numbers: dict[str, float] = {}
         self.step_loss = torch.zeros(())
         self.feature_cache = None
+        self.validated: list[Validated] = []
         self._sums: StepLoss | None = None
         self._last_batch = False
         self._whole: list[VLM] | None = None  # in a list, which makes it no submodule
@@ -153,18 +155,13 @@ class VLMModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Loss, and the share of answers whose every token is right given the tokens before it."""
-        output = self.vlm(
-            batch.input_ids,
-            batch.pixels,
-            batch.plans,
-            None,
-            batch.labels,
-            segments=batch.segments,
-            feature_cache=self.feature_cache,
-        )
+        output = validate(self.vlm, batch, self.feature_cache)
         hits = answer_hits(output.logits, batch.labels)
         said = int(batch_numbers(batch)["supervised_tokens"])
         assert output.loss is not None
+        if batch_index < KEPT:
+            found = Validated(batch, float(output.loss), self.trainer.global_step)
+            self.validated = [*self.validated[:batch_index], found]
         self.log("validation/loss", output.loss, batch_size=said, sync_dist=True)
         # A batch of rows that were all left out has no answers, of which the mean would be NaN.
         right = hits.float().sum() / max(1, len(hits))

@@ -24,7 +24,7 @@ import yaml
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 
 from hdvl.checkpoints import load_folder, save_folder
-from hdvl.checkpoints.known import check_run
+from hdvl.checkpoints.known import check_run, foreign_packages
 from hdvl.compat.lightning import convert_weights_only
 from hdvl.config import build, resolve
 from hdvl.files import NO_ROOM, read_yaml, write_text
@@ -42,6 +42,7 @@ from hdvl.training.preflight import (
     ignore_advice,
 )
 from hdvl.training.ranks import is_rank_zero
+from hdvl.training.saved import Validated, check_saved
 from hdvl.training.stages import set_value, split_stages
 from hdvl.training.start import started_from
 from hdvl.training.stopping import Stopped as Stopped
@@ -94,13 +95,19 @@ def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path
             name = Path(stage["run_dir"]).name
             print(f"stage {number + 1} of {len(stages)}: {name}", flush=True)
         torch.manual_seed(step_seed(seed, number))  # the adapters' first weights
-        train_stage(vlm, stage, build_data, folder)
+        validated = train_stage(vlm, stage, build_data, folder)
         merge_lora(vlm)
-    return save_folder(vlm, folder / MODEL, {"model": node}) if is_rank_zero() else folder / MODEL
+    if is_rank_zero():
+        save_folder(vlm, folder / MODEL, {"model": node})
+        steps: int = stages[-1]["trainer"]["max_steps"]
+        check_saved(folder / MODEL, validated, steps, allow=foreign_packages(node))
+    return folder / MODEL
 
 
-def train_stage(vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_dir: Path) -> None:
-    """Train ``vlm`` in place as one stage's resolved ``config`` says.
+def train_stage(
+    vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_dir: Path
+) -> list[Validated]:
+    """Train ``vlm`` in place as one stage's resolved ``config`` says; gives batches of its last validation.
 
     Goes on from the checkpoint in the stage's folder; a finished stage only reads its weights.
 
@@ -119,7 +126,7 @@ def train_stage(vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_
     done = folder / FINISHED
     if done.exists() and checkpoint and int(done.read_text()) >= steps:
         read_weights(checkpoint, vlm)
-        return
+        return []
     step = 0 if checkpoint is None else checkpoint_step(checkpoint)
     if is_rank_zero():
         drop_rows_from(folder / METRICS, step)
@@ -141,6 +148,7 @@ def train_stage(vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_
     module.finish()
     if is_rank_zero():
         write_text(done, f"{steps}\n")
+    return module.validated
 
 
 @contextmanager

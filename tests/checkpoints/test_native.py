@@ -219,6 +219,26 @@ def test_what_is_no_model_folder(tmp_path: Path, tiny_folder: Path) -> None:
         load_folder(newer)
 
 
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [
+        ({"initialise": None}, r"initialise of .*config\.yaml is called init_from now"),
+        (
+            {"stages": [{"optimizer": {"shape": "cosine"}}]},
+            r"stages\.0\.optimizer\.shape of .*config\.yaml is called stages\.0\.optimizer\.schedule now",
+        ),
+    ],
+)
+def test_old_names_of_keys(
+    old: dict[str, Any], said: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(tiny_folder, tmp_path / "old")
+    plain = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**plain, **old}))
+    with pytest.raises(ValueError, match=said):
+        load_folder(folder)
+
+
 def test_save_refuses(tmp_path: Path) -> None:
     vlm = tiny_vlm()
     with pytest.raises(ValueError, match=r"config must have the node model, got keys \['seed'\]"):

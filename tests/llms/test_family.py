@@ -10,6 +10,7 @@ from hdvl.llms import CausalLM, probe
 from hdvl.llms.building import _note_eager
 from tests.llms.tiny_llm import make
 
+DECODER = {"is_decoder": True}
 BART = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
 DEEPSEEK = {
     **{"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8},
@@ -38,7 +39,7 @@ def test_families_that_do_more_to_ids_than_look_them_up(family: str, numbers: An
 
 @pytest.mark.parametrize(
     ("family", "numbers"),
-    [("roberta", {}), ("data2vec-text", {}), ("bart", BART), ("stablelm", {})],
+    [("roberta", DECODER), ("data2vec-text", DECODER), ("bart", BART), ("stablelm", {})],
 )
 def test_families_that_cannot_be_packed_are_refused_by_name(family: str, numbers: Any) -> None:
     llm = make(family, **numbers).eval()
@@ -48,6 +49,15 @@ def test_families_that_cannot_be_packed_are_refused_by_name(family: str, numbers
     ):
         llm(embeddings, segments=[2, 4])
     assert llm(embeddings).isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "megatron-bert"])
+def test_families_whose_tokens_see_later_ones_are_refused_by_name(family: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"{family} sees them: .* off by .*set llm\.config\.is_decoder=true"
+    ):
+        make(family)
+    assert make(family, **DECODER).model.config.is_decoder
 
 
 def test_a_family_that_reads_padding_with_its_own_attention_alone_keeps_it() -> None:
