@@ -1,6 +1,6 @@
-"""Conversations, and what is written of them: the values of the protocols that are about text.
+"""Conversations, rendered text and decoded boxes.
 
-Needs no torch. Everything here is also a name of ``hdvl.protocols``.
+This module does not import torch. Its names are available in ``hdvl.protocols`` too.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,14 @@ from hdvl.geometry import Box
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. Images stand where ``<image>`` stands in ``text``, or in front if it does not.
+    """One turn of a conversation.
 
-    ``numbered`` lets the template number the images; not so where the text does it as it likes.
+    Attributes:
+        role: who speaks.
+        text: the text of the turn. ``<image>`` marks the position of an image; images without a mark
+            come before the text.
+        images: the images of the turn, in order.
+        numbered: whether the template may number the images; false if the text numbers them itself.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -25,9 +30,10 @@ class Message:
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Conversations that begin with the same images, of which none sees another.
+    """Independent conversations that begin with the same images.
 
-    The images are encoded and read once: see :mod:`hdvl.templates.shared_prefix`.
+    The images are encoded once and the shared prefix is read once, but no conversation attends to
+    another; see :mod:`hdvl.templates.shared_prefix`.
     """
 
     conversations: tuple[list[Message], ...]
@@ -41,17 +47,17 @@ Conversation = Sequence[Message] | SharedPrefix
 
 
 def first_of(conversation: Conversation) -> Sequence[Message]:
-    """The conversation itself, or the first of several: it shows the images of all."""
+    """Return the conversation, or the first of several: the one that holds the images of all."""
     return conversation.conversations[0] if isinstance(conversation, SharedPrefix) else conversation
 
 
 Segment = int | tuple[int, ...]
-"""The length of a document in a packed row. Or several lengths: of what some documents begin with, and of
-the rest of each of them."""
+"""The length of a document in a packed row; or the length of a prefix that several documents share,
+followed by the length of the rest of each document."""
 
 
 def lengths_of(segments: Sequence[Segment]) -> list[int]:
-    """The lengths of all pieces of a packed row, in order.
+    """Return the lengths of all pieces of a packed row, in order.
 
     >>> lengths_of([7, (5, 2, 3)])
     [7, 5, 2, 3]
@@ -62,11 +68,15 @@ def lengths_of(segments: Sequence[Segment]) -> list[int]:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as one string, and the character spans that the model is trained to say.
+    """A conversation as one string.
 
-    ``literal`` are the spans of text, outside of images and tags, that are tokenised on their own and
-    in which a control token is but letters. The first ``opening`` characters are tokenised on their own too,
-    so that what follows them is tokenised as the beginning of a text.
+    Attributes:
+        text: the string.
+        spans: (start, end) characters of the supervised parts.
+        literal: (start, end) characters of the users' text, outside of images and tags. These spans are
+            tokenised separately, and control tokens in them are tokenised as ordinary characters.
+        opening: number of leading characters that are tokenised separately, so that the characters after
+            them are tokenised like the beginning of a text.
     """
 
     text: str
@@ -77,9 +87,13 @@ class Rendered:
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A labelled box found in an answer, in pixels of image number ``image``.
+    """A labelled box of an answer.
 
-    ``points`` are the corners (x, y) of a quadrilateral, which ``box`` encloses; empty for a box.
+    Attributes:
+        label: the text that the box belongs to.
+        box: the box in pixels of the image.
+        image: index of the image, from 0.
+        points: the corners (x, y) of a quadrilateral that ``box`` encloses; empty for a plain box.
     """
 
     label: str
@@ -89,7 +103,7 @@ class GroundedBox:
 
 
 class Decoded(NamedTuple):
-    """The boxes found in a text, and the pieces that begin like boxes but are none."""
+    """The boxes parsed from a text, and the pieces of text that look like boxes but are malformed."""
 
     boxes: list[GroundedBox]
     errors: list[str]

@@ -1,7 +1,7 @@
-"""How an image is cut, as pure arithmetic: what can be said of views before a pixel or a tensor is there.
+"""Geometry of tiling: how an image of a given size is cut into views.
 
-The part of the protocols that needs no torch, so that ``hdvl tile`` starts at once. Everything here
-is also a name of ``hdvl.protocols``.
+This module does not import torch, so that ``hdvl tile`` starts quickly. Its names are available in
+``hdvl.protocols`` too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ Rect = tuple[int, int, int, int]
 Thumbnail = Literal["first", "last"] | None
 
 Layout = tuple[str | int, ...]
-"""What stands in the prompt for an image: text pieces, and counts of visual tokens between them."""
+"""What the prompt holds for an image: pieces of text, and between them numbers of visual tokens."""
 
 NO_RECT = (0, 0, 0, 0)
 
 
 def token_count(layout: Layout) -> int:
-    """The visual tokens of a layout.
+    """Return the number of visual tokens of a layout.
 
     >>> token_count(("<row_1_col_1>", 64, "<global-img>", 64))
     128
@@ -39,11 +39,11 @@ def token_count(layout: Layout) -> int:
 
 @dataclass(frozen=True)
 class View:
-    """One rectangle of an image, as the encoder gets it.
+    """One rectangle of an image that is resized and passed to the encoder.
 
     Attributes:
-        box: what it shows, in pixels of the source image (parts in padding lie outside of the image).
-        size: (width, height) in pixels given to the encoder.
+        box: the rectangle in pixels of the source image; padding lies outside of the image.
+        size: (width, height) in pixels that the encoder reads.
         row: row of the grid of windows, from 0; ``None`` for the thumbnail.
         col: column of the grid of windows, from 0; ``None`` for the thumbnail.
     """
@@ -55,20 +55,19 @@ class View:
 
     @property
     def is_thumbnail(self) -> bool:
-        """Whether this view shows the whole image beside the windows."""
+        """Whether this view is the thumbnail, which shows the whole image."""
         return self.row is None
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How one image is cut into views: pure arithmetic, known before a pixel is touched.
+    """How an image of a given size is cut into views. A plan is computed without reading pixels.
 
-    The rectangle ``frame`` of the source image (the whole image unless given; parts beyond the image
-    are padding) is resized to fill the rectangle ``content`` of the canvas. What ``content`` leaves of
-    the canvas is padding; what reaches beyond the canvas is cropped. Windows are cut out of the canvas.
-    Most plans are a grid of equal squares, ``rows`` x ``cols`` windows of ``tile_size``; a plan may also
-    hold some windows of a grid only (:meth:`subset`), oblong windows, or none. The thumbnail shows the
-    whole frame once more, in a size of its own.
+    The rectangle ``frame`` of the source image is resized to the rectangle ``content`` of the canvas. The
+    rest of the canvas is padding; parts of ``content`` outside of the canvas are cropped. The windows are
+    cut out of the canvas. In most plans they form a grid of ``rows`` x ``cols`` squares of ``tile_size``;
+    a plan may also hold only some windows of a grid (:meth:`subset`), oblong windows, or no window. The
+    thumbnail shows the whole frame in a size of its own.
 
     Attributes:
         width: width of the source image in pixels.
@@ -76,21 +75,22 @@ class TilePlan:
         rows: rows of the grid that the windows are taken from.
         cols: columns of that grid.
         tile_size: side of a square window in pixels; the longer side where windows are oblong.
-        stride: pixels from a window to the next one.
+        stride: distance in pixels between neighbouring windows.
         canvas: (width, height) in pixels.
         windows: top-left corners of the windows on the canvas, row by row.
         thumbnail: whether the thumbnail stands before or after the windows; ``None`` for no thumbnail.
-        content: where on the canvas the frame is; all of the canvas unless given.
-        window_sizes: (width, height) of each window; empty if all are ``tile_size`` square.
-        places: (row, col) of each window, from 0; empty if the windows are the whole grid.
-        frame: the rectangle of the source image that is cut; ``None`` for the whole image.
+        content: the rectangle of the canvas that the frame fills; the whole canvas unless given.
+        window_sizes: (width, height) of each window; empty if all are squares of ``tile_size``.
+        places: (row, col) of each window, from 0; empty if the windows form a complete grid.
+        frame: the rectangle of the source image that is cut; ``None`` for the whole image. Parts of it
+            outside of the image are padding.
         steps: sizes that the frame is resized to, one after another, before its final size.
-        thumbnail_size: (width, height) of the thumbnail; ``tile_size`` square unless given.
-        thumbnail_content: where on the thumbnail the frame is; ``None`` for all of it.
-        thumbnail_source: what the thumbnail is resized from: the image, or the filled canvas.
+        thumbnail_size: (width, height) of the thumbnail; a square of ``tile_size`` unless given.
+        thumbnail_content: the rectangle of the thumbnail that the frame fills; ``None`` for all of it.
+        thumbnail_source: what the thumbnail is resized from: the image, or the canvas with its padding.
 
     Raises:
-        ValueError: the windows do not number ``rows * cols`` and ``places`` does not name each of them.
+        ValueError: the number of windows is not ``rows * cols`` and ``places`` does not list each of them.
     """
 
     width: int
@@ -137,7 +137,7 @@ class TilePlan:
         thumbnail: Thumbnail = None,
         content: Rect = NO_RECT,
     ) -> "TilePlan":
-        """``grid`` = (rows, cols) windows that touch and fill the canvas, for an image of this size.
+        """Return a plan of ``grid`` = (rows, cols) adjacent windows that fill the canvas.
 
         >>> TilePlan.of_grid(640, 480, (1, 2), tile_size=448).windows
         ((0, 0), (448, 0))
@@ -166,7 +166,7 @@ class TilePlan:
         content: Rect = NO_RECT,
         frame: Rect | None = None,
     ) -> "TilePlan":
-        """One view of ``size`` = (width, height) that shows the whole frame.
+        """Return a plan of one view of ``size`` = (width, height) that shows the whole frame.
 
         >>> TilePlan.of_view(640, 480, (320, 240)).views
         (View(box=(0.0, 0.0, 640.0, 480.0), size=(320, 240), row=0, col=0),)
@@ -188,18 +188,18 @@ class TilePlan:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "TilePlan":
-        """The plan of ``dataclasses.asdict``, also after JSON made lists of its tuples."""
+        """Restore a plan from ``dataclasses.asdict``, whose tuples may be lists after a pass through JSON."""
         return cls(**{name: _as_tuples(value) for name, value in plain.items()})
 
     def for_copy(self, width: int, height: int) -> "TilePlan":
-        """The same views of a copy of the image that was resized to ``width`` x ``height``."""
+        """Return the plan of the same views for a copy of the image resized to ``width`` x ``height``."""
         if self.frame is None:
             return replace(self, width=width, height=height)
         old, new = (0, 0, self.width, self.height), (0, 0, width, height)
         (left, top), (right, bottom) = (
             _scaled(*corner, old, new) for corner in (self.frame[:2], self.frame[2:])
         )
-        # A frame of less than a pixel has no place.
+        # A frame is at least one pixel wide and high, also after rounding.
         frame = (
             round(left), round(top), max(round(left) + 1, round(right)),
             max(round(top) + 1, round(bottom)),
@@ -207,14 +207,17 @@ class TilePlan:
         return replace(self, width=width, height=height, frame=frame)
 
     def subset(self, windows: Sequence[int]) -> "TilePlan":
-        """The same plan with some of its windows alone, given by their numbers in ``windows``.
+        """Return the plan with only some of its windows.
+
+        Args:
+            windows: increasing indices of the windows to keep.
 
         >>> plan = TilePlan.of_grid(640, 480, (2, 2), tile_size=448, thumbnail="last")
         >>> [(view.row, view.col) for view in plan.subset([1, 2]).views]
         [(0, 1), (1, 0), (None, None)]
 
         Raises:
-            ValueError: a number twice, out of order or out of range.
+            ValueError: an index is repeated, out of order or out of range.
         """
         chosen = tuple(windows)
         if list(chosen) != sorted(set(chosen) & set(range(len(self.windows)))):
@@ -227,7 +230,7 @@ class TilePlan:
             windows=tuple(self.windows[index] for index in chosen),
             window_sizes=tuple(self.window_sizes[i] for i in chosen) if self.window_sizes else (),
             places=tuple(places[index] for index in chosen),
-            # A plan without a window and without a place would have to be an empty grid.
+            # Without windows ``places`` is empty, which means a complete grid: one of 0 x 0.
             rows=self.rows if chosen else 0,
             cols=self.cols if chosen else 0,
         )
@@ -245,7 +248,7 @@ class TilePlan:
 
     @property
     def is_grid(self) -> bool:
-        """Whether the windows are a whole grid of equal squares, row by row."""
+        """Whether the windows form a complete grid of squares of ``tile_size``, row by row."""
         whole = tuple((row, col) for row in range(self.rows) for col in range(self.cols))
         square = all(size == (self.tile_size, self.tile_size) for size in self.window_sizes)
         return self.window_places == whole and square
@@ -262,7 +265,7 @@ class TilePlan:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """All views in the order in which the encoder gets them."""
+        """All views in the order in which the encoder reads them."""
         places: list[tuple[int | None, int | None]] = list(self.window_places)
         if self.thumbnail_index is not None:
             places.insert(self.thumbnail_index, (None, None))
@@ -273,25 +276,25 @@ class TilePlan:
 
     @property
     def count(self) -> int:
-        """Views that reach the encoder, the thumbnail included."""
+        """Number of views, including the thumbnail."""
         return len(self.windows) + (self.thumbnail is not None)
 
     @property
     def thumbnail_index(self) -> int | None:
-        """Position of the thumbnail among the views."""
+        """Index of the thumbnail among the views; ``None`` without a thumbnail."""
         if self.thumbnail is None:
             return None
         return 0 if self.thumbnail == "first" else len(self.windows)
 
     @property
     def window_slice(self) -> slice:
-        """Positions of the windows among the views."""
+        """Indices of the windows among the views."""
         start = 1 if self.thumbnail == "first" else 0
         return slice(start, start + len(self.windows))
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """The source rectangle that each view shows, in order (parts in padding lie outside)."""
+        """The rectangle of each view in pixels of the source image; padding lies outside of the image."""
         square = (self.tile_size, self.tile_size)
         sizes = self.window_sizes or (square,) * len(self.windows)
         local = [
@@ -310,15 +313,22 @@ class TilePlan:
         return self.thumbnail_size or (self.tile_size, self.tile_size)
 
     def to_source(self, x: float, y: float) -> tuple[float, float]:
-        """Canvas point to source point."""
+        """Map a point of the canvas to the source image."""
         return _scaled(x, y, self.content, self.source_frame)
 
     def to_canvas(self, x: float, y: float) -> tuple[float, float]:
-        """Source point to canvas point."""
+        """Map a point of the source image to the canvas."""
         return _scaled(x, y, self.source_frame, self.content)
 
     def token_box(self, tile: int, row: int, col: int, grid: Grid) -> Box:
-        """The source rectangle under token (``row``, ``col``) of view ``tile`` of ``grid`` tokens."""
+        """Return the rectangle of a token in pixels of the source image.
+
+        Args:
+            tile: index of the view.
+            row: row of the token in the view.
+            col: column of the token in the view.
+            grid: (rows, cols) of the tokens of the view.
+        """
         x0, y0, x1, y1 = self.boxes[tile]
         step_x, step_y = (x1 - x0) / grid[1], (y1 - y0) / grid[0]
         left, top = x0 + col * step_x, y0 + row * step_y
@@ -330,7 +340,7 @@ def _as_tuples(value: Any) -> Any:
 
 
 def _scaled(x: float, y: float, old: Rect, new: Rect) -> tuple[float, float]:
-    """The point of rectangle ``new`` that corresponds to (x, y) of rectangle ``old``."""
+    """Map the point (x, y) of rectangle ``old`` to rectangle ``new``."""
     return (
         new[0] + (x - old[0]) * (new[2] - new[0]) / (old[2] - old[0]),
         new[1] + (y - old[1]) * (new[3] - new[1]) / (old[3] - old[1]),

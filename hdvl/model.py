@@ -1,4 +1,4 @@
-"""The model: holds the parts, and lets them speak in turn."""
+"""The vision-language model, composed of six interchangeable parts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,12 +38,26 @@ from hdvl.views import blank_pixels, check_views, groups, size_of, split_pixels
 class VLM(nn.Module):
     """A vision-language model composed of a tiler, encoder, bridge, merger, LLM and template.
 
-    The bridge and the merger arrive as factories: their dimensions are what the encoder and the LLM
-    say. Image slots in ``input_ids`` hold ``image_token_id``, one per visual token.
+    The bridge and the merger are passed as factories, because their dimensions follow from the encoder
+    and the LLM. Each visual token of an image takes one position of ``input_ids``, an image slot, which
+    holds ``image_token_id``.
 
-    Without an ``image_token_id`` the template's tokens become rows of the tables. Published
-    vocabularies keep their rows: given a number, no table is resized, and the number need not be in
-    them. Without a tokenizer it is -1 unless it is given.
+    Args:
+        tiler: cuts images into tiles.
+        encoder: computes the features of each tile.
+        bridge: builds the module that maps encoder features to LLM embeddings.
+        merger: builds the module that orders the tokens of an image's tiles.
+        llm: the language model, with its tokenizer.
+        template: writes conversations as text.
+        encode_chunk: the most tiles that the encoder takes in one call; all of them if ``None``.
+        image_token_id: the id of image slots. If ``None``, the template's tokens are added to the
+            tokenizer and to the embedding layers (without a tokenizer the id is -1). If given, as for
+            models with a published vocabulary, no embedding layer is resized, and the id may lie outside
+            of the vocabulary.
+
+    Raises:
+        ValueError: ``encode_chunk`` is below 1, two parts do not fit together, or the published
+            vocabulary lacks tokens of the template.
     """
 
     tiler: Tiler
@@ -99,25 +113,37 @@ class VLM(nn.Module):
         feature_cache: FeatureCache | None = None,
         cache: Cache | None = None,
     ) -> VLMOutput:
-        """Logits and loss; ``plans`` are the images in order of appearance.
+        """Compute the logits and, if labels are given, the loss.
 
-        ``loss`` is the mean cross-entropy over the positions whose label is not -100; with
-        ``weights`` (of the target of each position, see :mod:`hdvl.loss`) their weighted sum.
-        ``segments`` are the lengths of the documents packed into one row; in a segment of several
-        lengths documents share what they begin with. Without ``all_logits`` the logits are those of
-        the positions before a supervised one alone, in their order. ``feature_cache`` holds encoder
-        features from before. With a ``cache`` of ``llm.new_cache()`` the ids go on from what it holds,
-        and ``attention_mask`` covers that too.
+        Args:
+            input_ids: token ids (b, s), with ``image_token_id`` in the image slots.
+            pixels: the views of all images, in the order of ``plans``.
+            plans: how each image was cut, in the order in which the images appear in the batch.
+            attention_mask: 1 for tokens and 0 for padding, (b, s); if ``cache`` is given, also for the
+                positions that it holds.
+            labels: the ids to predict, (b, s); -100 where a position is not supervised.
+            segments: the lengths of the documents packed into one row. A segment of several lengths
+                holds the length of a shared prefix and those of the documents that continue it.
+            weights: the weight of each position's target, (b, s), see :mod:`hdvl.loss`.
+            all_logits: if false and labels are given, compute only the logits of the positions whose
+                next token is supervised, in their order.
+            feature_cache: encoder features of images encoded earlier.
+            cache: the keys and values of tokens read earlier, from ``llm.new_cache()``; ``input_ids``
+                continue them.
+
+        Returns:
+            The logits, the visual tokens of each image, and the loss: the mean cross-entropy over the
+            supervised positions, or with ``weights`` the weighted sum.
         """
-        wanted = None if labels is None else targets(labels, segments)
-        some = None if wanted is None or all_logits else supervised(wanted)
+        target_ids = None if labels is None else targets(labels, segments)
+        kept = None if target_ids is None or all_logits else supervised(target_ids)
         visual = self.encode_images(pixels, plans, feature_cache)
         embeddings = self.merge_image_tokens(input_ids, visual)
         embeddings = self.add_zero_gradients(embeddings, bool(visual), feature_cache)
         logits = self.llm(
-            embeddings, attention_mask, logits_to_keep=some, segments=segments, cache=cache
+            embeddings, attention_mask, logits_to_keep=kept, segments=segments, cache=cache
         )
-        loss = None if wanted is None else _loss(logits, wanted, weights, some)
+        loss = None if target_ids is None else _loss(logits, target_ids, weights, kept)
         return VLMOutput(logits=logits, loss=loss, visual_tokens=visual)
 
     @torch.inference_mode()
@@ -131,7 +157,16 @@ class VLM(nn.Module):
         feature_cache: FeatureCache | None = None,
         **options: Any,
     ) -> Int[Tensor, "b new"]:
-        """New ids only. ``options`` go to ``LLM.generate``: max_new_tokens, do_sample, streamer, ..."""
+        """Generate an answer to each prompt and return the new ids, without those of the prompt.
+
+        Args:
+            input_ids: token ids of the prompts (b, s), with ``image_token_id`` in the image slots.
+            pixels: the views of all images, in the order of ``plans``.
+            plans: how each image was cut, in the order in which the images appear in the batch.
+            attention_mask: 1 for tokens and 0 for padding, (b, s).
+            feature_cache: encoder features of images encoded earlier.
+            **options: passed to ``LLM.generate`` (``max_new_tokens``, ``do_sample``, ``streamer``, ...).
+        """
         visual = self.encode_images(pixels, plans, feature_cache)
         embeddings = self.merge_image_tokens(input_ids, visual)
         return self.llm.generate(embeddings, attention_mask, **options)
@@ -142,29 +177,36 @@ class VLM(nn.Module):
         plans: Sequence[TilePlan],
         cache: FeatureCache | None = None,
     ) -> list[Float[Tensor, "_m e"]]:
-        """The visual tokens of each image; ``cache`` is asked for the encoder's features first."""
+        """Return the visual tokens of each image, as the LLM reads them.
+
+        Args:
+            pixels: the views of all images, in the order of ``plans``.
+            plans: how each image was cut.
+            cache: encoder features of images encoded earlier; only images that it does not hold are
+                encoded.
+        """
         images = split_pixels(pixels, plans)
         if not images:
             return []
         parts = [group for image in images for group in groups(image)]
         encode = self._encode_each
         features = encode(parts) if cache is None else cache.features(parts, encode)
-        found = iter(features)
+        remaining = iter(features)
         stitched = [
-            self.merger.stitch(self._in_order([next(found) for _ in groups(image)], plan), plan)
+            self.merger.stitch(self._in_order([next(remaining) for _ in groups(image)], plan), plan)
             for image, plan in zip(images, plans, strict=True)
         ]
         bridged = self._bridge_all([piece for maps in stitched for piece in maps])
         tokens = []
         for maps, plan in zip(stitched, plans, strict=True):
-            own, bridged = bridged[: len(maps)], bridged[len(maps) :]
-            tokens.append(self.merger.arrange(own, plan))  # m e
+            image_maps, bridged = bridged[: len(maps)], bridged[len(maps) :]
+            tokens.append(self.merger.arrange(image_maps, plan))  # m e
         return tokens
 
     def _encode_each(
         self, parts: Sequence[UInt8[Tensor, "_t c _h _w"]]
     ) -> list[Float[Tensor, "_t _n d"]]:
-        """The encoder's features of each tensor of views; all views of one size are encoded together."""
+        """Encode each tensor of views; tensors whose views have the same size go in one batch."""
         features: dict[int, Tensor] = {}
         for size in dict.fromkeys(map(size_of, parts)):
             places = [index for index, part in enumerate(parts) if size_of(part) == size]
@@ -175,7 +217,15 @@ class VLM(nn.Module):
         return [features[index] for index in range(len(parts))]
 
     def _in_order(self, features: Sequence[Float[Tensor, "_t _n d"]], plan: TilePlan) -> Features:
-        """An image's features of each size as one tensor or, of several sizes, as a map of each view."""
+        """Put the features of one image in the order of its views.
+
+        Args:
+            features: the features of the views of each size.
+            plan: how the image was cut.
+
+        Returns:
+            One tensor if all views have the same size, otherwise one feature map for each view.
+        """
         if len(features) == 1:
             return features[0]
         sizes = dict(zip(dict.fromkeys(plan.sizes), map(iter, features), strict=True))
@@ -184,7 +234,7 @@ class VLM(nn.Module):
         ]
 
     def _bridge_all(self, maps: list[FeatureMap]) -> list[FeatureMap]:
-        """Maps of one grid cross the bridge together, in one batch."""
+        """Apply the bridge to each map; maps of the same grid go in one batch."""
         bridged: dict[int, FeatureMap] = {}
         for grid in dict.fromkeys(piece.grid for piece in maps):
             places = [index for index, piece in enumerate(maps) if piece.grid == grid]
@@ -197,15 +247,23 @@ class VLM(nn.Module):
     def merge_image_tokens(
         self, input_ids: Int[Tensor, "b s"], visual: list[Float[Tensor, "_m e"]]
     ) -> Float[Tensor, "b s e"]:
-        """Text embeddings with the visual tokens in the image slots."""
+        """Embed the text and put the visual tokens into the image slots.
+
+        Args:
+            input_ids: token ids (b, s), with ``image_token_id`` in the image slots.
+            visual: the visual tokens (m, e) of each image, in order of appearance.
+
+        Raises:
+            ValueError: the number of image slots differs from that of the visual tokens.
+        """
         slots = input_ids == self.image_token_id
-        given, wanted = sum(len(tokens) for tokens in visual), int(slots.sum())
-        if given != wanted:
+        token_total, slot_total = sum(len(tokens) for tokens in visual), int(slots.sum())
+        if token_total != slot_total:
             raise ValueError(
-                f"input_ids hold {wanted} image slots (id {self.image_token_id}), the images give "
-                f"{given} visual tokens; make both with the same processor"
+                f"input_ids hold {slot_total} image slots (id {self.image_token_id}), the images give "
+                f"{token_total} visual tokens; make both with the same processor"
             )
-        # Slots are filled below; their id may be outside the table.
+        # The id of image slots may lie outside of the embedding layer, so they embed id 0 for now.
         embeddings = self.llm.embed(input_ids.masked_fill(slots, 0))  # b s e
         if not visual:
             return embeddings
@@ -218,11 +276,17 @@ class VLM(nn.Module):
         has_images: bool,
         cache: FeatureCache | None = None,
     ) -> Float[Tensor, "b s e"]:
-        """Wherever gradients are made every trainable parameter has one, of zero if no image uses
-        it: ranks that wait for each other's gradients then never hang.
+        """Connect every trainable parameter to the loss, with a gradient of zero where it is not used.
 
-        A step of text alone sends a blank tile through the parts. They are in evaluation mode for
-        it: it leaves no trace in statistics and draws no random numbers.
+        Ranks wait for each other's gradients in distributed training, and would hang if a rank had none
+        for some parameter. A batch without images therefore sends a blank tile through the encoder, the
+        bridge and the merger. They are in evaluation mode meanwhile, so that the blank tile neither
+        changes running statistics nor draws random numbers.
+
+        Args:
+            embeddings: the embeddings that the LLM will read (b, s, e); their values do not change.
+            has_images: whether the batch has images.
+            cache: encoder features of images encoded earlier.
         """
         if not torch.is_grad_enabled():
             return embeddings
@@ -239,7 +303,7 @@ class VLM(nn.Module):
 
 
 def _slot_id(llm: LLM, template: Template, given: int | None) -> int:
-    """The id of image slots, after the template's tokens have been made known."""
+    """Return the id of image slots, after registering the template's tokens with the tokenizer."""
     if llm.tokenizer is None:
         return -1 if given is None else given
     if given is None:
@@ -250,14 +314,14 @@ def _slot_id(llm: LLM, template: Template, given: int | None) -> int:
     if unknown:
         raise ValueError(
             f"tokens of the template must be in the published vocabulary, {', '.join(unknown)} are "
-            "not; give the template or the tokenizer that belongs to the model"
+            "not; use the template or the tokenizer that belongs to the model"
         )
     return given
 
 
 @contextmanager
 def _evaluating(*parts: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and then each module's mode as it was."""
+    """Put ``parts`` into evaluation mode, and restore the mode of each module on exit."""
     modes = [(module, module.training) for part in parts for module in part.modules()]
     try:
         for part in parts:
@@ -270,12 +334,13 @@ def _evaluating(*parts: nn.Module) -> Iterator[None]:
 
 def _loss(
     logits: Float[Tensor, "b k v"],
-    wanted: Int[Tensor, "b s"],
+    target_ids: Int[Tensor, "b s"],
     weights: Float[Tensor, "b s"] | None,
     logits_to_keep: Int[Tensor, " k"] | None,
 ) -> Float[Tensor, ""]:
-    given = token_weights(wanted, None, "token") if weights is None else weights
+    """Return the weighted sum of the cross-entropies or, without ``weights``, their mean."""
+    factors = token_weights(target_ids, None, "token") if weights is None else weights
     if logits_to_keep is not None:
-        wanted, given = wanted[:, logits_to_keep], given[:, logits_to_keep]
-    loss = summed_loss(logits, wanted, given)
-    return loss if weights is not None else loss / given.sum().clamp(min=1)
+        target_ids, factors = target_ids[:, logits_to_keep], factors[:, logits_to_keep]
+    loss = summed_loss(logits, target_ids, factors)
+    return loss if weights is not None else loss / factors.sum().clamp(min=1)

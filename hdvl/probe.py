@@ -1,4 +1,4 @@
-"""Do the parts do what they say, and fit each other? Asked before any weight is used."""
+"""Checks that the parts of a model meet their protocols and fit together."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,15 +13,17 @@ from hdvl.protocols import Bridge, Encoder, Grid, Merger, Size
 
 
 def probe_encoder(encoder: Encoder) -> None:
-    """Run one tile through ``encoder`` on ``meta`` and compare with its ``grid`` and ``width``.
+    """Check the shape and the order of an encoder's features.
 
-    An encoder that got those numbers in this way itself keeps them as ``measured`` (tile size, grid,
-    width), and is not run again while it says the same. With weights at hand (not on ``meta``)
-    :func:`check_places` follows, for the parts of a fused encoder one by one.
+    The shape is that of one tile on the ``meta`` device. An encoder that has measured it when it was
+    constructed keeps (tile size, grid, width) as ``measured``, and is not run again unless one of them
+    has changed. The order is checked by :func:`check_places`, unless the weights are on ``meta``; the
+    parts of a fused encoder are checked one by one.
 
     Raises:
-        ValueError: it gives another number of patches or another width than it says, or features in
-            another order than the patches.
+        TypeError: ``encoder`` is not an ``nn.Module``.
+        ValueError: the number or the width of the features differs from the encoder's ``grid`` and
+            ``width``, or the features are not in raster order.
     """
     if not isinstance(encoder, nn.Module):
         raise TypeError(f"encoder must be an nn.Module, got {type(encoder).__name__}")
@@ -53,13 +55,14 @@ def _check_shape(encoder: Any) -> None:
 
 
 def check_places(encoder: Any) -> None:
-    """Change single patches of an image, and see whether the features at their places change most.
+    """Check that the features of an encoder are in raster order.
 
-    Of blocks that are alike only the first is run, on an image as small as ``encoder`` takes, two patches
-    by three if it can: of a transformer with billions of parameters that is a block on six patches.
+    Single patches of an image of noise are changed, and each change must move the feature of its own patch
+    most. This is cheap for large encoders too: of equal blocks only the first is run, and the image is of
+    2 x 3 patches if the encoder supports that size.
 
     Raises:
-        ValueError: most changes are seen at other places than those of the patches.
+        ValueError: at least half of the changes move the feature of another patch most.
     """
     size = _small(encoder)
     rows, cols = encoder.grid_for(size)
@@ -76,21 +79,21 @@ def check_places(encoder: Any) -> None:
         features = encoder(images.to(device)).float()
     encoder.train(was_training)
     changes = (features[1:] - features[:1]).norm(dim=2)[:, cells]  # by patch and place
-    # Some features are moved more by any change than others: what counts is what moves each most.
-    found = (changes / changes.mean(dim=0).clamp(min=1e-12)).argmax(dim=1).tolist()
-    seen = [cells[place] for place in found]
+    # Some features react more than others to every change, so changes are compared with their mean.
+    strongest = (changes / changes.mean(dim=0).clamp(min=1e-12)).argmax(dim=1).tolist()
+    seen = [cells[place] for place in strongest]
     if sum(a == b for a, b in zip(seen, cells, strict=True)) * 2 <= len(cells) > 1:
         raise ValueError(
             f"encoder {_name(encoder)} must give the features of patches in raster order, but changes of "
-            f"patches {cells} of {rows} x {cols} are seen most in features {seen}; it moves its tokens, or "
-            "others stand among them"
+            f"patches {cells} of {rows} x {cols} are seen most in features {seen}; it reorders its tokens, "
+            "or prefix tokens are among them"
         )
 
 
 def _changed(
     channels: int, size: Size, grid: Grid, cells: Sequence[int]
 ) -> UInt8[Tensor, "t c h w"]:
-    """An image of noise, and copies of it with the patch of one of ``cells`` changed in each."""
+    """Return an image of noise, and for each of ``cells`` a copy of it with that patch changed."""
     noise = torch.randint(
         0,
         256,
@@ -108,7 +111,7 @@ def _changed(
 
 
 def _small(encoder: Any) -> Size:
-    """A small oblong size that ``encoder`` takes, or that of its tiles."""
+    """Return the size of 2 x 3 patches if ``encoder`` supports it, otherwise the size of a tile."""
     rows, cols = encoder.grid
     small = 3 * (encoder.tile_size // cols), 2 * (encoder.tile_size // rows)
     try:
@@ -128,10 +131,11 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def check_token_order(bridge: Bridge, merger: Merger) -> None:
-    """Refuse a bridge whose tokens are not in raster order before a merger that needs them so.
+    """Check that the order of the bridge's tokens is one that the merger supports.
 
     Raises:
-        ValueError: the bridge has ``raster_order = False`` and the merger no ``any_token_order = True``.
+        ValueError: the bridge has ``raster_order = False``, and the merger does not have
+            ``any_token_order = True``.
     """
     if getattr(bridge, "raster_order", True) or getattr(merger, "any_token_order", False):
         return

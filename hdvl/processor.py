@@ -1,4 +1,4 @@
-"""Conversations with images -> what the model reads. One way for training and inference."""
+"""Preprocessing of conversations with images, the same for training and inference."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,11 +32,18 @@ from hdvl.views import join_pixels, map_pixels
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation, ready for the model; or several about the same images, none of which sees
-    another: ``suffix_lengths`` are then the lengths of what each of them adds to their common beginning.
+    """One conversation as tensors, or several conversations that share a prefix with the same images.
 
-    ``dropped`` of its messages, the oldest after the system's, did not fit into the template's window.
-    ``row`` is its number in the training data.
+    Attributes:
+        ids: token ids (s,), with the image token in the image slots.
+        labels: the ids to predict (s,); -100 where a position is not supervised.
+        pixels: the views of all images.
+        plans: how each image was cut, in order of appearance.
+        dropped: the number of messages left out because they did not fit into the template's window;
+            the oldest ones after the system message.
+        row: the index of the sample in the training data.
+        suffix_lengths: the number of ids that each conversation adds to the shared prefix; empty for a
+            single conversation.
     """
 
     ids: Int[Tensor, " s"]
@@ -49,7 +56,7 @@ class Sample:
 
     @property
     def segment(self) -> Segment:
-        """What it is in a packed row: its length, or those of the beginning and of each branch."""
+        """The length of the sample, or the lengths of the shared prefix and of each continuation."""
         length = len(self.ids)
         return (
             (length - sum(self.suffix_lengths), *self.suffix_lengths)
@@ -58,19 +65,28 @@ class Sample:
         )
 
     def read(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Those of ``messages``, which this is a sample of, that the model reads."""
+        """Return the messages that the model reads: ``messages`` without the dropped ones.
+
+        Args:
+            messages: the conversation that the sample was made from.
+        """
         head = int(messages[0].role == "system") if messages else 0
         return (*messages[:head], *messages[head + self.dropped :])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Several samples, padded to one length; views of all images stand behind each other.
+    """Several samples, either padded to one length or packed into one row.
 
-    With ``segments`` the samples were packed: one row holds them all, and these are their lengths; of
-    a sample of several conversations the length of what they begin with, and of the rest of each.
-    ``left_out`` are (name, reason) of rows that no sample could be made of.
-    ``rows`` are the numbers of the samples in the training data.
+    Attributes:
+        input_ids: token ids (b, s).
+        labels: the ids to predict (b, s); -100 where a position is not supervised.
+        attention_mask: 1 for tokens and 0 for padding (b, s).
+        pixels: the views of all images of the batch, in order.
+        plans: how each image was cut, in order of appearance.
+        segments: the segment of each packed sample (:attr:`Sample.segment`); ``None`` for a padded batch.
+        left_out: (name, reason) of the rows of the data that could not be read.
+        rows: the index of each sample in the training data.
     """
 
     input_ids: Int[Tensor, "b s"]
@@ -83,7 +99,7 @@ class Batch:
     rows: tuple[int | None, ...] = ()
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The batch on ``device``."""
+        """Return a copy of the batch on ``device``."""
         names = ("input_ids", "labels", "attention_mask")
         moved = {name: getattr(self, name).to(device) for name in names}
         return replace(self, **moved, pixels=map_pixels(self.pixels, lambda part: part.to(device)))
@@ -91,10 +107,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Processor:
-    """Tiles the images, writes the conversation, and gives each image its slots.
+    """Cuts the images of a conversation, renders its text, and inserts the image slots.
 
-    It holds no weights, so it can be sent to data workers. ``max_length`` is the most ids of a sample:
-    longer samples raise, nothing is truncated. ``context`` is the limit of the language model.
+    It holds no weights, so it can be sent to data workers.
+
+    Attributes:
+        tiler: cuts images into tiles.
+        template: writes conversations as text.
+        tokenizer: the tokenizer of the language model; ``None`` if it was loaded without one.
+        layout: returns the text and the numbers of visual tokens that stand for an image.
+        max_length: the most ids of a sample. Longer samples raise; nothing is truncated.
+        context: the most ids that the language model can read; ``None`` for no limit.
     """
 
     tiler: Tiler
@@ -106,22 +129,22 @@ class Processor:
 
     @classmethod
     def of(cls, vlm: VLM, *, max_length: int | None = None) -> "Processor":
-        """The processor that fits a model."""
+        """Return the processor of a model."""
         llm = vlm.llm
         return cls(
             vlm.tiler, vlm.template, llm.tokenizer, vlm.merger.layout, max_length, llm.context
         )
 
     def token_count(self, plan: TilePlan) -> int:
-        """Visual tokens that an image cut by ``plan`` takes."""
+        """Return the number of visual tokens of an image that was cut by ``plan``."""
         return token_count(self.layout(plan))
 
     def check_context(self, length: int, suffix_lengths: Sequence[int] = ()) -> None:
-        """Refuse ids that the language model cannot read.
+        """Check that a sample fits the context of the language model.
 
         Args:
-            length: all ids of a sample.
-            suffix_lengths: of independent conversations what each adds to their common beginning.
+            length: the number of ids of the sample.
+            suffix_lengths: the number of ids that each conversation adds to a shared prefix.
 
         Raises:
             ValueError: a conversation is longer than the model's context.
@@ -134,12 +157,18 @@ class Processor:
             )
 
     def __call__(self, messages: Conversation, *, add_generation_prompt: bool = False) -> Sample:
-        """Messages with images -> ids, labels, pixels and plans.
+        """Convert a conversation with images to a sample.
 
-        A prompt leaves out what the template's window does not hold. The images of independent
-        conversations are cut and encoded once.
+        Args:
+            messages: one conversation, or several that share their images.
+            add_generation_prompt: whether to end with the beginning of an answer. Such a prompt leaves
+                out the oldest messages that do not fit into the template's window.
+
+        Raises:
+            ValueError: there is no tokenizer, the sample is too long, or a prompt was requested for
+                several conversations.
         """
-        tokenizer = needed(self.tokenizer)
+        tokenizer = require_tokenizer(self.tokenizer)
         if isinstance(messages, SharedPrefix):
             if add_generation_prompt:
                 raise ValueError("a prompt must be one conversation, got independent ones")
@@ -196,16 +225,16 @@ class Processor:
         return join_pixels([empty, *(item.pixels for item in tiles)])
 
 
-def needed(tokenizer: Any) -> Any:
-    """``tokenizer``, if there is one: a model may have been loaded from a folder of weights alone.
+def require_tokenizer(tokenizer: Any) -> Any:
+    """Return ``tokenizer`` if it is not ``None``.
 
     Raises:
-        ValueError: there is none.
+        ValueError: it is ``None``, as for a model loaded from a folder that holds weights only.
     """
     if tokenizer is None:
         raise ValueError(
             "text needs a tokenizer, this model was loaded without one; put the published "
-            "tokenizer.json and tokenizer_config.json beside its weights"
+            "tokenizer.json and tokenizer_config.json into the folder of its weights"
         )
     return tokenizer
 
@@ -213,10 +242,15 @@ def needed(tokenizer: Any) -> Any:
 def collate(
     samples: Sequence[Sample], *, pad_id: int, side: Literal["left", "right"] = "right"
 ) -> Batch:
-    """Pad to the longest sample: on the right for training, on the left for generation.
+    """Batch samples by padding them to the longest one.
 
-    Samples of several conversations are packed instead, with all others of their batch: their numbers
-    are the same, and nothing is padded.
+    If a sample holds several conversations, all samples are packed into one row instead, which gives
+    the same logits.
+
+    Args:
+        samples: the samples of the batch.
+        pad_id: the id of padding.
+        side: where to pad; ``right`` for training, ``left`` for generation.
     """
     if any(sample.suffix_lengths for sample in samples):
         return pack(samples)
@@ -235,7 +269,7 @@ def collate(
 
 
 def pack(samples: Sequence[Sample]) -> Batch:
-    """One row of all samples behind each other: nothing is padded. ``segments`` say what is whose."""
+    """Batch samples by concatenating them into one row, without padding."""
     ids = torch.cat([sample.ids for sample in samples])[None]
     return Batch(
         input_ids=ids,

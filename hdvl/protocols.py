@@ -1,6 +1,7 @@
-"""The parts of a model as protocols, and the values they hand each other.
+"""Protocols of the parts of a model, and the values that they exchange.
 
-Imports nothing of hdvl but ``geometry`` and ``conversation``, its parts that need no torch.
+This module imports only ``hdvl.geometry`` and ``hdvl.conversation`` of the package; their names are
+available here too.
 
 Axis letters, the same in every file::
 
@@ -41,13 +42,14 @@ from hdvl.geometry import View as View
 from hdvl.geometry import token_count as token_count
 
 Pixels = UInt8[Tensor, "_t c _h _w"] | tuple[UInt8[Tensor, "_t c _h _w"], ...]
-"""The pixels of views, in order: one tensor where all have one size, else a tensor for each size. Views of
-one size keep their order, and the plans say which view has which size (:mod:`hdvl.views`)."""
+"""The pixels of views: one tensor if all views have the same size, otherwise one tensor for each size.
+
+Views of the same size keep their order. The plans hold the size of each view (:mod:`hdvl.views`)."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The pixels of one image's views and the plan they were cut by."""
+    """The pixels of the views of one image, and the plan by which they were cut."""
 
     pixels: Pixels
     plan: TilePlan
@@ -55,7 +57,12 @@ class Tiles:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Features of ``t`` equal maps of ``grid`` = (rows, cols) positions, in raster order."""
+    """Features of ``t`` maps of the same grid.
+
+    Attributes:
+        values: features (t, n, d) in raster order, n = rows * cols.
+        grid: (rows, cols) of each map.
+    """
 
     values: Float[Tensor, "t n d"]
     grid: Grid
@@ -69,12 +76,18 @@ class FeatureMap:
 
 
 Features = Float[Tensor, "t n d"] | list[FeatureMap]
-"""The features of one image's views: a tensor where all have one size, else a map of each view."""
+"""The features of one image: a tensor if all views have the same size, otherwise one map for each view."""
 
 
 @dataclass(frozen=True)
 class VLMOutput:
-    """What ``VLM.forward`` gives: logits, the loss when labels were given, and what the LLM saw."""
+    """The output of ``VLM.forward``.
+
+    Attributes:
+        logits: (b, s, v), or those of the supervised positions only.
+        loss: the loss, if labels were given.
+        visual_tokens: the visual tokens (m, e) of each image, as the LLM read them.
+    """
 
     logits: Float[Tensor, "b s v"]
     loss: Float[Tensor, ""] | None
@@ -83,7 +96,11 @@ class VLMOutput:
 
 @runtime_checkable
 class Tiler(Protocol):
-    """Cuts an image into tiles. A frozen value: safe to share and to send to workers."""
+    """Cuts an image into tiles.
+
+    A tiler is immutable, so that it can be shared and sent to data workers. ``plan`` returns how an image
+    of a given size is cut without reading its pixels.
+    """
 
     @property
     def tile_size(self) -> int: ...
@@ -97,27 +114,30 @@ class Tiler(Protocol):
 
 @runtime_checkable
 class TilerByCount(Tiler, Protocol):
-    """A tiler that cuts an image otherwise where its conversation has several."""
+    """Tiler that cuts images differently if a conversation has several of them."""
 
     def for_images(self, count: int) -> Tiler: ...
 
 
 def tiler_for(tiler: Tiler, count: int) -> Tiler:
-    """What cuts each of the ``count`` images of a conversation: ``tiler``, or what it says."""
+    """Return the tiler for each image of a conversation with ``count`` images."""
     return tiler.for_images(count) if isinstance(tiler, TilerByCount) else tiler
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns images into patch features, raster order, no prefix tokens mixed in.
+    """Computes patch features of images, in raster order and without prefix tokens.
 
-    ``grid_for`` gives the grid of an image of ``size`` pixels, or raises a ValueError that says which
-    sizes the encoder takes; ``forward`` takes any of them. ``grid`` is that of a tile, ``tile_size``
-    pixels square. Images of one call are of one size. That features are in raster order is tried when a
-    model is built, but for an encoder with ``from_maps = True``: its features are maps of convolutions
-    whose fields of view may be centred beside their places.
+    ``grid_for`` returns the grid of features for images of ``size`` = (width, height) pixels. It raises
+    a ``ValueError`` that names the supported sizes if the encoder does not support ``size``. ``grid`` is
+    that of a tile, ``tile_size`` pixels square. All images of one call have the same size.
 
-    uint8 pixels are normalised inside (/255, ``mean``, ``std``); float pixels are taken as normalised.
+    uint8 pixels are normalised by the encoder (divided by 255, then ``mean`` and ``std``); float pixels
+    are expected to be normalised.
+
+    The order of the features is checked when a model is built. An encoder whose features are maps of
+    convolutions sets ``from_maps = True`` to skip this check, because the receptive fields of
+    convolutions need not be centred at their positions.
     """
 
     @property
@@ -136,18 +156,18 @@ class Encoder(Protocol):
 
 
 EncodeImages = Callable[[Sequence[UInt8[Tensor, "_t c _h _w"]]], list[Float[Tensor, "_t _n d"]]]
-"""From the views of each image to the encoder's features of each image.
+"""Function from views (t, c, h, w) of equal size to the encoder's features (t, n, d), for several tensors.
 
-An image whose views have several sizes is as many entries: one for the views of each size.
+An image whose views have several sizes has one tensor for each size.
 """
 
 
 @runtime_checkable
 class FeatureCache(Protocol):
-    """Holds encoder features of images that may come again.
+    """Keeps encoder features of images, so that an image that is used again is not encoded again.
 
-    ``features`` returns those of every image of ``images``, and calls ``encode`` with the images that
-    it does not hold.
+    ``features`` returns the features of every image of ``images``; it calls ``encode`` with those images
+    that are not in the cache.
     """
 
     def features(
@@ -157,9 +177,11 @@ class FeatureCache(Protocol):
 
 @runtime_checkable
 class Bridge(Protocol):
-    """Maps encoder features to LLM embeddings, and a grid of patches to a grid of tokens.
+    """Maps encoder features to LLM embeddings.
 
-    Tokens are in raster order; a bridge that gives them in another order has ``raster_order = False``.
+    ``grid_for`` returns the grid of tokens for a grid of features, and ``out_grid`` that of a tile.
+    ``grid`` of ``forward`` is the grid of the features, that of a tile unless given. Tokens are in
+    raster order; a bridge with another order sets ``raster_order = False``.
     """
 
     @property
@@ -175,21 +197,27 @@ class Bridge(Protocol):
 
 @runtime_checkable
 class BridgeFactory(Protocol):
-    """A bridge but for the numbers that only the neighbours know."""
+    """Builds a bridge, given the dimensions of the encoder and the LLM.
+
+    Args:
+        in_width: width of the encoder's features.
+        out_width: width of the LLM's embeddings.
+        grid: (rows, cols) of the encoder's features of a tile.
+    """
 
     def __call__(self, *, in_width: int, out_width: int, grid: Grid) -> Bridge: ...
 
 
 @runtime_checkable
 class Merger(Protocol):
-    """Puts the views of one image in order: ``stitch`` before the bridge, ``arrange`` after it.
+    """Combines the views of one image: ``stitch`` before the bridge, ``arrange`` after it.
 
-    ``layout`` says what stands in the prompt for the image: text pieces, and counts of visual tokens
-    between them, in the order in which ``arrange`` gives the tokens. ``token_count`` is the sum of its
-    counts, and the only formula for how many visual tokens an image takes.
+    ``layout`` returns what the prompt holds for an image: pieces of text, and between them numbers of
+    visual tokens, in the order in which ``arrange`` returns the tokens. ``token_count`` is the sum of
+    these numbers. No other code computes the number of visual tokens of an image.
 
-    A merger that does not lay the tokens of a tile out as an image may have ``any_token_order = True``;
-    the others get bridges in raster order only.
+    A merger that does not depend on the order of the tokens within a tile sets
+    ``any_token_order = True``; all others are combined only with bridges in raster order.
     """
 
     def stitch(self, features: Features, plan: TilePlan) -> list[FeatureMap]: ...
@@ -200,10 +228,13 @@ class Merger(Protocol):
 
 @runtime_checkable
 class MergerFactory(Protocol):
-    """A merger but for what the neighbours know.
+    """Builds a merger, given the dimensions of the encoder, the bridge and the LLM.
 
-    ``grid`` is the encoder's grid of one tile, ``grid_for`` its grid of a view of any size,
-    ``out_grid`` the bridge's map of grids, ``width`` the LLM's width.
+    Args:
+        grid: (rows, cols) of the encoder's features of a tile.
+        grid_for: returns the encoder's grid for a view of a given size.
+        out_grid: returns the bridge's grid of tokens for a grid of features.
+        width: width of the LLM's embeddings.
     """
 
     def __call__(
@@ -218,10 +249,11 @@ class MergerFactory(Protocol):
 
 @runtime_checkable
 class Cache(Protocol):
-    """What a language model has read so far. ``LLM.new_cache`` makes it, ``LLM.forward`` fills it.
+    """The keys and values of the tokens that a language model has read, with the interface of transformers.
 
-    ``get_seq_length`` is the number of positions read, padding included; ``reorder_cache`` keeps the rows
-    of these indices, in their order, each as often as it is named. The names are those of transformers.
+    ``LLM.new_cache`` returns an empty cache and ``LLM.forward`` fills it. ``get_seq_length`` returns the
+    number of positions in it, padding included. ``reorder_cache`` selects the rows of the batch by index,
+    in the given order; an index may occur several times.
     """
 
     def get_seq_length(self) -> int: ...
@@ -230,30 +262,33 @@ class Cache(Protocol):
 
 @runtime_checkable
 class LLM(Protocol):
-    """Any causal language model, with its tokenizer. An ``nn.Module``.
+    """Causal language model with its tokenizer. An implementation is an ``nn.Module``.
 
-    ``forward`` reads embeddings and gives logits.
+    ``forward`` computes logits (b, s, v) from embeddings (b, s, e).
 
-    * ``logits_to_keep`` asks for the logits of some positions alone.
-    * ``segments`` are the lengths of documents packed into one row, none of which sees another (several in
-      one segment share their beginning). A class that cannot keep documents apart raises a ``ValueError``
-      that says why.
-    * ``cache`` holds what was read before: the embeddings go on from there, and are added to it. An
-      ``attention_mask`` then covers the positions in the cache too. A prompt may be read in several calls.
+    * ``logits_to_keep``: the positions whose logits are computed; all positions if ``None``.
+    * ``segments``: the lengths of the documents packed into one row, which must not attend to each other
+      (documents of one segment share a prefix). A class that does not support packing raises a
+      ``ValueError`` with the reason.
+    * ``cache``: the keys and values of earlier tokens. The embeddings continue them and are added to the
+      cache, and ``attention_mask`` covers the positions in the cache too. A prompt may be read in several
+      calls.
 
-    What else a model of hdvl needs:
+    The other members:
 
-    * ``tokenizer``, or ``None``; ``new_ids``, the ids that ``add_tokens`` made; ``stop_ids``, which end
-      an answer where a call of ``generate`` names none (may be empty: the tokenizer's end then does).
-    * ``context``: the most ids that the model can read, or ``None`` where there is no limit.
-    * ``embedding_layers``: the embedding of ids and, where there is one, the output head. Their weights,
-      rows of ids, may be the same tensor.
-    * ``backbone``: the submodule that ``forward`` calls to turn embeddings into hidden states. Low-rank
-      adapters, compilation and sharding look into it.
-    * ``new_cache``: an empty cache. ``prompt_lengths`` are those of the whole prompts where they are read
-      in several calls, for models whose numbers depend on the length of the prompt.
-    * ``config_node``: the plain ``_target_`` node that builds a model of the same shape without reading
-      weights. It leaves ``tokenizer`` out, which the target takes as an argument of that name.
+    * ``tokenizer``: the tokenizer, or ``None``.
+    * ``new_ids``: the ids that ``add_tokens`` added.
+    * ``stop_ids``: the ids that end an answer if ``generate`` is called without any. May be empty; the
+      tokenizer's end-of-sequence id is used then.
+    * ``context``: the most ids that the model can read; ``None`` for no limit.
+    * ``embedding_layers``: the input embedding and, if the model has one, the output head. Both have one
+      row for each id, and may share their weight.
+    * ``backbone``: the submodule by which ``forward`` computes hidden states from embeddings. Low-rank
+      adapters, compilation and sharding are applied to it.
+    * ``new_cache``: returns an empty cache. ``prompt_lengths`` are the lengths of the complete prompts if
+      these are read in several calls; some models compute other logits for other lengths of the prompt.
+    * ``config_node``: returns the plain ``_target_`` node that builds a model of the same shape without
+      reading weights. The node has no ``tokenizer``, which its target takes as an argument.
     """
 
     tokenizer: Any
@@ -313,7 +348,7 @@ class LLM(Protocol):
 
 @runtime_checkable
 class BoxCodec(Protocol):
-    """Writes boxes into text and finds them again. Coordinates pass through pixels of the source.
+    """Writes boxes as text and parses them from text. Boxes are in pixels of the source image.
 
     ``tokens`` are the tags that the tokenizer should know as tokens of their own.
     """
@@ -327,7 +362,18 @@ class BoxCodec(Protocol):
 
 @runtime_checkable
 class Template(Protocol):
-    """How a conversation is written for the LLM. Knows text only: ids are made by ``templates.encode``."""
+    """Writes a conversation as the text that the LLM was trained on.
+
+    A template handles text only; :mod:`hdvl.templates.encode` computes the ids.
+
+    * ``image_token``: the token in the image slots.
+    * ``special_tokens``: the other tokens of the template that the tokenizer must know.
+    * ``stop``: the strings that end an answer.
+    * ``boxes``: how boxes are written.
+    * ``render``: returns the text of a conversation.
+    * ``recent``: returns the messages that fit into the template's window, given a function that returns
+      the number of ids of a rendered conversation.
+    """
 
     @property
     def image_token(self) -> str: ...

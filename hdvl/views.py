@@ -1,4 +1,4 @@
-"""Pixels of views of several sizes: one tensor for each size, and which view is where."""
+"""Functions on the pixels of views, which are grouped into one tensor for each size of view."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,11 +10,12 @@ from hdvl.protocols import Encoder, Pixels, Size, TilePlan, Tiler
 
 
 def check_views(tiler: Tiler, encoder: Encoder) -> None:
-    """Refuse a tiler whose views the encoder does not take.
+    """Check that the encoder supports the views of the tiler.
+
+    The views of two images are tried: one of the size of a tile, and one of 5 x 3 tiles.
 
     Raises:
-        ValueError: the tile sizes differ, or an image of the size of a tile, or of several times that,
-            has a view of a size that the encoder does not take.
+        ValueError: the tile sizes differ, or the encoder does not support the size of a view.
     """
     side = tiler.tile_size
     if side != encoder.tile_size:
@@ -34,67 +35,69 @@ def check_views(tiler: Tiler, encoder: Encoder) -> None:
 
 
 def groups(pixels: Pixels) -> tuple[UInt8[Tensor, "_t c _h _w"], ...]:
-    """The tensors of ``pixels``, one for each size."""
+    """Return the tensors of ``pixels``, one for each size of view."""
     return pixels if isinstance(pixels, tuple) else (pixels,)
 
 
 def view_count(pixels: Pixels) -> int:
-    """How many views ``pixels`` hold."""
+    """Return the number of views in ``pixels``."""
     return sum(len(group) for group in groups(pixels))
 
 
 def map_pixels(pixels: Pixels, change: Callable[[Tensor], Tensor]) -> Pixels:
-    """``change`` applied to each tensor of ``pixels``."""
+    """Apply ``change`` to each tensor of ``pixels``."""
     return tuple(map(change, pixels)) if isinstance(pixels, tuple) else change(pixels)
 
 
 def size_of(group: UInt8[Tensor, "_t c _h _w"]) -> Size:
-    """(width, height) of the views of a tensor."""
+    """Return (width, height) of the views of a tensor."""
     return group.shape[3], group.shape[2]
 
 
 def join_pixels(parts: Sequence[Pixels]) -> Pixels:
-    """The views of all ``parts`` behind each other: those of one size in one tensor.
+    """Concatenate the views of all ``parts``, those of the same size in one tensor.
 
-    Tensors keep the memory format they have: beside empty tensors ``torch.cat`` would change it.
+    Empty tensors are left out, because ``torch.cat`` with an empty tensor changes the memory format.
     """
-    found: dict[Size, list[Tensor]] = {}
+    by_size: dict[Size, list[Tensor]] = {}
     for part in parts:
         for group in groups(part):
             if len(group):
-                found.setdefault(size_of(group), []).append(group)
-    joined = [torch.cat(some) if len(some) > 1 else some[0] for some in found.values()]
+                by_size.setdefault(size_of(group), []).append(group)
+    joined = [torch.cat(same) if len(same) > 1 else same[0] for same in by_size.values()]
     if not joined:
         return parts[0]
     return joined[0] if len(joined) == 1 else tuple(joined)
 
 
 def split_pixels(pixels: Pixels, plans: Sequence[TilePlan]) -> list[Pixels]:
-    """The pixels of each image of ``plans``, without copying them: the inverse of :func:`join_pixels`.
+    """Split the pixels of several images into those of each image, the inverse of :func:`join_pixels`.
+
+    The tensors returned are slices of ``pixels``, not copies.
 
     Raises:
-        ValueError: ``pixels`` hold other views than the plans ask for.
+        ValueError: the number of views of a size differs between ``pixels`` and ``plans``.
     """
-    wanted = [dict.fromkeys(plan.sizes, 0) for plan in plans]
-    for counts, plan in zip(wanted, plans, strict=True):
+    counts_by_image = [dict.fromkeys(plan.sizes, 0) for plan in plans]
+    for counts, plan in zip(counts_by_image, plans, strict=True):
         for size in plan.sizes:
             counts[size] += 1
-    given = {size_of(group): group for group in groups(pixels) if len(group)}
-    _check(given, wanted)
-    start = dict.fromkeys(given, 0)
+    by_size = {size_of(group): group for group in groups(pixels) if len(group)}
+    _check_counts(by_size, counts_by_image)
+    start = dict.fromkeys(by_size, 0)
     images: list[Pixels] = []
-    for counts in wanted:
-        own = []
+    for counts in counts_by_image:
+        slices = []
         for size, count in counts.items():
-            own.append(given[size][start[size] : start[size] + count])
+            slices.append(by_size[size][start[size] : start[size] + count])
             start[size] += count
-        # Plans without any view have no size; an empty tensor of any size stands for them.
-        images.append(tuple(own) if len(own) > 1 else (own or [groups(pixels)[0][:0]])[0])
+        # A plan without views has no size, so its image is an empty tensor of any size.
+        images.append(tuple(slices) if len(slices) > 1 else (slices or [groups(pixels)[0][:0]])[0])
     return images
 
 
 def blank_pixels(plan: TilePlan, device: torch.device | str = "cpu") -> Pixels:
-    """Black views of the sizes of ``plan``."""
+    """Return black views of the sizes of ``plan``."""
     counts = dict.fromkeys(plan.sizes, 0)
     for size in plan.sizes:
         counts[size] += 1
@@ -106,24 +109,25 @@ def blank_pixels(plan: TilePlan, device: torch.device | str = "cpu") -> Pixels:
 
 
 def view_pixels(pixels: Pixels, plan: TilePlan) -> list[UInt8[Tensor, "c _h _w"]]:
-    """The pixels of each view of one image, in the order of the plan."""
-    own = {size_of(group): iter(group) for group in groups(pixels)}
-    return [next(own[size]) for size in plan.sizes]
+    """Return the pixels of each view of one image, in the order of the plan."""
+    by_size = {size_of(group): iter(group) for group in groups(pixels)}
+    return [next(by_size[size]) for size in plan.sizes]
 
 
-def _check(given: dict[Size, Tensor], wanted: Sequence[dict[Size, int]]) -> None:
-    total: dict[Size, int] = {}
-    for counts in wanted:
+def _check_counts(by_size: dict[Size, Tensor], counts_by_image: Sequence[dict[Size, int]]) -> None:
+    expected: dict[Size, int] = {}
+    for counts in counts_by_image:
         for size, count in counts.items():
-            total[size] = total.get(size, 0) + count
-    held = {size: len(group) for size, group in given.items()}
-    if held != total:
+            expected[size] = expected.get(size, 0) + count
+    actual = {size: len(group) for size, group in by_size.items()}
+    if actual != expected:
         raise ValueError(
-            f"plans ask for {sum(total.values())} tiles, pixels hold {sum(held.values())} "
-            f"({_said(total)} against {_said(held)}); make both with the same processor"
+            f"plans ask for {sum(expected.values())} tiles, pixels hold {sum(actual.values())} "
+            f"({_format_counts(expected)} against {_format_counts(actual)}); make both with the same "
+            "processor"
         )
 
 
-def _said(counts: dict[Size, int]) -> str:
+def _format_counts(counts: dict[Size, int]) -> str:
     parts = [f"{count} of {width}x{height} px" for (width, height), count in counts.items()]
     return ", ".join(parts) or "none"

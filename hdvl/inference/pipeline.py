@@ -18,7 +18,7 @@ from hdvl.inference.text import Detokenizer, own_ids
 from hdvl.loss import IGNORED
 from hdvl.messages import Turn, as_messages
 from hdvl.model import VLM
-from hdvl.processor import Batch, Processor, Sample, collate, needed
+from hdvl.processor import Batch, Processor, Sample, collate, require_tokenizer
 from hdvl.protocols import FeatureCache, Message, Pixels, Template, TilePlan, Tiler
 from hdvl.views import view_count
 
@@ -60,7 +60,7 @@ class Pipeline:
     @property
     def tokenizer(self) -> Any:
         """The LLM's tokenizer. A model without one can be used by its ids alone."""
-        return needed(self.processor.tokenizer)
+        return require_tokenizer(self.processor.tokenizer)
 
     @property
     def tiler(self) -> Tiler:
