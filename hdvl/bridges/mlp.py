@@ -1,4 +1,4 @@
-"""A perceptron on each patch by itself."""
+"""Multi-layer perceptron applied to each patch."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,15 +8,24 @@ from hdvl.protocols import Grid
 
 
 class MLP(nn.Module):
-    """One token a patch: ``depth`` linear layers, GELU between them (LLaVA-1.5, arXiv 2310.03744).
+    """Multi-layer perceptron that maps each patch to one token (LLaVA-1.5, arXiv 2310.03744).
 
-    ``depth=1`` is one linear layer. ``norm`` puts a LayerNorm in front, as XVERSE-V does, ``bias``
-    is of all linear layers, ``gated`` with ``activation="silu"`` is SwiGLU. ``mlp`` counts
-    activations too, so the keys of the default are ``mlp.0`` and ``mlp.2``. ``hidden`` is the inner
-    width, the LLM's width if not given.
+    The state-dict keys of the default are ``mlp.0`` and ``mlp.2``, because activations are counted too.
+
+    Args:
+        in_width: width of the encoder's features.
+        out_width: width of the LLM's embeddings.
+        grid: (rows, cols) of the encoder's features of a tile.
+        depth: number of linear layers; 1 is a linear projection.
+        hidden: width between the layers; ``out_width`` if ``None``.
+        bias: whether the linear layers have a bias.
+        norm: whether a LayerNorm comes first, as in XVERSE-V.
+        norm_eps: epsilon of the LayerNorm.
+        activation: the activation between the layers.
+        gated: whether the activation is gated; with ``activation="silu"`` this is SwiGLU.
 
     Raises:
-        ValueError: a depth below 1, a width that is not positive, an unknown norm or activation.
+        ValueError: the depth is below 1, a width is not positive, or the activation is unknown.
     """
 
     norm: nn.Module
@@ -53,7 +62,7 @@ class MLP(nn.Module):
         self.out_grid = self.grid_for((grid[0], grid[1]))
 
     def grid_for(self, grid: Grid) -> Grid:
-        """The grid of tokens that a grid of patches becomes: the same."""
+        """Return the grid of tokens for a grid of patches, which is the same."""
         return grid
 
     def forward(

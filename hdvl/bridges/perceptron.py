@@ -1,4 +1,4 @@
-"""What several bridges are made of."""
+"""Layers and helpers shared by several bridges."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -21,10 +21,11 @@ TORCH_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Gated(nn.Module):
-    """Halves the last axis into values and gates: ``activation(gates) * values``.
+    """Gated linear unit: splits the last axis into values and gates, and returns
+    ``activation(gates) * values``.
 
-    With SiLU it is SwiGLU (Shazeer, arXiv 2002.05202). The values are the first half, as in Aya
-    Vision's projector.
+    With SiLU this is SwiGLU (Shazeer, arXiv 2002.05202). The values are the first half of the axis, as in
+    the projector of Aya Vision.
     """
 
     activation: nn.Module
@@ -49,14 +50,21 @@ def perceptron(
     activation: Activation = nn.GELU,
     gated: bool = False,
 ) -> list[nn.Module]:
-    """``depth`` linear layers with an activation between each two.
+    """Build ``depth`` linear layers with activations between them.
 
-    ``hidden`` is the width between the layers, ``out_width`` if it is None. With ``gated`` each layer
-    but the last also gives as many gates, and :class:`Gated` stands in place of the activation.
+    Args:
+        in_width: width of the inputs.
+        hidden: width between the layers; ``out_width`` if ``None``.
+        out_width: width of the outputs.
+        depth: number of linear layers.
+        bias: whether the linear layers have a bias.
+        activation: the activation between the layers.
+        gated: whether to use :class:`Gated` activations. All layers except the last then have twice as
+            many outputs: values and gates.
 
     Raises:
-        ValueError: a depth below 1, a width that is not positive, an unknown activation, or
-            ``gated`` where there is nothing between layers.
+        ValueError: the depth is below 1 (below 2 if ``gated``), a width is not positive, or the
+            activation is unknown.
     """
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}; depth=1 is one linear layer")
@@ -74,10 +82,10 @@ def perceptron(
 
 
 def activation_class(activation: Activation) -> Callable[[], nn.Module]:
-    """What makes the activation, which may be given by its name.
+    """Return the class (or a function that builds a module) of an activation, which may be a name.
 
     Raises:
-        ValueError: neither torch nor transformers has an activation of this name.
+        ValueError: no activation has this name.
     """
     if not isinstance(activation, str):
         return activation
@@ -87,16 +95,16 @@ def activation_class(activation: Activation) -> Callable[[], nn.Module]:
 
     if activation not in ACT2FN:
         known = sorted({*TORCH_ACTIVATIONS, *ACT2FN})
-        near = ", ".join(get_close_matches(activation, known)) or ", ".join(known)
-        raise ValueError(f"activation must be a known name, got {activation!r}; close: {near}")
+        close = ", ".join(get_close_matches(activation, known)) or ", ".join(known)
+        raise ValueError(f"activation must be a known name, got {activation!r}; close: {close}")
     return lambda: cast(nn.Module, ACT2FN[activation])
 
 
 def layer_norm(norm: bool, width: int, eps: float = 1e-5) -> nn.Module:
-    """A LayerNorm, or where ``norm`` is false a layer that does nothing and holds no tensors.
+    """Return a LayerNorm if ``norm`` is true, otherwise an identity.
 
     Raises:
-        ValueError: ``norm`` is neither true nor false.
+        ValueError: ``norm`` is not a bool.
     """
     if not isinstance(norm, bool):
         raise ValueError(f"norm must be true (a LayerNorm) or false, got {norm!r}")
@@ -104,12 +112,16 @@ def layer_norm(norm: bool, width: int, eps: float = 1e-5) -> nn.Module:
 
 
 def divided(grid: Grid, factor: int | Grid) -> Grid:
-    """``grid`` in blocks of ``factor`` (rows, cols); one number for both."""
+    """Divide a grid by ``factor``: (rows, cols), or one number for both.
+
+    Raises:
+        ValueError: the grid is not divisible by ``factor``.
+    """
     rows, cols = grid
     down, across = (factor, factor) if isinstance(factor, int) else factor
     if rows % down or cols % across:
         raise ValueError(
             f"grid must be divisible by factor={down}x{across}, got {rows}x{cols} (rows x cols); "
-            "choose a tile size or tiler stride that makes it so, or another bridge.factor"
+            "choose another tile size, tiler stride or bridge.factor"
         )
     return rows // down, cols // across

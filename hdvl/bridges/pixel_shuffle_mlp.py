@@ -1,4 +1,4 @@
-"""Space-to-depth, then a perceptron: fewer, wider tokens."""
+"""Space-to-depth (pixel unshuffle) followed by a multi-layer perceptron."""
 
 from typing import Literal
 
@@ -11,27 +11,36 @@ from hdvl.protocols import Grid
 
 
 class PixelShuffleMLP(nn.Module):
-    """Each ``factor`` x ``factor`` block of patches becomes one token (InternVL, arXiv 2404.16821).
+    """Maps each ``factor`` x ``factor`` block of patches to one token (InternVL, arXiv 2404.16821).
 
-    ``factor`` may be a pair (rows, cols): lines of text are read by blocks wider than high.
+    The feature vectors of a block are concatenated row by row (for factor 2: top left, top right, bottom
+    left, bottom right), followed by LayerNorm, Linear, GELU, Linear. The state-dict keys are those of
+    InternVL's ``mlp1``: 0 for the LayerNorm, 1 and 3 for the linear layers, also without ``norm``.
+    ``depth=1, bias=False, norm=False`` is the connector of Idefics3 and SmolVLM,
+    ``activation="silu", gated=True`` that of Aya Vision.
 
-    A token is the block's feature vectors one after another, row by row (for factor 2: top left,
-    top right, bottom left, bottom right), through LayerNorm, Linear, GELU, Linear. ``mlp`` holds
-    these in order, so its keys are those of InternVL's ``mlp1``: 0 LayerNorm, 1 and 3 Linear.
-    Without ``norm`` the other keys keep their numbers. ``depth=1, bias=False, norm=False`` is the
-    connector of Idefics3 and SmolVLM, ``activation="silu", gated=True`` that of Aya Vision.
-
-    ``channel_order`` is the order of the numbers inside a token: ``patch_major``, all numbers of a
-    patch together, is that of InternVL, Idefics3, Aya Vision and LFM2-VL; ``channel_major``, the first
-    number of all patches of the block, then the second, is that of ``nn.PixelUnshuffle`` and Mistral 3.
-
-    ``order`` is the order of the tokens: ``v2`` in raster order; ``v1`` column by column, the
-    transposed image, as in InternVL 1.2, whose weights were trained so. ``v1`` takes square grids
-    only and belongs with ``merger=concat``: a merger that lays tokens out as an image would
-    transpose each tile, and is refused.
+    Args:
+        in_width: width of the encoder's features.
+        out_width: width of the LLM's embeddings.
+        grid: (rows, cols) of the encoder's features of a tile.
+        factor: side of a block in patches, or a pair (rows, cols).
+        order: order of the tokens. ``v2`` is raster order. ``v1`` is column by column, as in InternVL 1.2;
+            it supports only square grids, and mergers that do not depend on the order, such as
+            ``merger=concat``.
+        depth: number of linear layers.
+        hidden: width between the layers; ``out_width`` if ``None``.
+        channel_order: order of the channels within a concatenated vector. ``patch_major``: all channels
+            of one patch are adjacent (InternVL, Idefics3, Aya Vision, LFM2-VL). ``channel_major``: the
+            same channel of all patches is adjacent (``nn.PixelUnshuffle``, Mistral 3).
+        bias: whether the linear layers have a bias.
+        norm: whether a LayerNorm comes first.
+        norm_eps: epsilon of the LayerNorm.
+        activation: the activation between the layers.
+        gated: whether the activation is gated.
 
     Raises:
-        ValueError: a grid that ``factor`` does not divide, or that is not square in order ``v1``.
+        ValueError: ``grid`` is not divisible by ``factor``, is not square with order ``v1``, or an
+            argument is out of range.
     """
 
     mlp: nn.Sequential
@@ -81,11 +90,11 @@ class PixelShuffleMLP(nn.Module):
 
     @property
     def raster_order(self) -> bool:
-        """Whether tokens are in raster order, as a merger that lays them out as an image needs them."""
+        """Whether the tokens are in raster order."""
         return self.order == "v2"
 
     def grid_for(self, grid: Grid) -> Grid:
-        """The grid of tokens that a grid of patches becomes."""
+        """Return the grid of tokens for a grid of patches."""
         out_grid = divided(grid, self.factor)
         if self.order == "v1" and grid[0] != grid[1]:
             raise ValueError(

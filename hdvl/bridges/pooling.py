@@ -1,4 +1,4 @@
-"""Fewer tokens by averaging neighbours, with or without convolutions around it."""
+"""Average pooling of patches, optionally between convolution blocks (C-Abstractor)."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from hdvl.protocols import Grid
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of a map."""
+    """LayerNorm over the channels of a feature map."""
 
     def forward(self, map: Float[Tensor, "t c y x"]) -> Float[Tensor, "t c y x"]:
         return rearrange(
@@ -59,17 +59,30 @@ class ConvBlock(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Each ``factor`` x ``factor`` block of patches is averaged to one token, then a perceptron.
+    """Averages each ``factor`` x ``factor`` block of patches to one token, followed by a perceptron.
 
-    ``kind="average"`` is that alone. ``kind="conv"`` is Honeybee's C-Abstractor (arXiv
-    2312.06742): ``blocks`` convolution blocks of ``conv_width`` channels before the average and as
-    many after it. Unlike Honeybee's, it has no learned positions, since grids may have any size.
-    Its blocks see across the whole map they are given (squeeze-excitation averages over it).
-    ``bias``, ``norm`` (a LayerNorm in front), ``activation`` and ``gated`` are of the perceptron, as
-    in :class:`~hdvl.bridges.MLP`.
+    ``kind="conv"`` is the C-Abstractor of Honeybee (arXiv 2312.06742), with convolution blocks before and
+    after the average. Unlike the published one it has no learned positions, so that it supports grids of
+    any size. Its squeeze-excitation averages over the whole feature map.
+
+    Args:
+        in_width: width of the encoder's features.
+        out_width: width of the LLM's embeddings.
+        grid: (rows, cols) of the encoder's features of a tile.
+        kind: ``average`` for the average only, ``conv`` for convolution blocks around it.
+        factor: side of a block in patches.
+        depth: number of linear layers of the perceptron.
+        hidden: width between the linear layers; ``out_width`` if ``None``.
+        blocks: number of convolution blocks before the average, and after it.
+        conv_width: number of channels of the convolution blocks.
+        bias: whether the linear layers have a bias.
+        norm: whether a LayerNorm precedes the perceptron.
+        norm_eps: epsilon of the LayerNorm.
+        activation: the activation between the linear layers.
+        gated: whether the activation is gated.
 
     Raises:
-        ValueError: a grid that ``factor`` does not divide, an unknown kind, ``blocks`` below 1.
+        ValueError: ``grid`` is not divisible by ``factor``, or an argument is unknown or out of range.
     """
 
     pool: nn.Sequential
@@ -129,14 +142,14 @@ class Pooling(nn.Module):
         )
 
     def grid_for(self, grid: Grid) -> Grid:
-        """The grid of tokens that a grid of patches becomes."""
+        """Return the grid of tokens for a grid of patches."""
         return divided(grid, self.factor)
 
     def forward(
         self, features: Float[Tensor, "t n d"], grid: Grid | None = None
     ) -> Float[Tensor, "t m e"]:
         rows, cols = self.grid if grid is None else grid
-        self.grid_for((rows, cols))  # checks: the average would drop an incomplete last row
+        self.grid_for((rows, cols))  # raises where the average would drop an incomplete last row
         pooled = self.pool(rearrange(features, "t (y x) d -> t d y x", y=rows, x=cols))
         output: Tensor = self.mlp(self.norm(rearrange(pooled, "t d y x -> t (y x) d")))
         return output

@@ -1,4 +1,4 @@
-"""Learned queries look at the patches: a fixed number of tokens whatever the grid."""
+"""Cross-attention of learned queries to patches, which gives a fixed number of tokens (Qwen-VL)."""
 
 import warnings
 from math import isqrt
@@ -12,13 +12,16 @@ from hdvl.positions import resized
 from hdvl.protocols import Grid
 
 ROUNDING = 2**-8
-"""A bfloat16 between -1 and 1 is nearer to what it was rounded from."""
+"""Bound of the rounding error of bfloat16 numbers between -1 and 1."""
 DRIFT = 0.1
-"""More than training at published rates moves a number; another table is further away."""
+"""Largest accepted difference from the formula; training at published learning rates stays below it."""
 
 
 def sincos_table(side: int, width: int) -> Float[Tensor, "n e"]:
-    """2-D sine-cosine positions of a ``side`` x ``side`` grid: sin x, cos x, sin y, cos y."""
+    """Return 2-D sine-cosine positions of a ``side`` x ``side`` grid, (n, e) with n = side * side.
+
+    The channels are sin x, cos x, sin y, cos y, a quarter of ``width`` each.
+    """
     quarter = width // 4
     frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies
@@ -27,21 +30,21 @@ def sincos_table(side: int, width: int) -> Float[Tensor, "n e"]:
 
 
 def check_table(stored: Float[Tensor, "n e"]) -> Float[Tensor, "n e"]:
-    """``stored``, if it is :func:`sincos_table` up to the rounding of half precision.
+    """Check that ``stored`` equals :func:`sincos_table` up to the rounding of half precision, and return it.
 
-    Training it by accident, as Qwen-VL's published fine-tuning does, moves it a little: that is said
-    in a warning, and the table is kept as it is. On ``meta`` only the shape is looked at.
+    The published fine-tuning code of Qwen-VL trains the positions by accident, which changes them a
+    little. Such positions are accepted with a warning. On ``meta`` only the shape is checked.
 
     Raises:
-        ValueError: it is another table, as of a damaged file or of other axes.
+        ValueError: the positions differ too much, as in a damaged file or with another order of axes.
     """
     side = isqrt(stored.shape[0])
     if side**2 != stored.shape[0] or stored.shape[1] % 4:
         raise ValueError(f"pos_embed must be of a square of positions, got {tuple(stored.shape)}")
     if stored.is_meta:
         return stored
-    wanted = sincos_table(side, stored.shape[1])
-    furthest = float((stored.float() - wanted).abs().max())
+    expected = sincos_table(side, stored.shape[1])
+    furthest = float((stored.float() - expected).abs().max())
     if not furthest <= DRIFT:
         raise ValueError(
             "pos_embed must be the sines and cosines of the positions, x before y, got a table up to "
@@ -53,7 +56,7 @@ def check_table(stored: Float[Tensor, "n e"]) -> Float[Tensor, "n e"]:
 
 
 class Block(nn.Module):
-    """A further look at the patches, then a perceptron, both with residuals."""
+    """Cross-attention followed by a perceptron, both with a residual connection."""
 
     def __init__(self, *, width: int, heads: int) -> None:
         super().__init__()
@@ -73,24 +76,32 @@ class Block(nn.Module):
         keys: Float[Tensor, "t n e"],
         values: Float[Tensor, "t n e"],
     ) -> Float[Tensor, "t m e"]:
-        seen, _ = self.attn(self.ln_q(tokens) + positions, keys, values, need_weights=False)
-        tokens = tokens + seen
+        attended, _ = self.attn(self.ln_q(tokens) + positions, keys, values, need_weights=False)
+        tokens = tokens + attended
         output: Tensor = tokens + self.mlp(tokens)
         return output
 
 
 class Resampler(nn.Module):
-    """``num_queries`` learned queries attend to all patches of a map (Qwen-VL, arXiv 2308.12966).
+    """Resampler in which learned queries attend to all patches (Qwen-VL, arXiv 2308.12966).
 
-    Fixed 2-D sine-cosine positions are added to queries and keys, not to values, and resized to the
-    grid of the keys (bicubic). The tokens are the square of the queries, in raster order. The first
-    layer is Qwen-VL's, without residual or perceptron, and keys follow its ``attn_pool``; each of
-    ``layers`` beyond it adds attention and a perceptron with residuals. ``project`` ends with
-    Qwen-VL's ``ln_post`` and ``proj``. ``heads`` is one per 128 channels if not given.
+    Fixed 2-D sine-cosine positions are added to queries and keys, but not to values; for the keys they
+    are resized (bicubic) to the grid of the patches. The tokens form a square in raster order. The first
+    layer is that of Qwen-VL, without residual connection or perceptron, and its state-dict keys are those
+    of Qwen-VL's ``attn_pool``.
+
+    Args:
+        in_width: width of the encoder's features.
+        out_width: width of the LLM's embeddings, a multiple of 4 and of ``heads``.
+        grid: (rows, cols) of the encoder's features of a tile.
+        num_queries: number of queries, a square number.
+        heads: number of attention heads; one per 128 channels if ``None``.
+        layers: number of attention layers; each one after the first has a perceptron and residual
+            connections.
+        project: whether to end with ``ln_post`` and ``proj`` of Qwen-VL.
 
     Raises:
-        ValueError: ``num_queries`` that is no square, ``out_width`` that is no multiple of 4 and of
-            ``heads``, ``layers`` below 1, features that do not fill the grid.
+        ValueError: an argument is out of range, or the features do not fill the grid.
     """
 
     out_grid: Grid
@@ -126,7 +137,7 @@ class Resampler(nn.Module):
         self.query = nn.Parameter(
             nn.init.trunc_normal_(torch.empty(num_queries, out_width), std=0.02)
         )
-        # In the state, not recomputed: published weights hold it in half precision.
+        # Kept in the state dict, because published weights hold it rounded to half precision.
         self.register_buffer("pos_embed", sincos_table(side, out_width))
         self.kv_proj = nn.Linear(in_width, out_width, bias=False)
         self.ln_q = nn.LayerNorm(out_width, eps=1e-6)
@@ -137,7 +148,7 @@ class Resampler(nn.Module):
         self.proj = nn.Linear(out_width, out_width, bias=False) if project else nn.Identity()
 
     def grid_for(self, grid: Grid) -> Grid:
-        """The square of queries, whatever the grid of patches."""
+        """Return the square grid of the queries, which does not depend on ``grid``."""
         return self.out_grid
 
     def forward(

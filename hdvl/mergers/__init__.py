@@ -1,4 +1,4 @@
-"""Mergers: the tiles of one image become one sequence of tokens."""
+"""Mergers: combine the tiles of one image into one sequence of tokens."""
 
 from hdvl.mergers.concat import Concat
 from hdvl.mergers.overlap_blend import OverlapBlend

@@ -1,4 +1,4 @@
-"""View after view."""
+"""Concatenation of the tokens of all views."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,16 +14,17 @@ from hdvl.protocols import FeatureMap, Features, Grid, Layout, Size, TilePlan, t
 
 
 class Concat(nn.Module):
-    """The tokens of each view in raster order, view after view in the order of the plan.
+    """Concatenates the tokens of all views, in the order of the plan and in raster order within each.
 
-    This is how XVERSE-V and InternVL feed their tiles; with ``tags`` between the tiles it is how
-    Idefics3, SmolVLM, Aya Vision and LFM2-VL do. Views may have any size that the encoder takes.
+    XVERSE-V and InternVL combine their tiles in this way; with ``tags`` between the tiles so do Idefics3,
+    SmolVLM, Aya Vision and LFM2-VL. Views may have any size that the encoder supports.
 
     Args:
-        grid: the encoder's grid of a tile.
-        out_grid: the bridge's map from a grid of patches to a grid of tokens.
-        width: the LLM's width; taken for the protocol's sake.
-        grid_for: the encoder's grid of a view of (width, height) pixels; ``grid`` for all unless given.
+        grid: (rows, cols) of the encoder's features of a tile.
+        out_grid: returns the bridge's grid of tokens for a grid of features.
+        width: the LLM's width, which is not used.
+        grid_for: returns the encoder's grid for a view of (width, height) pixels; ``grid`` for all views
+            unless given.
         tags: text around and between the views, see :class:`hdvl.mergers.tags.Tags`.
     """
 
@@ -50,19 +51,19 @@ class Concat(nn.Module):
         return self.grid if self.grid_for is None else self.grid_for(size)
 
     def stitch(self, features: Features, plan: TilePlan) -> list[FeatureMap]:
-        """One map of all views, or one a view where their sizes differ."""
+        """Return one map of all views, or one map for each view if their sizes differ."""
         check_tiles(features, plan)
         if isinstance(features, list):
             return features
         return [FeatureMap(features, self._grid(plan.sizes[0]))]
 
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]:
-        """All tokens of all views."""
+        """Return the tokens of all views."""
         tokens = [rearrange(piece.values, "t m e -> (t m) e") for piece in maps]
         return tokens[0] if len(tokens) == 1 else torch.cat(tokens)
 
     def layout(self, plan: TilePlan) -> Layout:
-        """Text pieces and counts of visual tokens, in the order in which the LLM reads them.
+        """Return pieces of text and numbers of visual tokens, in the order in which the LLM reads them.
 
         >>> concat = Concat(
         ...     grid=(8, 8), out_grid=lambda grid: grid, width=4,
@@ -83,5 +84,5 @@ class Concat(nn.Module):
         )
 
     def token_count(self, plan: TilePlan) -> int:
-        """Visual tokens that an image cut by ``plan`` takes."""
+        """Return the number of visual tokens of an image that was cut by ``plan``."""
         return token_count(self.layout(plan))

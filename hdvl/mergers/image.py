@@ -1,4 +1,4 @@
-"""What the mergers that lay tokens out as one image have in common."""
+"""Base class of the mergers that arrange the tokens of all tiles as one image."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -25,28 +25,37 @@ PER_TILE = (
     "before_single",
     "after_single",
 )
-"""Tags that stand between windows: there is nothing between windows that became one image."""
+"""Tags between windows, which these mergers do not support because they join the windows."""
 
 _SHRINK_FROM = 1.1
-"""How many times too long a side must be before the tokens are resized, as published."""
+"""Tokens are resized if their sides are longer than allowed by more than this factor, as published."""
 
 
 def check_tiles(features: Features, plan: TilePlan) -> None:
-    """Refuse features of another number of views than the plan has."""
+    """Check that there are features for each view of the plan.
+
+    Raises:
+        ValueError: the number of features differs from that of the views.
+    """
     if len(features) != plan.count:
         raise ValueError(f"features must hold the plan's {plan.count} tiles, got {len(features)}")
 
 
 def window_features(features: Features, plan: TilePlan) -> Float[Tensor, "_w n d"]:
-    """The features of the windows, without the thumbnail's."""
+    """Return the features of the windows, without those of the thumbnail."""
     windows = features[plan.window_slice]
     return torch.cat([piece.values for piece in windows]) if isinstance(windows, list) else windows
 
 
 def kept(plan: TilePlan, grid: Grid) -> tuple[int, int, int, int]:
-    """Which part of the canvas' token ``grid`` shows the image: (top, bottom, left, right).
+    """Return the part of the canvas' grid of tokens that shows the image: (top, bottom, left, right).
 
-    Equal to LLaVA-NeXT's ``unpad_image`` for an image scaled to fit the canvas and centred.
+    The result equals that of LLaVA-NeXT's ``unpad_image`` for an image that was resized to fit the canvas
+    and centred.
+
+    Args:
+        plan: how the image was cut.
+        grid: (rows, cols) of tokens of the canvas, padding included.
     """
     (width, height), (x0, y0, x1, y1) = plan.canvas, plan.content
     fitted_height = Fraction(plan.height * (x1 - x0), plan.width)
@@ -62,9 +71,9 @@ def _kept_along(start: int, stop: int, side: int, fitted: Fraction, tokens: int)
         return 0, tokens
     before, after = Fraction(start), Fraction(side - stop)
     if abs(before - after) <= 1 and abs(fitted - (stop - start)) < 1:
-        # Centred, up to the odd pixel: LLaVA-NeXT counts from the size before rounding to pixels.
+        # For a centred image, LLaVA-NeXT computes the padding from the size before rounding to pixels.
         before = after = (side - fitted) / 2
-    # Padding is rounded to whole tokens, half a token down.
+    # Padding is rounded to whole tokens; half a token is rounded down.
     half = Fraction(1, 2)
     lead, trail = (max(0, ceil(padding * tokens / side - half)) for padding in (before, after))
     return lead, max(lead, tokens - trail)
@@ -75,17 +84,24 @@ def _centres(count: int, device: torch.device) -> Float[Tensor, " k"]:
 
 
 class ImageMerger(nn.Module, ABC):
-    """Prints one grid of tokens row by row, and the thumbnail before or after it.
+    """Base of the mergers that return one grid of tokens row by row, and the thumbnail before or after it.
 
-    Padding of the canvas is cut off, each row ends in a learned newline embedding if ``newline``,
-    and ``positions="sincos2d"`` adds to each token where in the source image it looks. ``tags`` are
-    texts around the image, its windows as a whole and the thumbnail, and at the end of token rows.
+    Tokens of the padding are removed.
 
-    ``shrink_above`` is a number of tiles: where what the image leaves of the canvas has more than 1.21
-    times the tokens of so many tiles, it is resized bilinearly to as many tokens as those, in
-    proportion (``anyres_max_9`` of LLaVA-OneVision, arXiv 2408.03326). With
-    ``single_newline="image"`` an image of one window without a thumbnail ends in one newline, in
-    place of one after each row of tokens.
+    Args:
+        grid: (rows, cols) of the encoder's features of a tile.
+        out_grid: returns the bridge's grid of tokens for a grid of features.
+        width: width of the LLM's embeddings.
+        grid_for: returns the encoder's grid for a view of (width, height) pixels; ``grid`` for all views
+            unless given.
+        newline: whether each row ends with a learned embedding.
+        positions: ``sincos2d`` adds to each token its position in the source image; ``none`` adds nothing.
+        tags: text around the image, its windows and the thumbnail, and after each row of tokens.
+        shrink_above: a number of tiles. If an image without its padding has more than 1.21 times the
+            tokens of that many tiles, its tokens are resized (bilinear) in proportion to that number
+            (``anyres_max_9`` of LLaVA-OneVision, arXiv 2408.03326). ``None`` for no limit.
+        single_newline: ``image`` ends an image of one window without a thumbnail with a single newline
+            instead of one after each row.
     """
 
     grid: Grid
@@ -128,10 +144,10 @@ class ImageMerger(nn.Module, ABC):
 
     @abstractmethod
     def image_grid(self, plan: TilePlan) -> Grid:
-        """(rows, cols) of tokens that the whole canvas becomes, padding included."""
+        """Return (rows, cols) of the tokens of the whole canvas, padding included."""
 
     def layout(self, plan: TilePlan) -> Layout:
-        """Text pieces and counts of visual tokens, in the order in which the LLM reads them."""
+        """Return pieces of text and numbers of visual tokens, in the order in which the LLM reads them."""
         top, bottom, left, right = kept(plan, self.image_grid(plan))
         rows, cols = self._shrunk((bottom - top, right - left))
         extra = int(self.newline is not None)
@@ -143,11 +159,11 @@ class ImageMerger(nn.Module, ABC):
         return image_layout(plan, windows, thumbnail, self.tags)
 
     def token_count(self, plan: TilePlan) -> int:
-        """Visual tokens that an image cut by ``plan`` takes."""
+        """Return the number of visual tokens of an image that was cut by ``plan``."""
         return token_count(self.layout(plan))
 
     def _shrunk(self, grid: Grid) -> Grid:
-        """The (rows, cols) of tokens that ``grid``, the image without padding, is resized to."""
+        """Return the grid that the tokens of the image without its padding are resized to."""
         if self.shrink_above is None:
             return grid
         limit = self.shrink_above * prod(self.out_grid(self.grid))
@@ -157,11 +173,15 @@ class ImageMerger(nn.Module, ABC):
         return max(1, int(grid[0] // ratio)), max(1, int(grid[1] // ratio))
 
     def _ends_in_newline(self, plan: TilePlan) -> bool:
-        """Whether a newline ends the whole image in place of each row."""
+        """Return whether a single newline ends the image instead of one after each row."""
         return self.single_newline == "image" and plan.count == 1
 
     def check_grid(self, plan: TilePlan) -> None:
-        """Refuse a plan whose windows are no whole grid of squares."""
+        """Check that the windows of the plan form a complete grid of squares.
+
+        Raises:
+            ValueError: they do not.
+        """
         if not plan.is_grid or not plan.windows:
             raise ValueError(
                 f"{type(self).__name__} needs windows that form a grid of equal squares, got "
@@ -170,12 +190,12 @@ class ImageMerger(nn.Module, ABC):
             )
 
     def thumbnail_grid(self, plan: TilePlan) -> Grid:
-        """(rows, cols) of patches of the thumbnail."""
+        """Return (rows, cols) of the encoder's features of the thumbnail."""
         size = plan.sizes[plan.thumbnail_index or 0]
         return self.grid if self.grid_for is None else self.grid_for(size)
 
     def thumbnail_map(self, features: Features, plan: TilePlan) -> FeatureMap:
-        """The thumbnail's features as a map of its own."""
+        """Return the features of the thumbnail as a map."""
         found = features[plan.thumbnail_index or 0]
         if isinstance(found, FeatureMap):
             return found
@@ -184,7 +204,7 @@ class ImageMerger(nn.Module, ABC):
     def sequence(
         self, image: Float[Tensor, "y x e"], thumbnail: FeatureMap | None, plan: TilePlan
     ) -> Float[Tensor, "m e"]:
-        """The canvas' tokens row by row, without padding; the thumbnail's before or after them."""
+        """Return the tokens of the canvas row by row without padding, and those of the thumbnail."""
         parts = [self._rows(image, plan)]
         if thumbnail is not None:
             parts.insert(plan.thumbnail != "first", self._thumbnail(thumbnail))

@@ -1,4 +1,4 @@
-"""Overlapping windows blended back to one grid before the bridge."""
+"""Blending of overlapping windows to one feature map before the bridge."""
 
 from functools import lru_cache
 
@@ -13,30 +13,31 @@ from hdvl.protocols import FeatureMap, Features, Grid, TilePlan
 
 
 class OverlapBlend(ImageMerger):
-    """Blends the windows' features to one grid of the whole canvas, which then passes the bridge.
+    """Blends the features of overlapping windows to one map of the whole canvas, before the bridge.
 
-    Where windows overlap, features are averaged with weights that sum to one and fall linearly
-    towards a window's inner edges, where the encoder saw least context; at the image's own edges
-    weights stay full. If features depend on their own patch only, the blend equals what the encoder
-    would give for the whole canvas at once. Window offsets must be multiples of a patch.
+    Features of overlapping windows are averaged with weights that sum to one. A weight falls linearly
+    towards the inner edges of its window, where the encoder had the least context, but not towards the
+    edges of the image. For an encoder whose features depend only on their own patch the result equals
+    encoding the whole canvas at once.
 
     Raises:
-        ValueError: windows that do not start on patch borders, are no regular grid, or leave gaps.
+        ValueError: the windows of a plan do not start at patch borders, form no regular grid, or leave
+            gaps.
     """
 
     def image_grid(self, plan: TilePlan) -> Grid:
-        """(rows, cols) of tokens that the whole canvas becomes, padding included."""
+        """Return (rows, cols) of the tokens of the whole canvas, padding included."""
         self.check_grid(plan)
         return self.out_grid(_patches(plan, self.grid)[2])
 
     def stitch(self, features: Features, plan: TilePlan) -> list[FeatureMap]:
-        """The blended image and the thumbnail, if any, in the order of the plan."""
+        """Return the map of the blended image and that of the thumbnail, in the order of the plan."""
         check_tiles(features, plan)
         self.check_grid(plan)
         down, across, canvas = _patches(plan, self.grid)
         windows = window_features(features, plan)
         order, starts, weights = _table(down, across, self.grid, windows.device)
-        # Half precision is summed in float32: its rounded weights would no longer sum to one.
+        # Weights rounded to half precision would not sum to one, so sums are computed in float32.
         dtype = torch.promote_types(windows.dtype, torch.float32)
         blended = embedding_bag(
             order,
@@ -52,7 +53,7 @@ class OverlapBlend(ImageMerger):
         return [thumbnail, image] if plan.thumbnail == "first" else [image, thumbnail]
 
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]:
-        """Rows of the image, the thumbnail before or after them."""
+        """Return the rows of the image, and the tokens of the thumbnail before or after them."""
         first = plan.thumbnail == "first"
         image, thumbnail = maps[first], maps[not first] if plan.thumbnail else None
         rows, cols = image.grid
@@ -65,13 +66,13 @@ def _cells(pixels: int, size: int, count: int, name: str) -> int:
     if rest:
         raise ValueError(
             f"{name} must be a multiple of the patch, {size}/{count} pixels, got {pixels}; "
-            "choose tiler.stride and the canvas so"
+            "choose tiler.stride and tiler.multiple_of accordingly"
         )
     return cells
 
 
 def _patches(plan: TilePlan, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...], Grid]:
-    """Offsets of the rows and columns of windows, and the canvas, in patches."""
+    """Return the offsets of the rows and columns of windows, and the size of the canvas, in patches."""
     size, (rows, cols) = plan.tile_size, grid
     xs = tuple(x for x, _ in plan.windows[: plan.cols])
     ys = tuple(y for _, y in plan.windows[:: plan.cols])
@@ -93,12 +94,12 @@ def _patches(plan: TilePlan, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def _ramps(offsets: tuple[int, ...], size: int) -> Float[Tensor, "w size"]:
-    """Weight of each window's positions along one axis, summing to one over the windows."""
+    """Return the weight of each window's positions along one axis; they sum to one over the windows."""
     start = torch.tensor(offsets, dtype=torch.float64)
     centre = torch.arange(size, dtype=torch.float64) + 0.5
     overlap = start[:-1, None] + size - start[1:, None]
     raw = torch.ones(len(offsets), size, dtype=torch.float64)
-    raw[1:] *= (centre / overlap).clamp(max=1)  # no overlap divides by zero: inf, clamped to 1
+    raw[1:] *= (centre / overlap).clamp(max=1)  # without overlap the quotient is inf, clamped to 1
     raw[:-1] *= ((size - centre) / overlap).clamp(max=1)
     index = torch.tensor(offsets)[:, None] + torch.arange(size)
     total = torch.zeros(offsets[-1] + size, dtype=torch.float64)
@@ -110,13 +111,16 @@ def _ramps(offsets: tuple[int, ...], size: int) -> Float[Tensor, "w size"]:
 def _table(
     down: tuple[int, ...], across: tuple[int, ...], grid: Grid, device: torch.device
 ) -> tuple[Int[Tensor, " k"], Int[Tensor, " cells"], Float[Tensor, " k"]]:
-    """The patches of all windows in the order of the canvas' cells that they show.
+    """Return how the patches of all windows are summed into the cells of the canvas.
 
-    Gives the order, where each cell starts in it, and each patch's weight. Keyed by geometry, not
-    by plan: images of different sizes share tables.
+    The result is cached by geometry rather than by plan, so that images of different sizes share it.
+
+    Returns:
+        The indices of the patches sorted by the cell that they show, the position at which each cell
+        starts among them, and the weight of each patch.
     """
     rows, cols = grid
-    # Tables outlive the call: made in inference mode they could not be used in training later.
+    # Cached tensors that were created in inference mode could not be used in training later.
     with torch.inference_mode(False), torch.device("cpu"):
         ys = torch.tensor(down)[:, None] + torch.arange(rows)
         xs = torch.tensor(across)[:, None] + torch.arange(cols)

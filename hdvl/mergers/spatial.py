@@ -1,4 +1,4 @@
-"""Tiles put back as one image after the bridge."""
+"""Arrangement of the tiles' tokens as one image after the bridge (LLaVA-NeXT)."""
 
 from einops import rearrange
 from jaxtyping import Float
@@ -9,17 +9,16 @@ from hdvl.protocols import FeatureMap, Features, Grid, TilePlan
 
 
 class Spatial(ImageMerger):
-    """Each tile passes the bridge by itself; then rows of tokens run across the tiles (LLaVA-NeXT).
+    """Applies the bridge to each tile, then returns rows of tokens that run across the tiles (LLaVA-NeXT).
 
-    ``newline`` ends each row with a learned embedding, ``positions="sincos2d"`` adds to each token
-    where in the source image it looks.
+    Arguments are those of :class:`~hdvl.mergers.image.ImageMerger`.
 
     Raises:
-        ValueError: a plan whose windows overlap.
+        ValueError: the windows of a plan overlap.
     """
 
     def image_grid(self, plan: TilePlan) -> Grid:
-        """(rows, cols) of tokens that the whole canvas becomes, padding included."""
+        """Return (rows, cols) of the tokens of the whole canvas, padding included."""
         self.check_grid(plan)
         size = plan.tile_size
         apart = tuple((x * size, y * size) for y in range(plan.rows) for x in range(plan.cols))
@@ -32,7 +31,7 @@ class Spatial(ImageMerger):
         return plan.rows * rows, plan.cols * cols
 
     def stitch(self, features: Features, plan: TilePlan) -> list[FeatureMap]:
-        """One map of all tiles; the thumbnail apart, behind it, where its size is another."""
+        """Return one map of all tiles, and a second one of the thumbnail if its size differs."""
         check_tiles(features, plan)
         self.image_grid(plan)
         if not isinstance(features, list):
@@ -41,7 +40,7 @@ class Spatial(ImageMerger):
         return [*maps, self.thumbnail_map(features, plan)] if plan.thumbnail else maps
 
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]:
-        """Rows of the image, the thumbnail before or after them."""
+        """Return the rows of the image, and the tokens of the thumbnail before or after them."""
         values, (rows, cols) = maps[0].values, maps[0].grid
         index, thumbnail = plan.thumbnail_index, maps[1] if len(maps) > 1 else None
         if index is not None and thumbnail is None:

@@ -1,4 +1,4 @@
-"""Text that stands in the prompt beside the visual tokens of an image: tile tags, row breaks, markers."""
+"""Text around the visual tokens of an image: tags of tiles, row breaks and markers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -79,28 +79,32 @@ class Tags:
 
     @classmethod
     def of(cls, tags: "Mapping[str, Any] | Tags | None") -> "Tags":
-        """Tags from a plain mapping, as YAML gives it.
+        """Return tags from a mapping of names to strings.
 
         Raises:
-            ValueError: an unknown name; the message suggests the nearest one.
+            ValueError: a name is unknown; the message suggests the most similar one.
         """
         if tags is None or isinstance(tags, Tags):
             return tags or cls()
         known = [entry.name for entry in fields(cls)]
         for name in tags:
             if name not in known:
-                near = get_close_matches(str(name), known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                close = get_close_matches(str(name), known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
                 raise ValueError(f"tags must be among {', '.join(known)}, got {name!r}{hint}")
         return cls(**tags)
 
     def text(self, name: str) -> str:
-        """The tag ``name`` as it is written: doubled braces are single ones."""
+        """Return the tag ``name`` as it is written in the prompt, with doubled braces replaced by single ones."""
         value: str = getattr(self, name)
         return value.format()
 
     def refuse(self, names: Sequence[str], merger: str) -> None:
-        """An error for tags that ``merger`` has no place for."""
+        """Check that none of the tags ``names`` is set, because ``merger`` does not support them.
+
+        Raises:
+            ValueError: one of them is set.
+        """
         given = [name for name in names if getattr(self, name)]
         if given:
             raise ValueError(
@@ -111,7 +115,7 @@ class Tags:
 
 
 def joined(pieces: Sequence[str | int]) -> Layout:
-    """The layout with neighbouring texts joined, neighbouring counts added and empty pieces left out.
+    """Return a layout whose neighbouring texts are joined, numbers added and empty pieces removed.
 
     >>> joined(["<a>", "<b>", 3, "", 4, 0])
     ('<a><b>', 7)
@@ -130,7 +134,7 @@ def joined(pieces: Sequence[str | int]) -> Layout:
 
 
 def grid_pieces(grid: Grid, tags: Tags, *, extra: int = 0) -> list[str | int]:
-    """The visual tokens of ``grid``, row by row, each row with ``extra`` tokens at its end."""
+    """Return the pieces of a grid of visual tokens, with ``extra`` more tokens at the end of each row."""
     rows, cols = grid
     if not tags.token_row_end:
         return [rows * (cols + extra)]
@@ -138,7 +142,13 @@ def grid_pieces(grid: Grid, tags: Tags, *, extra: int = 0) -> list[str | int]:
 
 
 def tile_pieces(plan: TilePlan, grids: Sequence[Grid], tags: Tags) -> list[str | int]:
-    """Window after window with their tags, row by row, as ``grids`` of tokens each."""
+    """Return the pieces of all windows with their tags, row by row.
+
+    Args:
+        plan: how the image was cut.
+        grids: (rows, cols) of the tokens of each window.
+        tags: the tags.
+    """
     if len(plan.windows) == 1 and plan.thumbnail is None and plan.rows * plan.cols == 1:
         before = tags.before_tile if tags.before_single is None else tags.before_single
         after = tags.after_tile if tags.after_single is None else tags.after_single
@@ -163,7 +173,14 @@ def image_layout(
     thumbnail: Grid | None,
     tags: Tags,
 ) -> Layout:
-    """The layout of a whole image: its windows, the thumbnail before or after them, and its own tags."""
+    """Return the layout of an image.
+
+    Args:
+        plan: how the image was cut.
+        windows: the pieces of the windows.
+        thumbnail: (rows, cols) of the tokens of the thumbnail, if there is one.
+        tags: the tags.
+    """
     pieces: list[str | int] = []
     if plan.windows:
         pieces = [tags.text("before_windows"), *windows, tags.text("after_windows")]
