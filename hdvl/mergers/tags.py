@@ -95,7 +95,7 @@ class Tags:
         return cls(**tags)
 
     def text(self, name: str) -> str:
-        """Return the tag ``name`` as it is written in the prompt, with doubled braces replaced by single ones."""
+        """Return the tag ``name`` as it is written in the prompt, with single instead of doubled braces."""
         value: str = getattr(self, name)
         return value.format()
 

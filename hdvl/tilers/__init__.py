@@ -1,4 +1,4 @@
-"""Tilers: an image of any size becomes views that an encoder can take."""
+"""Tilers: cut images of any size into views of sizes that the encoder supports."""
 
 from hdvl.tilers.anyres import AnyRes
 from hdvl.tilers.base import Backend, Resample

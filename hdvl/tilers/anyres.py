@@ -1,4 +1,4 @@
-"""LLaVA-NeXT's AnyRes: the best of a few canvases, the image kept in proportion and padded."""
+"""AnyRes tiling of LLaVA-NeXT: the image is resized in proportion to the best of several canvases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -21,17 +21,22 @@ LLAVA_NEXT_GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
 @dataclass(frozen=True, kw_only=True)
 class AnyRes(ThumbnailCutter):
-    """The image resized in proportion into one of the canvases ``grids`` and centred on black.
+    """Resizes an image in proportion to one of several canvases, centres it on black and cuts tiles.
 
-    ``grids`` are (rows, cols) of tiles, the published "grid pinpoints" over the tile size. The
-    canvas is taken that keeps most of the image's pixels, then the one that wastes least, then
-    the first. Grids of more than ``max_tiles`` tiles are left out; the thumbnail is not counted.
+    Of the canvases the one that keeps most pixels of the image is chosen; among equal ones that with the
+    least padding, then the first. Published as LLaVA-NeXT,
+    https://llava-vl.github.io/blog/2024-01-30-llava-next.
 
-    Where a conversation has several images, ``several_fit`` shows each of them in one tile, fitted as
-    by :class:`hdvl.tilers.Squash` on the colour ``several_padding`` (LLaVA-OneVision, arXiv
-    2408.03326); unless it is given, each is cut as a single one.
+    Attributes:
+        grids: (rows, cols) of tiles of each canvas; the published "grid pinpoints" divided by the tile
+            size.
+        max_tiles: canvases of more tiles are not used; the thumbnail is not counted.
+        several_fit: if a conversation has several images, each is shown in one tile, fitted as by
+            :class:`hdvl.tilers.Squash` (LLaVA-OneVision, arXiv 2408.03326). ``None`` cuts them like
+            single images.
+        several_padding: colour of the padding with ``several_fit``.
 
-    Published as LLaVA-NeXT, https://llava-vl.github.io/blog/2024-01-30-llava-next. ::
+    Example::
 
         1000 x 600, 2 x 2 tiles of 336           0            336          672
                                                0 ┌─────────────┬────────────┐
@@ -65,7 +70,7 @@ class AnyRes(ThumbnailCutter):
             )
 
     def for_images(self, count: int) -> Tiler:
-        """The tiler for each of the ``count`` images of a conversation."""
+        """Return the tiler for each image of a conversation with ``count`` images."""
         if count < 2 or self.several_fit is None:
             return self
         shared = {entry.name: getattr(self, entry.name) for entry in fields(Cutter)}
@@ -75,7 +80,7 @@ class AnyRes(ThumbnailCutter):
         return [(rows, cols) for rows, cols in self.grids if rows * cols <= self.max_tiles]
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """The canvas for an image of ``width`` x ``height`` pixels, and the image's place on it.
+        """Return the plan for an image of ``width`` x ``height`` pixels.
 
         >>> plan = AnyRes().plan(1000, 600)
         >>> plan.rows, plan.cols, plan.canvas, plan.content, plan.count
@@ -101,7 +106,7 @@ class AnyRes(ThumbnailCutter):
         return self.with_thumbnail(plan)
 
     def _worth(self, grid: Grid, width: int, height: int) -> tuple[int, int]:
-        """(source pixels kept, minus canvas pixels wasted): the larger the better."""
+        """Return the rank of a canvas: (kept pixels of the image, minus pixels of padding)."""
         rows, cols = grid
         canvas_width, canvas_height = cols * self.tile_size, rows * self.tile_size
         scale = min(canvas_width / width, canvas_height / height)
@@ -110,7 +115,7 @@ class AnyRes(ThumbnailCutter):
 
 
 def _fit(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
-    """The size of the image on the canvas: one side fills it, the other is rounded up."""
+    """Return the size of the image on the canvas: one side fills the canvas, the other is rounded up."""
     scale_x, scale_y = canvas[0] / width, canvas[1] / height
     if scale_x < scale_y:
         return canvas[0], min(ceil(height * scale_x), canvas[1])

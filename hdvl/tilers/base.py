@@ -1,4 +1,4 @@
-"""What all tilers share: the options that say how pixels are read and resized, and the call."""
+"""Base class of the tilers: options for reading and resizing images, and the cutting itself."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,34 +18,36 @@ else:  # a plan needs no torch: only cutting imports it
 Resample = Literal["bicubic", "bilinear", "lanczos"]
 Backend = Literal["pillow", "exact", "fast"]
 MEAN = "mean"
-"""The padding colour that is the encoder's mean, known once there is an encoder."""
+"""Padding with the mean colour of the encoder, which the model fills in (:func:`with_encoder`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cutter(ABC):
-    """Base of the tilers: ``plan`` is theirs, reading, resizing and cutting are the same for all.
+    """Base of the tilers. A subclass defines ``plan``; reading, resizing and cutting are done here.
 
     Attributes:
         tile_size: side of a tile in pixels.
-        exif: turn the image by its EXIF orientation (the published systems do not).
-        background: colour under transparent pixels; ``None`` drops alpha (as most published systems do).
-        padding: colour of what the image leaves of the canvas: three numbers, or ``mean`` for the mean
-            colour that the encoder subtracts (as in LLaVA-1.5).
-        resample: the filter of resizing: ``bicubic``, ``bilinear`` or ``lanczos``, always antialiased.
-        backend: how pixels are resized. ``pillow``: Pillow's filters, bit for bit as most published
-            systems, whatever the version of Pillow. ``exact``: the same filters by torch, several times
-            as fast, within 2/255 of Pillow's. ``fast``: as ``exact``, but a JPEG of at least twice the
-            canvas is decoded at 1/2, 1/4 or 1/8 of its size, and the thumbnail is made from the canvas
-            if that is smaller (about 46 dB to ``exact`` on photos, 38 dB on pages of text).
-        max_pixels: images of more pixels are refused before they are decoded, and so are those so
-            narrow that they would have more on the way to their new width. At the default, Pillow's own
-            limit, an image takes at most 1.4 GB of memory (:data:`hdvl.images.BYTES_PER_PIXEL`).
-        skip_blank: leave out windows that show nothing. The plan then depends on the pixels, and
-            :meth:`plan` says what an image takes at most.
-        blank_tolerance: windows whose pixels differ by at most this in every channel show nothing.
+        exif: whether to rotate images by their EXIF orientation (the published systems do not).
+        background: colour under transparent pixels; ``None`` drops the alpha channel, as most published
+            systems do.
+        padding: colour of the padding: three numbers, or ``mean`` for the mean colour of the encoder
+            (as in LLaVA-1.5).
+        resample: the resampling filter: ``bicubic``, ``bilinear`` or ``lanczos``, with antialiasing.
+        backend: how pixels are resized. ``pillow``: by Pillow, bit for bit as in most published systems
+            and the same for all versions of Pillow. ``exact``: the same filters in torch, several times
+            faster, within 2/255 of Pillow. ``fast``: like ``exact``, but JPEG files of at least twice
+            the size of the canvas are decoded at 1/2, 1/4 or 1/8 of their size, and the thumbnail is
+            resized from the canvas if that is smaller (PSNR to ``exact`` about 46 dB on photos, 38 dB on
+            pages of text).
+        max_pixels: images of more pixels raise before they are decoded, and so do images that would have
+            more pixels after only their width was resized. At the default, the limit of Pillow, an image
+            takes at most 1.4 GB of memory (:data:`hdvl.images.BYTES_PER_PIXEL`).
+        skip_blank: whether to leave out blank windows. The plan then depends on the pixels, and
+            :meth:`plan` returns the upper bound: all windows.
+        blank_tolerance: a window is blank if its pixels differ by at most this value in every channel.
 
     Raises:
-        ValueError: a value out of range, or an unknown name.
+        ValueError: a value is out of range, or a name is unknown.
     """
 
     tile_size: int
@@ -64,7 +66,7 @@ class Cutter(ABC):
         if self.resample in get_args(Backend):
             raise ValueError(
                 f"resample names the filter now, one of {get_args(Resample)}, got {self.resample!r}; "
-                f"set backend={self.resample} in its place"
+                f"set backend={self.resample} instead"
             )
         check_choice("resample", self.resample, get_args(Resample))
         check_choice("backend", self.backend, get_args(Backend))
@@ -86,31 +88,39 @@ class Cutter(ABC):
         ):
             other = " or ".join("null" if other is None else other for other in others)
             raise ValueError(f"{name} must be three numbers in 0..255, or {other}, got {value}")
-        # YAML and JSON have lists only; a frozen value must hash
+        # Lists of YAML and JSON become tuples, so that the tiler is hashable.
         object.__setattr__(self, name, tuple(value))
 
     @property
     @abstractmethod
     def max_tiles(self) -> int:
-        """The most windows an image is cut into; the thumbnail comes on top."""
+        """The largest number of windows of an image, not counting the thumbnail."""
 
     @abstractmethod
     def plan(self, width: int, height: int) -> TilePlan:
-        """How an image of ``width`` x ``height`` pixels is cut."""
+        """Return how an image of ``width`` x ``height`` pixels is cut."""
 
     def __call__(self, image: Any, *, out: Tensor | None = None) -> Tiles:
-        """Cut ``image`` (anything :func:`hdvl.images.read_image` takes) into uint8 ``t c h w``.
+        """Read an image and cut it into views.
 
-        The tiles lie in channels-last memory. ``out``, a contiguous uint8 tensor with room for
-        ``max_tiles + 1`` tiles, receives the pixels instead of fresh memory; the result is then a
-        view of it.
+        Args:
+            image: anything that :func:`hdvl.images.read_image` supports.
+            out: contiguous uint8 tensor with room for ``max_tiles + 1`` tiles. If given, the pixels are
+                written into it, and those returned are views of it.
+
+        Returns:
+            The pixels, uint8 (t, c, h, w) in channels-last memory, and the plan.
+
+        Raises:
+            ValueError: the image cannot be read or is too large, or ``padding`` is ``mean`` and the tiler
+                does not belong to a model.
         """
         from hdvl.tilers import pixels
 
         if isinstance(self.padding, str):
             raise ValueError(
                 "padding=mean is the encoder's mean colour, and this tiler has no encoder; use the "
-                "tiler of the model, or give padding=[r,g,b]"
+                "tiler of the model, or set padding=[r,g,b]"
             )
         reading = pixels.Reading(
             exif=self.exif,
@@ -128,10 +138,13 @@ class Cutter(ABC):
         return without_blank(tiles, self.blank_tolerance)
 
     def checked_plan(self, width: int, height: int) -> TilePlan:
-        """The plan, of an image that can be resized to it within the memory of ``max_pixels``.
+        """Return the plan, after checking that resizing stays within ``max_pixels``.
 
-        The width is resized first: an image of 10 x 10,000,000 pixels would have 4,480 x 10,000,000
-        of them on the way to ten tiles.
+        The width is resized before the height, so a very narrow image may be larger in between: cut into
+        ten tiles, an image of 10 x 10,000,000 pixels would first be resized to 4,480 x 10,000,000.
+
+        Raises:
+            ValueError: the image is too narrow.
         """
         plan = self.plan(width, height)
         x0, y0, x1, y1 = plan.source_frame
@@ -145,7 +158,12 @@ class Cutter(ABC):
 
 
 def with_encoder(tiler: Tiler, mean: Sequence[float]) -> Tiler:
-    """``tiler`` with what depends on the encoder filled in: colours that are ``mean`` become its own."""
+    """Return ``tiler`` with colours that are ``mean`` replaced by the mean colour of the encoder.
+
+    Args:
+        tiler: the tiler.
+        mean: the mean of each channel that the encoder subtracts, 0..1.
+    """
     if not isinstance(tiler, Cutter):
         return tiler
     red, green, blue = (int(level * 255) for level in mean)
@@ -154,25 +172,25 @@ def with_encoder(tiler: Tiler, mean: Sequence[float]) -> Tiler:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse a value that is none of ``choices``."""
+    """Raise a ``ValueError`` if ``value`` is not one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}")
 
 
 def check_thumbnail(thumbnail: str | None) -> None:
-    """Refuse what is neither ``first`` nor ``last`` nor ``None``."""
+    """Raise a ``ValueError`` if ``thumbnail`` is none of ``first``, ``last`` and ``None``."""
     if thumbnail not in ("first", "last", None):
         raise ValueError(f"thumbnail must be 'first', 'last' or null, got {thumbnail!r}")
 
 
 def check_image(width: int, height: int) -> None:
-    """Refuse images without pixels."""
+    """Raise a ``ValueError`` for an image without pixels."""
     if width < 1 or height < 1:
         raise ValueError(f"an image must have at least 1x1 pixels, got {width}x{height}")
 
 
 def centred(size: Size, canvas: Size) -> Rect:
-    """The rectangle of ``size`` in the middle of ``canvas``; it may be the larger one."""
+    """Return the rectangle of ``size`` in the centre of ``canvas``, which may be smaller than ``size``."""
     left = (canvas[0] - size[0]) // 2 if size[0] <= canvas[0] else -((size[0] - canvas[0]) // 2)
     top = (canvas[1] - size[1]) // 2 if size[1] <= canvas[1] else -((size[1] - canvas[1]) // 2)
     return left, top, left + size[0], top + size[1]

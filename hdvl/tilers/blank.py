@@ -1,13 +1,14 @@
-"""Windows that show nothing: left out of the plan, so that they cost no tokens."""
+"""Removal of blank windows from a plan, so that they take no tokens."""
 
 from hdvl.protocols import Tiles
 from hdvl.views import groups, join_pixels, view_pixels
 
 
 def without_blank(tiles: Tiles, tolerance: int = 0) -> Tiles:
-    """``tiles`` without the windows whose pixels differ by at most ``tolerance`` in every channel.
+    """Return ``tiles`` without the windows whose pixels differ by at most ``tolerance`` in every channel.
 
-    The thumbnail stays; without one the first window stays where all are blank.
+    The thumbnail is always kept. If all windows are blank and there is no thumbnail, the first window is
+    kept.
     """
     plan = tiles.plan
     views = view_pixels(tiles.pixels, plan)
@@ -22,6 +23,6 @@ def without_blank(tiles: Tiles, tolerance: int = 0) -> Tiles:
         return tiles
     start = plan.window_slice.start
     numbers = {start + index for index in kept} | {plan.thumbnail_index}
-    own = [view[None] for number, view in enumerate(views) if number in numbers]
-    pixels = join_pixels([groups(tiles.pixels)[0][:0], *own])
+    remaining = [view[None] for number, view in enumerate(views) if number in numbers]
+    pixels = join_pixels([groups(tiles.pixels)[0][:0], *remaining])
     return Tiles(pixels, plan.subset(kept))

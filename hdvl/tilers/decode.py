@@ -1,4 +1,4 @@
-"""Decoding for the torch path: a JPEG into a reused buffer, anything else through Pillow."""
+"""Decoding for the torch backends: JPEG files into a reused buffer, other formats by Pillow."""
 
 import math
 from collections.abc import Callable
@@ -24,24 +24,27 @@ from hdvl.images import (
 )
 
 KEEP_BYTES = 48 * 2**20
-"""Larger buffers are given back after use: a single huge image must not stay in memory."""
+"""Larger buffers are not kept, so that the memory of a single huge image is released."""
 
 
 class Buffers:
-    """Named images that grow and are used again. Not for several threads at once."""
+    """Named image buffers that are reused and grow as needed. Not thread-safe."""
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
 
     def take(self, name: str, width: int, height: int) -> UInt8[Tensor, "1 3 h w"]:
-        """The image ``name`` in channels-last memory, with whatever it holds."""
+        """Return the buffer ``name`` as an image of this size in channels-last memory, not initialised."""
         last = self._last.get(name)
-        if last is not None and last.shape[2:] == (height, width):  # often one size for all
+        if last is not None and last.shape[2:] == (
+            height,
+            width,
+        ):  # images often have the same size
             return last
         need = height * width * 3
         held = self._held.get(name)
-        with torch.inference_mode(False):  # or it could not be written to outside of one
+        with torch.inference_mode(False):  # an inference tensor could not be written to later
             if held is None or held.numel() < need:
                 held = torch.empty(need, dtype=torch.uint8)
             image = held[:need].view(1, height, width, 3).permute(0, 3, 1, 2)
@@ -51,14 +54,20 @@ class Buffers:
 
 
 def as_array(image: UInt8[Tensor, "1 3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The same memory as numpy sees images; its slices cost a tenth of torch's."""
+    """Return a numpy view (h, w, c) of the image; slicing it takes a tenth of the time of torch."""
     array: np.ndarray = image.numpy()[0].transpose(1, 2, 0)
     return array
 
 
 @dataclass(frozen=True)
 class Raster:
-    """Decoded pixels as stored, how they are to be turned, and the plan of the upright image."""
+    """A decoded image that has not been rotated by its EXIF orientation yet.
+
+    Attributes:
+        pixels: the pixels as stored in the file.
+        plan: the plan of the upright image.
+        orientation: the EXIF orientation, 1..8.
+    """
 
     pixels: UInt8[Tensor, "1 3 h w"]
     plan: TilePlan
@@ -75,9 +84,16 @@ def decode(
     max_pixels: int,
     scaled: bool = False,
 ) -> Raster:
-    """Pixels of ``source``; a JPEG stays unturned, which is cheaper to undo on the canvas.
+    """Decode an image. JPEG files are not rotated, because rotating the resized canvas is cheaper.
 
-    ``scaled`` decodes a JPEG at 1/2, 1/4 or 1/8 where that still covers the canvas.
+    Args:
+        source: anything that :func:`hdvl.images.read_image` supports.
+        plan: returns the plan for a width and a height.
+        exif: whether to rotate images by their EXIF orientation.
+        background: colour under transparent pixels; ``None`` drops the alpha channel.
+        buffers: the buffers to decode into.
+        max_pixels: images of more pixels raise.
+        scaled: whether to decode JPEG files at 1/2, 1/4 or 1/8 of their size if that covers the canvas.
     """
     name = name_of(source)
     data = None if isinstance(source, Image.Image | np.ndarray) else read_bytes(source)
@@ -95,10 +111,10 @@ def decode(
 
 
 def _factor(size: tuple[int, int], plan: TilePlan, *, lying: bool) -> int:
-    """The largest of 8, 4, 2, 1 by which the image still covers its place on the canvas."""
+    """Return the largest of 8, 4, 2, 1 by which the image can be divided and still cover the canvas."""
     x0, y0, x1, y1 = plan.content
     need = (y1 - y0, x1 - x0) if lying else (x1 - x0, y1 - y0)
-    ratio = min(side / wanted for side, wanted in zip(size, need, strict=True))
+    ratio = min(side / needed for side, needed in zip(size, need, strict=True))
     return next((factor for factor in (8, 4, 2) if ratio >= factor), 1)
 
 
@@ -117,10 +133,10 @@ def _decode_jpeg(
             simplejpeg.decode_jpeg(data, buffer=array, min_height=height, min_width=width)
             return buffer
         except ValueError:
-            # Strict about flaws that Pillow reads over: Pillow decides what is damaged.
+            # simplejpeg rejects flaws that Pillow tolerates, so Pillow decides whether a file is damaged.
             pass
     if factor > 1:
-        # Pillow rounds down when it works out the scale from the size asked for.
+        # Pillow rounds down when it computes the scale from the requested size.
         image.draft("RGB", (image.width // factor, image.height // factor))
     load_pixels(image, name=name)
     return _copy(image, buffers, background=None, name=name)
@@ -129,7 +145,7 @@ def _decode_jpeg(
 def _copy(
     image: Image.Image, buffers: Buffers, *, background: Colour | None, name: str
 ) -> UInt8[Tensor, "1 3 h w"]:
-    """The pixels as RGB; band by band, so that no second copy of the whole is made."""
+    """Return the pixels as RGB, converted in bands of rows to avoid a second copy of the whole image."""
     out = buffers.take("decoded", *image.size)
     array = as_array(out)
     for top, band in rgb_bands(image, background=background, name=name):

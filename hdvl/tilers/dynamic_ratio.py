@@ -1,4 +1,4 @@
-"""InternVL 1.5's dynamic tiling: the grid of tiles nearest to the image's proportions."""
+"""Dynamic tiling of InternVL 1.5: the grid of tiles with the aspect ratio nearest to the image's."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,13 +11,17 @@ from hdvl.tilers.thumbnails import ThumbnailCutter
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicRatio(ThumbnailCutter):
-    """The image squashed to ``rows`` x ``cols`` tiles, ``min_tiles`` to ``max_tiles`` of them.
+    """Resizes an image to the grid of tiles with the nearest aspect ratio, without keeping proportions.
 
-    Of all such grids the one is taken whose width / height is nearest to the image's. Of grids
-    equally near the larger one is taken only if the image has more than half the pixels of its
-    canvas. An image cut into one tile gets no thumbnail; ``max_tiles`` does not count it.
+    Of two grids that are equally near, the larger one is used only if the image has more than half of the
+    pixels of its canvas. An image of one tile has no thumbnail. Published in Chen et al., "How Far Are We
+    to GPT-4V?", https://arxiv.org/abs/2404.16821.
 
-    Published in Chen et al., "How Far Are We to GPT-4V?", https://arxiv.org/abs/2404.16821. ::
+    Attributes:
+        min_tiles: the fewest tiles of a grid.
+        max_tiles: the most tiles of a grid; the thumbnail is not counted.
+
+    Example::
 
         640 x 480, max_tiles 12: 4 x 3 tiles of 448     ┌──┬──┬──┬──┐   ┌──┐
                                                         │ 0│ 1│ 2│ 3│   │  │ 12, the thumbnail
@@ -41,7 +45,7 @@ class DynamicRatio(ThumbnailCutter):
             )
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """The grid for an image of ``width`` x ``height`` pixels.
+        """Return the plan for an image of ``width`` x ``height`` pixels.
 
         >>> plan = DynamicRatio(max_tiles=12).plan(1920, 1080)
         >>> plan.rows, plan.cols, plan.canvas, plan.count
@@ -58,9 +62,14 @@ class DynamicRatio(ThumbnailCutter):
 
 
 def nearest_grid(size: Size, tile_size: int, grids: Iterable[Grid]) -> Grid:
-    """The one of ``grids``, (rows, cols) each, whose proportions are nearest to those of ``size``.
+    """Return the grid whose aspect ratio is nearest to that of an image.
 
-    Of grids equally near a later one is taken only if the image has more than half of its pixels.
+    Of equally near grids a later one is used only if the image has more than half of its pixels.
+
+    Args:
+        size: (width, height) of the image.
+        tile_size: side of a tile in pixels.
+        grids: the (rows, cols) to choose from.
     """
     width, height = size
     ratio, best, nearest = width / height, (1, 1), float("inf")
@@ -74,7 +83,7 @@ def nearest_grid(size: Size, tile_size: int, grids: Iterable[Grid]) -> Grid:
 
 @lru_cache
 def _grids(least: int, most: int) -> tuple[Grid, ...]:
-    """All (rows, cols) of ``least`` to ``most`` tiles, smallest first, narrow before wide."""
+    """Return all (rows, cols) of ``least`` to ``most`` tiles, smallest first, narrow before wide."""
     grids = [
         (rows, cols)
         for cols in range(1, most + 1)

@@ -1,4 +1,4 @@
-"""The resampling filters of resizing, by Pillow and by torch."""
+"""Antialiased resampling by Pillow and by torch."""
 
 from typing import Any
 
@@ -6,20 +6,20 @@ from PIL import Image
 
 
 def resize_pillow(image: Image.Image, size: tuple[int, int], resample: str) -> Image.Image:
-    """Antialiased resize to ``size`` (width, height), the same under Pillow 12 and 13.
+    """Resize an image to ``size`` (width, height) with antialiasing, identically in Pillow 12 and 13.
 
-    Pillow 13 resizes tall images height first, earlier versions always width first, and the
-    clipping between the passes makes that visible. One axis at a time leaves no choice.
+    Pillow 13 resizes the height of tall images first, earlier versions always the width. The results
+    differ, because values are clipped between the two passes. Each axis is therefore resized separately.
     """
     kind = Image.Resampling[resample.upper()]
     return image.resize((size[0], image.height), kind).resize(size, kind)
 
 
 def torch_filter(resample: str) -> Any:
-    """torch's antialiased operator for uint8 images.
+    """Return the antialiased resize operator of torch for uint8 images.
 
     Raises:
-        ValueError: this version of torch lacks the filter.
+        ValueError: the installed version of torch lacks the filter.
     """
     import torch
 

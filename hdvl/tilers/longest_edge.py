@@ -1,4 +1,4 @@
-"""The longest edge resized to a given length, then a grid of tiles: Idefics3 and SmolVLM."""
+"""Tiling of Idefics3 and SmolVLM: the longest edge is resized to a given length."""
 
 from dataclasses import dataclass, replace
 
@@ -8,12 +8,11 @@ from hdvl.tilers.base import Cutter, check_image, check_thumbnail
 
 @dataclass(frozen=True, kw_only=True)
 class LongestEdge(Cutter):
-    """Tiles of an image whose longest edge is resized to ``longest_edge`` and rounded up to whole tiles.
+    """Resizes the longest edge of an image to ``longest_edge``, rounds both sides up to tiles and cuts them.
 
-    The image is resized twice, as published: in proportion, so that its longest edge has
-    ``longest_edge`` pixels (smaller images are enlarged, too), and then to multiples of ``tile_size``.
-    The thumbnail is resized from the canvas. An image of one tile is the thumbnail alone. Without
-    ``split`` there is only the thumbnail.
+    The image is resized twice, as published: first in proportion, so that its longest edge has
+    ``longest_edge`` pixels (small images are enlarged), then to multiples of ``tile_size``. The thumbnail
+    is resized from the canvas. An image of one tile has only the thumbnail.
 
     Published as Idefics3 (Laurençon et al., arXiv 2408.12637) and SmolVLM (Marafioti et al., arXiv
     2504.05299). ::
@@ -23,9 +22,9 @@ class LongestEdge(Cutter):
 
     Attributes:
         longest_edge: pixels of the longest edge after the first resizing.
-        max_edge: most pixels of the longest edge; longer ones are shrunk to it.
+        max_edge: upper limit of the longest edge in pixels, applied after ``longest_edge``.
         thumbnail: whether the thumbnail stands before or after the windows.
-        split: whether the image is cut into windows at all.
+        split: whether the image is cut into windows; if false there is only the thumbnail.
     """
 
     tile_size: int = 364
@@ -49,7 +48,7 @@ class LongestEdge(Cutter):
         return side * side if self.split else 1
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """The windows and the thumbnail of an image of ``width`` x ``height`` pixels.
+        """Return the plan for an image of ``width`` x ``height`` pixels.
 
         >>> plan = LongestEdge().plan(1000, 600)
         >>> plan.steps, plan.canvas, plan.rows, plan.cols, plan.count
@@ -71,7 +70,7 @@ class LongestEdge(Cutter):
         )
 
     def _whole_tiles(self, size: Size) -> Size:
-        """The sides rounded up to whole tiles, the shorter one from the rounded longer one."""
+        """Return both sides rounded up to whole tiles; the shorter follows from the rounded longer one."""
         width, height = size
         ratio = width / height
         if width >= height:
@@ -85,7 +84,7 @@ class LongestEdge(Cutter):
 
 
 def _in_proportion(size: Size, longest: int) -> Size:
-    """The longest edge becomes ``longest``, the other one an even number, as published."""
+    """Return the size with longest edge ``longest``; the other edge is rounded to an even number."""
     width, height = size
     ratio = width / height
     if width >= height:

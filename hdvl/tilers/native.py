@@ -1,4 +1,4 @@
-"""One view of the image at its own proportions: native resolution."""
+"""Native resolution: one view in the proportions of the image."""
 
 from dataclasses import dataclass
 from math import ceil, floor, sqrt
@@ -12,17 +12,20 @@ Rounding = Literal["nearest", "fill"]
 
 @dataclass(frozen=True, kw_only=True)
 class Native(Cutter):
-    """One view whose sides are multiples of ``multiple_of``, of about the image's own proportions.
+    """Resizes an image to one view of about its own proportions, with sides that are multiples of a number.
 
-    The encoder must take views of any such size (``Encoder.grid_for``). ``rounding`` is one of
+    The encoder must support views of any such size (``Encoder.grid_for``).
 
-    - ``nearest``: each side is rounded to the nearest multiple; images of more than ``max_patches``
-      cells of ``multiple_of`` x ``multiple_of`` pixels are shrunk to them, images of fewer than
-      ``min_patches`` are enlarged (Wang et al., Qwen2-VL, arXiv 2409.12191; LFM2-VL);
-    - ``fill``: the image is scaled up or down to the largest size of at most ``max_patches`` cells, each
-      side rounded up (Tschannen et al., SigLIP 2 NaFlex, arXiv 2502.14786).
-
-    ``tile_size`` stands for the encoder's usual size, and is not the size of the view.
+    Attributes:
+        tile_size: the encoder's tile size, which is not the size of the view.
+        multiple_of: the sides of the view are multiples of it; a cell is a square of this side.
+        min_patches: the fewest cells of a view with ``rounding="nearest"``.
+        max_patches: the most cells of a view.
+        rounding: how the size is chosen. ``nearest``: each side is rounded to the nearest multiple; images
+            of more than ``max_patches`` cells are shrunk and those of fewer than ``min_patches`` enlarged
+            (Wang et al., Qwen2-VL, arXiv 2409.12191; LFM2-VL). ``fill``: the image is scaled to the
+            largest size of at most ``max_patches`` cells, each side rounded up (Tschannen et al.,
+            SigLIP 2 NaFlex, arXiv 2502.14786).
     """
 
     tile_size: int = 512
@@ -46,7 +49,7 @@ class Native(Cutter):
         return 1
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """One view of the whole image.
+        """Return the plan for an image of ``width`` x ``height`` pixels: one view of the whole image.
 
         >>> Native(multiple_of=16, max_patches=1024).plan(500, 300).sizes
         ((496, 304),)
@@ -64,10 +67,11 @@ class Native(Cutter):
 def nearest_size(
     size: Size, multiple: int, least: int, most: int, limit: int | None = None
 ) -> Size:
-    """The size of multiples nearest to ``size`` with ``least`` to ``most`` cells.
+    """Return the size in multiples of ``multiple`` nearest to ``size``, of ``least`` to ``most`` cells.
 
-    Images so narrow that their shorter side is one cell come out longer than ``most`` allows, since that
-    side cannot follow; the longer side is cut to ``limit`` cells in all, which are ``most`` unless given.
+    If the shorter side is one cell, it cannot be shrunk any further, and the size may have more than
+    ``most`` cells. The longer side is then shortened until there are ``limit`` cells (``most`` unless
+    given).
     """
     width, height = size
     new = [max(multiple, round(side / multiple) * multiple) for side in size]
@@ -86,9 +90,9 @@ def nearest_size(
 
 
 def largest_size(size: Size, multiple: int, least: int, most: int) -> Size:
-    """The largest size of multiples in the proportions of ``size`` with at most ``most`` cells.
+    """Return the largest size of at most ``most`` cells in the proportions of ``size``.
 
-    Found by halving the interval of scales as the reference implementation does, to the same precision.
+    The scale is found by bisection to the same precision as in the reference implementation.
     """
     precision = 1e-5
 

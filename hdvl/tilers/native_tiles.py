@@ -1,4 +1,4 @@
-"""Small images as one view at their own proportions, large ones as tiles and such a view of the whole."""
+"""Tiling of LFM2-VL: one native view of a small image; tiles and a native thumbnail of a large one."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,13 +11,12 @@ from hdvl.tilers.native import nearest_size
 
 @dataclass(frozen=True, kw_only=True)
 class NativeTiles(Cutter):
-    """One native view of a small image; square tiles and a native thumbnail of a large one.
+    """Resizes a small image to one native view; cuts a large one into square tiles and a native thumbnail.
 
     An image is large if it has more than ``tolerance`` times ``max_patches`` cells of ``multiple_of`` x
-    ``multiple_of`` pixels. It is then squashed to the grid of ``min_tiles`` to ``max_tiles`` tiles whose
-    proportions are nearest to its own, as :class:`hdvl.tilers.DynamicRatio` does; its thumbnail is the
-    view that :class:`hdvl.tilers.Native` makes of it. A grid of one tile gets no thumbnail. The encoder
-    must take oblong views (``Encoder.grid_for``).
+    ``multiple_of`` pixels. Its tiles are those of :class:`hdvl.tilers.DynamicRatio`, and its thumbnail is
+    the view of :class:`hdvl.tilers.Native`. A grid of one tile has no thumbnail. The encoder must support
+    oblong views (``Encoder.grid_for``).
 
     Published as LFM2-VL (https://www.liquid.ai/blog/lfm2-vl-efficient-vision-language-models). ::
 
@@ -25,17 +24,17 @@ class NativeTiles(Cutter):
         1600 x 900: 2 rows x 4 cols of 512 and a thumbnail of 672 x 384
 
     Attributes:
-        multiple_of: sides of native views are multiples of it: the encoder's patch size times the factor
-            of the bridge.
-        min_patches: images of fewer cells are enlarged.
-        max_patches: most cells of a native view; more are shrunk to it.
-        tolerance: how many times ``max_patches`` an image may have before it is cut into tiles.
-        smallest_side: pixels that a side counts when it is judged whether an image is large, if the side
-            rounds to no cell at all: the encoder's patch size, as published.
-        min_tiles: fewest tiles of a large image.
-        max_tiles: most tiles of a large image; the thumbnail is not counted.
-        thumbnail: whether it stands before or after the tiles; ``None`` for none.
-        split: whether large images are cut into tiles at all.
+        multiple_of: the sides of native views are multiples of it; the encoder's patch size times the
+            factor of the bridge.
+        min_patches: the fewest cells of a native view; smaller images are enlarged.
+        max_patches: the most cells of a native view; larger images are shrunk.
+        tolerance: an image is cut into tiles if it has more than this many times ``max_patches`` cells.
+        smallest_side: the length in pixels of a side that rounds to zero cells, when deciding whether an
+            image is large; the encoder's patch size, as published.
+        min_tiles: the fewest tiles of a large image.
+        max_tiles: the most tiles of a large image; the thumbnail is not counted.
+        thumbnail: whether the thumbnail stands before or after the tiles; ``None`` for no thumbnail.
+        split: whether large images are cut into tiles.
     """
 
     tile_size: int = 512
@@ -68,7 +67,7 @@ class NativeTiles(Cutter):
                 )
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """One view, or tiles and a thumbnail.
+        """Return the plan for an image of ``width`` x ``height`` pixels.
 
         >>> NativeTiles().plan(600, 400).sizes
         ((608, 384),)
@@ -94,7 +93,7 @@ class NativeTiles(Cutter):
         return plan if thumbnail is None else replace(plan, thumbnail_size=whole)
 
     def _is_large(self, width: int, height: int) -> bool:
-        """Whether the image is cut into tiles."""
+        """Return whether the image is cut into tiles."""
         if not self.split or self.max_tiles == 1:
             return False
         step = self.multiple_of
@@ -106,11 +105,11 @@ class NativeTiles(Cutter):
 
 @lru_cache
 def _grids_as_published(least: int, most: int) -> tuple[Grid, ...]:
-    """All (rows, cols) of ``least`` to ``most`` tiles, smallest first.
+    """Return all (rows, cols) of ``least`` to ``most`` tiles, smallest first, in the published order.
 
-    Two grids of as many tiles may be equally near to an image; which one comes first then decides. The
-    published code leaves it to the order of a set of (cols, rows) pairs, which is the same for the same
-    history of the set, so the set is filled as it is there.
+    If two grids of the same number of tiles are equally near to an image, their order decides. In the
+    published code this is the order of a Python set of (cols, rows), which depends on how the set was
+    filled. The set is therefore filled in the same way here.
     """
     pairs = {
         (cols, rows)

@@ -1,4 +1,4 @@
-"""From an image to the views of its plan: the pixel work that all tilers share, once."""
+"""Reading, resizing and cutting of images, shared by all tilers."""
 
 import threading
 from collections.abc import Callable
@@ -24,9 +24,15 @@ Canvas = UInt8[np.ndarray, "_h _w 3"]
 
 @dataclass(frozen=True)
 class Reading:
-    """How an image is read, resized and padded: the options of a tiler, without its plan.
+    """Options of a tiler for reading, resizing and padding images, see :class:`hdvl.tilers.base.Cutter`.
 
-    ``out`` receives the pixels in place of fresh memory, see :meth:`hdvl.tilers.base.Cutter.__call__`.
+    Attributes:
+        exif: whether to rotate images by their EXIF orientation.
+        background: colour under transparent pixels; ``None`` drops the alpha channel.
+        max_pixels: images of more pixels raise.
+        resample: the resampling filter.
+        padding: colour of the padding.
+        out: tensor that the pixels are written into; ``None`` to allocate memory.
     """
 
     exif: bool
@@ -38,9 +44,9 @@ class Reading:
 
 
 class _Pool(threading.local):
-    """The buffers of one thread, kept from image to image.
+    """The buffers of one thread, which are reused from image to image.
 
-    Fresh pages cost as much as the work itself: reusing them makes tiling 10 to 40 % faster.
+    Allocating memory takes a large part of the time; reusing it makes tiling 10 to 40 % faster.
     """
 
     def __init__(self) -> None:
@@ -51,7 +57,13 @@ _POOL = _Pool()
 
 
 def cut_pillow(image: Any, *, plan: Plan, reading: Reading) -> Tiles:
-    """Views of Pillow's own pixels."""
+    """Cut an image with Pillow.
+
+    Args:
+        image: anything that :func:`hdvl.images.read_image` supports.
+        plan: returns the plan for a width and a height.
+        reading: options of the tiler.
+    """
     source = read_image(
         image, exif=reading.exif, background=reading.background, max_pixels=reading.max_pixels
     )
@@ -64,8 +76,9 @@ def cut_pillow(image: Any, *, plan: Plan, reading: Reading) -> Tiles:
     if cut.windows:
         content = resize_pillow(source, _extent(cut.content), reading.resample)
     if cut.thumbnail is not None:
-        near = content if content is not None and cut.thumbnail_source == "canvas" else source
-        whole = resize_pillow(near, _thumbnail_extent(cut), reading.resample)
+        if content is not None and cut.thumbnail_source == "canvas":
+            source = content
+        whole = resize_pillow(source, _thumbnail_extent(cut), reading.resample)
     return _assemble(
         cut,
         None if content is None else np.asarray(content),
@@ -75,9 +88,14 @@ def cut_pillow(image: Any, *, plan: Plan, reading: Reading) -> Tiles:
 
 
 def cut_torch(image: Any, *, plan: Plan, reading: Reading, fast: bool) -> Tiles:
-    """Views by torch's antialiased filters, from the fully decoded image.
+    """Cut an image with the antialiased filters of torch.
 
-    ``fast`` is from a scaled decode, and the thumbnail from the canvas if that is smaller.
+    Args:
+        image: anything that :func:`hdvl.images.read_image` supports.
+        plan: returns the plan for a width and a height.
+        reading: options of the tiler.
+        fast: whether to decode JPEG files at a lower resolution, and to resize the thumbnail from the
+            canvas if that is smaller than the image.
     """
     raster = decode(
         image,
@@ -98,12 +116,12 @@ def cut_torch(image: Any, *, plan: Plan, reading: Reading, fast: bool) -> Tiles:
         content = _resize(raster, _extent(cut.content), "content", reading.resample)
     whole = None
     if cut.thumbnail is not None:
-        near = raster
+        source = raster
         if content is not None:
             smaller = fast and content.numel() < raster.pixels.numel()
             if smaller or cut.thumbnail_source == "canvas":
-                near = _stepped(raster, content)
-        small = _resize(near, _thumbnail_extent(cut), "thumbnail", reading.resample)
+                source = _stepped(raster, content)
+        small = _resize(source, _thumbnail_extent(cut), "thumbnail", reading.resample)
         whole = _upright(small, raster)
     return _assemble(cut, None if content is None else _upright(content, raster), whole, reading)
 
@@ -126,7 +144,7 @@ def _thumbnail_extent(plan: TilePlan) -> Size:
 
 
 def _framed(pixels: Canvas, plan: TilePlan, padding: Colour) -> Canvas:
-    """The frame of the plan, cropped out of the image and padded where it reaches beyond it."""
+    """Return the frame of the plan, cropped out of the image and padded outside of it."""
     if plan.frame is None:
         return pixels
     width, height = _extent(plan.frame)
@@ -138,7 +156,7 @@ def _framed(pixels: Canvas, plan: TilePlan, padding: Colour) -> Canvas:
 
 
 def _frame(raster: Raster, padding: Colour) -> Raster:
-    """The frame of the plan as an upright raster."""
+    """Return the frame of the plan as an upright raster."""
     framed = _framed(_upright(raster.pixels, raster), raster.plan, padding)
     pixels = torch.from_numpy(np.ascontiguousarray(framed))[None].permute(0, 3, 1, 2)
     return Raster(pixels, raster.plan, 1)
@@ -149,10 +167,10 @@ def _stepped(raster: Raster, pixels: UInt8[Tensor, "1 3 _h _w"]) -> Raster:
 
 
 def _resize(raster: Raster, size: Size, name: str, resample: str) -> UInt8[Tensor, "1 3 h w"]:
-    """``raster`` resized so that it has ``size`` (width, height) when it is turned upright.
+    """Resize ``raster`` so that it has ``size`` (width, height) after it has been rotated upright.
 
-    One axis at a time, the upright image's width first, as Pillow does it: the clipping between
-    the passes makes the order visible. An image that lies on its side thus starts with its height.
+    The width of the upright image is resized first, as in Pillow. The order matters, because values are
+    clipped between the two passes. For an image that is stored on its side, the first pass is its height.
     """
     lying = raster.orientation >= 5
     width, height = reversed(size) if lying else size
@@ -169,13 +187,13 @@ def _pass(
     if source.shape[2:] == (height, width):
         return source
     out = _POOL.buffers.take(name, width, height)
-    # The SIMD kernel of torch wants channels-last memory.
+    # torch has a SIMD kernel for channels-last memory only.
     torch_filter(resample).out(source, [height, width], align_corners=False, out=out)
     return out
 
 
 def _upright(decoded: UInt8[Tensor, "1 3 h w"], raster: Raster) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """A view that undoes the EXIF orientation."""
+    """Return a view of the pixels rotated upright by the EXIF orientation."""
     pixels, turn = as_array(decoded), raster.orientation
     upright = pixels.transpose(1, 0, 2) if turn >= 5 else pixels
     flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(turn)
@@ -185,7 +203,7 @@ def _upright(decoded: UInt8[Tensor, "1 3 h w"], raster: Raster) -> UInt8[np.ndar
 def _assemble(
     plan: TilePlan, content: Canvas | None, whole: Canvas | None, reading: Reading
 ) -> Tiles:
-    """Copy the windows out of the canvas. Views are ``t c h w`` over channels-last memory."""
+    """Copy the windows and the thumbnail to the views, (t, c, h, w) in channels-last memory."""
     slabs = _slabs(plan, reading.out)
     places = {size: iter(slab.numpy()) for size, slab in slabs.items()}
     views = [next(places[size]) for size in plan.sizes]
@@ -209,7 +227,7 @@ def _assemble(
 
 
 def _paste(target: Canvas, source: Canvas, place: Size) -> None:
-    """Copy what of ``source``, whose corner is at ``place`` of ``target``, lies within ``target``."""
+    """Copy ``source`` to ``target`` with its corner at ``place`` = (x, y); parts outside are cropped."""
     x, y = place
     left, top = max(0, x), max(0, y)
     right, bottom = (
@@ -221,7 +239,7 @@ def _paste(target: Canvas, source: Canvas, place: Size) -> None:
 
 
 def _slabs(plan: TilePlan, out: Tensor | None) -> dict[Size, UInt8[Tensor, "_t _h _w 3"]]:
-    """Memory for the views of each size."""
+    """Return memory for the views of each size."""
     counts = dict.fromkeys(plan.sizes, 0)
     for size in plan.sizes:
         counts[size] += 1

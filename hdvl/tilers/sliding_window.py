@@ -1,4 +1,4 @@
-"""Windows sliding over the image: overlapping at its own resolution, or XVERSE-V's fixed grid."""
+"""Sliding windows: overlapping at the image's own resolution, or the grid of XVERSE-V."""
 
 from dataclasses import dataclass
 from math import ceil, isqrt
@@ -14,11 +14,11 @@ Axes = Literal["published", "natural"]
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingWindow(ThumbnailCutter):
-    """Windows every ``stride`` pixels over a canvas that ``grid`` chooses.
+    """Cuts windows every ``stride`` pixels from a canvas whose size is chosen by ``grid``.
 
-    ``native`` keeps the image's own resolution: the canvas is the image with both sides rounded
-    up to ``multiple_of`` (at least one tile), shrunk only if more than ``max_tiles`` windows would
-    be needed. The last window of a row or column is moved back to the edge of the canvas::
+    ``grid="native"`` keeps the resolution of the image: the canvas is the image with both sides rounded
+    up to ``multiple_of`` (at least one tile). It is shrunk only if it would need more than ``max_tiles``
+    windows. The last window of a row or column is moved back to the edge of the canvas::
 
         tile_size 224, stride 192, image 512 x 320, canvas 512 x 320: 2 rows, 3 cols
 
@@ -28,12 +28,19 @@ class SlidingWindow(ThumbnailCutter):
            ╎        ╎   ╎          ├──────────────┤      window 2 would start at 384 and is moved
                                                          back to 288 = 512 - 224
 
-    ``xverse`` is the rule of XVERSE-V (https://github.com/xverse-ai/XVERSE-V-13B): the image is
-    squashed to whole tiles without overlap, as many as its sides hold when rounded, at most
-    ``max_tiles`` (9 as published). Its published code swaps the axes, so that the rows follow the
-    width: ``axes="published"``; ``"natural"`` does not swap them.
+    ``grid="xverse"`` is the rule of XVERSE-V (https://github.com/xverse-ai/XVERSE-V-13B): both sides are
+    rounded to whole tiles, at most ``max_tiles`` of them (9 as published), and the image is resized to
+    them without keeping proportions. The tiles do not overlap. The published code swaps the axes, so that
+    the number of rows follows from the width: ``axes="published"``. ``axes="natural"`` does not swap them.
 
-    ``max_tiles`` does not count the thumbnail. An image that fits one window gets no thumbnail.
+    An image of one window has no thumbnail.
+
+    Attributes:
+        stride: distance in pixels between neighbouring windows.
+        multiple_of: the sides of the canvas are multiples of it; usually the encoder's patch size.
+        max_tiles: the most windows of an image; the thumbnail is not counted.
+        grid: how the canvas is chosen, ``native`` or ``xverse``.
+        axes: whether ``xverse`` swaps the axes.
     """
 
     tile_size: int = 224
@@ -78,7 +85,7 @@ class SlidingWindow(ThumbnailCutter):
                 )
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """The windows over an image of ``width`` x ``height`` pixels.
+        """Return the plan for an image of ``width`` x ``height`` pixels.
 
         >>> tiler = SlidingWindow(tile_size=224, stride=192, multiple_of=32)
         >>> plan = tiler.plan(512, 320)
@@ -114,7 +121,7 @@ class SlidingWindow(ThumbnailCutter):
         )
 
     def _canvas(self, width: int, height: int) -> tuple[int, int]:
-        """The largest canvas that ``max_tiles`` windows cover, in the image's proportions."""
+        """Return the largest canvas in the image's proportions that ``max_tiles`` windows cover."""
         step = self.multiple_of
         whole = tuple(max(self.tile_size, ceil(side / step) * step) for side in (width, height))
         if self._count(whole[0]) * self._count(whole[1]) <= self.max_tiles:
@@ -149,12 +156,12 @@ class SlidingWindow(ThumbnailCutter):
         return TilePlan.of_grid(width, height, grid, tile_size=self.tile_size, thumbnail=thumbnail)
 
     def _rounded(self, side: int) -> int:
-        """Tiles along a side, exactly half a tile rounded down, at least one."""
+        """Return the number of tiles along a side, at least one; half a tile is rounded down."""
         whole, rest = divmod(side, self.tile_size)
         return max(1, whole + (2 * rest > self.tile_size))
 
     def _fit(self, rows: int, cols: int) -> tuple[int, int]:
-        """The published fallbacks, for 9 tiles as for its older 6, with any ``max_tiles``."""
+        """Return a grid of at most ``max_tiles``, by the published rules for 6 and 9 tiles."""
         most = self.max_tiles
         if rows * cols <= most:
             return rows, cols

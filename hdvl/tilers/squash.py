@@ -1,4 +1,4 @@
-"""One view, or a fixed grid of tiles, fitted to the image in one of several ways."""
+"""A single tile, or a fixed grid of tiles, to which images are fitted in one of several ways."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +12,19 @@ Fit = Literal["squash", "pad", "pad_image", "crop"]
 
 @dataclass(frozen=True, kw_only=True)
 class Squash(Cutter):
-    """The image fitted to ``grid`` = (rows, cols) tiles, one tile unless given, whatever its proportions.
+    """Fits every image to the same grid of tiles.
 
-    ``fit`` is one of
-
-    - ``squash``: the image is resized to fill the canvas, without regard to its proportions (Qwen-VL,
-      InternVL 1.2; with a grid of 2 x 2 and a thumbnail Monkey);
-    - ``pad``: it is resized in proportion to fit into the canvas, and centred on ``padding``;
-    - ``pad_image``: it is padded to the canvas' proportions first, then resized (LLaVA-1.5, with
-      ``padding=mean``);
-    - ``crop``: its shortest edge is resized to the canvas, or to ``shortest_edge`` pixels if given, and
-      the middle of it is cut out (CLIP, and LLaVA-1.5 as transformers ships it).
+    Attributes:
+        fit: how an image is fitted to the canvas. ``squash``: resized to fill it, without keeping
+            proportions (Qwen-VL, InternVL 1.2; with a grid of 2 x 2 and a thumbnail, Monkey). ``pad``:
+            resized in proportion and centred on ``padding``. ``pad_image``: padded to the proportions of
+            the canvas, then resized (LLaVA-1.5, with ``padding=mean``). ``crop``: the shortest edge is
+            resized to the canvas and the centre is cropped (CLIP, and LLaVA-1.5 in transformers).
+        grid: (rows, cols) of tiles.
+        thumbnail: whether a thumbnail stands before or after the tiles; ``None`` for no thumbnail. A grid
+            of one tile has none.
+        shortest_edge: with ``fit="crop"`` and one tile, the length in pixels to which the shortest edge is
+            resized before cropping; the side of the tile unless given.
     """
 
     tile_size: int = 448
@@ -51,7 +53,7 @@ class Squash(Cutter):
         return self.grid[0] * self.grid[1]
 
     def plan(self, width: int, height: int) -> TilePlan:
-        """The windows, which show the whole image together.
+        """Return the plan for an image of ``width`` x ``height`` pixels.
 
         >>> Squash(tile_size=448).plan(1024, 768).boxes
         ((0.0, 0.0, 1024.0, 768.0),)
@@ -91,12 +93,12 @@ class Squash(Cutter):
 
 
 def fitted(fit: Fit, size: Size, canvas: Size) -> tuple[Rect | None, Rect]:
-    """The frame of an image of ``size``, and where the frame is on ``canvas``."""
+    """Return the frame of an image of ``size``, and the rectangle of the canvas that the frame fills."""
     (width, height), (wide, high) = size, canvas
     if fit == "squash":
         return None, NO_RECT
     if fit == "pad_image":
-        # The smallest rectangle of the canvas' proportions that holds the image.
+        # The frame is the smallest rectangle in the canvas' proportions that contains the image.
         frame = max(width, height * wide // high), max(height, width * high // wide)
         left, top = (frame[0] - width) // 2, (frame[1] - height) // 2
         return (-left, -top, frame[0] - left, frame[1] - top), NO_RECT

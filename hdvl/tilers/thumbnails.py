@@ -1,4 +1,4 @@
-"""The thumbnail of tilers that cut a grid: its size and its proportions."""
+"""Base class of the tilers that add a thumbnail to a grid of windows."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -14,12 +14,13 @@ class ThumbnailCutter(Cutter):
     """Base of the tilers that add a thumbnail of the whole image to their windows.
 
     Attributes:
-        thumbnail: whether it stands before or after the windows; ``None`` for none.
-        thumbnail_size: its side in pixels, ``tile_size`` unless given; the encoder must take it.
-        thumbnail_fit: ``squash``: a square, whatever the image's proportions. ``pad``: a square on which
-            the image is centred in proportion. ``aspect``: the longest edge has ``thumbnail_size``
-            pixels, the other one follows the image's proportions in steps of ``thumbnail_multiple``.
-        thumbnail_multiple: of ``thumbnail_fit=aspect``: sides are multiples of it.
+        thumbnail: whether the thumbnail stands before or after the windows; ``None`` for no thumbnail.
+        thumbnail_size: side of the thumbnail in pixels, ``tile_size`` unless given. The encoder must
+            support this size.
+        thumbnail_fit: ``squash``: the image is resized to a square, without keeping proportions. ``pad``:
+            it is resized in proportion and centred on a square. ``aspect``: the longest edge has
+            ``thumbnail_size`` pixels, and the other edge follows from the proportions of the image.
+        thumbnail_multiple: with ``thumbnail_fit=aspect``, both sides are multiples of this number.
     """
 
     thumbnail: Thumbnail = None
@@ -43,7 +44,7 @@ class ThumbnailCutter(Cutter):
         return self.thumbnail_size or self.tile_size
 
     def with_thumbnail(self, plan: TilePlan) -> TilePlan:
-        """``plan``, whose thumbnail, if it has one, gets its size and its proportions."""
+        """Return ``plan`` with the size and the proportions of its thumbnail, if it has one."""
         side = self._side()
         if plan.thumbnail is None or (self.thumbnail_fit == "squash" and side == plan.tile_size):
             return plan
