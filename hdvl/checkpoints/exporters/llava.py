@@ -1,4 +1,4 @@
-"""LLaVA and LLaVA-NeXT of transformers: a CLIP or SigLIP tower and a perceptron on each patch."""
+"""LLaVA, LLaVA-NeXT and LLaVA-OneVision of transformers: a CLIP or SigLIP tower, an MLP on each patch."""
 
 from functools import partial
 from typing import Any
@@ -6,12 +6,15 @@ from typing import Any
 import torch
 
 from hdvl.bridges import MLP
+from hdvl.bridges.perceptron import TORCH_ACTIVATIONS, activation_class
 from hdvl.checkpoints.exporters.target import (
     TransformersTarget,
     differing,
     language_model,
     reading_notes,
 )
+from hdvl.checkpoints.exporters.tokenizer import silent_token
+from hdvl.checkpoints.importers.image_settings import FILTERS
 from hdvl.checkpoints.importers.mapping import From
 from hdvl.encoders import TransformersEncoder
 from hdvl.mergers import Concat, Spatial
@@ -37,7 +40,7 @@ def is_like(vlm: VLM) -> bool:
 
 def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
     """The layout, or the reasons why no LLaVA of transformers can be this model."""
-    encoder, tiler = vlm.encoder, vlm.tiler
+    encoder = vlm.encoder
     assert isinstance(encoder, TransformersEncoder)
     text, reasons = language_model(vlm)
     vision = encoder.model.config
@@ -55,26 +58,31 @@ def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
             "encoder.feature_norm": (type(encoder.feature_norm), torch.nn.Identity),
         }
     )
-    next_ = isinstance(tiler, AnyRes)
-    reasons += _anyres_reasons(vlm) if next_ else _one_view_reasons(vlm)
+    kind = _kind(vlm)
+    reasons += _one_view_reasons(vlm) if kind == "llava" else _anyres_reasons(vlm, kind)
     if reasons:
         return None, reasons
     strategy, _ = _TOWERS[vision.model_type]
     numbers = {key: value for key, value in vision.to_dict().items() if key not in ("dtype",)}
     config = {
-        "model_type": "llava_next" if next_ else "llava",
+        "model_type": kind,
         "vision_config": numbers | {"vision_use_head": False},
         "text_config": text,
         "image_token_index": vlm.image_token_id,
         "image_seq_length": encoder.grid[0] * encoder.grid[1],
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": strategy,
-        "projector_hidden_act": "gelu",
-        "multimodal_projector_bias": True,
+        "projector_hidden_act": _activation(vlm),
+        "multimodal_projector_bias": vlm.bridge.mlp[0].bias is not None,  # type: ignore[attr-defined]
         "tie_word_embeddings": text["tie_word_embeddings"],
     }
-    if next_:
+    if kind != "llava":
         config["image_grid_pinpoints"] = _pinpoints(vlm)
+    if kind == "llava_onevision":
+        merger: Any = vlm.merger
+        config["vision_aspect_ratio"] = f"anyres_max_{merger.shrink_above}"
+        names = vlm.llm.tokenizer
+        config["video_token_index"] = names.convert_tokens_to_ids(silent_token(vlm))
     width = vision.hidden_size
     return TransformersTarget(
         config=config,
@@ -96,16 +104,48 @@ def _bridge_reasons(vlm: VLM) -> list[str]:
         {
             "bridge.norm": (type(bridge.norm), torch.nn.Identity),
             "bridge.depth": (sum(layer.startswith("Linear") for layer in layers), 2),
-            "bridge.activation": (layers[1] if len(layers) > 1 else None, repr(torch.nn.GELU())),
-            "bridge.bias": (bridge.mlp[0].bias is not None, True),
+            "bridge.activation is one of transformers'": (_activation(vlm) is not None, True),
             "bridge.hidden": (bridge.mlp[0].out_features, vlm.llm.width),
         }
     )
 
 
-def _anyres_reasons(vlm: VLM) -> list[str]:
+def _kind(vlm: VLM) -> str:
+    """The design that the tiler and the merger are of."""
+    tiler, merger = vlm.tiler, vlm.merger
+    if not isinstance(tiler, AnyRes):
+        return "llava"
+    shrinks = isinstance(merger, Spatial) and merger.shrink_above is not None
+    return "llava_onevision" if shrinks or tiler.several_fit is not None else "llava_next"
+
+
+def _activation(vlm: VLM) -> str | None:
+    """What transformers calls the activation of the bridge; None for one that it does not have."""
+    bridge: Any = vlm.bridge
+    if len(bridge.mlp) < 2:
+        return None
+    from transformers.activations import ACT2FN
+
+    names = dict.fromkeys((*TORCH_ACTIVATIONS, *ACT2FN))
+    found = repr(bridge.mlp[1])
+    return next((name for name in names if repr(activation_class(name)()) == found), None)
+
+
+def _anyres_reasons(vlm: VLM, kind: str) -> list[str]:
     tiler, merger = vlm.tiler, vlm.merger
     assert isinstance(tiler, AnyRes)
+    if kind == "llava_onevision":
+        several = ("pad_image", _mean_colour(vlm))
+        given = (tiler.several_fit, tiler.several_padding)
+        if given != several:
+            return [f"tiler.several_fit and tiler.several_padding are {given} (only {several})"]
+        if isinstance(merger, Spatial):
+            pair = (merger.shrink_above is not None, merger.single_newline)
+            if pair != (True, "image"):
+                return [
+                    f"merger.shrink_above={merger.shrink_above} and merger.single_newline="
+                    f"{merger.single_newline} (only a number and image)"
+                ]
     reasons = differing(
         {"tiler.thumbnail": (tiler.thumbnail, "first"), "merger": (type(merger), Spatial)}
     )
@@ -122,7 +162,19 @@ def _anyres_reasons(vlm: VLM) -> list[str]:
 def _one_view_reasons(vlm: VLM) -> list[str]:
     if not isinstance(vlm.tiler, Squash):
         return [f"tiler is {type(vlm.tiler).__name__} (only AnyRes and Squash)"]
-    return differing({"merger": (type(vlm.merger), Concat)})
+    reasons = differing(
+        {"merger": (type(vlm.merger), Concat), "tiler.grid": (vlm.tiler.grid, (1, 1))}
+    )
+    if vlm.tiler.fit == "pad":
+        reasons.append("tiler.fit=pad (only squash, crop and pad_image)")
+    if vlm.tiler.fit == "pad_image":
+        reasons += differing({"tiler.padding": (vlm.tiler.padding, _mean_colour(vlm))})
+    return reasons
+
+
+def _mean_colour(vlm: VLM) -> tuple[int, ...]:
+    """The colour that transformers pads with: the encoder's mean."""
+    return tuple(int(level * 255) for level in vlm.encoder.mean)
 
 
 def _pinpoints(vlm: VLM) -> list[list[int]]:
@@ -135,38 +187,72 @@ def _pinpoints(vlm: VLM) -> list[list[int]]:
 
 
 def _processor(vlm: VLM, tokenizer: Any, chat_template: str) -> Any:
+    from transformers import (
+        LlavaNextProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
+        LlavaProcessor,
+    )
+
     encoder: Any = vlm.encoder
     strategy, extra = _TOWERS[encoder.model.config.model_type]
-    kind, images = _images(vlm)
+    shared = {
+        "tokenizer": tokenizer,
+        "vision_feature_select_strategy": strategy,
+        "image_token": vlm.template.image_token,
+        "chat_template": chat_template,
+    }
+    if _kind(vlm) == "llava_onevision":
+        merger: Any = vlm.merger
+        return LlavaOnevisionProcessor(
+            image_processor=_images(vlm),
+            video_processor=LlavaOnevisionVideoProcessor(size=_square(vlm)),
+            num_image_tokens=encoder.grid[0] * encoder.grid[1] + extra,
+            video_token=silent_token(vlm),
+            vision_aspect_ratio=f"anyres_max_{merger.shrink_above}",
+            **shared,
+        )
+    kind = LlavaNextProcessor if isinstance(vlm.tiler, AnyRes) else LlavaProcessor
     return kind(
-        image_processor=images,
-        tokenizer=tokenizer,
+        image_processor=_images(vlm),
         patch_size=encoder.patch,
-        vision_feature_select_strategy=strategy,
         num_additional_image_tokens=extra,
-        image_token=vlm.template.image_token,
-        chat_template=chat_template,
+        **shared,
     )
 
 
-def _images(vlm: VLM) -> tuple[Any, Any]:
-    """The class of the processor, and its image processor."""
-    from transformers import LlavaNextProcessor, LlavaProcessor
+def _square(vlm: VLM) -> dict[str, int]:
+    size = vlm.tiler.tile_size
+    return {"height": size, "width": size}
+
+
+def _images(vlm: VLM) -> Any:
+    """The image processor."""
+    from transformers import LlavaImageProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
     from transformers.models.llava_next.image_processing_pil_llava_next import (
         LlavaNextImageProcessorPil,
     )
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+        LlavaOnevisionImageProcessorPil,
+    )
 
-    size = vlm.tiler.tile_size
-    square = {"height": size, "width": size}
+    tiler: Any = vlm.tiler
+    square, kind = _square(vlm), _kind(vlm)
     settings = {
         "size": square,
         "crop_size": square,
+        "resample": {name: number for number, name in FILTERS.items()}[tiler.resample],
         "image_mean": list(vlm.encoder.mean),
         "image_std": list(vlm.encoder.std),
     }
-    if isinstance(vlm.tiler, AnyRes):
-        canvases = _pinpoints(vlm)
-        images = LlavaNextImageProcessorPil(image_grid_pinpoints=canvases, **settings)
-        return LlavaNextProcessor, images
-    return LlavaProcessor, CLIPImageProcessorPil(do_center_crop=False, **settings)
+    if kind == "llava_next":
+        return LlavaNextImageProcessorPil(image_grid_pinpoints=_pinpoints(vlm), **settings)
+    if kind == "llava_onevision":
+        return LlavaOnevisionImageProcessorPil(image_grid_pinpoints=_pinpoints(vlm), **settings)
+    if tiler.fit == "pad_image":
+        return LlavaImageProcessor(do_pad=True, do_center_crop=False, **settings)
+    if tiler.fit == "crop":
+        edge = {"shortest_edge": tiler.shortest_edge or tiler.tile_size}
+        return CLIPImageProcessorPil(**settings | {"size": edge})
+    return CLIPImageProcessorPil(do_center_crop=False, **settings)

@@ -28,7 +28,7 @@ def for_processor(
             "start_image_token": template.image_prefix,
             "end_image_token": template.image_suffix,
             "context_image_token": template.image_token,
-            "video_token": _silent_token(vlm),
+            "video_token": silent_token(vlm),
         }
     with tempfile.TemporaryDirectory(dir=beside) as folder:
         save_tokenizer(vlm.llm.tokenizer, folder)
@@ -37,7 +37,7 @@ def for_processor(
         )
 
 
-def _silent_token(vlm: VLM) -> str:
+def silent_token(vlm: VLM) -> str:
     """A special token of the tokenizer that no conversation of the template holds.
 
     Raises:
@@ -51,6 +51,7 @@ def _silent_token(vlm: VLM) -> str:
         if token is not None and token not in text and token not in spoken:
             return str(token)
     raise ValueError(
-        "InternVL of transformers needs a special token for videos, the tokenizer has none to spare: "
+        "this class of transformers needs a special token for videos, the tokenizer has none to "
+        "spare: "
         "add one, such as <video>, with a row in the embeddings"
     )
