@@ -2,26 +2,26 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from hdvl.checkpoints.importers.mapping import From
-from hdvl.checkpoints.importers.published import Published
 
 _EXPERT = re.compile(r"(.*\.experts)\.\d+\.down_proj\.weight")
 
 
-def with_experts(mapping: Mapping[str, From], published: Published) -> dict[str, From]:
+def with_experts(mapping: Mapping[str, From], stored: Collection[str]) -> dict[str, From]:
     """``mapping`` in which tensors of all experts are made of those stored for each (Qwen3-MoE and others).
 
-    A tensor that is stored whole, as GPT-OSS's are, stays as it is.
+    ``stored`` are the names of the stored tensors. A tensor that is stored whole, as GPT-OSS's are, stays
+    as it is.
     """
-    counts = Counter(match[1] for key in published.shapes if (match := _EXPERT.fullmatch(key)))
+    counts = Counter(match[1] for key in stored if (match := _EXPERT.fullmatch(key)))
     found = dict(mapping)
     for target, entry in mapping.items():
-        if len(entry.keys) != 1 or entry.keys[0] in published.shapes:
+        if len(entry.keys) != 1 or entry.keys[0] in stored:
             continue
         stem, _, kind = entry.keys[0].rpartition(".")
         count = counts.get(stem, 0)

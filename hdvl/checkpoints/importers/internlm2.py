@@ -1,7 +1,7 @@
-"""InternLM2 (Cai et al., arXiv 2403.17297), the language model of InternVL 1.5, as the Llama that it is.
+"""InternLM2 (Cai et al., arXiv 2403.17297) and InternLM3 as the Llamas that they are, for InternVL.
 
-It differs in names, and keeps queries, keys and values in one matrix, group by group: the queries
-that share a key, then the key, then the value.
+InternLM3 has a Llama's names. InternLM2 differs in names, and keeps queries, keys and values in one
+matrix, group by group: the queries that share a key, then the key, then the value.
 """
 
 import re
@@ -30,6 +30,21 @@ def as_llama(told: Mapping[str, Any]) -> dict[str, Any]:
     """An InternLM2 configuration as a Llama's."""
     biased = bool(told.get("bias", False))
     return {**told, "model_type": "llama", "attention_bias": biased, "mlp_bias": False}
+
+
+def internlm3_as_llama(told: Mapping[str, Any]) -> dict[str, Any]:
+    """An InternLM3 configuration as a Llama's, which has one switch for all biases of attention.
+
+    Raises:
+        ValueError: queries, keys and values have biases and the output has none, or the other way.
+    """
+    biased, outer = bool(told.get("qkv_bias", False)), bool(told.get("bias", False))
+    if biased != outer:
+        raise ValueError(
+            f"InternLM3 must have qkv_bias equal to bias to be computed as a Llama, got "
+            f"qkv_bias={biased} and bias={outer}"
+        )
+    return {**told, "model_type": "llama", "attention_bias": outer, "mlp_bias": outer}
 
 
 def llama_entry(target: str, config: Mapping[str, Any], *, prefix: str) -> From:

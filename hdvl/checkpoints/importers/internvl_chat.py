@@ -1,6 +1,7 @@
 """InternVL-Chat as OpenGVLab published it: ``vision_model``, ``mlp1`` and ``language_model``.
 
-Chen et al., arXiv 2312.14238 (1.2 and 1.2-Plus) and 2404.16821 (dynamic tiles, tokens in raster order).
+Chen et al., arXiv 2312.14238 (1.2 and 1.2-Plus) and 2404.16821 (dynamic tiles, tokens in raster order);
+InternVL 2.5, 3 and 3.5 (arXiv 2412.05271, 2504.10479 and 2508.18265).
 """
 
 import re
@@ -18,12 +19,16 @@ from hdvl.checkpoints.importers.base import (
     required,
     text_side,
 )
-from hdvl.checkpoints.importers.internlm2 import as_llama, llama_entry
+from hdvl.checkpoints.importers.experts import with_experts
+from hdvl.checkpoints.importers.internlm2 import as_llama, internlm3_as_llama, llama_entry
 from hdvl.checkpoints.importers.llm_config import llm_numbers, stop_ids
 from hdvl.checkpoints.importers.mapping import From, lora, third
+from hdvl.checkpoints.importers.native_layout import known_boxes
 from hdvl.checkpoints.importers.published import Published
-from hdvl.checkpoints.nodes import Node
+from hdvl.checkpoints.nodes import Node, marked
 from hdvl.encoders.intern_vit import published_key
+from hdvl.llms import load_tokenizer
+from hdvl.templates import node_of
 
 SYSTEM = "Answer the questions."
 """What 1.2 was trained with; its first configurations do not say it."""
@@ -31,11 +36,21 @@ SYSTEM = "Answer the questions."
 LORA_SCALE = 2.0
 """alpha / rank of the published training code since February 2024: alpha is twice the rank."""
 
-_TEMPLATES = ("Hermes-2", "internlm2-chat")  # one and the same text
+_TEMPLATES = {
+    "Hermes-2": "internvl_chat_v1_2",
+    "internlm2-chat": "internvl_chat_v1_2",
+    "internvl2_5": "internvl3_8b",
+}
+"""Published names of templates -> the choice of ``conf/model/`` that has it. The first two are one text."""
+
 _MODEL_TYPES = {
     "LlamaForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+    "GptOssForCausalLM": "gpt_oss",
     "InternLM2ForCausalLM": "internlm2",
+    "InternLM3ForCausalLM": "internlm3",
 }
 _VISION = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
            "patch_size", "image_size")  # fmt: skip
@@ -62,6 +77,8 @@ class InternVLChat(Importer):
         _refuse(config, folder)
         dynamic = _is_dynamic(config)
         node = self.preset_node("internvl_1_5_dynamic" if dynamic else None)
+        template = config.get("template", "Hermes-2")
+        node["template"] = self.preset_node(_TEMPLATES[template])["template"]
         shapes = {_merged_name(key): shape for key, shape in published.shapes.items()}
         vision = required(config["vision_config"], _VISION, source=f"{folder} (vision_config)")
         size = int(config.get("force_image_size") or vision["image_size"])
@@ -69,12 +86,16 @@ class InternVLChat(Importer):
         node["encoder"] |= _encoder(config, vision, size)
         node["bridge"] |= _bridge(config, shapes)
         tokenizer, slot = text_side(folder, node["template"]["image_token"])
+        if tokenizer is not None:
+            boxes = known_boxes(load_tokenizer(folder), node["template"]["boxes"])
+            node["template"]["boxes"] = marked(node_of(boxes))
         node["llm"] |= {
             "config": _llm_numbers(config["llm_config"], f"{folder} (llm_config)"),
             "tokenizer": tokenizer,
             "stop_ids": stop_ids(config["llm_config"], folder),
         }
-        node["template"]["system"] = config.get("system_message", SYSTEM)
+        usual = node["template"]["system"] if template == "internvl2_5" else SYSTEM
+        node["template"]["system"] = config.get("system_message", usual)
         node["image_token_id"] = config.get("image_context_id", slot) if slot < 0 else slot
         _check_shapes(node, config, shapes, folder)
         return node
@@ -84,7 +105,9 @@ class InternVLChat(Importer):
     ) -> dict[str, From]:
         spelled = {_merged_name(key): key for key in published.shapes}
         internlm2 = "language_model.model.tok_embeddings.weight" in spelled
-        return {target: _merged(_entry(target, node, internlm2), spelled) for target in targets}
+        plain = {target: _entry(target, node, internlm2) for target in targets}
+        plain = with_experts(plain, spelled)
+        return {target: _merged(entry, spelled) for target, entry in plain.items()}
 
     def ignorable(self, node: Mapping[str, Any]) -> Sequence[str]:
         """Vision blocks behind the chosen one, stored rotary frequencies, the head if it is tied."""
@@ -112,7 +135,7 @@ def _refuse(config: Mapping[str, Any], folder: object) -> None:
     if vision.get("hidden_act", "gelu") != "gelu":
         faults.append(f"vision_config.hidden_act={vision['hidden_act']}, only gelu is known")
     if config.get("template", "Hermes-2") not in _TEMPLATES:
-        known = " and ".join(_TEMPLATES)
+        known = ", ".join(_TEMPLATES)
         faults.append(f"template={config['template']}, only {known} are known")
     if config.get("ps_version", "v1") not in ("v1", "v2"):
         faults.append(f"ps_version={config['ps_version']}, only v1 and v2 are known")
@@ -174,7 +197,8 @@ def _llm_numbers(told: Mapping[str, Any], source: str) -> dict[str, Any]:
             f"architectures of {source} must be one of {', '.join(_MODEL_TYPES)}, got {kind}"
         )
     model_type = _MODEL_TYPES[kind]
-    told = as_llama(told) if model_type == "internlm2" else {**told, "model_type": model_type}
+    translated = {"internlm2": as_llama, "internlm3": internlm3_as_llama}.get(model_type)
+    told = translated(told) if translated else {**told, "model_type": model_type}
     return llm_numbers(told, source=source)
 
 
@@ -224,6 +248,8 @@ def _entry(target: str, node: Mapping[str, Any], internlm2: bool) -> From:
 
 def _merged(entry: From, spelled: Mapping[str, str]) -> From:
     """``entry`` from the stored names, with the adapter of a tensor merged into it."""
+    if len(entry.keys) > 1:  # experts, which no adapter of the published trainer changes
+        return From(tuple(spelled.get(key, key) for key in entry.keys), entry.make)
     (name,) = entry.keys
     base, adapters = spelled.get(name, name), _adapters(name)
     if not all(key in spelled for key in adapters):

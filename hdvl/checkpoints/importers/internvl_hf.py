@@ -52,7 +52,7 @@ class InternVLHF(Importer):
             (r"llm\.model\.model\.(.*)", rf"{at['language']}\1"),
             (r"llm\.model\.lm_head\.(.*)", rf"{at['head']}\1"),
         ]
-        return with_experts(renamed(targets, rules), published)
+        return with_experts(renamed(targets, rules), published.shapes)
 
     def ignorable(self, node: Mapping[str, Any]) -> Sequence[str]:
         depth = int(node["encoder"]["depth"])

@@ -162,9 +162,7 @@ def text_side(
             f"image_token_id={image_id} must be an added token of the tokenizer in {folder}, which "
             f"are {sorted(added)}; one of the two is of another model"
         )
-    boxes = assemble(fallback["boxes"], source="the preset", where="model.template.boxes")
-    if not set(boxes.tokens) <= set(tokenizer.get_vocab()):
-        boxes = Unit()
+    boxes = known_boxes(tokenizer, fallback["boxes"])
     around = {
         "image_prefix": getattr(tokenizer, "start_image_token", fallback.get("image_prefix", "")),
         "image_suffix": getattr(tokenizer, "end_image_token", fallback.get("image_suffix", "")),
@@ -188,6 +186,12 @@ def text_side(
         **tokens,
     )
     return node, template_node(as_processor(template, tokenizer))
+
+
+def known_boxes(tokenizer: Any, preset: Node) -> Any:
+    """The box codec of ``preset`` if ``tokenizer`` knows its tags, else one that writes plain numbers."""
+    boxes = assemble(preset, source="the preset", where="model.template.boxes")
+    return boxes if set(boxes.tokens) <= set(tokenizer.get_vocab()) else Unit()
 
 
 def as_processor(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTemplate:

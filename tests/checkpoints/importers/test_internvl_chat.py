@@ -378,7 +378,10 @@ def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"pad2square": True}, "pad2square=true"),
-        ({"template": "phi3-chat"}, "template=phi3-chat, only Hermes-2 and internlm2-chat"),
+        (
+            {"template": "phi3-chat"},
+            "template=phi3-chat, only Hermes-2, internlm2-chat, internvl2_5",
+        ),
         ({"vision": {"hidden_act": "quick_gelu"}}, "hidden_act=quick_gelu"),
         ({"downsample_ratio": 0.4}, "downsample_ratio must be one over a whole number"),
         ({"ps_version": "v3"}, "ps_version=v3, only v1 and v2 are known"),
