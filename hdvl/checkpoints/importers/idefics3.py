@@ -77,7 +77,7 @@ class Idefics3(Importer):
         }
         unchanged = {"mean": [0.0] * 3, "std": [1.0] * 3}
         node["encoder"] |= {
-            "name": vision.model_type,
+            "name": f"{self.name}_vision",  # files of the first releases have another word for it
             "config": native.structure(vision),
             "tile_size": size,
             **(native.statistics(told) if settings["do_normalize"] else unchanged),
@@ -146,7 +146,7 @@ def _settings(told: Mapping[str, Any], image_size: int) -> dict[str, Any]:
 
 def _refuse_vision(vision: Any, name: str, folder: Path) -> None:
     wanted = {
-        "vision_config.model_type": (vision.model_type, f"{name}_vision"),
+        "vision_config.model_type": (vision.model_type.removesuffix("_vision"), name),
         "vision_config.num_channels": (vision.num_channels, 3),
         "vision_config.image_size": (type(vision.image_size).__name__, "int"),
         "vision_config.patch_size": (type(vision.patch_size).__name__, "int"),

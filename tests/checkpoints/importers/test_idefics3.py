@@ -133,6 +133,27 @@ def test_tokens_are_those_that_the_tokenizer_names(tmp_path: Path) -> None:
     assert_equal(tmp_path, model, processor, talk((60, 40)))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_the_first_releases(kind: str, tmp_path: Path) -> None:
+    """Other words, other files, and keys of the code that trained the model."""
+    model, processor = reference.published(kind, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"] |= {"model_type": kind, "use_base_siglip": False}
+    theta = config["text_config"].pop("rope_parameters")["rope_theta"]
+    config["text_config"] |= {"rope_theta": theta, "rope_scaling": None, "use_resampler": False}
+    told = json.loads((tmp_path / "processor_config.json").read_text())
+    chat = {"chat_template": (tmp_path / "chat_template.jinja").read_text()}
+    (tmp_path / "chat_template.jinja").unlink()
+    for name, content in (
+        ("config.json", config),
+        ("preprocessor_config.json", told["image_processor"]),
+        ("processor_config.json", {"image_seq_len": told["image_seq_len"]}),
+        ("chat_template.json", chat),
+    ):
+        (tmp_path / name).write_text(json.dumps(content))
+    assert_equal(tmp_path, model, processor, talk((60, 40), (20, 90)))
+
+
 def test_training_samples_have_the_same_loss_in_a_pack(built: tuple[Path, Any, Any]) -> None:
     pipe = hdvl.load(built[0])
     ends = [[*talk((60, 40)), Message("assistant", "Yes.")], [*talk(), Message("assistant", "No.")]]
