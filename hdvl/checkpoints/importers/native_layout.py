@@ -79,6 +79,8 @@ def text_numbers(config: Mapping[str, Any], described: Any, published: Published
     }
     head = prefix(published, "head") + "weight"
     tied = config.get("tie_word_embeddings", head not in published.shapes)
+    # The text configuration may say alone that there is no head.
+    tied = tied or (head not in published.shapes and described.tie_word_embeddings)
     return {"model_type": told.model_type, **structure(told), **kept, "tie_word_embeddings": tied}
 
 

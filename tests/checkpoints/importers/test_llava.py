@@ -200,6 +200,12 @@ def test_what_cannot_be_equal_is_refused_by_name(
         load_published(tmp_path)
 
 
+def test_tied_embeddings_that_the_text_configuration_alone_names(tmp_path: Path) -> None:
+    model, processor = reference.onevision(tmp_path, text={"tie_word_embeddings": True})
+    changed(tmp_path, "config.json", tie_word_embeddings=False)
+    assert_equal(tmp_path, model, processor, talk((90, 50)))
+
+
 def test_without_a_processor_the_middle_is_cut_out(built: Built, tmp_path: Path) -> None:
     source, model, _ = built
     for file in ("config.json", "model.safetensors"):
