@@ -200,20 +200,26 @@ def check_keys(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], *, sour
 def check_types(module: nn.Module, files: Sequence[Path]) -> None:
     """Refuse stored numbers of a type that the model cannot take over.
 
-    Floating-point ones may be of any type in ``COMPUTED``, others must be of the model's own.
+    Floating-point ones may be of any type in ``COMPUTED``, others must be of the model's own. Doubles are
+    taken where all are doubles, of a model that was trained in them; among others they are a mistake.
 
     Raises:
         ValueError: some are of another type; file, key and type are listed.
     """
-    own = module.state_dict(keep_vars=True)
+    types = {name: value.dtype for name, value in module.state_dict(keep_vars=True).items()}
+    found = [
+        (str(file), name, opened.get_slice(name).get_dtype())
+        for file, opened in _opened(files)
+        for name in opened.keys()
+    ]
+    floating = {stored for _, name, stored in found if types[name].is_floating_point}
+    double = DTYPES[torch.float64]
+    computed = {double} if floating == {double} else {DTYPES[kind] for kind in COMPUTED}
     faults: dict[str, list[str]] = {}
-    for file, opened in _opened(files):
-        for name in opened.keys():
-            dtype = own[name].dtype
-            stored = opened.get_slice(name).get_dtype()
-            taken = {DTYPES[kind] for kind in COMPUTED} if dtype.is_floating_point else set()
-            if stored not in (taken or {DTYPES[dtype]}):
-                faults.setdefault(str(file), []).append(f"{name} is {stored} for {dtype}")
+    for file, name, stored in found:
+        dtype = types[name]
+        if stored not in (computed if dtype.is_floating_point else {DTYPES[dtype]}):
+            faults.setdefault(file, []).append(f"{name} is {stored} for {dtype}")
     refuse(faults, "weights must be stored as numbers that the model computes with, they are not")
 
 

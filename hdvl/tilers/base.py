@@ -168,7 +168,8 @@ def with_encoder(tiler: Tiler, mean: Sequence[float]) -> Tiler:
         return tiler
     red, green, blue = (int(level * 255) for level in mean)
     names = [entry.name for entry in fields(tiler) if getattr(tiler, entry.name) == MEAN]
-    return replace(tiler, **dict.fromkeys(names, (red, green, blue))) if names else tiler
+    colours: dict[str, Any] = dict.fromkeys(names, (red, green, blue))
+    return replace(tiler, **colours) if names else tiler
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

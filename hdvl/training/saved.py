@@ -32,7 +32,7 @@ class Validated:
 
 def validate(vlm: VLM, batch: Batch, feature_cache: FeatureCache | None = None) -> VLMOutput:
     """What ``vlm`` makes of a validation batch."""
-    return vlm(
+    output: VLMOutput = vlm(
         batch.input_ids,
         batch.pixels,
         batch.plans,
@@ -41,6 +41,7 @@ def validate(vlm: VLM, batch: Batch, feature_cache: FeatureCache | None = None) 
         segments=batch.segments,
         feature_cache=feature_cache,
     )
+    return output
 
 
 def check_saved(
