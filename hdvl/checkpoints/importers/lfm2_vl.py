@@ -9,14 +9,13 @@ from typing import Any
 
 from hdvl.checkpoints.importers import native_layout as native
 from hdvl.checkpoints.importers.base import CheckpointSource, Importer, one_folder
+from hdvl.checkpoints.importers.image_settings import FILTERS, statistics
 from hdvl.checkpoints.importers.mapping import From, renamed
 from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.nodes import Node
 from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
 
 TOWER = "siglip2_vision_model"
-# Pillow's numbers of filters: the names of hdvl's.
-_FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 class Lfm2Vl(Importer):
@@ -34,15 +33,14 @@ class Lfm2Vl(Importer):
     ) -> Node:
         folder = one_folder(self.name, source)
         described, node = native.resolved(config), self.preset_node()
-        settings = _image_settings(folder)
+        settings = _image_settings(folder, described)
         _refuse(described, settings, folder)
         vision = described.vision_config
         node["tiler"] |= _tiler(settings)
         node["encoder"] |= {
             "config": native.structure(vision) | {"vision_use_head": False},
             "tile_size": settings["tile_size"],
-            "mean": list(settings["image_mean"]),
-            "std": list(settings["image_std"]),
+            **statistics(settings),
         }
         node["bridge"] |= {
             "factor": described.downsample_factor,
@@ -52,7 +50,7 @@ class Lfm2Vl(Importer):
             "activation": described.projector_hidden_act,
         }
         node["merger"]["tags"] = _tags(folder, node["merger"]["tags"])
-        native.fill_language(node, folder, config, described, published)
+        native.fill_language(node, folder, config, described, published, adds_tokens=False)
         # Older files call it tie_embedding; the class reads both.
         node["llm"]["config"]["tie_word_embeddings"] = described.tie_word_embeddings
         return node
@@ -77,13 +75,18 @@ class Lfm2Vl(Importer):
         return [rf"{tower}head\..*", rotary, *native.ignorable_head(node)]
 
 
-def _image_settings(folder: Path) -> dict[str, Any]:
-    """The settings of the folder's image processor, those that it leaves out as the class has them."""
+def _image_settings(folder: Path, described: Any) -> dict[str, Any]:
+    """The settings of the folder's image processor, those that it leaves out as the class has them.
+
+    A folder without them is read as one whose image processor goes with the model.
+    """
     from transformers.models.lfm2_vl.image_processing_lfm2_vl import Lfm2VlImageProcessor
 
-    usual = Lfm2VlImageProcessor()
-    told = native.image_settings(folder)
-    return {**usual.to_dict(), **{name: value for name, value in told.items() if value is not None}}
+    usual, told = Lfm2VlImageProcessor().to_dict(), native.image_settings(folder)
+    if not told:
+        patch = described.vision_config.patch_size
+        told = {"encoder_patch_size": patch, "downsample_factor": described.downsample_factor}
+    return {**usual, **{name: value for name, value in told.items() if value is not None}}
 
 
 def _tiler(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def _tiler(settings: Mapping[str, Any]) -> dict[str, Any]:
         "max_tiles": settings["max_tiles"] if split else 1,
         "thumbnail": "last" if settings["use_thumbnail"] else None,
         "split": split,
-        "resample": _FILTERS[settings["resample"]],
+        "resample": FILTERS[settings["resample"]],
     }
 
 
@@ -118,7 +121,8 @@ def _tags(folder: Path, usual: Mapping[str, Any]) -> dict[str, Any]:
         ("after_image", "image_end_token"),
         ("before_thumbnail", "image_thumbnail_token"),
     ):
-        tags[tag] = str(getattr(tokenizer, name, tags[tag]))
+        token = str(getattr(tokenizer, name, tags[tag]))
+        tags[tag] = token.replace("{", "{{").replace("}", "}}")  # tags have placeholders
     return tags
 
 
@@ -133,14 +137,12 @@ def _refuse(described: Any, settings: Mapping[str, Any], folder: object) -> None
         "encoder_patch_size": (settings["encoder_patch_size"], vision.patch_size),
         "vision_config.num_channels": (vision.num_channels, 3),
         "do_rescale": (settings["do_rescale"], True),
-        "do_normalize": (settings["do_normalize"], True),
         "do_pad": (settings["do_pad"], True),
     }  # fmt: skip
     wrong = [f"{name}={told} (not {ours})" for name, (told, ours) in wanted.items() if told != ours]
-    if abs(settings["rescale_factor"] * 255 - 1) > 1e-6:
-        wrong.append(f"rescale_factor={settings['rescale_factor']} (not 1/255)")
-    if settings["resample"] not in _FILTERS:
-        wrong.append(f"resample={settings['resample']} (not one of {_FILTERS})")
+    wrong += native.unlike_a_plain_head(described.text_config)
+    if settings["resample"] not in FILTERS:
+        wrong.append(f"resample={settings['resample']} (not one of {FILTERS})")
     if wrong:
         raise ValueError(
             f"configuration of {folder} asks for what hdvl does not do: {'; '.join(wrong)}"

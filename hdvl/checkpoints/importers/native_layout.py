@@ -34,7 +34,10 @@ PREFIXES = {
 }
 """What each part's names start with: the more special spelling first."""
 
-_PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt_oss")
+_PLAIN_HEADS = (
+    *("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt_oss"),
+    *("lfm2", "lfm2_moe"),
+)
 """Language models whose logits are ``lm_head`` of the last state, which is all that these layouts take."""
 
 _PROBE = "a question that no template writes by itself"
@@ -144,13 +147,19 @@ def chat_template(folder: Path, tokenizer: Any) -> str | None:
 
 
 def text_side(
-    folder: Path, fallback: Node, image_id: int, placeholder: str = ""
+    folder: Path,
+    fallback: Node,
+    image_id: int,
+    placeholder: str = "",
+    *,
+    adds_tokens: bool = True,
 ) -> tuple[Node | None, Node]:
     """The nodes of the tokenizer and of the template in ``folder``; None and ``fallback`` without.
 
     The image token is the one with the configured ``image_id``, the tokens around it those that the
     tokenizer names. Boxes are written by tags if the tokenizer knows them, else as plain numbers.
     ``placeholder`` is what the chat template writes for an image, if that is not the image token.
+    ``adds_tokens``: whether the processor lets the tokenizer add tokens such as ``<s>`` to a text.
 
     Raises:
         ValueError: ``image_id`` is no added token: the tokenizer is of another model.
@@ -187,7 +196,7 @@ def text_side(
         parts=not own and _reads_parts_only(tokenizer),
         **tokens,
     )
-    return node, template_node(as_processor(template, tokenizer))
+    return node, template_node(as_processor(template, tokenizer, adds_tokens=adds_tokens))
 
 
 def known_boxes(tokenizer: Any, preset: Node) -> Any:
@@ -196,16 +205,29 @@ def known_boxes(tokenizer: Any, preset: Node) -> Any:
     return boxes if set(boxes.tokens) <= set(tokenizer.get_vocab()) else Unit()
 
 
-def as_processor(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTemplate:
+def as_processor(
+    template: TokenizerTemplate, tokenizer: Any, *, adds_tokens: bool = True
+) -> TokenizerTemplate:
     """``template`` as a processor of transformers uses it, which hands its text to ``tokenizer`` whole.
 
     A tokenizer that begins each text with a token such as ``<s>`` does so here too, unless the
-    template writes that token itself. A template that writes no control token after an answer gets
-    an empty end marker.
+    template writes that token itself, or the processor has it add none. A template that writes no
+    control token after an answer gets an empty end marker.
 
     Raises:
         ValueError: the tokenizer adds tokens at the end of a text.
     """
+    if adds_tokens:
+        template = _started(template, tokenizer)
+    talk = [Message("user", "a"), Message("assistant", _PROBE)]
+    answered = _text(replace(template, end=""), talk)
+    after = answered.rpartition(_PROBE)[2].lstrip()
+    ends = not answered or after.startswith(tuple(template.control))
+    return template if ends else replace(template, end="")
+
+
+def _started(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTemplate:
+    """``template`` behind what ``tokenizer`` adds at the beginning of a text."""
     bare = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     whole = tokenizer(_PROBE)["input_ids"]
     if whole[len(whole) - len(bare) :] != bare:
@@ -218,11 +240,7 @@ def as_processor(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTempla
     written = _text(template, [Message("user", _PROBE)])
     if start and not written.startswith(tokenizer.bos_token or start):
         template = replace(template, start=start)
-    talk = [Message("user", "a"), Message("assistant", _PROBE)]
-    answered = _text(replace(template, end=""), talk)
-    after = answered.rpartition(_PROBE)[2].lstrip()
-    ends = not answered or after.startswith(tuple(template.control))
-    return template if ends else replace(template, end="")
+    return template
 
 
 def _text(template: TokenizerTemplate, messages: Sequence[Message]) -> str:
@@ -240,10 +258,14 @@ def fill_language(
     described: Any,
     published: Published,
     placeholder: str = "",
+    *,
+    adds_tokens: bool = True,
 ) -> None:
     """Put the language model, its tokenizer and template, and the slot's id into ``node``."""
     image_id = described.image_token_id
-    tokenizer, node["template"] = text_side(folder, node["template"], image_id, placeholder)
+    tokenizer, node["template"] = text_side(
+        folder, node["template"], image_id, placeholder, adds_tokens=adds_tokens
+    )
     node["llm"] |= {
         "config": text_numbers(config, described, published),
         "tokenizer": tokenizer,

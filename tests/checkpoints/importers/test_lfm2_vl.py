@@ -8,6 +8,7 @@ import pytest
 import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 from transformers import Lfm2VlForConditionalGeneration, Lfm2VlProcessor
 
 import hdvl
@@ -99,6 +100,8 @@ COMPOSITIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "max_pixels_tolerance": 1.5,
         },
     ),
+    "plain pixels": ({}, {"do_normalize": False, "max_tiles": 2}),
+    "pixels of another unit": ({}, {"rescale_factor": 1 / 100}),
     "always 4 tiles": ({"tower": {"layer_norm_eps": 1e-3}}, {"min_tiles": 4, "max_tiles": 4}),
     "a pooling head, other colours": (
         {"tower": {"vision_use_head": True, "hidden_act": "gelu"}},
@@ -149,6 +152,29 @@ def test_the_tokens_around_an_image(special: bool, tmp_path: Path) -> None:
     assert own.tolist() == inputs(reference, [prompt])["input_ids"][0].tolist()
     text = pipe.tokenizer.decode(own)
     assert ("<|see|><|img_row_1_col_1|>" in text and "<|small|>" in text) == special
+
+
+def test_no_token_is_added_to_a_text(tmp_path: Path) -> None:
+    """The published processor has its tokenizer add none, whatever the tokenizer does elsewhere."""
+    reference = processor()
+    start = ("<|startoftext|>", 1)
+    reference.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|startoftext|> $A", pair="$A $B", special_tokens=[start]
+    )
+    reference.chat_template = reference.chat_template.removeprefix("{{- bos_token -}}")
+    pipe = hdvl.load(saved(lfm2_vl(), reference, tmp_path))
+    own = pipe.processor(talk((40, 30)), add_generation_prompt=True).ids
+    assert own.tolist() == inputs(reference, [talk((40, 30))])["input_ids"][0].tolist()
+    assert own[0] != start[1]
+
+
+def test_weights_and_configuration_alone(published: Published, tmp_path: Path) -> None:
+    """A folder without a processor: the patches are the model's, the rest as the class has it."""
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((published.folder / name).read_bytes())
+    vlm = load_published(tmp_path)
+    assert (vlm.tiler.tile_size, vlm.tiler.plan(100, 80).sizes) == (512, ((96, 80),))
+    assert vlm.llm.tokenizer is None
 
 
 def test_images_too_narrow_for_the_published_code(published: Published) -> None:
@@ -255,10 +281,8 @@ def test_parts_of_today_on_a_loaded_model(published: Published) -> None:
     [
         ({"downsample_factor": 4}, {}, r"downsample_factor of the image processor=2 \(not 4\)"),
         ({}, {"encoder_patch_size": 8}, r"encoder_patch_size=8 \(not 4\)"),
-        ({}, {"do_normalize": False}, "do_normalize=False"),
         ({}, {"do_rescale": False}, "do_rescale=False"),
         ({}, {"do_pad": False}, "do_pad=False"),
-        ({}, {"rescale_factor": 0.5}, r"rescale_factor=0.5 \(not 1/255\)"),
         ({}, {"resample": 0}, "resample=0"),
         ({}, {"tile_size": 36}, "tile_size must be a multiple of multiple_of=8, got 36"),
         ({"projector_hidden_act": "wobbly"}, {}, "wobbly"),
@@ -266,6 +290,11 @@ def test_parts_of_today_on_a_loaded_model(published: Published) -> None:
             {"vision_config": {"model_type": "clip_vision_model"}},
             {},
             "vision tower of .* must be siglip2_vision_model, got clip",
+        ),
+        (
+            {"text_config": {"model_type": "gemma2"}},
+            {},
+            r"text_config.model_type=gemma2 \(only llama, .*lfm2",
         ),
     ],
     ids=str,
