@@ -6,6 +6,7 @@ A Python block under ``<!-- runs -->`` is executed; under ``<!-- runs: slow -->`
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,25 @@ def test_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_there_is_python_that_runs() -> None:
     assert python_blocks()
+
+
+@pytest.mark.slow
+def test_the_bridge_of_the_readme_is_a_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two files of "How to add a part", written as the README prints them, and planned."""
+    code = next(b["code"] for b in BLOCKS if "class StripPool" in b["code"])
+    choice = next(b["code"] for b in BLOCKS if b["language"] == "yaml" and "StripPool" in b["code"])
+    (tmp_path / "my_bridges.py").write_text(code)
+    (tmp_path / "myconf/bridge").mkdir(parents=True)
+    (tmp_path / "myconf/bridge/strip_pool.yaml").write_text(choice)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    words = ["--config-dir", "./myconf", "bridge=strip_pool", "bridge.factor=7"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hdvl", "plan", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"bridge +1 +3,072 ", done.stdout), done.stdout
 
 
 @pytest.mark.parametrize("line", commands("hdvl"))
