@@ -104,7 +104,8 @@ def counted_from_last(described: Any) -> int:
     Raises:
         ValueError: several layers, or one that is not the output of a block.
     """
-    layer, depth = described.vision_feature_layer, described.vision_config.num_hidden_layers
+    layer = described.vision_feature_layer
+    depth: int = described.vision_config.num_hidden_layers
     if isinstance(layer, int) and 1 <= layer <= depth:
         return layer - depth - 1
     if isinstance(layer, int) and -depth <= layer <= -1:
