@@ -18,8 +18,9 @@ from torch import Tensor
 import hdvl
 from hdvl.checkpoints.importers import detect, load_published, mapping, published
 from hdvl.checkpoints.importers.xverse_v import XverseV
-from hdvl.checkpoints.skeleton import parameters_on_meta
-from hdvl.config import build, compose, from_plain
+from hdvl.checkpoints.native import build_vlm
+from hdvl.checkpoints.nodes import Node, assemble
+from hdvl.config import compose
 from hdvl.llms import build_tokenizer, save_tokenizer
 from hdvl.model import VLM
 from hdvl.protocols import Message
@@ -418,9 +419,9 @@ def test_the_published_sizes_fit_the_preset_tensor_by_tensor(tmp_path: Path) -> 
         same = {**node[part], "hidden": None} if part == "bridge" else node[part]
         assert same == preset[part]
     assert node["llm"] == preset["llm"]
-    assert build(from_plain(node["template"])) == build(from_plain(preset["template"]))
-    with parameters_on_meta():
-        vlm = build(from_plain(node))
+    template = assemble(node["template"], source=tmp_path)
+    assert template == assemble(preset["template"], source="the preset")
+    vlm = build_vlm(Node(node), source=tmp_path)
     table = importer.mapping(list(mapping.targets_of(vlm)), node, files)
     mapping.check(table, files, vlm, importer.ignorable(node))
     used = {key for entry in table.values() for key in entry.keys}
