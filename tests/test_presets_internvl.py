@@ -25,6 +25,12 @@ LLAVA_NEXT = {
     "llm": 7_242_256_384,
 }
 
+QWEN_2_5_7B = 7_615_616_512  # with 152,064 rows, InternVL has 151,674
+SIGLIP, HEAD = (
+    428_225_600,
+    15_238_352 + 2_304,
+)  # with 729 positions; the head that pools, the last norm
+
 built = cache(lambda name: build_on_meta(compose(f"model={name}").model))
 
 
@@ -88,3 +94,19 @@ def test_plan_prints_the_totals(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for text in ("5,536,496,000", "143,170,560", "34,389,017,600", "40,068,684,160", "32 x 32"):
         assert text in said, text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "encoder", "llm", "tokens"),
+    [
+        ("internvl3_8b", 304_012_288, QWEN_2_5_7B - 390 * 2 * 3584, 13 * 256),
+        ("internvl3_5_8b", 304_012_288, 8_190_735_360, 13 * 256),
+        ("aya_vision_8b", SIGLIP - HEAD - 53 * 1152, 8_028_033_024, 13 * 169),
+    ],
+)
+def test_internvl_3_and_aya_vision(name: str, encoder: int, llm: int, tokens: int) -> None:
+    vlm = built(name)
+    found = counts(vlm)
+    assert (found["encoder"], found["llm"]) == (encoder, llm)
+    assert vlm.merger.token_count(vlm.tiler.plan(1024, 768)) == tokens

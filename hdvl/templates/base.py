@@ -22,7 +22,9 @@ class ImageSlots:
         image_prefix: a token such as ``<img>``, or empty.
         image_suffix: a token such as ``</img>``, or empty.
         image_separator: stands after an image that is put in front of the text.
-        numbering: such as ``"Picture {k}: "``, k counting from 1 over the conversation, or empty.
+        numbering: such as ``"Picture {k}: "``, k counting from 1 over the conversation, or empty. A number
+            that a text has in front of ``<image>`` is not written twice.
+        number_single: number the image of a conversation that has no other.
         boxes: how boxes are written.
     """
 
@@ -31,6 +33,7 @@ class ImageSlots:
     image_suffix: str = ""
     image_separator: str = "\n"
     numbering: str = ""
+    number_single: bool = True
     boxes: BoxCodec = field(default_factory=Norm1000)
 
     def __post_init__(self) -> None:
@@ -58,6 +61,7 @@ class ImageSlots:
         """
         refuse_tokens((self.image_prefix, self.image_token, self.image_suffix), messages)
         texts, k = list[str](), 0
+        several = self.number_single or sum(len(message.images) for message in messages) > 1
         for number, message in enumerate(messages):
             pieces = message.text.split(IMAGE)
             count = len(message.images)
@@ -69,10 +73,19 @@ class ImageSlots:
                     f"message {number} ({message.role}) must have as many {IMAGE} as images, got "
                     f"{len(pieces) - 1} in its text and {count} images: {message.text[:200]!r}"
                 )
-            slots = [self._slot(k + i + 1, message.numbered) for i in range(count)]
+            slots = [
+                self._slot(
+                    k + i + 1, message.numbered and several and not self._ends(piece, k + i + 1)
+                )
+                for i, piece in enumerate(pieces[:-1])
+            ]
             k += count
             texts.append(pieces[0] + "".join(s + p for s, p in zip(slots, pieces[1:], strict=True)))
         return texts
+
+    def _ends(self, text: str, k: int) -> bool:
+        """Whether ``text`` before an image already ends with its number, written by hand."""
+        return bool(self.numbering) and text.endswith(self.numbering.replace("{k}", str(k)))
 
     def _slot(self, k: int, numbered: bool) -> str:
         number = self.numbering.replace("{k}", str(k)) if numbered else ""

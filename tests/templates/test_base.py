@@ -39,3 +39,12 @@ def test_bad_options() -> None:
         ImageSlots(image_token=" ")
     with pytest.raises(ValueError, match=r"numbering must hold \{k\}"):
         ImageSlots(numbering="Picture: ")
+
+
+def test_a_single_image_may_go_without_its_number() -> None:
+    slots = ImageSlots(image_token="<v>", numbering="Image-{k}: ", number_single=False)
+    one, two = Message("user", "A?", images=("a",)), Message("user", "B?", images=("b",))
+    assert slots.place_images([one]) == ["<v>\nA?"]
+    assert slots.place_images([one, two]) == ["Image-1: <v>\nA?", "Image-2: <v>\nB?"]
+    written = Message("user", "Image-1: <image>\nImage-2: <image>\nSame?", images=("a", "b"))
+    assert slots.place_images([written]) == ["Image-1: <v>\nImage-2: <v>\nSame?"]

@@ -12,7 +12,12 @@ from hdvl.templates import TokenizerTemplate
 from hdvl.templates.turns import TurnTemplate
 
 _PARTS = """\
-{%- set all = namespace(messages=[], k=0) -%}
+{%- set all = namespace(messages=[], k=0, count=0) -%}
+{%- for message in messages if message['content'] is not string -%}
+  {%- for part in message['content'] if part['type'] == 'image' -%}
+    {%- set all.count = all.count + 1 -%}
+  {%- endfor -%}
+{%- endfor -%}
 {%- for message in messages -%}
   {%- set one = namespace(text='', said=false) -%}
   {%- if message['content'] is string -%}
@@ -106,7 +111,11 @@ def _parts(template: Any, wraps: bool) -> str:
     token = template.image_token
     slot = token if wraps else template.image_prefix + token + template.image_suffix
     before, number, after = template.numbering.partition("{k}")
-    pieces = [f"{_literal(before)} + all.k|string + {_literal(after)}"] if number else []
+    written = f"{_literal(before)} + all.k|string + {_literal(after)}"
+    written = f"('' if one.text.endswith({written}) else {written})"
+    if not template.number_single:
+        written = f"({written} if all.count > 1 else '')"
+    pieces = [written] if number else []
     text = {
         "SLOT": " + ".join([*pieces, _literal(slot)]),
         "SEPARATOR": _literal(template.image_separator),

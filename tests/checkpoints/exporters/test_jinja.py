@@ -18,6 +18,7 @@ VARIABLES = {"bos_token": "<s>", "thinking": False}
 TEMPLATES: dict[str, Template] = {
     "chatml": ChatML(),
     "qwen-vl": ChatML(image_prefix="<img>", image_suffix="</img>", numbering="Picture {k}: "),
+    "numbered where several": ChatML(numbering="Image-{k}: ", number_single=False),
     "hermes": Hermes2(system='START of "it"\n合 {k}'),
     "no system": ChatML(system=""),
     "plain": Plain(start="<s>", user_prefix="[INST] ", user_end=" [/INST]", assistant_end="</s>"),
@@ -83,3 +84,12 @@ def test_a_processor_that_wraps_gets_the_bare_token() -> None:
 def test_what_jinja_cannot_say() -> None:
     with pytest.raises(ValueError, match=r"template.window drops old turns"):
         chat_template(ChatML(window=100), wraps=False)
+
+
+def test_a_number_written_by_hand_is_not_written_again() -> None:
+    template = ChatML(system="", numbering="Image-{k}: ")
+    source = chat_template(template, wraps=False)
+    parts = [{"type": "text", "text": "Image-1: "}, {"type": "image"}]
+    wanted = template.render([Message("user", "Image-1: <image>", images=("a",))]).text
+    assert written(source, [{"role": "user", "content": parts}]).startswith(wanted)
+    assert wanted.count("Image-1: ") == 1
