@@ -8,7 +8,11 @@ import torch
 
 from hdvl.checkpoints import is_model_folder, load_folder
 from hdvl.checkpoints.importers import detect, load_published
+from hdvl.checkpoints.importers.conversion import open_published
+from hdvl.checkpoints.native import model_node, override
+from hdvl.checkpoints.nodes import Node, marked
 from hdvl.inference.pipeline import Pipeline
+from hdvl.inference.recompose import recompose, replaced_parts, split
 from hdvl.model import VLM
 from hdvl.precision import converted
 
@@ -42,7 +46,7 @@ def load(
             may name parts of hdvl alone, and what these packages do when they are imported and called
             is up to them.
         **overrides: numbers of the model's parts to change; a mapping with ``_target_`` replaces
-            the part.
+            the part, which then starts from its own weights (:mod:`hdvl.inference.recompose`).
 
     Raises:
         ValueError: no such folder or model, a folder that names what is neither hdvl's nor allowed,
@@ -60,11 +64,22 @@ def _read(
     dtype: torch.dtype | None,
     allow: str | Sequence[str],
 ) -> VLM:
-    if isinstance(source, Mapping):
-        return load_published(source, overrides=overrides, dtype=dtype)
-    if not is_model_folder(source) and ((source / "config.json").is_file() or detect(source)):
-        return load_published(source, overrides=overrides, dtype=dtype)
-    return load_folder(source, overrides=overrides, allow=allow)
+    early, late = split(overrides) if replaced_parts(overrides) else (overrides, {})
+    published = isinstance(source, Mapping) or (
+        not is_model_folder(source) and ((source / "config.json").is_file() or detect(source))
+    )
+    if published:
+        vlm = load_published(source, overrides=early, dtype=dtype)
+    else:
+        assert isinstance(source, Path)
+        vlm = load_folder(source, overrides=early, allow=allow)
+    if not late:
+        return vlm
+    if published:
+        node = open_published(source, overrides=early).node
+    else:
+        node = Node(override(model_node(Path(str(source)), allow=allow), marked(early)))
+    return recompose(vlm, node, late, source=source)
 
 
 def find_folder(source: str | Path) -> Path:

@@ -1,0 +1,115 @@
+"""A loaded model with some of its parts replaced by new ones, for instance another encoder to train."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from hdvl.checkpoints.native import override
+from hdvl.checkpoints.nodes import Node, assemble, marked
+from hdvl.model import VLM
+
+WEIGHTED = ("encoder", "bridge", "merger", "llm")
+"""Parts that hold weights."""
+
+
+def replaced_parts(overrides: Mapping[str, Any]) -> set[str]:
+    """The parts with weights that ``overrides`` replace as a whole: those with a ``_target_``."""
+    return {
+        part
+        for part in WEIGHTED
+        if isinstance(overrides.get(part), Mapping) and "_target_" in overrides[part]
+    }
+
+
+def split(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What to change while the stored weights are read, and what to change on the model afterwards."""
+    new = replaced_parts(overrides)
+    early = {
+        part: value for part, value in overrides.items() if part in WEIGHTED and part not in new
+    }
+    late = {part: value for part, value in overrides.items() if part not in early}
+    return early, late
+
+
+def recompose(vlm: VLM, node: Node, changes: Mapping[str, Any], *, source: object) -> VLM:
+    """The model of ``node`` with ``changes``, which keeps the weights of the parts of ``vlm`` that stay.
+
+    Bridge and merger are built anew around the other parts. They keep their weights where these still
+    fit; where the new neighbours have other widths or grids, they start from new weights. The tiler
+    takes the tile size of a new encoder unless ``changes`` name a tiler.
+
+    A warning names the parts that start from new weights.
+
+    Args:
+        vlm: the loaded model.
+        node: its configuration.
+        changes: overrides of ``node``; a part with a ``_target_`` is replaced.
+        source: where ``node`` comes from, for error messages.
+
+    Raises:
+        ValueError: the parts do not fit together.
+    """
+    new = replaced_parts(changes)
+    changed = Node(override(node, marked(changes)))
+
+    def build(part: str) -> Any:
+        return assemble(changed[part], source=source, where=f"model.{part}")
+
+    encoder = build("encoder") if "encoder" in new else vlm.encoder
+    if "encoder" in new and "tiler" not in changes:
+        changed["tiler"] = _following(changed["tiler"], encoder.tile_size)
+    fresh = VLM(
+        tiler=build("tiler"),
+        encoder=encoder,
+        bridge=build("bridge"),
+        merger=build("merger"),
+        llm=build("llm") if "llm" in new else vlm.llm,
+        template=build("template"),
+        encode_chunk=changed.get("encode_chunk"),
+        image_token_id=changed.get("image_token_id"),
+    )
+    for part in ("bridge", "merger"):
+        if part not in new and not _take_weights(getattr(fresh, part), getattr(vlm, part)):
+            new.add(part)
+    dtype = next(p.dtype for p in vlm.parameters() if p.is_floating_point())
+    for part in new:
+        getattr(fresh, part).to(dtype)
+    _warn(fresh, new, source)
+    return fresh.eval()
+
+
+def _following(tiler: Node, tile_size: int) -> Node:
+    """The tiler's node for tiles of another size; windows that did not overlap still do not."""
+    if tiler["tile_size"] == tile_size:
+        return tiler
+    follows = {"tile_size": tile_size}
+    if tiler.get("stride") == tiler["tile_size"]:
+        follows["stride"] = tile_size
+    return Node({**tiler, **follows})
+
+
+def _take_weights(part: nn.Module, old: nn.Module) -> bool:
+    """Give ``part`` the weights of ``old`` if they have the same names and shapes."""
+    mine = {name: value.shape for name, value in part.state_dict().items()}
+    theirs = old.state_dict()
+    if mine != {name: value.shape for name, value in theirs.items()}:
+        return False
+    part.load_state_dict(theirs, assign=True)
+    return True
+
+
+def _warn(vlm: VLM, new: set[str], source: object) -> None:
+    weighted = [part for part in WEIGHTED if part in new and _has_weights(getattr(vlm, part))]
+    if weighted:
+        warnings.warn(
+            f"new parts in the model of {source}: {', '.join(weighted)} start from the weights that "
+            "their own configuration gives, random ones unless it names a file; train before use",
+            stacklevel=4,
+        )
+
+
+def _has_weights(part: torch.nn.Module) -> bool:
+    return next(part.parameters(), None) is not None
