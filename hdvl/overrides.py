@@ -13,7 +13,7 @@ FREE_TEXT = ("prompt", "system")
 LITERAL_PATHS = ("image", "out", "checkpoint", "other", "to", "report", "quarantine", "page")
 PATHS = (
     *LITERAL_PATHS,
-    *("path", "image_folder", "run_dir", "resume", "init_from", "init_from", "folder"),
+    *("path", "image_folder", "run_dir", "resume", "init_from", "folder"),
     *("questions", "runs", "local", "shards", "predictions", "data_dir", "save_dir", "from"),
 )
 """Last names of keys whose value is a path: never a number, a sum of choices or a function call.

@@ -21,6 +21,7 @@ def run_config(plain: dict[str, Any]) -> None:
     """
     with _stopped_before_training():
         from hdvl.data.build import build_data
+        from hdvl.inference.load import find_folder
         from hdvl.training.ranks import is_rank_zero, one_run_dir
         from hdvl.training.run import resumed, run
         from hdvl.training.stages import check_effect
@@ -29,7 +30,10 @@ def run_config(plain: dict[str, Any]) -> None:
         given = given_values()
         if plain["resume"] is None:
             # ${now:} is a time: written down once
-            plain["run_dir"] = one_run_dir(own_folder(resolve(plain)), given)
+            resolved = resolve(plain)
+            plain["run_dir"] = one_run_dir(own_folder(resolved), given)
+            if resolved["init_from"] is not None:  # a shipped model has a name in place of a folder
+                plain["init_from"] = str(find_folder(str(resolved["init_from"])))
         else:
             resume = str(resolve({"resume": plain["resume"]})["resume"])
             changes = changed_values(given)

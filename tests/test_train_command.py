@@ -99,3 +99,24 @@ def test_a_sweep_has_a_folder_a_job(tmp_path: Path, root: Path) -> None:
         command(*words, "trainer.devices=2"), cwd=root, capture_output=True, text=True, check=False
     )
     assert "trainer.devices must be 1 with --multirun" in several.stderr
+
+
+def test_a_shipped_model_is_known_by_its_name(tmp_path: Path, root: Path) -> None:
+    """Its weights are looked for in the package, and fit its own composition."""
+    words = ("init_from=hdvl/small", "data=llava", "data.train.path=absent.json", "stages=null")
+    result = subprocess.run(
+        command(*words, "model=small", f"run_dir={tmp_path / 'run'}"),
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1 and "absent.json" in result.stderr
+    unknown = subprocess.run(
+        command("init_from=hdvl/large", "model=small", f"run_dir={tmp_path / 'run'}"),
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert unknown.returncode == 1 and "'hdvl/large' is not shipped" in unknown.stderr
