@@ -43,7 +43,7 @@ def test_parts_and_a_type(source: Path, tmp_path: Path) -> None:
     [
         ((), "path and to must be given: hdvl convert path=DIR to=DIR"),
         (("path=nowhere", "to=x"), "published model must exist, nowhere does not"),
-        (("path=.", "to=x", "from=llava"), "from must be one of xverse_v, .*, got 'llava'"),
+        (("path=.", "to=x", "from=flamingo"), "from must be one of xverse_v, .*, got 'flamingo'"),
         (("path=.", "to=x", "dtype=int8"), "dtype must be one of float32, .*, got 'int8'"),
     ],
 )

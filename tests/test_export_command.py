@@ -20,7 +20,9 @@ def test_it_says_what_it_wrote_and_what_will_be_otherwise(tmp_path: Path) -> Non
     words = [f"checkpoint={tmp_path}/model", "overrides={tiler: {background: [0, 0, 0]}}"]
     out = export(*words, f"to={tmp_path}/native").splitlines()
     assert out[0] == f"InternVLForConditionalGeneration -> {tmp_path}/native"
-    assert out[1].startswith("note: transparent pixels: transformers drops alpha")
+    assert out[1].startswith(
+        "note: transparent pixels: transformers lays the image on white, hdvl lays it on"
+    )
     assert {"config.json", "processor_config.json", "chat_template.jinja", "tokenizer.json"} <= {
         path.name for path in (tmp_path / "native").iterdir()
     }

@@ -72,8 +72,8 @@ def recompose(vlm: VLM, node: Node, changes: Mapping[str, Any], *, source: objec
         image_token_id=changed.get("image_token_id"),
     )
     for part in ("bridge", "merger"):
-        if part not in new and not _take_weights(getattr(fresh, part), getattr(vlm, part)):
-            new.add(part)
+        kept = _take_weights(getattr(fresh, part), getattr(vlm, part))
+        new = new - {part} if kept else new | {part}
     dtype = next(p.dtype for p in vlm.parameters() if p.is_floating_point())
     for part in new:
         getattr(fresh, part).to(dtype)

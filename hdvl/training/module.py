@@ -160,7 +160,7 @@ class VLMModule(pl.LightningModule):
         said = int(batch_numbers(batch)["supervised_tokens"])
         assert output.loss is not None
         if batch_index < KEPT:
-            found = Validated(batch, float(output.loss), self.trainer.global_step)
+            found = Validated(batch, float(output.loss.detach()), self.global_step)
             self.validated = [*self.validated[:batch_index], found]
         self.log("validation/loss", output.loss, batch_size=said, sync_dist=True)
         # A batch of rows that were all left out has no answers, of which the mean would be NaN.

@@ -467,9 +467,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text, slot = {"vocab_size": len(tokenizer)}, len(tokenizer) - 1
     llava_next(text=text, image_token_index=slot).save_pretrained(root / "llava")
     internvl(text=text, image_token_id=slot).save_pretrained(root / "internvl")
-    for kind in ("llava", "internvl"):
+    settings: dict[str, Any] = {"image_mean": [0.5, 0.5, 0.5]}
+    sizes = {"llava": {}, "internvl": {"size": {"height": 28, "width": 28}}}
+    for kind, size in sizes.items():
         save_tokenizer(tokenizer, root / kind)
-        (root / kind / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+        (root / kind / "preprocessor_config.json").write_text(json.dumps({**settings, **size}))
     return root
 
 

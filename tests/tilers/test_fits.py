@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hdvl.config import compose
 from hdvl.protocols import TilerByCount, tiler_for
 from hdvl.tilers import AnyRes, DynamicRatio, LongestEdge, Native, SlidingWindow, Squash
 from hdvl.tilers.base import with_encoder
@@ -148,7 +149,7 @@ def test_blank_windows_are_left_out_when_asked() -> None:
 
 
 def test_the_filter_has_a_key_of_its_own(unchecked: Any) -> None:
-    with pytest.raises(ValueError, match="got 'exact'; set backend=exact in its place"):
+    with pytest.raises(ValueError, match="got 'exact'; set backend=exact instead"):
         unchecked(Squash, resample="exact")
     with pytest.raises(ValueError, match=r"padding must be three numbers in 0\.\.255, or mean"):
         unchecked(Squash, padding=(1, 2))
@@ -210,3 +211,25 @@ def test_several_images_have_a_tiler_of_their_own(unchecked: Any) -> None:
         unchecked(AnyRes, several_fit="tiles")
     with pytest.raises(ValueError, match="several_padding must be three numbers"):
         AnyRes(several_padding=(1, 2))
+
+
+def test_transparent_pixels_are_those_of_transformers() -> None:
+    """Its processors lay images on white; so do the presets whose reference they are."""
+    from transformers.models.llava.image_processing_llava import LlavaImageProcessor
+
+    small = np.random.default_rng(0).integers(0, 256, (12, 16, 4), dtype=np.uint8)
+    clear = Image.fromarray(small).resize((160, 120))
+    published = LlavaImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}
+    )
+    want = published(clear, do_rescale=False, do_normalize=False, return_tensors="pt")
+    tiler = Squash(tile_size=64, fit="crop", backend="exact", background=(255, 255, 255))
+    assert torch.equal(want["pixel_values"].to(torch.uint8), tiler(clear).pixels)
+    designs = ("llava_1_5", "llava_onevision", "llava_next", "smolvlm", "idefics3", "aya_vision",
+               "internvl_3", "lfm2_vl")  # fmt: skip
+    for name in designs:
+        assert list(compose(f"tiler={name}", config_name="tile").tiler.background) == [
+            255,
+            255,
+            255,
+        ]

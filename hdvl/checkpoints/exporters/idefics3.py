@@ -10,6 +10,7 @@ from hdvl.checkpoints.exporters.target import (
     TransformersTarget,
     differing,
     language_model,
+    transparency_notes,
 )
 from hdvl.checkpoints.importers.idefics3 import TOKENS
 from hdvl.checkpoints.importers.image_settings import FILTERS
@@ -132,11 +133,7 @@ def _tokens(vlm: VLM, kind: str) -> tuple[dict[str, str], list[str]]:
 def _notes(vlm: VLM) -> tuple[str, ...]:
     """How transformers reads images otherwise than the tiler."""
     tiler: Any = vlm.tiler
-    notes = []
-    if tiler.background is not None:
-        notes.append(
-            f"transparent pixels: transformers drops alpha, hdvl lays it on {tiler.background}"
-        )
+    notes = transparency_notes(tiler)
     if tiler.backend != "exact":
         notes.append(
             f"resampling: transformers' processor is hdvl's backend=exact, which is within 2/255 of "

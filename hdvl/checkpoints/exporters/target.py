@@ -66,14 +66,18 @@ def differing(pairs: Mapping[str, tuple[object, object]]) -> list[str]:
     return [f"{name}={told} (only {only})" for name, (told, only) in pairs.items() if told != only]
 
 
+def transparency_notes(tiler: Any) -> list[str]:
+    """A note if the tiler treats transparent pixels differently from transformers."""
+    if tiler.background is not None and tuple(tiler.background) == (255, 255, 255):
+        return []
+    own = "drops alpha" if tiler.background is None else f"lays it on {tiler.background}"
+    return [f"transparent pixels: transformers lays the image on white, hdvl {own}"]
+
+
 def reading_notes(vlm: VLM) -> tuple[str, ...]:
     """Notes on how transformers reads images differently from the tiler."""
     tiler: Any = vlm.tiler
-    notes = []
-    if tiler.background is not None:
-        notes.append(
-            f"transparent pixels: transformers drops alpha, hdvl lays it on {tiler.background}"
-        )
+    notes = transparency_notes(tiler)
     if tiler.backend != "pillow":
         notes.append(f"resampling: hdvl uses backend={tiler.backend}, which is within 2/255")
     return tuple(notes)

@@ -22,7 +22,7 @@ from hdvl.protocols import Message
 from tests.native_models import scattered
 from tests.tiny_model import NODE
 
-PILLOW = {"backend": "pillow", "background": None, "exif": False}
+PILLOW = {"backend": "pillow", "background": [255, 255, 255], "exif": False}
 SQUASH = {"_target_": "hdvl.tilers.Squash", "tile_size": 28, **PILLOW}
 DYNAMIC = {"_target_": "hdvl.tilers.DynamicRatio", "tile_size": 28, "max_tiles": 4, **PILLOW}
 ANYRES = {"_target_": "hdvl.tilers.AnyRes", "tile_size": 28, **PILLOW}
@@ -202,7 +202,7 @@ def test_all_reasons_are_in_one_error_and_overrides_mend_what_they_can(tmp_path:
 
 
 def test_what_transformers_does_otherwise_is_said(tmp_path: Path) -> None:
-    saved(node(tiler=DYNAMIC | {"background": [255, 255, 255], "backend": "exact"}), tmp_path / "a")
+    saved(node(tiler=DYNAMIC | {"background": None, "backend": "exact"}), tmp_path / "a")
     found = export(tmp_path / "a", tmp_path / "b")
     assert [note.split(":")[0] for note in found.notes] == ["transparent pixels", "resampling"]
 
