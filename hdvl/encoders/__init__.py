@@ -1,4 +1,4 @@
-"""Encoders: tiles in, patch features out. Each imports only the library that it needs."""
+"""Encoders: compute patch features of tiles. Each module imports only the library that it needs."""
 
 from hdvl.encoders.chunk import encode_in_chunks
 from hdvl.encoders.conv_stem import ConvStem

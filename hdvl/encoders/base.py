@@ -1,4 +1,4 @@
-"""What the encoders of the three libraries share: pixels in, patches and prefix tokens apart."""
+"""Base class of the encoders that wrap a vision model of another library."""
 
 from collections.abc import Sequence
 from math import isqrt
@@ -13,21 +13,25 @@ from hdvl.encoders.sizes import Sizes
 from hdvl.protocols import Grid, Size
 
 UNUSUAL_GRID = (5, 11)
-"""A grid to find out whether an encoder takes images of another size: oblong, small, its sides odd."""
+"""Grid of the image that is used to check whether an encoder supports other sizes than that of a tile."""
 
 
 class PatchEncoder(nn.Module):
-    """A library's vision model behind the ``Encoder`` protocol.
+    """Base of the encoders that wrap a vision model of another library.
 
-    A subclass builds ``model``, then calls :meth:`_settle`, and answers :meth:`tokens`. The
-    features are those of the block that ``select_layer`` names, counted from the end: -1 is the
-    output of the last block, -2 of the last but one, as LLaVA takes it (arXiv 2304.08485). Later
-    blocks, heads and poolers are not kept. With ``final_norm`` the model's last normalisation is
-    applied to whichever block is chosen; without it the features are the bare residual stream.
+    A subclass builds ``model``, calls :meth:`_settle` and defines :meth:`tokens`. Blocks after the
+    selected one, heads and poolers are removed. Whether the model supports images of other sizes than a
+    tile is determined on the ``meta`` device when the encoder is built, and kept as ``sizes``.
 
-    Images of other sizes than ``tile_size`` square are taken where the model can: ``sizes`` says so,
-    which is found out on ``meta`` when the encoder is built. ``patch_size`` are the (rows, columns) of
-    pixels of a patch, None where only the model's output tells.
+    Attributes:
+        tile_size: side of a tile in pixels.
+        select_layer: the block whose output is used, counted from the end: -1 is the last block, -2 the
+            one before, as in LLaVA (arXiv 2304.08485).
+        final_norm: whether the final normalisation of the model is applied to the output of that block.
+        width: width of the features.
+        grid: (rows, cols) of the features of a tile.
+        patch_size: (rows, columns) of pixels of a patch; ``None`` if it follows only from the output.
+        sizes: the sizes of images that the model supports.
     """
 
     width: int
@@ -61,34 +65,40 @@ class PatchEncoder(nn.Module):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """What uint8 pixels / 255 are centred by, channel by channel."""
+        """Mean of each channel, which is subtracted from uint8 pixels / 255."""
         return self.pixels.mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """What uint8 pixels / 255 - mean are divided by, channel by channel."""
+        """Standard deviation of each channel, by which uint8 pixels / 255 - mean are divided."""
         return self.pixels.std
 
     def grid_for(self, size: Size) -> Grid:
-        """The (rows, cols) of patches of an image of ``size`` = (width, height) pixels.
+        """Return (rows, cols) of the features of an image of ``size`` = (width, height) pixels.
 
         Raises:
-            ValueError: the encoder does not take this size.
+            ValueError: the encoder does not support this size.
         """
         return self.sizes.grid_for(size)
 
     def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
-        """Patch features in raster order; CLS and register tokens are dropped.
+        """Compute patch features in raster order, without CLS and register tokens.
+
+        Args:
+            pixels: uint8 or normalised float pixels (t, c, h, w).
+
+        Returns:
+            Features (t, n, d).
 
         Raises:
-            ValueError: the encoder does not take images of this size.
+            ValueError: the encoder does not support images of this size.
         """
         return self.forward_with_prefix(pixels)[0]
 
     def forward_with_prefix(
         self, pixels: Shaped[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
-        """Patch features, and apart from them the CLS and register tokens (none in SigLIP)."""
+        """Compute patch features, and separately the CLS and register tokens (SigLIP has none)."""
         if tuple(pixels.shape[2:]) != (self.tile_size, self.tile_size):
             self.sizes.grid_for((pixels.shape[3], pixels.shape[2]))
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
@@ -97,11 +107,15 @@ class PatchEncoder(nn.Module):
     def tokens(
         self, pixels: Float[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
-        """Patches and prefix of pixels as the model's first layer takes them."""
+        """Return patch features and prefix tokens for normalised pixels."""
         raise NotImplementedError
 
     def _settle(self, name: str) -> None:
-        """Learn ``width``, ``grid`` and ``sizes`` on ``meta``; drop what the features do not depend on."""
+        """Set ``width``, ``grid`` and ``sizes`` by running the model on ``meta``, and remove unused modules.
+
+        Raises:
+            ValueError: the model gives no patch features, or has no final normalisation to apply.
+        """
         self.sizes = Sizes(name=name, tile_size=self.tile_size, grid=(0, 0), patch=None)
         features, reached = self._measured(name)
         self.width, self.grid = features.shape[2], self._counted(features.shape[1], name)
@@ -125,14 +139,14 @@ class PatchEncoder(nn.Module):
         self.sizes = self._sizes(name)
 
     def _step(self) -> tuple[int, int] | None:
-        """(rows, columns) of pixels from one feature to the next, if that is a whole number."""
+        """Return (rows, columns) of pixels between neighbouring features, if they are integers."""
         rows, cols = self.grid
         if self.patch_size is not None or self.tile_size % rows or self.tile_size % cols:
             return self.patch_size
         return self.tile_size // rows, self.tile_size // cols
 
     def _measured(self, name: str) -> tuple[Float[Tensor, "t n d"], frozenset[str]]:
-        """The features of a tile on ``meta``, and the parameters that they depend on."""
+        """Return the features of a tile on ``meta``, and the names of the parameters that they depend on."""
         try:
             features, reached = reach(self, (len(self.mean), self.tile_size, self.tile_size))
         except (
@@ -143,7 +157,7 @@ class PatchEncoder(nn.Module):
             TypeError,
             ValueError,
         ) as error:
-            # What foreign code raises where it is not made for this.
+            # Models of other libraries raise any of these if they do not support a forward pass on meta.
             why = str(error).partition("\n")[0]
             raise ValueError(
                 f"encoder {name} must give features of a tile of {self.tile_size} x {self.tile_size} "
@@ -156,7 +170,7 @@ class PatchEncoder(nn.Module):
         return features, reached
 
     def _counted(self, tokens: int, name: str) -> Grid:
-        """The grid of a tile that gives this many tokens."""
+        """Return the grid of a tile for which the model returned this many tokens."""
         rows = cols = isqrt(tokens)
         if self.patch_size is not None:
             rows, cols = self.tile_size // self.patch_size[0], self.tile_size // self.patch_size[1]
@@ -173,7 +187,7 @@ class PatchEncoder(nn.Module):
         return rows, cols
 
     def _sizes(self, name: str) -> Sizes:
-        """Which sizes the model takes, by trying an unusual one."""
+        """Determine which sizes of images the model supports, by trying an unusual one."""
         one = Sizes(name=name, tile_size=self.tile_size, grid=self.grid, patch=None)
         patch = self._step()
         if patch is None:
@@ -185,7 +199,11 @@ class PatchEncoder(nn.Module):
 
 
 def check_tile(tile_size: int, patch: int, native: int) -> int:
-    """``tile_size``, if whole patches fill it or the model was published with it."""
+    """Return ``tile_size`` if it is a multiple of the patch size or the published size of the model.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if tile_size != native and (tile_size < patch or tile_size % patch):
         raise ValueError(
             f"tile_size must be a multiple of the patch size {patch}, got {tile_size}; "
@@ -195,7 +213,11 @@ def check_tile(tile_size: int, patch: int, native: int) -> int:
 
 
 def check_layer(select_layer: int, depth: int) -> int:
-    """The position, counted from 0, of block ``select_layer`` of ``depth``."""
+    """Return the index, from 0, of block ``select_layer`` of ``depth`` blocks.
+
+    Raises:
+        ValueError: there is no such block.
+    """
     if not -depth <= select_layer <= -1:
         raise ValueError(
             f"select_layer must be in -{depth}..-1 (-1 is the last block), got {select_layer}"

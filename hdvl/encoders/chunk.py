@@ -1,4 +1,4 @@
-"""Many tiles through an encoder with the memory of a few."""
+"""Encoding of many tiles in chunks, which limits the memory for activations."""
 
 import torch
 from jaxtyping import Float, Shaped
@@ -7,21 +7,26 @@ from torch import Tensor, nn
 from hdvl.protocols import Encoder
 
 PATCHES_A_CORE = 2048
-"""Patches whose activations the caches of a core still hold (tools/bench_encoder.py)."""
+"""Number of patches whose activations fit into the caches of one core (tools/bench_encoder.py)."""
 
 
 def encode_in_chunks(
     encoder: Encoder, pixels: Shaped[Tensor, "t c h w"], chunk: int | None = None
 ) -> Float[Tensor, "t n d"]:
-    """The features of all tiles, at most ``chunk`` tiles at a time.
+    """Encode tiles, at most ``chunk`` of them at a time.
 
-    None takes all at once, but in inference mode in float32 on a CPU as many as its caches hold. A
-    tile's features do not depend on its neighbours, so the numbers are those of one batch. In
-    inference the activations of one chunk are alive at a time, and the features are written straight
-    to their place; in training autograd keeps what the backward pass needs of every chunk.
+    The result equals that of a single batch, because the features of a tile do not depend on other tiles.
+    In inference mode only the activations of one chunk are in memory. In training, autograd keeps the
+    activations of all chunks.
+
+    Args:
+        encoder: the encoder.
+        pixels: the tiles (t, c, h, w).
+        chunk: the most tiles at a time. ``None`` for all tiles, except for inference in float32 on a CPU,
+            which is fastest with as many tiles as fit into the caches.
 
     Raises:
-        ValueError: ``chunk`` is less than 1.
+        ValueError: ``chunk`` is below 1.
     """
     if chunk is not None and chunk < 1:
         raise ValueError(f"encode_chunk must be at least 1 or null, got {chunk}")
@@ -41,9 +46,10 @@ def encode_in_chunks(
 
 
 def cached_tiles(encoder: Encoder, pixels: Shaped[Tensor, "t c h w"]) -> int | None:
-    """How many of the tiles the caches of a CPU's cores hold, at least 1, if they are all that limits it.
+    """Return how many tiles fit into the caches of the CPU, at least 1.
 
-    They are in float32; products in bf16 gain more from a large batch, and so do accelerators.
+    Returns ``None`` where this does not matter: matrix products in bf16 and accelerators gain more from
+    a large batch.
     """
     device = pixels.device.type
     halved = torch.is_autocast_enabled(device) or not is_float32(encoder)

@@ -1,4 +1,4 @@
-"""A small convolutional encoder with one feature per 8 x 8 pixels, for reading small text on a CPU."""
+"""Small convolutional encoder with one feature per 8 x 8 pixels, for reading small text on a CPU."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ STRIDE = 8
 
 
 class _Residual(nn.Module):
-    """Two 3 x 3 convolutions around a skip (He et al., arXiv 1512.03385)."""
+    """Residual block of two 3 x 3 convolutions (He et al., arXiv 1512.03385)."""
 
     layers: nn.Sequential
 
@@ -33,7 +33,7 @@ class _Residual(nn.Module):
 
 
 class _Line(nn.Module):
-    """Two 1 x 5 convolutions, dilated by 2, around a skip: lets a feature see along its line."""
+    """Residual block of two 1 x 5 convolutions with dilation 2, for context along a line of text."""
 
     layers: nn.Sequential
 
@@ -53,10 +53,12 @@ class _Line(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Two strided convolutions, residual blocks, a third, residual blocks: a feature per 8 px.
+    """Convolutional encoder with one feature per 8 x 8 pixels.
 
-    A feature sees a square of about 100 px; each of the ``lines`` blocks adds 64 px on its left and
-    right, so that a whole word is seen from where it starts.
+    Two strided convolutions are followed by residual blocks, a third strided convolution and more
+    residual blocks. The receptive field of a feature is a square of about 100 pixels; each of the
+    ``lines`` blocks adds 64 pixels on the left and on the right, so that the feature at the beginning of
+    a word covers the whole word.
     """
 
     width: int
@@ -104,7 +106,7 @@ class ConvStem(nn.Module):
         ).to(memory_format=torch.channels_last)
 
     def grid_for(self, size: Size) -> Grid:
-        """The (rows, cols) of features of an image of ``size`` = (width, height) pixels.
+        """Return (rows, cols) of the features of an image of ``size`` = (width, height) pixels.
 
         Raises:
             ValueError: the size is not a multiple of 8 pixels.
@@ -112,7 +114,7 @@ class ConvStem(nn.Module):
         return self.sizes.grid_for(size)
 
     def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
-        """Features in raster order.
+        """Compute features (t, n, d) in raster order.
 
         Raises:
             ValueError: the size of the images is not a multiple of 8 pixels.
@@ -120,6 +122,6 @@ class ConvStem(nn.Module):
         self.grid_for((pixels.shape[3], pixels.shape[2]))
         weight = next(self.parameters())
         ready = normalise(pixels, self.mean, self.std, weight.dtype)
-        # Channels-last halves the time of these convolutions on a CPU.
+        # Channels-last memory halves the time of these convolutions on a CPU.
         maps: Tensor = self.layers(ready.contiguous(memory_format=torch.channels_last))
         return maps.flatten(2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Several encoders that look at the same tiles, their features side by side."""
+"""Channel concatenation of the features of several encoders."""
 
 from collections.abc import Mapping
 from typing import Literal, cast
@@ -14,16 +14,19 @@ Resampling = Literal["nearest", "bilinear", "bicubic"]
 
 
 class FusedEncoder(nn.Module):
-    """Channel concatenation of the features of ``encoders`` (Tong et al., arXiv 2401.06209).
+    """Encoder that concatenates the features of several encoders (Tong et al., arXiv 2401.06209).
 
-    It takes images of the sizes that all of its encoders take.
+    It supports the sizes of images that all of its encoders support. Each encoder normalises uint8 pixels
+    by its own ``mean`` and ``std``. Float pixels are expected to be normalised for the first encoder, whose
+    ``mean`` and ``std`` are those of the fused encoder; they are converted for the others.
 
-    Each encoder normalises uint8 pixels by its own ``mean`` and ``std``; the fused ones are the
-    first's, and float pixels, normalised by those, are normalised anew for the others. Grids
-    must be equal, or ``interpolate`` names how the others are resampled to the first's grid.
+    Args:
+        encoders: two or more encoders with the same tile size.
+        interpolate: how features of the other encoders are resampled to the grid of the first one;
+            ``None`` requires equal grids.
 
     Raises:
-        ValueError: fewer than two encoders, or tile sizes or grids that differ.
+        ValueError: there are fewer than two encoders, or tile sizes or grids differ.
     """
 
     width: int
@@ -62,10 +65,10 @@ class FusedEncoder(nn.Module):
         self.interpolate = interpolate
 
     def grid_for(self, size: Size) -> Grid:
-        """The first encoder's grid of an image of ``size`` = (width, height) pixels.
+        """Return the first encoder's grid for an image of ``size`` = (width, height) pixels.
 
         Raises:
-            ValueError: an encoder does not take this size, or the grids differ and are not resampled.
+            ValueError: an encoder does not support this size, or the grids differ without ``interpolate``.
         """
         parts = cast(list[Encoder], list(self.encoders.values()))
         grids = {name: part.grid_for(size) for name, part in zip(self.encoders, parts, strict=True)}
@@ -77,7 +80,7 @@ class FusedEncoder(nn.Module):
         return next(iter(grids.values()))
 
     def forward(self, pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
-        """Features of all encoders, in the order given, on the first one's grid."""
+        """Compute the features of all encoders on the first one's grid, concatenated in order."""
         parts = cast(list[Encoder], list(self.encoders.values()))
         grid = self.grid_for((pixels.shape[3], pixels.shape[2]))
         return torch.cat([self._features(encoder, pixels, grid) for encoder in parts], dim=2)

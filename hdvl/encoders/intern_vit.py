@@ -14,7 +14,7 @@ from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.weights import HUB_FILES, fit, locate, read, under
 from hdvl.positions import resized
 
-# What published checkpoints call the tensors of ``InternViT.model``; the first pattern that fits counts.
+# Names of the tensors of ``InternViT.model`` in published checkpoints; the first matching pattern applies.
 _BLOCK = r"encoder\.layer\.(\d+)\."
 _NAMES = (
     (r"embeddings\.cls_token", r"embeddings.class_embedding"),
@@ -32,9 +32,10 @@ _FUSED = re.compile(r"\.([qkv])_proj\.")
 
 
 def published_key(own: str) -> tuple[str, int | None]:
-    """What published checkpoints call ``own``, a tensor of ``InternViT.model``.
+    """Return the published name of ``own``, a tensor of ``InternViT.model``.
 
-    The second value is not None for a third (0, 1 or 2) of the rows of the fused ``attn.qkv``.
+    The second value is the index of the third (0, 1 or 2) of the rows of a fused ``attn.qkv``, otherwise
+    ``None``.
 
     >>> published_key("encoder.layer.3.lambda_1")
     ('encoder.layers.3.ls1', None)
@@ -50,7 +51,7 @@ def published_key(own: str) -> tuple[str, int | None]:
 
 
 def published_block(key: str) -> int | None:
-    """The number of the block that ``key`` of a published checkpoint belongs to, if it does."""
+    """Return the index of the block that a published ``key`` belongs to; ``None`` for other tensors."""
     found = re.match(r"encoder\.layers\.(\d+)\.", key)
     return None if found is None else int(found[1])
 
@@ -58,36 +59,34 @@ def published_block(key: str) -> int | None:
 class InternViT(PatchEncoder):
     """InternViT with random weights (Chen et al., arXiv 2312.14238; 6B-448px-V1-2 by default).
 
-    Pre-norm blocks with layer scale, no norm after the last, the class token dropped; with
-    ``qk_norm`` queries and keys are RMS-normalised over the whole width, before they are split into
-    heads. Blocks beyond ``select_layer`` are not built.
+    The blocks are pre-norm with layer scale, without a norm after the last one. The class token is
+    dropped, and blocks after ``select_layer`` are not built.
 
-    The blocks are those of transformers' ``internvl_vision``, which compute the published model's
-    numbers. Two things differ, and are done here: for a ``tile_size`` other than ``image_size`` the
-    position table is interpolated in float32 whatever the weights' type, and ``drop_path`` (0 in the
-    first block to this rate in the last, each sample by itself) is there for training.
+    The blocks are those of ``internvl_vision`` in transformers, with two additions: for a ``tile_size``
+    other than ``image_size`` the position embeddings are interpolated in float32 for weights of any type,
+    and there is stochastic depth (``drop_path``) for training.
 
     Args:
-        width: of a feature.
-        depth: blocks of the whole model.
-        heads: of attention.
-        mlp_width: inner width of a block's perceptron.
+        width: width of the features.
+        depth: number of blocks of the complete model.
+        heads: number of attention heads.
+        mlp_width: hidden width of the perceptrons.
         patch: side of a patch in pixels.
-        image_size: pixels that the position table was made for.
-        tile_size: pixels of a tile; None is ``image_size``.
-        select_layer: -1 takes the last block's output; InternVL 1.0 and 1.1 took -4 of 48 blocks,
-            1.2 was published without the last three.
+        image_size: side in pixels of the images that the position embeddings are for.
+        tile_size: side of a tile in pixels; ``image_size`` if ``None``.
+        select_layer: the block whose output is used, counted from the end. InternVL 1.0 and 1.1 used -4
+            of 48 blocks; 1.2 was published without the last three blocks.
         norm: ``rms_norm`` (6B) or ``layer_norm`` (300M).
-        norm_eps: of all norms.
-        qk_norm: normalise queries and keys.
-        qkv_bias: biases of queries, keys and values.
-        layer_scale: value that layer scale starts from.
-        drop_path: rate of the last block while training.
-        mean: of the pixels, ImageNet's by default.
-        std: of the pixels, ImageNet's by default.
+        norm_eps: epsilon of all norms.
+        qk_norm: whether queries and keys are RMS-normalised over the whole width.
+        qkv_bias: whether queries, keys and values have a bias.
+        layer_scale: initial value of layer scale.
+        drop_path: rate of stochastic depth in the last block; it increases linearly from 0 in the first.
+        mean: mean of the pixels, ImageNet's by default.
+        std: standard deviation of the pixels, ImageNet's by default.
 
     Raises:
-        ValueError: a layer that the model does not have, sizes that do not divide, or a bad rate.
+        ValueError: the model has no such layer, or an argument is out of range.
     """
 
     patch: int
@@ -153,12 +152,15 @@ class InternViT(PatchEncoder):
         prefix: str = "vision_model.",
         **options: Any,
     ) -> "InternViT":
-        """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
+        """Build the encoder and load its weights.
 
-        Of a whole InternVL checkpoint only the tensors under ``prefix`` are read.
+        Args:
+            weights: a local path or ``hub:owner/name``; ``None`` leaves the weights random.
+            prefix: prefix of the encoder's tensors in a complete InternVL checkpoint.
+            **options: arguments of the class.
 
         Raises:
-            ValueError: keys are missing, surplus or of another shape; all are listed.
+            ValueError: keys are missing, unexpected or of another shape; the message lists them.
         """
         encoder = cls(**options)
         if weights is None:
@@ -176,20 +178,20 @@ class InternViT(PatchEncoder):
         return encoder
 
     def beyond(self, key: str) -> bool:
-        """Whether a published ``key`` is of a block that ``select_layer`` leaves out."""
+        """Return whether a published ``key`` belongs to a block after ``select_layer``."""
         built, number = self.depth + self.select_layer + 1, published_block(key)
         return number is not None and built <= number < self.depth
 
     def tokens(
         self, pixels: Float[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
-        """Patches and the class token of the last block that was built."""
+        """Return the patch features and the class token of the last block."""
         found = self.model(pixel_values=pixels).last_hidden_state
         return found[:, 1:], found[:, :1]
 
 
 class _Embeddings(nn.Module):
-    """Class token, patches and positions, the table interpolated in float32."""
+    """Patch embedding with class token and positions, which are interpolated in float32."""
 
     def __init__(self, native: Any, side: int) -> None:
         super().__init__()
@@ -207,7 +209,7 @@ class _Embeddings(nn.Module):
         return torch.cat((first, patches), dim=1) + self.positions(maps.shape[2], maps.shape[3])
 
     def positions(self, rows: int, cols: int) -> Float[Tensor, "1 n d"]:
-        """The position table for a grid of ``rows`` x ``cols`` patches, the class token's first."""
+        """Return the position embeddings of a grid of patches, that of the class token first."""
         table = self.position_embeddings
         if (rows, cols) == (self.side, self.side):  # where interpolation changes nothing
             return table
@@ -216,7 +218,7 @@ class _Embeddings(nn.Module):
 
 
 def _model(numbers: Mapping[str, Any], rates: Sequence[float]) -> Any:
-    """transformers' model of these numbers, with what it lacks."""
+    """Return the model of transformers, extended by stochastic depth and float32 interpolation."""
     from transformers import AutoConfig, AutoModel
 
     described = AutoConfig.for_model("internvl_vision", **numbers)
@@ -236,5 +238,5 @@ def _model(numbers: Mapping[str, Any], rates: Sequence[float]) -> Any:
 def _drop_paths(block: Any, rate: float) -> None:
     from timm.layers.drop import DropPath
 
-    # Both stand right before layer scale, and a factor for a sample passes through it.
+    # Both modules precede layer scale, so that dropping a sample there also drops its scaled output.
     block.attention.projection_dropout, block.dropout = DropPath(rate), DropPath(rate)

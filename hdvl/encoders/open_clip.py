@@ -1,4 +1,4 @@
-"""Any vision transformer of open_clip, with its own or timm's trunk (SigLIP, EVA)."""
+"""Vision transformers of open_clip, with its own trunk or one of timm (SigLIP, EVA)."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -16,22 +16,22 @@ from hdvl.encoders.weights import fit, locate, read, under
 from hdvl.protocols import Grid
 
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
-# The text tower is built to reach the vision tower by open_clip's public class, and thrown away.
+# The public class of open_clip builds a text tower too. It is made as small as possible and discarded.
 TEXT = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
 
 
 class OpenCLIPEncoder(PatchEncoder):
-    """The vision tower of open_clip's model ``name``, random-initialised.
+    """Vision tower of the open_clip model ``name`` with random weights.
 
-    ``config`` overrides the model's ``vision_cfg`` (``layers``, ``width``, ``patch_size``...).
-    Position embeddings are resized by open_clip's own means when ``tile_size`` differs, and in each
-    forward pass for images of another size than the tiles. OpenAI's
-    weights need the ``-quickgelu`` name of a model. Published by Radford et al. (CLIP, arXiv
-    2103.00020), Zhai et al. (SigLIP, arXiv 2303.15343) and Sun et al. (EVA-CLIP, arXiv 2303.15389).
+    ``config`` overrides the model's ``vision_cfg`` (``layers``, ``width``, ``patch_size``, ...). Position
+    embeddings are resized by open_clip if ``tile_size`` differs from the model's size, and in each forward
+    pass for images of another size than a tile. The weights of OpenAI need the ``-quickgelu`` variant of a
+    model. Published by Radford et al. (CLIP, arXiv 2103.00020), Zhai et al. (SigLIP, arXiv 2303.15343) and
+    Sun et al. (EVA-CLIP, arXiv 2303.15389).
 
     Raises:
-        ValueError: unknown name, no transformer, a layer that the model does not have, no final
-            norm to apply, or published weights that disagree about ``mean`` and ``std``.
+        ValueError: the name is unknown or no transformer, the model has no such layer or no final norm,
+            or its published weights differ in ``mean`` and ``std``.
     """
 
     layer: int
@@ -84,12 +84,15 @@ class OpenCLIPEncoder(PatchEncoder):
         prefix: str = "visual.",
         **options: Any,
     ) -> "OpenCLIPEncoder":
-        """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
+        """Build the encoder and load its weights.
 
-        Of a whole CLIP checkpoint only the tensors under ``prefix`` are read.
+        Args:
+            weights: a local path or ``hub:owner/name``; ``None`` leaves the weights random.
+            prefix: prefix of the encoder's tensors in a complete CLIP checkpoint.
+            **options: arguments of the class.
 
         Raises:
-            ValueError: keys missing, surplus or of another shape, all listed.
+            ValueError: keys are missing, unexpected or of another shape; the message lists them.
         """
         if weights is None:
             return cls(name=name, tile_size=tile_size, **options)
@@ -104,7 +107,7 @@ class OpenCLIPEncoder(PatchEncoder):
     def tokens(
         self, pixels: Float[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
-        """Patches and prefix of the chosen block."""
+        """Return patch features and prefix tokens of the selected block."""
         rows, cols = pixels.shape[2], pixels.shape[3]
         if hasattr(self.model, "trunk"):
             with at_size(self.model.trunk, rows, cols):
@@ -112,7 +115,7 @@ class OpenCLIPEncoder(PatchEncoder):
         grid = rows // self.model.patch_size[0], cols // self.model.patch_size[1]
         if grid == tuple(self.model.grid_size):
             return self._chosen(pixels)
-        # In place of the model's table for this call alone, so that gradients reach the table itself.
+        # Replaced for this call only, so that gradients reach the original position embeddings.
         swapped = {"model.positional_embedding": _resized(self.model, grid)}
         found: tuple[Tensor, Tensor] = functional_call(_Call(self), swapped, (pixels,))
         return found
@@ -171,7 +174,7 @@ def _create(name: str, config: Mapping[str, Any] | None) -> Any:
 
 
 def _published_statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
-    """What the published weights of ``name`` are normalised by (if there are none, CLIP's)."""
+    """Return mean and std of the published weights of ``name`` (those of CLIP if there are none)."""
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -187,7 +190,7 @@ def _published_statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
 
 
 class _Call(nn.Module):
-    """An encoder whose forward pass stops at the chosen block, as ``functional_call`` needs it."""
+    """Module whose forward pass returns the output of the selected block, for ``functional_call``."""
 
     def __init__(self, encoder: OpenCLIPEncoder) -> None:
         super().__init__()
@@ -200,11 +203,11 @@ class _Call(nn.Module):
 
 
 def _resized(visual: Any, grid: Grid) -> Float[Tensor, "n d"]:
-    """The position table for ``grid``; the class token's position stays."""
+    """Return the position embeddings resized to ``grid``; that of the class token is not changed."""
     from timm.layers.pos_embed import resample_abs_pos_embed
 
     table: Tensor = visual.positional_embedding
-    # Bicubic and antialiased, the numbers of open_clip's own resize_pos_embed, which takes squares only.
+    # Equals resize_pos_embed of open_clip (bicubic, antialiased), which supports only square grids.
     resized: Tensor = resample_abs_pos_embed(table[None], list(grid), list(visual.grid_size), 1)
     return resized[0]
 

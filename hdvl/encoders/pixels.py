@@ -1,4 +1,4 @@
-"""Pixels on their way into an encoder: uint8 until here, normalised beside the encoder."""
+"""Normalisation of uint8 pixels on the device of the encoder."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,13 @@ def normalise(
     std: Sequence[float],
     dtype: torch.dtype,
 ) -> Float[Tensor, "t c h w"]:
-    """``(pixels / 255 - mean) / std`` of uint8 pixels, in ``dtype``; float pixels only change type.
+    """Return ``(pixels / 255 - mean) / std`` in ``dtype`` for uint8 pixels; float pixels are only cast.
 
-    The arithmetic is done in float32 (or wider) and rounded once: bf16 encoders lose nothing.
+    The computation is done in float32 (or wider) and rounded once at the end.
 
     Raises:
-        ValueError: channels do not match ``mean`` and ``std``, or the pixels are other integers.
+        ValueError: the number of channels does not match ``mean`` and ``std``, or the pixels are integers
+            of another type.
     """
     if not pixels.shape[1] == len(mean) == len(std):
         raise ValueError(
@@ -32,21 +33,21 @@ def normalise(
         torch.tensor(numbers, dtype=wide, device=pixels.device)[:, None, None]
         for numbers in (mean, std)
     )
-    # In place: a fresh page for each step would cost as much as the arithmetic.
+    # In place, because allocating memory for each step would take as long as the computation.
     return widened(pixels, wide).div_(255).sub_(centre).div_(scale).to(dtype)
 
 
 def widened(pixels: Shaped[Tensor, "t c h w"], dtype: torch.dtype) -> Float[Tensor, "t c h w"]:
-    """uint8 pixels as a fresh float tensor with the same values, 0 to 255, whatever memory they lie in."""
+    """Return uint8 pixels as a new float tensor with the same values (0 to 255) in any memory format."""
     if pixels.dtype != torch.uint8:
         raise ValueError(f"pixels must be uint8 or float, got dtype={pixels.dtype}; use a tiler's")
     return pixels.to(dtype, memory_format=torch.contiguous_format)
 
 
 class Normalise(nn.Module):
-    """:func:`normalise` with its numbers: what an encoder applies to its pixels.
+    """Module that applies :func:`normalise` with fixed ``mean`` and ``std``.
 
-    Holds no tensors, so it leaves no trace in a state dict and survives ``meta``.
+    It holds no tensors, so it adds nothing to the state dict and works on ``meta``.
     """
 
     mean: tuple[float, ...]
@@ -64,5 +65,5 @@ class Normalise(nn.Module):
     def forward(
         self, pixels: Shaped[Tensor, "t c h w"], dtype: torch.dtype
     ) -> Float[Tensor, "t c h w"]:
-        """Pixels as the first layer takes them."""
+        """Return pixels normalised for the first layer."""
         return normalise(pixels, self.mean, self.std, dtype)

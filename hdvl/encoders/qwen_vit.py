@@ -1,4 +1,4 @@
-"""The vision transformer of Qwen-VL: OpenCLIP's ViT-bigG without a class token, at 448 pixels."""
+"""Vision transformer of Qwen-VL: OpenCLIP's ViT-bigG without a class token, at 448 pixels."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from hdvl.encoders.base import PatchEncoder, check_tile
 from hdvl.encoders.weights import HUB_FILES, fit, locate, read, under
 from hdvl.positions import resized
 
-# What published checkpoints call the tensors of ``QwenViT.model``, as patterns.
+# Patterns of the names of the tensors of ``QwenViT.model`` in published checkpoints.
 _BLOCK = r"blocks\.(\d+)\."
 _NAMES = (
     (r"patches\.", r"conv1."),
@@ -28,11 +28,11 @@ _NAMES = (
     (_BLOCK + r"mlp\.fc2\.", r"transformer.resblocks.\1.mlp.c_proj."),
 )
 _BEHIND = ("attn_pool.", "ln_post.", "proj")
-"""What stands beside the trunk in a published checkpoint: the bridge."""
+"""Prefixes of the bridge's tensors, which published checkpoints keep beside those of the trunk."""
 
 
 def published_key(own: str) -> str:
-    """What published checkpoints call ``own``, a tensor of ``QwenViT.model``.
+    """Return the published name of ``own``, a tensor of ``QwenViT.model``.
 
     >>> published_key("blocks.3.attn.qkv.bias")
     'transformer.resblocks.3.attn.in_proj.bias'
@@ -45,39 +45,39 @@ def published_key(own: str) -> str:
 
 
 def is_packed(key: str) -> bool:
-    """Whether ``key`` of a published checkpoint holds queries, keys and values head by head."""
+    """Return whether the published tensor ``key`` holds queries, keys and values grouped by head."""
     return ".attn.in_proj." in key
 
 
 def repacked(value: Float[Tensor, "rows *rest"], heads: int) -> Float[Tensor, "rows *rest"]:
-    """Rows published as q, k, v of head 0, then of head 1, ... as all q, then all k, all v."""
+    """Reorder rows from q, k, v of head 0, then of head 1, ... to all q, all k, all v."""
     return rearrange(
         value, "(head part size) ... -> (part head size) ...", head=heads, part=3
     ).contiguous()
 
 
 class QwenViT(PatchEncoder):
-    """Qwen-VL's trunk with random weights (Bai et al., arXiv 2308.12966).
+    """Vision trunk of Qwen-VL with random weights (Bai et al., arXiv 2308.12966).
 
-    Pre-norm blocks with erf GELU; no class token, no layer scale and no norm after the last block.
-    The position table is that of ``image_size`` and is stretched in float32 to the tiles at each
-    call, so any ``tile_size`` of whole patches works with the same weights.
+    The blocks are pre-norm with erf GELU, without class token, layer scale or a norm after the last one.
+    The position embeddings are interpolated in float32 in each forward pass, so that the same weights
+    support any ``tile_size`` that is a multiple of the patch size.
 
     Args:
-        width: of a feature.
-        depth: blocks.
-        heads: of attention.
-        mlp_width: inner width of a block's perceptron.
+        width: width of the features.
+        depth: number of blocks.
+        heads: number of attention heads.
+        mlp_width: hidden width of the perceptrons.
         patch: side of a patch in pixels.
-        image_size: pixels that the position table is made for.
-        tile_size: pixels of a tile.
-        norm_eps: of all norms.
-        drop_path: rate of the last block while training, growing from 0 in the first.
-        mean: of the pixels, CLIP's by default.
-        std: of the pixels, CLIP's by default.
+        image_size: side in pixels of the images that the position embeddings are for.
+        tile_size: side of a tile in pixels.
+        norm_eps: epsilon of all norms.
+        drop_path: rate of stochastic depth in the last block; it increases linearly from 0 in the first.
+        mean: mean of the pixels, CLIP's by default.
+        std: standard deviation of the pixels, CLIP's by default.
 
     Raises:
-        ValueError: sizes that do not divide, or a bad rate.
+        ValueError: an argument is out of range, or a size is not divisible.
     """
 
     heads: int
@@ -128,12 +128,15 @@ class QwenViT(PatchEncoder):
         prefix: str = "transformer.visual.",
         **options: Any,
     ) -> "QwenViT":
-        """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
+        """Build the encoder and load its weights.
 
-        Of a whole Qwen-VL checkpoint only the tensors under ``prefix`` are read.
+        Args:
+            weights: a local path or ``hub:owner/name``; ``None`` leaves the weights random.
+            prefix: prefix of the encoder's tensors in a complete Qwen-VL checkpoint.
+            **options: arguments of the class.
 
         Raises:
-            ValueError: keys are missing, surplus or of another shape; all are listed.
+            ValueError: keys are missing, unexpected or of another shape; the message lists them.
         """
         encoder = cls(**options)
         if weights is None:
@@ -152,15 +155,15 @@ class QwenViT(PatchEncoder):
     def tokens(
         self, pixels: Float[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
-        """Patches of the last block; there is no prefix."""
+        """Return the patch features of the last block; there are no prefix tokens."""
         patches = self.model(pixels)
         return patches, patches[:, :0]
 
 
 class _Trunk(nn.Module):
-    """Patches with positions, a norm, and timm's blocks, which are the published ones.
+    """Patch embedding with positions, a norm, and blocks of timm, which equal the published ones.
 
-    Theirs keep queries, keys and values apart (all q, all k, all v) in one matrix.
+    Blocks of timm order the rows of the fused matrix as all q, all k, all v.
     """
 
     positions: nn.Parameter
@@ -175,7 +178,7 @@ class _Trunk(nn.Module):
         self.side = side
 
     def add_blocks(self, depth: int, *, heads: int, mlp_width: int, drop_path: float) -> None:
-        """Put ``depth`` blocks behind each other."""
+        """Append ``depth`` blocks."""
         from timm.models.vision_transformer import Block
 
         width, eps = self.norm.normalized_shape[0], self.norm.eps
@@ -183,7 +186,7 @@ class _Trunk(nn.Module):
             Block(
                 dim=width,
                 num_heads=heads,
-                mlp_ratio=(mlp_width + 0.5) / width,  # they round down what they multiply
+                mlp_ratio=(mlp_width + 0.5) / width,  # timm rounds the product down
                 qkv_bias=True,
                 drop_path=drop_path * number / max(1, depth - 1),
                 norm_layer=partial(nn.LayerNorm, eps=eps),

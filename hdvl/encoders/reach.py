@@ -1,4 +1,4 @@
-"""Which parameters a model's output depends on, found on ``meta`` without computing anything."""
+"""Detection of the parameters that a model's output depends on, by autograd on the ``meta`` device."""
 
 from collections.abc import Iterable
 from itertools import chain
@@ -13,23 +13,23 @@ from hdvl.encoders.twins import first_twins_only
 
 
 class Skip(nn.Module):
-    """Stands where a head or norm was that the features do not depend on."""
+    """Identity that replaces a head or norm on which the features do not depend."""
 
     def forward(self, values: Any, *_: Any, **__: Any) -> Any:
-        """``values``, untouched."""
+        """Return ``values``."""
         return values
 
 
 def reach(
     encoder: nn.Module, tile: tuple[int, int, int]
 ) -> tuple[Float[Tensor, "t n d"], frozenset[str]]:
-    """The output of ``encoder`` on a ``meta`` tile (c, h, w), and the parameters it depends on.
+    """Return the output of ``encoder`` for a tile (c, h, w) on ``meta``, and the parameters it depends on.
 
-    Parameters that need no gradient (fixed position tables) always count as reached. Of blocks that
-    are alike one is asked for all.
+    Parameters without gradients (fixed position embeddings) always count as reached. Of equal blocks only
+    the first is run.
     """
     training = encoder.training
-    encoder.eval()  # batch statistics of one tile do not exist
+    encoder.eval()  # batch norms need more than one value per channel in training mode
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -57,7 +57,7 @@ def reach(
 
 
 def takes(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int]) -> bool:
-    """Whether ``encoder`` gives features of ``shape`` (n, d) for each of two images, on ``meta``."""
+    """Return whether ``encoder`` gives features of ``shape`` (n, d) for each of two images, on ``meta``."""
     training = encoder.training
     encoder.eval()
     tensors = chain(encoder.named_parameters(), encoder.named_buffers())
@@ -68,7 +68,7 @@ def takes(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int
                 encoder, moved, (torch.empty(2, *image, device="meta"),)
             )
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError):
-        # Libraries refuse a size in any of these ways, from their own checks to a sum of two shapes.
+        # Models raise any of these for a size that they do not support.
         return False
     finally:
         encoder.train(training)
@@ -76,7 +76,7 @@ def takes(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int
 
 
 def _leaves(output: Tensor) -> set[int]:
-    """The ``id`` of each tensor that a gradient of ``output`` would arrive at, found without one."""
+    """Return the ``id`` of each leaf tensor in the graph of ``output``, without computing gradients."""
     waiting, seen, leaves = [output.grad_fn], set[Any](), set[int]()
     while waiting:
         node = waiting.pop()
@@ -90,14 +90,14 @@ def _leaves(output: Tensor) -> set[int]:
 
 
 def drop_unreached(module: nn.Module, reached: Iterable[str]) -> None:
-    """Replace submodules that ``reached`` has nothing of by :class:`Skip`; drop lone parameters.
+    """Replace submodules without a parameter in ``reached`` by :class:`Skip`, and delete other parameters.
 
-    So what is left is what trains: no parameter waits for a gradient that never comes.
+    The remaining parameters all get gradients in training.
     """
     reached = frozenset(reached)
     for name, child in list(module.named_children()):
         inner = {f"{name}.{key}" for key, _ in child.named_parameters()}
-        listed = isinstance(child, nn.ModuleList | nn.ModuleDict)  # walked through, never called
+        listed = isinstance(child, nn.ModuleList | nn.ModuleDict)  # iterated over, not called
         if inner and not inner & reached and not listed:
             setattr(module, name, Skip())
         elif not inner <= reached:

@@ -1,4 +1,4 @@
-"""Which sizes of images an encoder takes, and the grid of patches of each."""
+"""Sizes of images that an encoder supports, and their grids of patches."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,14 @@ from hdvl.protocols import Grid, Size
 
 @dataclass(frozen=True)
 class Sizes:
-    """Tiles of ``tile_size`` square, which have ``grid`` patches; with ``patch`` any whole patches too.
+    """The sizes of images that an encoder supports.
 
-    ``patch`` are (rows, columns) of pixels. Plain arithmetic: it may be asked for every image.
+    Attributes:
+        name: name of the encoder, for messages.
+        tile_size: side of a tile in pixels, which is always supported.
+        grid: (rows, cols) of patches of a tile.
+        patch: (rows, columns) of pixels of a patch, if images of any multiples are supported; otherwise
+            ``None``.
     """
 
     name: str
@@ -18,10 +23,10 @@ class Sizes:
     patch: tuple[int, int] | None
 
     def grid_for(self, size: Size) -> Grid:
-        """The (rows, cols) of patches of an image of ``size`` = (width, height) pixels.
+        """Return (rows, cols) of the patches of an image of ``size`` = (width, height) pixels.
 
         Raises:
-            ValueError: the encoder does not take this size.
+            ValueError: the encoder does not support this size.
         """
         width, height = size
         if (width, height) == (self.tile_size, self.tile_size):
@@ -35,6 +40,6 @@ class Sizes:
         if min(width, height) < 1 or width % across or height % down:
             raise ValueError(
                 f"images must be multiples of {across} x {down} pixels (width x height) for {self.name}, "
-                f"got {width} x {height}; choose the tiler's sizes so"
+                f"got {width} x {height}; choose the tiler's sizes accordingly"
             )
         return height // down, width // across

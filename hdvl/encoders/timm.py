@@ -1,4 +1,4 @@
-"""Any vision model of timm that gives feature maps: ViTs and convolutional networks alike."""
+"""Vision models of timm that return feature maps: transformers and convolutional networks."""
 
 import inspect
 import sys
@@ -20,16 +20,15 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class TimmEncoder(PatchEncoder):
-    """timm's model ``name``, random-initialised; :meth:`from_pretrained` loads weights.
+    """Vision model ``name`` of timm with random weights; :meth:`from_pretrained` loads weights.
 
-    Position embeddings are resized by timm's own ``set_input_size`` when ``tile_size`` differs
-    from the model's, and in each forward pass for images of another size than the tiles.
-    ``config`` goes to ``timm.create_model`` (``embed_dim``, ``depth``, ``drop_path_rate``...). For a
-    convolutional model ``select_layer`` counts its feature levels: -1 is the coarsest map, -2 one
-    level finer.
+    Position embeddings are resized by ``set_input_size`` of timm if ``tile_size`` differs from the model's
+    size, and in each forward pass for images of another size than a tile. ``config`` is passed to
+    ``timm.create_model`` (``embed_dim``, ``depth``, ``drop_path_rate``, ...). For a convolutional model
+    ``select_layer`` counts feature levels: -1 is the coarsest map, -2 the next finer one.
 
     Raises:
-        ValueError: unknown name, a layer that the model does not have, or no final norm to apply.
+        ValueError: the name is unknown, or the model has no such layer or no final norm.
     """
 
     layer: int
@@ -60,9 +59,9 @@ class TimmEncoder(PatchEncoder):
             patch_size=patch_size(model),
         )
         self.layer = check_layer(select_layer, len(model.feature_info))
-        self.prefix = getattr(model, "num_prefix_tokens", None)  # None: it has maps, not tokens
+        self.prefix = getattr(model, "num_prefix_tokens", None)  # None for models of feature maps
         self.from_maps = self.prefix is None
-        # Some class-attention models (CaiT, XCiT) add their prefix behind the blocks, and give none.
+        # Some class-attention models (CaiT, XCiT) add their prefix after the blocks and do not return it.
         taken = inspect.signature(model.forward_intermediates).parameters
         self.gives_prefix = bool(self.prefix) and "return_prefix_tokens" in taken
         self.known = frozenset(model.state_dict())
@@ -80,12 +79,14 @@ class TimmEncoder(PatchEncoder):
         config: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> "TimmEncoder":
-        """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
+        """Build the encoder and load its weights, in any layout that timm converts (its own, open_clip's).
 
-        Files in the layouts that timm itself converts (its own, open_clip's) are read.
+        Args:
+            weights: a local path or ``hub:owner/name``; ``None`` leaves the weights random.
+            **options: arguments of the class.
 
         Raises:
-            ValueError: keys missing, surplus or of another shape, all listed.
+            ValueError: keys are missing, unexpected or of another shape; the message lists them.
         """
         if weights is None:
             return cls(name=name, tile_size=tile_size, config=config, **options)
@@ -93,7 +94,7 @@ class TimmEncoder(PatchEncoder):
         path = locate(weights, FILES)
         with torch.device("meta"):
             whole = _create(name, config)
-        # Each of timm's model files defines what it accepts besides its own layout.
+        # Each model file of timm defines which other layouts it converts.
         convert = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
         state = read(path) if convert is None else convert(read(path), whole)
         fit(encoder.model, state, known=encoder.known, source=path)
@@ -104,7 +105,7 @@ class TimmEncoder(PatchEncoder):
     def tokens(
         self, pixels: Float[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
-        """Patches and prefix of the chosen block."""
+        """Return patch features and prefix tokens of the selected block."""
         options = {"return_prefix_tokens": True} if self.gives_prefix else {}
         with at_size(self.model, pixels.shape[2], pixels.shape[3]):
             (found,) = self.model.forward_intermediates(
@@ -134,7 +135,7 @@ class TimmEncoder(PatchEncoder):
         patch = self.patch_size
         if patch is not None:
             check_tile(tile_size, patch[0], self.tile_size)
-        if hasattr(self.model, "set_input_size"):  # others take any size as they are
+        if hasattr(self.model, "set_input_size"):  # other models support any size
             self.model.set_input_size(img_size=(tile_size, tile_size))
         self.tile_size = tile_size
 

@@ -1,4 +1,4 @@
-"""timm's vision transformers at sizes that they were not built for."""
+"""Vision transformers of timm for images of other sizes than they were built for."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,13 @@ import torch
 
 
 def patch_size(model: Any) -> tuple[int, int] | None:
-    """(rows, columns) of pixels of a patch; None for models of feature maps."""
+    """Return (rows, columns) of pixels of a patch; ``None`` for models of feature maps."""
     if getattr(model, "num_prefix_tokens", None) is None:
         return None
     embedding: Any = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)
-    if hasattr(embedding, "feat_ratio"):  # of convolutions in front of the patches, too
+    if hasattr(
+        embedding, "feat_ratio"
+    ):  # also defined by embeddings with convolutions before the patches
         size = embedding.feat_ratio(as_scalar=False)
     else:
         size = getattr(embedding, "patch_size", None)
@@ -23,11 +25,11 @@ def patch_size(model: Any) -> tuple[int, int] | None:
 
 @contextmanager
 def at_size(model: Any, height: int, width: int) -> Iterator[None]:
-    """Inside, ``model`` takes images of this size as timm's ``dynamic_img_size=True`` lets it.
+    """Context in which ``model`` supports images of this size, as with ``dynamic_img_size=True`` of timm.
 
-    That option given at the build would also drop the table of rotary positions, and compute it in each
-    forward pass from frequencies that a cast to bf16 rounds. So images of the model's own size are
-    encoded as ever, bit for bit.
+    That option is not set when the model is built, because the model would then compute its rotary
+    positions in each forward pass, from frequencies that a cast to bf16 has rounded. Images of the
+    model's own size are therefore encoded without any change.
     """
     embedding: Any = getattr(model, "patch_embed", None)
     rope: Any = getattr(model, "rope", None)

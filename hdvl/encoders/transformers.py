@@ -1,4 +1,4 @@
-"""Any vision transformer of transformers: CLIP, SigLIP, SigLIP2, DINOv2, DINOv3, ViT..."""
+"""Vision transformers of transformers: CLIP, SigLIP, SigLIP2, DINOv2, DINOv3, ViT and others."""
 
 import inspect
 import json
@@ -17,24 +17,23 @@ from torch.nn import functional
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.weights import HUB_FILES, fit, locate, read, under
 
-# What a configuration says besides the structure of the part that is used here.
+# Keys of a configuration that do not describe the structure of the vision transformer.
 NOT_STRUCTURE = {"initializer_range", "initializer_factor", "projection_dim", "vision_use_head"}
 
 
 class TransformersEncoder(PatchEncoder):
-    """transformers' vision model of type ``name`` (``clip_vision_model``...), random-initialised.
+    """Vision model of transformers of type ``name`` (``clip_vision_model``, ...) with random weights.
 
-    ``config`` overrides the type's configuration (``hidden_size``...); blocks beyond
-    ``select_layer`` are not built. For another size than the configuration's the position
-    embeddings are interpolated in every forward pass, by the model's own code, so their parameter
-    keeps its published shape. ``mean`` and ``std`` have no default: transformers keeps
-    them with the weights, not with the model.
+    ``config`` overrides the default configuration of the type (``hidden_size``, ...). Blocks after
+    ``select_layer`` are not built. For images of another size than that of the configuration, the model
+    interpolates its position embeddings in every forward pass, so that the parameter keeps its published
+    shape. ``mean`` and ``std`` have no default, because transformers keeps them with the weights.
 
-    ``feature_norm`` puts a LayerNorm of its own (eps 1e-5) behind the chosen block, as XVERSE-V
-    does; it starts as weight 1 and bias 0, and computes in float32.
+    With ``feature_norm`` the selected block is followed by a LayerNorm (eps 1e-5, computed in float32),
+    as in XVERSE-V.
 
     Raises:
-        ValueError: unknown type, a layer that the model does not have, or no final norm to apply.
+        ValueError: the type is unknown, or the model has no such layer or no final norm.
     """
 
     patch: int
@@ -58,7 +57,7 @@ class TransformersEncoder(PatchEncoder):
 
         described = _describe(name, config)
         described.num_hidden_layers = 1 + check_layer(select_layer, described.num_hidden_layers)
-        described.tie_last_hidden_states = False  # or the last state is the normalised one
+        described.tie_last_hidden_states = False  # otherwise the last hidden state is normalised
         native = _native_size(described)
         super().__init__(
             model=AutoModel.from_config(described, trust_remote_code=False),
@@ -88,15 +87,19 @@ class TransformersEncoder(PatchEncoder):
         prefix: str = "vision_model.",
         **options: Any,
     ) -> "TransformersEncoder":
-        """The encoder with ``weights``: a local path or ``hub:owner/name``; None leaves it random.
+        """Build the encoder and load its weights.
 
-        Of a whole vision-language checkpoint only the tensors under ``prefix`` are read. A
-        ``config.json`` or ``preprocessor_config.json`` beside the weights must agree with
-        ``config``, ``mean`` and ``std``: what a model is stands in hdvl's configuration.
+        A ``config.json`` or ``preprocessor_config.json`` in the folder of the weights must agree with
+        ``config``, ``mean`` and ``std``, because only the configuration of hdvl defines the model.
+
+        Args:
+            weights: a local path or ``hub:owner/name``; ``None`` leaves the weights random.
+            prefix: prefix of the encoder's tensors in a complete vision-language checkpoint.
+            **options: arguments of the class.
 
         Raises:
-            ValueError: the folder describes another model, or keys are missing, surplus or of
-                another shape, all listed.
+            ValueError: the folder describes another model, or keys are missing, unexpected or of another
+                shape; the message lists them.
         """
         encoder = cls(name=name, config=config, **options)
         if weights is None:
@@ -111,9 +114,9 @@ class TransformersEncoder(PatchEncoder):
     def tokens(
         self, pixels: Float[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
-        """Patches and prefix of the last block that was built."""
-        # Most models normalise the last hidden state, the list of them never is. Once settled, a
-        # norm that is not wanted is gone, and no list need be kept in memory.
+        """Return patch features and prefix tokens of the last block."""
+        # Most models normalise the last hidden state, but not the entries of hidden_states. Once the
+        # encoder is built, an unused norm has been removed, and the list is not needed any more.
         bare = not self.final_norm and not self.settled
         if "patch_attention_mask" in self.accepts:
             found = self.feature_norm(self._unpadded(pixels, bare))
@@ -128,10 +131,11 @@ class TransformersEncoder(PatchEncoder):
         return found[:, count:], found[:, :count]
 
     def _unpadded(self, pixels: Float[Tensor, "t c h w"], bare: bool) -> Float[Tensor, "t n d"]:
-        """The last state of towers that take a mask of padding (Idefics3, SmolVLM), without padding.
+        """Return the last hidden state of models that take a padding mask (Idefics3, SmolVLM).
 
-        Their own forward pass reads the values of the mask, which ``meta`` has not and for which a
-        device would wait. Positions are looked up by the model's rule for fractions of the image.
+        Their forward pass reads the values of the mask, which is impossible on ``meta`` and would
+        synchronise a GPU. Images here have no padding, so the mask is left out, and positions are looked
+        up by the model's rule for fractions of the image.
         """
         rows, cols = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
         whole = torch.ones(len(pixels), rows, cols, dtype=torch.bool, device=pixels.device)
@@ -141,12 +145,12 @@ class TransformersEncoder(PatchEncoder):
         return normed
 
     def _inputs(self, pixels: Float[Tensor, "t c h w"]) -> dict[str, Any]:
-        if "spatial_shapes" in self.accepts:  # SigLIP2 of any aspect ratio takes patches in a row
+        if "spatial_shapes" in self.accepts:  # SigLIP2 NaFlex takes a sequence of patches
             grid = [pixels.shape[2] // self.patch, pixels.shape[3] // self.patch]
             patches = rearrange(
                 pixels, "t c (r p) (s q) -> t (r s) (p q c)", p=self.patch, q=self.patch
             )
-            # On the CPU, where the model reads the numbers; on a device that would be a wait.
+            # The model reads these values, which would synchronise a GPU if they were on one.
             shapes = torch.tensor([grid] * len(pixels), device="cpu").reshape(-1, 2)
             return {"pixel_values": patches, "pixel_attention_mask": None, "spatial_shapes": shapes}
         if "interpolate_pos_encoding" in self.accepts:
@@ -155,10 +159,10 @@ class TransformersEncoder(PatchEncoder):
 
 
 class Float32LayerNorm(nn.LayerNorm):
-    """A LayerNorm that computes in float32 whatever its weights and input are stored in."""
+    """LayerNorm that computes in float32 for weights and inputs of any type."""
 
     def forward(self, input: Float[Tensor, "t n d"]) -> Float[Tensor, "t n d"]:
-        """``input`` normalised over its last axis, in its own dtype."""
+        """Return ``input`` normalised over its last axis, in the dtype of ``input``."""
         weight, bias = self.weight.float(), self.bias.float()
         shape = list(self.normalized_shape)
         return functional.layer_norm(input.float(), shape, weight, bias, self.eps).to(input.dtype)
@@ -176,19 +180,20 @@ def _describe(name: str, config: Mapping[str, Any] | None) -> Any:
         raise ValueError(
             f"name must be a model type of transformers, such as clip_vision_model, got {name!r}"
         )
-    own = AutoConfig.for_model(name)
-    _check_kind(name, own)
-    known = {*own.to_dict(), *own.attribute_map, *inspect.signature(type(own).__init__).parameters}
+    default = AutoConfig.for_model(name)
+    _check_kind(name, default)
+    arguments = inspect.signature(type(default).__init__).parameters
+    known = {*default.to_dict(), *default.attribute_map, *arguments}
     for key in config or {}:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}"
-            raise ValueError(f"config of {name} has no {key}; {meant}")
+            close = get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}"
+            raise ValueError(f"config of {name} has no {key}; {hint}")
     return AutoConfig.for_model(name, **(config or {}))
 
 
 def _check_kind(name: str, described: Any) -> None:
-    """Refuse model types that are no vision transformer, by what their configuration lacks."""
+    """Raise a ``ValueError`` for model types whose configuration is not that of a vision transformer."""
     keys = ("hidden_size", "num_hidden_layers", "patch_size")
     lacking = [key for key in keys if not hasattr(described, key)]
     if not hasattr(described, "image_size") and not hasattr(described, "num_patches"):
@@ -205,7 +210,11 @@ def _check_kind(name: str, described: Any) -> None:
 
 
 def _accepted(name: str, model: nn.Module) -> frozenset[str]:
-    """What the forward pass of ``model`` takes, if it needs nothing besides pixels and their shapes."""
+    """Return the arguments of the forward pass of ``model``.
+
+    Raises:
+        ValueError: it requires other arguments than pixels and their shapes.
+    """
     taken = inspect.signature(model.forward).parameters
     given = {"pixel_values", "pixel_attention_mask", "spatial_shapes"}
     needed = [
@@ -225,16 +234,19 @@ def _accepted(name: str, model: nn.Module) -> frozenset[str]:
 
 def _native_size(described: Any) -> int:
     size = getattr(described, "image_size", None)
-    if size is None:  # SigLIP2 of any aspect ratio counts patches instead
+    if size is None:  # SigLIP2 NaFlex has a number of patches instead
         return isqrt(described.num_patches) * _first(described.patch_size)
     return _first(size)
 
 
 def _renamed(whole: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """``state`` under the names of the installed transformers, and the names of the whole model.
+    """Rename the tensors of ``state`` for the installed version of transformers.
 
-    Surplus tensors stay, missing ones are absent and misshapen ones have their shape: so ``fit``
-    sees what transformers would only warn of, and fill with random numbers.
+    For missing, unexpected or mis-shaped tensors transformers only logs a warning and uses random
+    numbers. They are kept as they are here, so that ``fit`` reports them.
+
+    Returns:
+        The renamed tensors, and the names of all tensors of the complete model.
     """
     from transformers import AutoModel
 
@@ -256,22 +268,22 @@ def _renamed(whole: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], f
 
 
 def _check_description(folder: Path, whole: Any, encoder: TransformersEncoder) -> None:
-    """Refuse weights whose folder describes another model than the encoder's configuration."""
+    """Raise a ``ValueError`` if the folder of the weights describes another model than ``encoder``."""
     from transformers import PreTrainedConfig
 
     differing: dict[str, tuple[Any, Any]] = {}
     if (folder / "config.json").is_file():
-        told = json.loads((folder / "config.json").read_text())
-        told = told.get("vision_config", told)
-        theirs = type(whole)(**told).to_dict()
+        published = json.loads((folder / "config.json").read_text())
+        published = published.get("vision_config", published)
+        theirs = type(whole)(**published).to_dict()
         ours = whole.to_dict()
         for key in sorted(set(ours) - set(PreTrainedConfig().to_dict()) - NOT_STRUCTURE):
             if ours[key] != theirs[key]:
                 differing[f"config.{key}"] = (theirs[key], ours[key])
     if (folder / "preprocessor_config.json").is_file():
-        told = json.loads((folder / "preprocessor_config.json").read_text())
+        published = json.loads((folder / "preprocessor_config.json").read_text())
         for key, numbers in (("mean", encoder.mean), ("std", encoder.std)):
-            theirs = told.get(f"image_{key}", numbers)
+            theirs = published.get(f"image_{key}", numbers)
             if any(abs(a - b) > 1e-3 for a, b in zip(theirs, numbers, strict=True)):
                 differing[key] = (list(theirs), list(numbers))
     if differing:

@@ -1,4 +1,4 @@
-"""Blocks that are alike: one of them tells what a model's output has to do with all."""
+"""Shortcut for models of many equal blocks, of which only the first is run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 Passed = dict[str, tuple[str, Tensor]]
-"""Name of a block that was not run -> the name of its twin that was, and a zero that was added to
-what passed by: the output depends on the block if it depends on that zero."""
+"""For each block that was not run: the name of its twin that was run, and a zero that was added to the
+block's input. The output of the model depends on the block if it depends on that zero."""
 
 
 @contextmanager
 def first_twins_only(model: nn.Module) -> Iterator[Passed]:
-    """Inside, only the first of the twins in a row is run; the others hand on what they are given.
+    """Context in which only the first of several equal blocks (twins) is run; the others return their input.
 
-    Twins are of one class, with tensors of the same names and shapes and the same strides, and give
-    one tensor shaped as their first argument; others run as ever. What comes out has the shape of the
-    real output, not its numbers. On ``meta``, where an operation costs a millisecond however small it
-    is, a transformer of 48 blocks is so measured in the time of two.
+    Twins have the same class, the same strides, and tensors of the same names and shapes, and return one
+    tensor of the shape of their first argument. All other blocks are run as usual. The output of the model
+    has the right shape, but other values. An operation on ``meta`` takes about a millisecond for tensors
+    of any size, so that a transformer of 48 blocks takes the time of two blocks.
     """
     passed: Passed = {}
     replaced: list[nn.Module] = []
@@ -38,7 +38,7 @@ def first_twins_only(model: nn.Module) -> Iterator[Passed]:
 
 
 def _rows(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Twins that stand in one list of ``model``; none inside of another."""
+    """Yield the twins in each list of blocks of ``model``, except for lists inside of other twins."""
     taken: list[str] = []
     for name, row in model.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in taken)
@@ -55,7 +55,7 @@ def _rows(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
 
 def _kind(block: nn.Module) -> Any:
     tensors = chain(block.named_parameters(), block.named_buffers())
-    # Not in the shapes of tensors, and a block that takes every second pixel is no twin of one that does not.
+    # Strides do not show in the shapes of tensors, but blocks with different strides are no twins.
     strides = tuple(str(getattr(module, "stride", None)) for module in block.modules())
     shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors)
     return type(block), shapes, strides

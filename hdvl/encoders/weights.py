@@ -1,4 +1,4 @@
-"""Weights from a local folder or file, fitted key by key; the hub only when ``hub:`` says so."""
+"""Loading of weights from a local file or folder, or from the hub for names that begin with ``hub:``."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,16 +11,19 @@ from hdvl.weights import INDEX, PICKLED, SAFE, misfits, read_index, refuse
 
 HUB = "hub:"
 HUB_FILES = (SAFE, f"{SAFE}{INDEX}", PICKLED, f"{PICKLED}{INDEX}")
-"""The files that published transformers models keep their weights in, whole or as shards."""
+"""Names of the weight files of published transformers models, complete or in shards."""
 
 
 def locate(weights: str | Path, files: Sequence[str]) -> Path:
-    """The weight file that ``weights`` means: a file, a folder, or ``hub:owner/name``.
+    """Return the path of the weight file.
 
-    In a folder it is the first of ``files`` that is there, or the only ``.safetensors``.
+    Args:
+        weights: a file, a folder, or ``hub:owner/name``.
+        files: file names to look for in the folder, in this order. If none of them exists, the only
+            ``.safetensors`` file is used.
 
     Raises:
-        FileNotFoundError: no such path, or no single weight file in the folder.
+        FileNotFoundError: the path does not exist, or the folder has no such file.
     """
     if isinstance(weights, str) and weights.startswith(HUB):
         from huggingface_hub import snapshot_download
@@ -43,10 +46,10 @@ def locate(weights: str | Path, files: Sequence[str]) -> Path:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, a torch pickle, or an ``.index.json`` of shards.
+    """Return the tensors of a safetensors file, a torch pickle, or an ``.index.json`` of shards.
 
     Raises:
-        ValueError: a pickle that holds more than plain tensors.
+        ValueError: a pickle holds anything other than plain tensors.
     """
     if path.suffix == ".json":
         shards = sorted(set(read_index(path).values()))
@@ -61,14 +64,14 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"weights must be plain tensors, {path} is not: {error}; convert it to safetensors"
         ) from error
-    state = state.get("state_dict", state)  # a training checkpoint, with its optimizer beside it
+    state = state.get("state_dict", state)  # training checkpoints hold the optimizer too
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights must be a dict of tensors, {path} holds {sorted(state)[:8]}")
     return dict(state)
 
 
 def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with ``prefix``, without it; all of them if none does."""
+    """Return the tensors whose names start with ``prefix``, without it; all tensors if none does."""
     inner = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
     return inner or dict(state)
 
@@ -76,10 +79,14 @@ def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def fit(
     model: nn.Module, state: Mapping[str, Tensor], *, known: Collection[str], source: object
 ) -> None:
-    """Load ``state`` into ``model``, whose whole (with the parts left out) has the keys ``known``.
+    """Load ``state`` into ``model``.
+
+    Args:
+        model: the model, from which unused modules were removed.
+        known: the keys of the complete model; keys of removed modules are ignored.
 
     Raises:
-        ValueError: keys are missing, surplus (not ``known``) or of another shape; all are listed.
+        ValueError: keys are missing, unexpected or of another shape; the message lists them.
     """
     own = model.state_dict()
     wanted, found = (

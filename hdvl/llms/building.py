@@ -1,4 +1,4 @@
-"""Causal language models of transformers, built from their configuration, and the attention they run on."""
+"""Building of causal language models of transformers, and the choice of their attention."""
 
 import inspect
 import logging
@@ -11,11 +11,13 @@ logger = logging.getLogger("hdvl.llms")
 
 
 def checked_config(numbers: Mapping[str, Any]) -> Any:
-    """The configuration of transformers that ``numbers`` give: ``model_type`` and what differs from it.
+    """Return the configuration of transformers for ``numbers``.
+
+    Args:
+        numbers: ``model_type`` and the values that differ from its defaults.
 
     Raises:
-        ValueError: no ``model_type``, one that transformers does not know, or a name that its
-            configuration does not have.
+        ValueError: ``model_type`` is missing or unknown, or its configuration has no such key.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING, AutoConfig
@@ -32,7 +34,7 @@ def checked_config(numbers: Mapping[str, Any]) -> Any:
     known = _names(kind)
     try:
         plain = AutoConfig.for_model(family, **{n: v for n, v in given.items() if n in known})
-        known |= set(plain.to_dict())  # what it works out it also writes, and reads again
+        known |= set(plain.to_dict())  # derived values are written too, and read again
         for name in given:
             if name not in known and name in _common():
                 _note_unused(family, name)
@@ -47,7 +49,7 @@ def checked_config(numbers: Mapping[str, Any]) -> Any:
 
 @cache
 def _common() -> frozenset[str]:
-    """Names that most families have: one set of sizes may be tried on many, and those unused are logged."""
+    """Return keys that most families have; they are accepted for all, so that sizes fit many families."""
     from transformers import LlamaConfig
 
     return frozenset(LlamaConfig().to_dict())
@@ -59,7 +61,7 @@ def _note_unused(family: str, name: str) -> None:
 
 
 def _names(kind: type) -> set[str]:
-    """What a configuration class may be given: its arguments, their other names, and what it reads itself."""
+    """Return the keys that a configuration class accepts: its arguments, their aliases and older names."""
     from transformers import PreTrainedConfig
 
     names = {
@@ -83,7 +85,7 @@ _LEGACY = (
     *("torch_dtype", "architectures", "auto_map", "use_cache", "tie_word_embeddings"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"),
 )
-"""Names that older configurations hold, which transformers translates."""
+"""Keys of older configurations, which transformers translates."""
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
@@ -92,9 +94,9 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def from_numbers(config: Any) -> Any:
-    """The model of a configuration of transformers, with random weights.
+    """Build a model with random weights from a configuration of transformers.
 
-    It runs on SDPA, or on the attention that its family has.
+    It uses SDPA, or eager attention if its family does not support SDPA.
     """
     from transformers import AutoModelForCausalLM
 
@@ -102,7 +104,7 @@ def from_numbers(config: Any) -> Any:
 
 
 def note_attention(model: Any) -> None:
-    """Log, once for each family, that a model runs on a slower attention than SDPA."""
+    """Log once for each family that its attention is slower than SDPA."""
     kernel = str(model.config._attn_implementation)
     if kernel == "eager":
         _note_eager(str(model.config.model_type))

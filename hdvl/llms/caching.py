@@ -1,4 +1,4 @@
-"""Caches of transformers as the ``LLM`` protocol hands them out: made empty, filled call by call."""
+"""Key-value caches of transformers for the ``LLM`` protocol."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from hdvl.protocols import Cache
 
 
 def empty_cache(model: Any) -> Any:
-    """An empty cache for ``model``, a causal language model of transformers.
+    """Return an empty cache for ``model``, a causal language model of transformers.
 
     Raises:
-        ValueError: the model keeps what it has read in another way.
+        ValueError: the model does not keep its state as keys and values.
     """
     from transformers import DynamicCache
 
@@ -30,10 +30,10 @@ def continued(
     positions: Int[Tensor, "b s"] | None,
     cache: Cache,
 ) -> dict[str, Any]:
-    """What a forward that goes on from ``cache`` is given beside the embeddings and the mask.
+    """Return the arguments, besides embeddings and mask, of a forward pass that continues ``cache``.
 
     Raises:
-        ValueError: the mask does not cover what the cache holds and the embeddings.
+        ValueError: the mask does not cover the positions of the cache and of the embeddings.
     """
     count = embeddings.shape[1]
     total = cache.get_seq_length() + count

@@ -1,4 +1,4 @@
-"""Any causal language model of transformers, behind the ``LLM`` protocol."""
+"""Causal language models of transformers for the ``LLM`` protocol."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -31,10 +31,13 @@ from hdvl.sequences import one_or_several
 
 
 class CausalLM(nn.Module):
-    """A causal language model that reads embeddings, and its tokenizer.
+    """Causal language model of transformers with its tokenizer.
 
-    ``tokenizer`` may be ``None`` (a folder of weights alone); whatever needs text then says so.
-    ``new_ids`` are those that :meth:`add_tokens` made.
+    Attributes:
+        tokenizer: the tokenizer. ``None`` for a folder that holds weights only; functions that need text
+            then raise.
+        new_ids: the ids that :meth:`add_tokens` added.
+        stop_ids: the ids that end an answer by default.
     """
 
     model: Any
@@ -56,7 +59,7 @@ class CausalLM(nn.Module):
         super().__init__()
         from transformers import GenerationConfig
 
-        # Some checkpoints carry sampling settings that would fill in for whatever is not said.
+        # Sampling settings of a checkpoint would otherwise apply to options that a call does not set.
         model.generation_config = GenerationConfig()
         note_attention(model)
         use_segments(model)
@@ -69,7 +72,7 @@ class CausalLM(nn.Module):
         self.tokenizer, self.stop_ids = tokenizer, tuple(stop_ids)
         self.rules, self.quantisation = rules, quantisation
         self._family = Family(model)
-        if quantisation is None:  # whose weights come later, before the first call
+        if quantisation is None:  # quantised weights are loaded later, before the first call
             self._family.check_embeddings()
             self._family.check_causality()
             self._family.choose_attention()
@@ -85,12 +88,18 @@ class CausalLM(nn.Module):
         rules: Qwen1Rules | None = None,
         quantisation: GPTQKernels | None = None,
     ) -> "CausalLM":
-        """A model with random weights from a plain ``config``: ``model_type`` and its numbers.
+        """Build a model with random weights, also on the ``meta`` device.
 
-        ``vocab_size`` follows from the tokenizer when ``config`` does not give it. ``stop_ids`` end
-        an answer where a call of ``generate`` names none; without them the tokenizer's end of
-        sequence does. ``rules`` make a Qwen2 a Qwen-1; ``quantisation`` keeps
-        published weights of few bits as they are. Builds on the ``meta`` device too.
+        Args:
+            config: ``model_type`` and the values that differ from its defaults. ``vocab_size`` is that of
+                the tokenizer unless given.
+            tokenizer: the tokenizer, or ``None``.
+            stop_ids: the ids that end an answer by default; the tokenizer's end-of-sequence id if empty.
+            rules: the position rules that make a Qwen2 model a Qwen-1 model.
+            quantisation: kernels that compute with published weights of few bits as they are stored.
+
+        Raises:
+            ValueError: the configuration is not one of transformers, or does not fit the tokenizer.
         """
         numbers = dict(config)
         if tokenizer is not None:
@@ -109,17 +118,18 @@ class CausalLM(nn.Module):
     def from_pretrained(
         cls, path: str, *, tokenizer: Any = None, dtype: str = "float32"
     ) -> "CausalLM":
-        """The model in a local folder or of a hub name: safetensors only, no code from there.
+        """Load a model from a local folder or from the hub.
 
-        On the ``meta`` device the configuration and the tokenizer alone are read.
+        Only safetensors files are read, and no code of the folder is run. On the ``meta`` device only the
+        configuration and the tokenizer are read.
 
         Args:
             path: a folder, or a name on the hub.
-            tokenizer: in place of the one that lies with the weights.
+            tokenizer: a tokenizer to use instead of that of the folder.
             dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto`` (as stored).
 
         Raises:
-            ValueError: keys are missing, left over or of another shape; the message lists them.
+            ValueError: keys are missing, unexpected or of another shape; the message lists them.
         """
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -145,31 +155,34 @@ class CausalLM(nn.Module):
 
     @property
     def width(self) -> int:
-        """Width of an embedding."""
+        """Width of the embeddings."""
         return int(self.model.get_input_embeddings().weight.shape[1])
 
     @property
     def context(self) -> int | None:
-        """The most ids that the model can read."""
+        """The most ids that the model can read; ``None`` for no limit."""
         return context_length(self.model.config)
 
     @property
     def backbone(self) -> nn.Module:
-        """The model without its head."""
+        """The model without its output head."""
         backbone: nn.Module = self.model.base_model
         return backbone
 
     @property
     def rows(self) -> int:
-        """Rows of the embedding table: ids that the model can read."""
+        """Number of rows of the input embedding."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     def add_tokens(self, tokens: Sequence[str]) -> int:
-        """Make each of ``tokens`` one id, unless it is one already; returns how many are new.
+        """Add ``tokens`` to the tokenizer, so that each of them is one id, and return how many are new.
 
-        The tables grow when they are too short. A new row starts as the mean of the rows before it,
-        so that no new token is likelier than a typical one. The tokens are not "special" to the
-        tokenizer: ``decode`` keeps them, also where it skips special tokens.
+        The embedding layers are enlarged if needed. A new row is initialised with the mean of the existing
+        rows, so that a new token is as likely as an average one. The tokens are not "special" to the
+        tokenizer, so ``decode(..., skip_special_tokens=True)`` keeps them.
+
+        Raises:
+            ValueError: the model has no tokenizer.
         """
         from tokenizers import AddedToken
 
@@ -189,13 +202,13 @@ class CausalLM(nn.Module):
         return len(new)
 
     def register_image_token(self, token: str, token_id: int) -> None:
-        """Make ``token`` the tokenizer's name of ``token_id``, an id that needs no row of the tables.
+        """Register ``token`` with the tokenizer as ``token_id``, without a row in the embedding layers.
 
-        Its embedding is never looked up: what it stands for is put in its place. So a published
-        vocabulary keeps exactly its rows. Without a tokenizer there is nothing to name.
+        The embedding of an image token is never looked up, because visual tokens replace it. A published
+        vocabulary therefore keeps its number of rows. Without a tokenizer nothing is done.
 
         Raises:
-            ValueError: the tokenizer gives ``token`` another id, or has other ids without a row.
+            ValueError: the tokenizer has another id for ``token``, or has other ids without a row.
         """
         from tokenizers import AddedToken
 
@@ -214,7 +227,7 @@ class CausalLM(nn.Module):
         if needed > self.rows:
             raise ValueError(
                 f"vocabulary of the model must hold the tokenizer's {needed} tokens, got "
-                f"{self.rows} rows; leave vocab_size out, or give the tokenizer that belongs to it"
+                f"{self.rows} rows; leave vocab_size out, or use the tokenizer that belongs to it"
             )
 
     @torch.no_grad()
@@ -224,12 +237,12 @@ class CausalLM(nn.Module):
             weight[first:last] = reduce(weight[:first], "row width -> width", "mean")
 
     def embedding_layers(self) -> list[Any]:
-        """The embedding and, where there is one, the output head; their weights may be tied."""
+        """Return the input embedding and, if the model has one, the output head; they may be tied."""
         head = self.model.get_output_embeddings()
         return [self.model.get_input_embeddings(), *([head] if head is not None else [])]
 
     def embed(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s e"]:
-        """Embeddings of ``ids``."""
+        """Return the embeddings of ``ids``."""
         embeddings: Tensor = self.model.get_input_embeddings()(ids)
         return embeddings
 
@@ -243,19 +256,23 @@ class CausalLM(nn.Module):
         segments: Sequence[Segment] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b _k v"]:
-        """Logits of every position, or of the positions ``logits_to_keep`` alone, which saves the head.
+        """Compute logits from embeddings.
 
-        Without ``attention_mask`` the plain causal kernel runs and no mask is built: right for
-        batches without padding, and for padding on the right, which no earlier position sees.
-        ``segments`` are the lengths of the documents packed into one row: none sees another, and
-        positions start anew in each. A segment of several lengths is what some documents begin with,
-        then the rest of each, whose positions go on from there.
-
-        With a ``cache`` of :meth:`new_cache` the embeddings go on from what it holds, and are added to it.
-        ``attention_mask`` then covers the cache as well; positions count what it does not mask.
+        Args:
+            embeddings: (b, s, e).
+            attention_mask: 0 for padding, (b, s); with ``cache`` also for the positions in it. Without a
+                mask the causal kernel is used, which is right for batches without padding and for padding
+                on the right, because no earlier position attends to it.
+            position_ids: positions (b, s); counted from the mask unless given.
+            logits_to_keep: the positions whose logits are computed; all positions if ``None``.
+            segments: the lengths of the documents packed into one row. Documents do not attend to each
+                other, and the positions of each start at 0. A segment of several lengths holds the length
+                of a shared prefix and those of the documents that continue it.
+            cache: cache of :meth:`new_cache`. The embeddings continue it and are added to it.
 
         Raises:
-            ValueError: ``segments`` beside a mask, positions or a cache, or the model cannot be packed.
+            ValueError: ``segments`` is combined with a mask, positions or a cache, or the model does not
+                support packing.
         """
         self._check_family(embeddings, attention_mask)
         options: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
@@ -279,7 +296,7 @@ class CausalLM(nn.Module):
         return logits
 
     def _check_family(self, embeddings: Tensor, mask: Tensor | None) -> None:
-        """What could not be asked at build is asked at the first call."""
+        """Run the checks of the family that were not possible before the weights were loaded."""
         if embeddings.is_meta:
             return
         self._family.check_embeddings()
@@ -289,14 +306,14 @@ class CausalLM(nn.Module):
             self._family.check_padding(mask)
 
     def new_cache(self, prompt_lengths: Sequence[int] | None = None) -> Cache:
-        """An empty cache of keys and values, one for each batch of prompts.
+        """Return an empty cache of keys and values for one batch of prompts.
 
         Args:
-            prompt_lengths: the lengths of the prompts without padding, where they are read in several
-                calls: rotary rules that go by the length of a text then know the whole length.
+            prompt_lengths: the lengths of the complete prompts without padding, if they are read in
+                several calls. Rotary embeddings that depend on the length of the text need them.
 
         Raises:
-            ValueError: the model keeps what it has read in another way than a cache of transformers.
+            ValueError: the model does not support a cache of transformers.
         """
         past = empty_cache(self.model)
         past.prompt_lengths = tuple(prompt_lengths or ())
@@ -306,7 +323,7 @@ class CausalLM(nn.Module):
         return cache
 
     def config_node(self) -> dict[str, Any]:
-        """The plain node that builds this model without its weights; the tokenizer is left out."""
+        """Return the plain node that builds this model without its weights and its tokenizer."""
         kind = type(self)
         module = "hdvl.llms" if kind is CausalLM else kind.__module__
         return {
@@ -336,23 +353,28 @@ class CausalLM(nn.Module):
         ended: Callable[[list[int]], bool] | None = None,
         streamer: Any = None,
     ) -> Int[Tensor, "b new"]:
-        """Continue ``embeddings`` (padding, if any, on the left) and return the new ids only.
+        """Generate an answer to each prompt and return the new ids, without those of the prompt.
 
-        A row ends with its stop id; shorter rows are filled with the pad id after it.
+        A row ends with its stop id; after it, shorter rows are padded with the pad id.
 
         Args:
-            embeddings: prompts, padded on the left.
-            attention_mask: 0 where a prompt is padding; ``None`` when none is.
-            max_new_tokens: most ids of an answer.
-            do_sample: draw instead of taking the likeliest id.
-            temperature: divides the logits, when drawing; an error otherwise, as the next two.
-            top_p: draw among the likeliest ids of this total probability.
-            top_k: draw among this many ids; 0 for all.
-            repetition_penalty: divides the logits of ids already said (not those of the prompt).
-            stop_ids: ids that end an answer; ``None`` takes the model's own, or else the
-                tokenizer's end of sequence.
-            ended: says of an answer's ids so far whether it ends here, beside ``stop_ids``.
-            streamer: is handed ids as they come, as transformers' streamers are.
+            embeddings: prompts (b, s, e), padded on the left.
+            attention_mask: 0 for padding (b, s); ``None`` without padding.
+            max_new_tokens: the most ids of an answer.
+            do_sample: sample instead of using the most likely id.
+            temperature: divides the logits; only with ``do_sample``, like ``top_p`` and ``top_k``.
+            top_p: sample among the most likely ids of this total probability.
+            top_k: sample among this many ids; 0 for all.
+            repetition_penalty: divides the logits of ids that are in the answer (not in the prompt).
+            stop_ids: ids that end an answer; ``None`` for those of the model, or else the tokenizer's
+                end-of-sequence id.
+            ended: function of the ids of an answer so far that returns whether it ends, in addition to
+                ``stop_ids``.
+            streamer: streamer of transformers, which receives ids as they are generated.
+
+        Raises:
+            ValueError: a sampling option is given without ``do_sample``, there is no stop id, or the
+                prompts fill the context.
         """
         if attention_mask is None:
             attention_mask = torch.ones(

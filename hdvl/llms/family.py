@@ -1,4 +1,4 @@
-"""What is known of a model's family by now, and the refusals that follow from it."""
+"""Checks of what a family of language models supports: embeddings, padding and packing."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hdvl.llms.segments import NAME
 
 
 class Family:
-    """Asks each question about a model once, as early as it can be answered, and refuses by name."""
+    """Checks a model by :mod:`hdvl.llms.probe`, each property once and as early as possible."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -17,14 +17,14 @@ class Family:
 
     @property
     def name(self) -> str:
-        """The model type of transformers."""
+        """Model type of transformers."""
         return str(self._model.config.model_type)
 
     def check_embeddings(self) -> None:
-        """Refuse a model that reads ids otherwise than their embeddings.
+        """Check that the model gives the same logits for ids and for their embeddings.
 
         Raises:
-            ValueError: it is one.
+            ValueError: it does not.
         """
         fault = self._fault("embeddings")
         if fault:
@@ -49,19 +49,19 @@ class Family:
             )
 
     def choose_attention(self) -> None:
-        """Give the model back its own attention if it cannot read padded batches with that of packs."""
+        """Restore the model's own attention if padded batches fail with the attention for packing."""
         if not any(self._padding_faults()) or not probe.use_own_attention(self._model):
             return
         before, self._found = self._found, {}
-        if any(self._padding_faults()):  # no better
+        if any(self._padding_faults()):  # its own attention fails too
             self._model.set_attn_implementation(NAME)
             self._found = before
 
     def check_padding(self, mask: Tensor) -> None:
-        """Refuse a padded batch that the family reads otherwise than each row alone.
+        """Check that the family gives the same logits for a padded batch as for each row alone.
 
         Raises:
-            ValueError: it does.
+            ValueError: it does not.
         """
         faults = self._padding_faults()
         if not any(faults) or mask.all():
@@ -75,10 +75,10 @@ class Family:
             )
 
     def check_packing(self) -> None:
-        """Refuse to pack documents that the family would read otherwise than alone.
+        """Check that the family gives the same logits for packed documents as for each alone.
 
         Raises:
-            ValueError: it would.
+            ValueError: it does not.
         """
         fault = self._fault("packing")
         if fault:

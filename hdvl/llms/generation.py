@@ -1,4 +1,4 @@
-"""What the ``generate`` of transformers is told: which ids end an answer, how to draw, what to penalise."""
+"""Options of ``generate`` of transformers: stop ids, sampling, length and repetition penalty."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def end_ids(stop_ids: tuple[int, ...], tokenizer: Any) -> list[int]:
-    """The ids that end an answer where a call names none.
+    """Return the ids that end an answer if a call gives none.
 
     Raises:
-        ValueError: there are no ``stop_ids``, and no tokenizer with an end of sequence.
+        ValueError: there are no ``stop_ids`` and no tokenizer with an end-of-sequence token.
     """
     if stop_ids:
         return list(stop_ids)
@@ -21,7 +21,7 @@ def end_ids(stop_ids: tuple[int, ...], tokenizer: Any) -> list[int]:
 
 
 def settings(stop: list[int], tokenizer: Any, **options: Any) -> Any:
-    """A ``GenerationConfig`` of these options alone: no setting of a checkpoint is in it."""
+    """Return a ``GenerationConfig`` of these options, without any setting of a checkpoint."""
     from transformers import GenerationConfig
 
     pad = None if tokenizer is None else tokenizer.pad_token_id
@@ -31,10 +31,10 @@ def settings(stop: list[int], tokenizer: Any, **options: Any) -> Any:
 
 
 def sampling(do_sample: bool, **options: float) -> dict[str, Any]:
-    """The options of sampling, or none of them where the likeliest id is taken.
+    """Return the options of sampling; none of them without ``do_sample``.
 
     Raises:
-        ValueError: an option would be ignored, because ``do_sample`` is not set.
+        ValueError: an option is given that would be ignored without ``do_sample``.
     """
     neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
     ignored = [f"{name}={value}" for name, value in options.items() if value != neutral[name]]
@@ -44,7 +44,7 @@ def sampling(do_sample: bool, **options: float) -> dict[str, Any]:
 
 
 def room(wanted: int, context: int | None, length: int) -> int:
-    """The new ids that fit behind prompts of ``length`` positions: an answer ends with the context.
+    """Return how many new ids fit into the context after prompts of ``length`` positions.
 
     Raises:
         ValueError: the prompts fill the context.
@@ -59,7 +59,7 @@ def room(wanted: int, context: int | None, length: int) -> int:
 
 
 def criteria(ended: Callable[[list[int]], bool] | None) -> Any:
-    """Ends each row for itself where ``ended`` says so of its ids."""
+    """Return stopping criteria that end a row when ``ended`` returns true for its ids."""
     from transformers import StoppingCriteriaList
 
     def rows(ids: Tensor, scores: Any, **options: Any) -> Tensor:
@@ -70,9 +70,9 @@ def criteria(ended: Callable[[list[int]], bool] | None) -> Any:
 
 
 def penalty(strength: float) -> Any:
-    """The repetition penalty, if any."""
+    """Return the logits processors for a repetition penalty; none for a strength of 1."""
     from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-    # Given as a setting it would warn that ids of the prompt are not seen: there are none.
+    # As a setting of transformers it warns that prompts given as embeddings have no ids.
     found = [] if strength == 1.0 else [RepetitionPenaltyLogitsProcessor(strength)]
     return LogitsProcessorList(found)

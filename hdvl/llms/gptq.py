@@ -1,4 +1,4 @@
-"""Weights of four bits as AutoGPTQ stores them (Frantar et al., 2022, "GPTQ", arXiv:2210.17323).
+"""Quantised weights in the format of AutoGPTQ (Frantar et al., 2022, "GPTQ", arXiv:2210.17323).
 
 A linear layer of ``in`` x ``out`` is stored as::
 
@@ -24,10 +24,10 @@ def dequantised(
     scales: Float[Tensor, "groups out"],
     g_idx: Int[Tensor, " in_"],
 ) -> Float[Tensor, "out in_"]:
-    """The weight of a linear layer, ``scale * (value - zero)`` of each input's group, in float32.
+    """Return the weight of a linear layer in float32: ``scale * (value - zero)`` by the group of each input.
 
     Raises:
-        ValueError: the shapes are those of no number of bits.
+        ValueError: the shapes do not fit any supported number of bits.
     """
     bits = WORD * qweight.shape[0] // max(1, g_idx.shape[0])
     if bits not in BITS:
@@ -54,10 +54,10 @@ def _unpacked(packed: Int[Tensor, "rows cols"], bits: int, order: str) -> Int[Te
 def columns(
     parts: tuple[Tensor, Tensor, Tensor, Tensor], number: int, count: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Outputs ``number`` of ``count`` equal parts of a stored layer, still packed.
+    """Return one of ``count`` equal parts of the outputs of a stored layer, without unpacking it.
 
     Raises:
-        ValueError: the outputs cannot be cut so without unpacking.
+        ValueError: the parts do not begin at whole words.
     """
     qweight, qzeros, scales, g_idx = parts
     if qweight.shape[1] % count or qzeros.shape[1] % count or scales.shape[1] % count:

@@ -1,4 +1,4 @@
-"""Linear layers that compute with four-bit weights as they are stored, by the kernels of gptqmodel."""
+"""Linear layers that compute with quantised weights by the kernels of gptqmodel."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,20 +11,21 @@ from torch import nn
 class GPTQKernels:
     """Keeps the linear layers of a language model quantised (gptqmodel, Apache-2.0, on any device).
 
-    Without it quantised checkpoints are unpacked at load and need four times the memory. The layers
-    are finished at the first call, when their weights are there and on their device, and cannot be
-    saved or trained after it.
+    Without it quantised checkpoints are dequantised when they are loaded, and need four times the memory.
+    The layers are converted for the kernel at the first call, when their weights are on their device.
+    After that they can be neither saved nor trained.
 
     Args:
-        bits: of a weight.
-        group_size: inputs that share a scale.
-        sym: zero points in the middle.
-        desc_act: inputs are in groups by importance, not in order.
-        device: where the model will run, which decides the kernel.
-        backend: gptqmodel's name of a kernel; ``auto`` takes the fastest that fits.
+        bits: number of bits of a weight.
+        group_size: number of inputs that share a scale.
+        sym: whether the quantisation is symmetric.
+        desc_act: whether inputs are grouped by activation size instead of in order.
+        device: the device on which the model will run, which decides the kernel.
+        backend: name of a kernel of gptqmodel; ``auto`` for the fastest one that fits.
 
     Raises:
-        ValueError: (when attached) gptqmodel is not installed, or a layer is no multiple of a group.
+        ValueError: (when attached) gptqmodel is not installed, or the inputs of a layer are not a multiple
+            of ``group_size``.
     """
 
     bits: int = 4
@@ -35,7 +36,7 @@ class GPTQKernels:
     backend: str = "auto"
 
     def attach(self, model: Any) -> None:
-        """Put quantised layers in place of the linear ones in the decoder's layers, weights to come."""
+        """Replace the linear layers of the decoder by quantised ones, whose weights are loaded later."""
         kernel = self._kernel()
         decoder = model.base_model
         for layer in decoder.layers:
@@ -88,7 +89,7 @@ class GPTQKernels:
         return made.train(linear.training)
 
     def _finish(self, decoder: Any, _: Any, *, kernel: Any, hooks: list[Any]) -> None:
-        """Bring the loaded weights into the kernel's own order, once."""
+        """Convert the loaded weights for the kernel, once."""
         from gptqmodel.utils.model import hf_convert_gptq_v1_to_v2_format, hf_gptqmodel_post_init
 
         hooks.pop().remove()

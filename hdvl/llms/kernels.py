@@ -1,4 +1,4 @@
-"""Causal attention: of one document, of several apart in one row, and that as one operator of a graph."""
+"""Causal attention for one document, for packed documents, and as a custom operator for compiled graphs."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Ends = tuple[Int[Tensor, " ends"], Int[Tensor, " ends"]]
-"""0, and where the queries of each document end in their row; the same of the keys that they see."""
+"""Cumulative lengths, beginning with 0, of the queries of each document and of the keys they attend to."""
 
 
 def causal(
@@ -18,10 +18,10 @@ def causal(
     dropout: float,
     scaling: float | None,
 ) -> Float[Tensor, "b heads s d_v"]:
-    """SDPA; queries fewer than the keys stand behind them, the last one sees them all."""
+    """Apply causal SDPA. If there are fewer queries than keys, the last query attends to all keys."""
     asking, seen = query.shape[2], key.shape[2]
     mask = None
-    if asking != seen:  # SDPA itself would count from the first key
+    if asking != seen:  # SDPA aligns the first query with the first key instead
         mask = torch.ones(asking, seen, dtype=torch.bool, device=query.device).tril(seen - asking)
     attended: Tensor = functional.scaled_dot_product_attention(
         query,
@@ -44,9 +44,9 @@ def one_by_one(
     scaling: float | None,
     ends: Ends,
 ) -> Float[Tensor, "1 s heads d_v"]:
-    """One SDPA call a document."""
+    """Apply SDPA to each document separately."""
     asking, seen = (edges.diff().tolist() for edges in ends)
-    # split, not slices: the gradients of the pieces are then joined once, not summed one by one.
+    # The backward pass of split joins the gradients of the pieces once; that of slices would sum them.
     parts = ((query, asking), (key, seen), (value, seen))
     pieces = zip(*(torch.split(part, lengths, dim=2) for part, lengths in parts), strict=True)
     attended = [causal(q, k, v, dropout, scaling) for q, k, v in pieces]
@@ -61,7 +61,7 @@ def all_at_once(
     ends: Ends,
     longest: tuple[int, int],
 ) -> Float[Tensor, "1 s heads d_v"]:
-    """One variable-length kernel for all documents: on a GPU in half precision."""
+    """Apply one variable-length kernel to all documents (on a GPU in half precision)."""
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
@@ -79,8 +79,8 @@ def all_at_once(
     return attended[None]
 
 
-# What documents a row holds decides the shapes within: no graph may look inside, or it would be
-# compiled for every row. Operators are declared by plain annotations.
+# Shapes depend on the documents of a row. As a custom operator they are invisible to torch.compile, which
+# would compile for every row otherwise. Custom operators need plain annotations.
 @torch.library.custom_op("hdvl::documents", mutates_args=())
 def one_operator(
     query: Tensor,
@@ -90,7 +90,7 @@ def one_operator(
     ends_k: Tensor,
     scaling: float | None,
 ) -> Tensor:
-    """:func:`one_by_one` without dropout, for graphs. The way back computes it again."""
+    """:func:`one_by_one` without dropout as an operator; the backward pass recomputes it."""
     return one_by_one(query, key, value, 0.0, scaling, (ends_q, ends_k))
 
 

@@ -1,7 +1,7 @@
-"""Attention in a padded batch: each row attends to what is its own, and no mask over its pairs is built.
+"""Attention for padded batches without an (s, s) mask.
 
-A mask of s x s pairs takes memory with the square of the length, and rules out the causal kernels,
-which skip half of the pairs. A row without its padding needs none.
+The memory of such a mask grows with the square of the length, and the causal kernels, which skip half of
+the pairs, do not support it. Without its padding a row needs no mask.
 """
 
 from typing import Any
@@ -14,10 +14,13 @@ from hdvl.llms.kernels import causal
 
 
 def padding_or_mask(**options: Any) -> Tensor | None:
-    """What transformers builds for SDPA, but of a padded prompt under plain causal attention the padding.
+    """Return the padding (b, s) of a prompt, or the mask (b, 1, q, k) that transformers builds for SDPA.
 
-    ``options`` are those of transformers' mask functions. The padding (b s) goes to
-    :func:`attend_without_padding`; anything else is a mask (b 1 q k), or None.
+    The padding is returned for prompts with plain causal attention, and handled by
+    :func:`attend_without_padding`.
+
+    Args:
+        **options: arguments of the mask functions of transformers.
     """
     from transformers.masking_utils import causal_mask_function, sdpa_mask
 
@@ -42,7 +45,7 @@ def attend_without_padding(
     dropout: float = 0.0,
     scaling: float | None = None,
 ) -> Float[Tensor, "b s heads d_v"]:
-    """Causal attention of each row among its positions that are no padding; zeros at the others."""
+    """Apply causal attention to each row without its padding; the output is zero for padding."""
     attended = query.new_zeros(*query.transpose(1, 2).shape[:3], value.shape[-1])
     for row, own in enumerate(padding.bool()):
         places = own.nonzero().squeeze(1)

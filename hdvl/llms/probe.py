@@ -1,9 +1,9 @@
-"""What a family of language models does with embeddings, padding and packed documents: asked, not assumed.
+"""Numerical checks of how a family of language models handles embeddings, padding and packed documents.
 
-Two short documents are read in three ways: alone, padded into one batch, and packed into one row. A family
-whose logits then differ swallows positions or masks, counts positions from another number, or adds
-something to ids that embeddings lack. It is asked once for each configuration: of a twin with large random
-weights where the model is small, and of the model itself where it is large.
+The logits of two short documents are computed separately, in a padded batch, and packed into one row. They
+differ for families that ignore position ids or masks, count positions differently, or add something to ids
+that is missing from embeddings. Each configuration is checked once: on a copy with large random weights if
+the model is small, otherwise on the model itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,22 +21,24 @@ from hdvl.llms.segments import NAME, segment_options, use_segments
 
 LENGTHS = (2, 4)
 SMALL = 4_000_000
-"""Parameters up to which a twin is built: its weights may be chosen so that every fault shows."""
+"""Models of up to this many parameters are checked on a copy, whose large weights show every fault."""
 _FAULTS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
 
 Found = str | None
-"""What is wrong, or None."""
+"""Description of a fault; ``None`` if there is none."""
 
 
 def fault(model: Any, question: str) -> tuple[bool, Found]:
-    """What is wrong with ``model`` in this respect (a key of :data:`QUESTIONS`), if it can be said yet.
+    """Run one of the checks :data:`QUESTIONS` for ``model``.
 
-    A small model is answered for by a twin, any other by itself once it has its weights.
+    Returns:
+        Whether the check could be run, and the fault that it found. A large model can be checked only
+        after its weights have been loaded.
     """
     if sum(parameter.numel() for parameter in model.parameters()) <= SMALL:
         key = model.config.to_json_string(use_diff=False), model.config._attn_implementation
         if (key, question) not in _ANSWERS:
-            with torch.device("cpu"):  # also where the model itself is described on meta
+            with torch.device("cpu"):  # the model itself may be on meta
                 other = _twin_of(model)
                 if any(parameter.is_meta for parameter in other.parameters()):
                     return False, None
@@ -55,14 +57,14 @@ def _twin_of(model: Any) -> Any:
 
 
 def embeddings_fault(model: Any, tolerance: float = 1e-3) -> Found:
-    """Whether ids and their embeddings give the same logits."""
+    """Check that ids and their embeddings give the same logits."""
     ids = _ids(model)
     with _quiet(model):
         by_ids = _attempt(lambda: _logits(model, input_ids=ids))
         by_embeddings = _attempt(lambda: _logits(model, inputs_embeds=_embedded(model, ids)))
-        # Images are no rows of the table: some models look for the ids that embeddings stand for.
+        # Visual tokens are no rows of the input embedding, but some models look up the id of an embedding.
         others = _attempt(lambda: _logits(model, inputs_embeds=_embedded(model, ids) * 0.9 + 0.1))
-    if isinstance(by_ids, str):  # it cannot read plain text as it is: no verdict
+    if isinstance(by_ids, str):  # the model cannot read plain text, so nothing can be compared
         return None
     if isinstance(others, str):
         return f"transformers answers with {others}"
@@ -81,7 +83,7 @@ def causality_fault(model: Any, tolerance: float = 1e-3) -> Found:
 
 
 def padding_fault(model: Any, tolerance: float = 1e-3, *, left: bool = False) -> Found:
-    """Whether a row of a batch that is padded on one side has the logits that it has alone.
+    """Check that a padded row has the same logits as without padding.
 
     Rows padded on the left are given positions, as prompts are.
     """
@@ -105,7 +107,7 @@ def padding_fault(model: Any, tolerance: float = 1e-3, *, left: bool = False) ->
 
 
 def packing_fault(model: Any, tolerance: float = 1e-3) -> Found:
-    """Whether documents packed into one row have the logits that they have alone."""
+    """Check that documents packed into one row have the same logits as separately."""
     ids = _ids(model)
     with _quiet(model):
         embeddings = _embedded(model, ids)
@@ -132,7 +134,7 @@ _ANSWERS: dict[Any, Found] = {}
 
 
 def twin(config: Any) -> Any:
-    """A model of this configuration on the CPU with large random weights; draws no random numbers."""
+    """Build a model of this configuration on the CPU with large weights, without using the global RNG."""
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]):
@@ -144,7 +146,7 @@ def twin(config: Any) -> Any:
             if parameter.ndim > 1:
                 rows = parameter.shape[0] if parameter.shape[-1] == 1 else parameter.shape[-1]
                 torch.nn.init.normal_(parameter, std=2 * rows**-0.5)
-            elif not parameter.any():  # a gate that starts closed would hide what is behind it
+            elif not parameter.any():  # a gate that is initialised with zero would hide faults
                 torch.nn.init.normal_(parameter, std=0.3)
     use_segments(model)
     separate_documents(model)
@@ -152,7 +154,7 @@ def twin(config: Any) -> Any:
 
 
 def use_own_attention(model: Any) -> bool:
-    """Give ``model`` the attention of transformers in place of that of packs; whether it changed."""
+    """Set the attention of ``model`` to that of transformers, and return whether this changed it."""
     changes: bool = model.config._attn_implementation == NAME
     if changes:
         model.set_attn_implementation("sdpa")
@@ -160,7 +162,7 @@ def use_own_attention(model: Any) -> bool:
 
 
 def _ids(model: Any) -> Int[Tensor, "1 s"]:
-    """Ids that are none of the special ones, which mostly come first or last."""
+    """Return ordinary ids; special ones mostly are the first or the last ones."""
     rows = int(model.get_input_embeddings().weight.shape[0])
     ids = torch.arange(sum(LENGTHS)) * 7 + rows // 2
     return (ids % max(rows - 8, 1) + min(4, rows - 1))[None].to(model.device)
@@ -186,7 +188,7 @@ def _attempt(forward: Callable[[], Tensor]) -> Tensor | str:
 
 
 def _difference(found: Tensor | str, expected: Tensor | str, tolerance: float) -> Found:
-    """What speaks against ``found``; of a middling position, since rounding may move a single one far."""
+    """Compare logits by the median over positions, since rounding may change single positions a lot."""
     if isinstance(found, str):
         return f"transformers answers with {found}"
     if isinstance(expected, str):
@@ -200,7 +202,7 @@ def _difference(found: Tensor | str, expected: Tensor | str, tolerance: float) -
 
 @contextmanager
 def _quiet(model: Any) -> Iterator[None]:
-    """Evaluation mode, no gradients, and no compiled forward: these shapes never come again."""
+    """Context with evaluation mode, without gradients and without compilation for these shapes."""
     modes = [(module, module.training) for module in model.modules()]
     compiled = vars(model.base_model).pop("forward", None)
     model.eval()

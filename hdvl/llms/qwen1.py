@@ -1,6 +1,6 @@
-"""What the first Qwen models do beyond Qwen2 where a text outgrows the length they were trained on.
+"""Context extension of the first Qwen models, which Qwen2 does not have: dynamic NTK and LogN.
 
-Both rules act in evaluation mode alone and leave texts of up to ``seq_length`` as they are.
+Both apply in evaluation mode only, and do not change texts of up to ``seq_length`` tokens.
 """
 
 import math
@@ -15,23 +15,22 @@ from torch import Tensor
 from hdvl.llms.segments import NAME
 
 _DOUBLINGS = 24
-"""How often ``seq_length`` may double: to more positions than any memory holds."""
+"""Upper limit of doublings of ``seq_length``, far beyond what fits into memory."""
 
 
 @dataclass(frozen=True)
 class Qwen1Rules:
-    """Dynamic NTK and LogN of Qwen-1 for a model of the Qwen2 family (arXiv 2309.16609, 2.3).
+    """Dynamic NTK and LogN of Qwen-1 for a model of the Qwen2 family (arXiv 2309.16609, section 2.3).
 
-    *Dynamic NTK*: a prompt longer than ``seq_length`` is read with a larger rotary base, times
-    ``alpha ** (d / (d - 2))`` for heads of width d, alpha being 3 up to twice the length, 7 up to four
-    times, and so on. What is generated after it keeps the prompt's alpha.
+    *Dynamic NTK*: for a prompt longer than ``seq_length`` the rotary base is multiplied by
+    ``alpha ** (d / (d - 2))`` for heads of width d, where alpha is 3 for up to twice the length, 7 for up
+    to four times, and so on. Generated tokens use the alpha of their prompt.
 
     *LogN*: the query of the p-th token (p > ``seq_length``) is multiplied by the logarithm of p to the
     base ``seq_length``.
 
-    A row's length and places are those of its own tokens, so that padding, batches and packing are
-    invisible in the numbers. The published code counts padding as tokens; ``count_padding`` does as
-    well. Without padding both are the same.
+    Lengths and positions are counted without padding and for each packed document, so the logits do not
+    depend on batching. The published code counts padding as tokens, as does ``count_padding``.
 
     Raises:
         ValueError: ``seq_length`` is below 2, or (when attached) the model is of another family.
@@ -59,7 +58,7 @@ class Qwen1Rules:
             layer.register_forward_pre_hook(_turn, with_kwargs=True)
 
     def _begin(self, decoder: Any, args: tuple[Any, ...], call: dict[str, Any]) -> Any:
-        """What the layers are to be told, added to a call of the decoder."""
+        """Add the rotary angles and the query scale of the layers to a call of the decoder."""
         if decoder.training:
             return None
         call = {**call, "past_key_values": _cache(decoder, call)}
@@ -84,7 +83,7 @@ class Qwen1Rules:
     def _places(
         self, given: Tensor, call: dict[str, Any]
     ) -> tuple[Int[Tensor, "_b s"], Int[Tensor, "_b _k"]]:
-        """The place of each token in its text, from 0, and the length of the text it is in."""
+        """Return the position of each token in its text, from 0, and the length of that text."""
         mask, ids, past = (
             call.get(name) for name in ("attention_mask", "position_ids", "past_key_values")
         )
@@ -104,7 +103,7 @@ class Qwen1Rules:
         return places, places.amax(1, keepdim=True) + 1
 
     def _check_shared(self, call: dict[str, Any]) -> None:
-        """Conversations that share images share their angles too: none may ask for others."""
+        """Check that no conversation of a shared prefix needs other rotary angles than the prefix."""
         if call.get("key_places") is not None and call["max_length_k"] > self.seq_length:
             raise ValueError(
                 "conversations that share images must fit the model's seq_length="
@@ -113,7 +112,7 @@ class Qwen1Rules:
             )
 
     def _doublings(self, lengths: Int[Tensor, "b k"], past: Any, seen: int) -> Int[Tensor, "b k"]:
-        """How often ``seq_length`` has to double to hold the prompt: kept with the cache."""
+        """Return how often ``seq_length`` must be doubled for the prompt; it is stored with the cache."""
         kept: Tensor | None = getattr(past, "qwen1_doublings", None)
         if seen and kept is None:
             raise ValueError(
@@ -132,18 +131,18 @@ class Qwen1Rules:
         return (lengths[..., None] > self.seq_length * 2**powers).sum(-1)
 
     def prepare(self, past: Any, prompt_lengths: Sequence[int], device: torch.device) -> None:
-        """Let an empty cache know how long the prompts will be that are read into it in parts."""
+        """Store the lengths of the complete prompts with an empty cache, if they are read in parts."""
         if self.dynamic_ntk:
             lengths = torch.tensor(list(prompt_lengths), device=device)[:, None]
             past.qwen1_doublings = self._counted(lengths)
 
     def query_scale(self, places: Int[Tensor, "b s"]) -> Float[Tensor, "b s"]:
-        """LogN: what the query at each place (from 0) is multiplied by."""
+        """Return the factor of LogN for the query at each position, from 0."""
         return ((places + 1).float().log() / math.log(self.seq_length)).clamp(min=1)
 
 
 def alpha(doublings: int) -> int:
-    """The factor of dynamic NTK for a prompt that fits ``seq_length`` doubled so often.
+    """Return the factor of dynamic NTK for a prompt that fits ``seq_length`` after so many doublings.
 
     >>> [alpha(n) for n in range(4)]
     [1, 3, 7, 15]
@@ -154,7 +153,7 @@ def alpha(doublings: int) -> int:
 def rotation(
     config: Any, places: Int[Tensor, "b s"], doublings: Int[Tensor, "b k"], dtype: torch.dtype
 ) -> tuple[Float[Tensor, "b s d"], Float[Tensor, "b s d"]]:
-    """Cosines and sines of the rotary angles, worked out in float32."""
+    """Return cosines and sines of the rotary angles, computed in float32."""
     base = float(config.rope_parameters["rope_theta"])
     size = int(
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -168,7 +167,7 @@ def rotation(
 
 
 def _cache(decoder: Any, call: dict[str, Any]) -> Any:
-    """The call's cache; a new one where the decoder would make it, so that it can be written on."""
+    """Return the cache of a call, or a new one if the decoder would create it, to store attributes on it."""
     past, wanted = call.get("past_key_values"), call.get("use_cache")
     if past is None and (decoder.config.use_cache if wanted is None else wanted):
         from transformers import DynamicCache
@@ -178,6 +177,6 @@ def _cache(decoder: Any, call: dict[str, Any]) -> Any:
 
 
 def _turn(layer: Any, args: tuple[Any, ...], call: dict[str, Any]) -> Any:
-    """Give a layer the angles of this call, if there are any, in place of the usual ones."""
+    """Replace the rotary angles of a layer by those of this call, if there are any."""
     own = call.pop("rotation", None)
     return None if own is None else (args, {**call, "position_embeddings": own})

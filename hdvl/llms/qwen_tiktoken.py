@@ -1,4 +1,4 @@
-"""The tokenizer of the first Qwen models, out of the rank file they were published with."""
+"""Tokenizer of the first Qwen models, converted from their published rank file."""
 
 import base64
 import binascii
@@ -13,24 +13,23 @@ TAGS = (
     *("<img>", "</img>", "<imgpad>"),
 )
 SPECIAL_TOKENS = (*CHAT_TOKENS, *TAGS)
-"""Their ids follow the last rank: 151643 to 151859 behind Qwen's 151,643 ranks."""
+"""Special tokens. Their ids follow the last of the 151,643 ranks: 151643 to 151859."""
 
 
 def load_qwen_tokenizer(folder: str | Path) -> Any:
-    """A fast tokenizer of transformers out of ``qwen.tiktoken`` in ``folder``. Runs no code from there.
+    """Load a fast tokenizer of transformers from ``qwen.tiktoken`` in ``folder``, without running its code.
 
-    Text is normalised to NFC, split as Qwen's models split it (each digit alone), and merged by rank
-    (Bai et al., 2023, "Qwen technical report", arXiv:2309.16609). A rank file names no merges; those of a
-    token are its splits into two tokens, and what merges first is what has the lower rank, so the ids
-    are the same. ``<img>`` and its like are tokens: an image is ``<img>``, one ``<imgpad>`` a visual
-    token, ``</img>``. (The published code writes the bytes of the image's path there, as ids, and
-    overwrites their embeddings.)
+    Text is normalised to NFC, split as in the published tokenizer (each digit separately) and merged by
+    rank (Bai et al., 2023, "Qwen technical report", arXiv:2309.16609). A rank file has no merges. They are
+    all splits of a token into two tokens, ordered by the rank of the token, which gives the same ids. An
+    image is ``<img>``, one ``<imgpad>`` for each visual token, and ``</img>``. (The published code writes
+    the bytes of the image's path as ids instead and overwrites their embeddings.)
 
-    Padding and end of sequence are ``<|endoftext|>``. ``tokenizer.decode`` writes U+FFFD for bytes that
-    are no UTF-8.
+    Padding and end of sequence are ``<|endoftext|>``. ``tokenizer.decode`` returns U+FFFD for bytes that
+    are not UTF-8.
 
     Raises:
-        ValueError: no such file, or a line of it that is no "token rank"; the message names the line.
+        ValueError: the file is missing, or a line is not of the form "token rank"; the message names it.
     """
     from tokenizers import (
         AddedToken,
@@ -69,10 +68,10 @@ def load_qwen_tokenizer(folder: str | Path) -> Any:
 
 
 def read_ranks(path: Path) -> dict[str, int]:
-    """The ranks of a tiktoken file: a line is the base64 of a token's bytes, a space, its rank.
+    """Read the ranks of a tiktoken file, whose lines are the base64 of a token, a space and its rank.
 
-    Bytes are written as byte-level BPE writes them (a space as ``Ġ``). The ranks are 0, 1, 2, ... and
-    each single byte has one, so that every text has ids.
+    The bytes of a token are returned as characters of byte-level BPE (a space as ``Ġ``). The ranks must
+    be 0, 1, 2, ... and include every single byte, so that every text can be encoded.
     """
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 

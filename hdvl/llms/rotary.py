@@ -1,8 +1,8 @@
-"""Rotary rules whose frequencies depend on the length of a text: each document goes by its own length.
+"""Rotary embeddings whose frequencies depend on the length of a text, computed for each document.
 
-transformers takes the largest position of a whole call as the length (rope types ``dynamic`` and
-``longrope``), and keeps what the longest call so far gave. In a pack or a batch the frequencies of one
-document would then be those of another.
+For the rope types ``dynamic`` and ``longrope`` transformers uses the largest position of a call as the
+length, and keeps the frequencies of the longest call so far. In packed rows and batches a document would
+then get the frequencies of another one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,16 +17,16 @@ from hdvl.protocols import Segment
 
 
 class ByDocument:
-    """Mixed into a rotary embedding: works out the angles document by document, row by row.
+    """Mixin for rotary embeddings that computes the angles of each document of each row separately.
 
-    A document ends where the positions fall back. ``prompt_lengths`` are the least lengths of the rows, of
-    prompts that are read in several calls.
+    A document ends where the positions decrease. ``prompt_lengths`` are the lengths of complete prompts
+    that are read in several calls.
     """
 
     prompt_lengths: Sequence[int] = ()
 
     def forward(self, x: Tensor, position_ids: Tensor, *args: Any, **options: Any) -> Any:
-        """The angles at ``position_ids``, as the rotary embedding itself gives them for one document."""
+        """Return the angles at ``position_ids``, as the rotary embedding does for a single document."""
         angles: Any = super().forward  # type: ignore[misc]
         if position_ids.is_meta or position_ids.ndim != 2:
             return angles(x, position_ids, *args, **options)
@@ -36,7 +36,7 @@ class ByDocument:
             found = []
             for piece in _documents(row):
                 _forget(self)
-                # The last position says how long the text is; its angles are dropped.
+                # The added last position sets the length of the text; its angles are dropped.
                 length = piece.max(0, keepdim=True).values.clamp(min=least[number] - 1)
                 given = torch.cat([piece, length])[None]
                 found.append(_each(angles(x, given, *args, **options), lambda part: part[:, :-1]))
@@ -45,7 +45,7 @@ class ByDocument:
 
 
 def separate_documents(model: nn.Module) -> None:
-    """Let every rotary embedding of ``model`` that goes by the length of a text do so by document."""
+    """Let all rotary embeddings of ``model`` that depend on the length use that of each document."""
     for module in rotary_by_length(model):
         kind = type(module)
         if not issubclass(kind, ByDocument):
@@ -53,7 +53,7 @@ def separate_documents(model: nn.Module) -> None:
 
 
 def rotary_by_length(model: nn.Module) -> list[Any]:
-    """The rotary embeddings of ``model`` whose frequencies depend on the length of a text."""
+    """Return the rotary embeddings of ``model`` whose frequencies depend on the length of a text."""
     found = []
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
@@ -64,13 +64,13 @@ def rotary_by_length(model: nn.Module) -> list[Any]:
 
 
 def positions_of(mask: Tensor) -> Int[Tensor, "b s"]:
-    """The place of each token in its own text, from 0; padding has the place of a neighbour."""
+    """Return the position of each token in its text, from 0; padding gets that of a neighbour."""
     return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
 @contextmanager
 def prompts(model: nn.Module, lengths: Sequence[int]) -> Iterator[None]:
-    """Inside, the rows are read as parts of prompts of these ``lengths``, if there are any."""
+    """Context in which rows are read as parts of prompts of these ``lengths``, if there are any."""
     modules = rotary_by_length(model) if lengths else []
     for module in modules:
         module.prompt_lengths = lengths
@@ -82,10 +82,10 @@ def prompts(model: nn.Module, lengths: Sequence[int]) -> Iterator[None]:
 
 
 def check_shared(model: nn.Module, segments: Sequence[Segment]) -> None:
-    """Conversations that share images share their angles too: none may ask for others.
+    """Check that no conversation of a shared prefix needs other frequencies than the prefix.
 
     Raises:
-        ValueError: one is longer than the length from which the frequencies change.
+        ValueError: a conversation is longer than the length from which the frequencies change.
     """
     shared = [piece for piece in segments if not isinstance(piece, int)]
     longest = max((first + max(rest, default=0) for first, *rest in shared), default=0)
@@ -117,7 +117,7 @@ def _documents(row: Int[Tensor, " s"]) -> list[Tensor]:
 
 
 def _forget(module: Any) -> None:
-    """Put back the frequencies of a short text: what an earlier call left must not be seen."""
+    """Reset the frequencies to those of a short text, because earlier calls may have changed them."""
     kinds = module.rope_type
     for prefix in [f"{kind}_" for kind in kinds] if isinstance(kinds, dict) else [""]:
         original = getattr(module, f"{prefix}original_inv_freq", None)

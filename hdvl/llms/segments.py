@@ -1,8 +1,8 @@
-"""Attention among packed documents: each sees itself alone, and no mask over the row is ever built.
+"""Attention for packed documents, which do not attend to each other, without a mask over the row.
 
-Documents may share what they begin with: its keys are then read by the rest of each, which sees nothing
-of the others. Registered with transformers under one name, so that every causal model that asks its
-``AttentionInterface`` for a kernel can be packed. Without segments it is SDPA.
+Documents may share a prefix: each continuation attends to the prefix and to itself. The function is
+registered with the ``AttentionInterface`` of transformers, so that all causal models that use this
+interface support packing. Without segments it equals SDPA.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from hdvl.protocols import Segment, lengths_of
 
 NAME = "hdvl_segments"
 NATIVE = ("flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
-"""Kernels of transformers that keep packed documents apart without a dense mask by themselves."""
+"""Kernels of transformers that support packed documents without a dense mask."""
 _UNKNOWN = ("softcap", "s_aux", "position_bias")
 
 
 def use_segments(model: Any) -> None:
-    """Let ``model`` take segments, if it runs on SDPA: the same kernel in all other calls."""
+    """Let ``model`` support segments if it uses SDPA, which remains in use for all other calls."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, segment_attention)
@@ -36,12 +36,12 @@ def use_segments(model: Any) -> None:
 def segment_options(
     model: Any, embeddings: Float[Tensor, "b s e"], segments: Sequence[Segment]
 ) -> dict[str, Any]:
-    """What the forward of ``model`` is given so that one row is read as documents of these lengths.
+    """Return the arguments of the model's forward pass for a row of packed documents.
 
-    Positions start anew in each document; where some share a beginning they go on from there.
+    The positions of each document start at 0; those of a continuation follow the shared prefix.
 
     Raises:
-        ValueError: the lengths are not those of one row, or the model cannot keep documents apart.
+        ValueError: the lengths do not fill one row, or the model does not support packing.
     """
     rows, length = embeddings.shape[:2]
     pieces = lengths_of(segments)
@@ -55,7 +55,7 @@ def segment_options(
     device = embeddings.device
     positions, seen = _layout(segments)
     ends = _ends(pieces).to(device)
-    # A mask of four axes is handed on as it is; empty, it fails loudly wherever it would be used.
+    # transformers passes a mask of four axes on unchanged. An empty one raises if anything uses it.
     mask = embeddings.new_empty(0, 0, 0, 0) if _kernel(model) == NAME else None
     options = {
         "attention_mask": mask,
@@ -96,12 +96,12 @@ def _check_model(model: Any, *, shared: bool) -> None:
 
 
 def _ends(lengths: Sequence[int]) -> Int[Tensor, " ends"]:
-    """0, and where each piece of a row ends."""
+    """Return the cumulative lengths of the pieces of a row, beginning with 0."""
     return functional.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int()
 
 
 def _layout(segments: Sequence[Segment]) -> tuple[list[Tensor], list[Tensor]]:
-    """The positions of each piece, and the places in the row of all that its last token sees."""
+    """Return the positions of each piece, and the indices of all tokens that its last token attends to."""
     positions, seen, start = list[Tensor](), list[Tensor](), 0
     for segment in segments:
         first, *rests = (segment,) if isinstance(segment, int) else segment
@@ -133,14 +133,17 @@ def segment_attention(
     query_scale: Float[Tensor, "_b 1 s 1"] | None = None,
     **options: Any,
 ) -> tuple[Float[Tensor, "b s heads d_v"], None]:
-    """Causal attention within each segment; without segments SDPA, of padded prompts row by row.
+    """Apply causal attention within each segment, or SDPA without segments.
 
-    On a GPU in half precision all segments run in one variable-length kernel, elsewhere one SDPA
-    call a segment, in a compiled graph as one operator. ``query_scale`` is a factor of each query.
+    On a GPU in half precision all segments are computed by one variable-length kernel, otherwise by one
+    SDPA call for each segment; in a compiled graph this is one operator. Padded prompts are computed row
+    by row.
 
-    With ``key_places`` the queries of each segment see the keys at other places of the row: these are
-    those of all segments behind each other, and ``cu_seq_lens_k`` says where each segment's end. The
-    last query sees all of its segment's, the one before it all but the last, and so on.
+    Args:
+        query_scale: factor of each query.
+        key_places: indices of the keys that the queries of each segment attend to, concatenated;
+            ``cu_seq_lens_k`` are their cumulative lengths. The last query of a segment attends to all of
+            its keys, the one before to all but the last, and so on.
     """
     if query_scale is not None:
         query = query * query_scale.to(query.dtype)
@@ -154,9 +157,7 @@ def segment_attention(
             module, query, key, value, attention_mask, dropout, scaling, **options
         )
         return mixed
-    if (
-        key_places is None
-    ):  # the same tensor, which lets the kernel know that the lengths are the same
+    if key_places is None:  # the kernel recognises equal lengths by the identity of the tensors
         cu_seq_lens_k, max_length_k = cu_seq_lens_q, max_length_q
     else:
         key, value = (part.index_select(2, key_places) for part in (key, value))

@@ -1,4 +1,4 @@
-"""Sentences from which the built-in tokenizer learns its merges: chats, documents, grounding."""
+"""Training text of the built-in tokenizer: chats, documents and grounding."""
 
 TEXTS: tuple[str, ...] = (
     "You are a helpful assistant.",

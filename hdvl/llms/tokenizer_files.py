@@ -1,4 +1,4 @@
-"""What a folder's tokenizer files may ask of transformers: nothing but to be read."""
+"""Checks that the tokenizer files of a folder hold only data."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ CONFIG, FAST = "tokenizer_config.json", "tokenizer.json"
 
 
 def check_tokenizer_files(folder: Path) -> None:
-    """Refuse tokenizer files that name code, or files outside ``folder``.
+    """Check that tokenizer files name neither code nor files outside of ``folder``.
 
     Raises:
-        ValueError: they do, or are no JSON; the message names the file and the key.
+        ValueError: they do, or they are no valid JSON; the message names the file and the key.
     """
     file = folder / CONFIG
     settings: Any = read_json(file) if file.is_file() else {}

@@ -1,4 +1,4 @@
-"""Tokenizers: a small byte-level one built in memory, and those that lie in folders."""
+"""Tokenizers: a small byte-level one that is trained in memory, and those in folders or on the hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,19 +26,23 @@ def build_tokenizer(
     eos_token: str = "<|im_end|>",
     max_token_length: int | None = None,
 ) -> Any:
-    """A byte-level BPE tokenizer (Radford et al., 2019, "Language models are unsupervised multitask
-    learners") trained on ``texts``, the same for the same arguments.
+    """Train a byte-level BPE tokenizer (Radford et al., 2019, "Language models are unsupervised multitask
+    learners"). The result depends only on the arguments.
 
-    Every text survives encoding and decoding exactly: what has no merge is spelled in bytes. A
-    digit is always a token of its own, and offsets are characters of the text.
+    Encoding and decoding restore every text exactly. Each digit is a separate token, and offsets are
+    characters of the text.
 
     Args:
-        texts: what the merges are learnt from; ``None`` takes the sentences of ``hdvl.llms.texts``.
-        vocab_size: ids in all, special tokens and the 256 bytes included; fewer when the texts end.
-        special_tokens: tokens that no text can spell by accident, first in the vocabulary.
+        texts: the training texts; ``None`` for the sentences of ``hdvl.llms.texts``.
+        vocab_size: number of ids, including special tokens and the 256 bytes. The vocabulary is smaller
+            if the texts do not give enough merges.
+        special_tokens: special tokens, which come first in the vocabulary.
         pad_token: one of ``special_tokens``.
         eos_token: one of ``special_tokens``.
-        max_token_length: longest token in bytes, to keep the tokens of a reader of letters short.
+        max_token_length: the longest token in bytes; short tokens help a model that reads letters.
+
+    Raises:
+        ValueError: ``vocab_size`` is too small, or a token is not one of ``special_tokens``.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -95,30 +99,32 @@ def _train(
 
 
 def read_texts(path: str) -> list[str]:
-    """The lines of a UTF-8 text file, for ``build_tokenizer(texts=...)`` in a configuration."""
+    """Return the lines of a UTF-8 text file, for ``build_tokenizer(texts=...)`` in a configuration."""
     return Path(path).read_text(encoding="utf-8").splitlines()
 
 
 def has_tokenizer(folder: str | Path) -> bool:
-    """Whether a local folder holds tokenizer files."""
+    """Return whether a local folder holds tokenizer files."""
     return any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def load_tokenizer(
     path: str | Path, *, pad_token: str | None = None, eos_token: str | None = None
 ) -> Any:
-    """The fast tokenizer in a local folder, or of a hub name. Runs no code from there.
+    """Load a fast tokenizer from a local folder or from the hub, without running its code.
 
-    A folder with ``qwen.tiktoken`` and no ``tokenizer.json`` gives the tokenizer of the first Qwen models.
+    For a folder with ``qwen.tiktoken`` and without ``tokenizer.json`` this is the tokenizer of the first
+    Qwen models.
 
     Args:
         path: a folder, or a name on the hub.
-        pad_token: in place of what the files say: XVERSE-V pads with ``<pad>``.
-        eos_token: in place of what the files say: XVERSE's answers end with ``<|endoftext|>``.
+        pad_token: replaces the padding token of the files; XVERSE-V pads with ``<pad>``.
+        eos_token: replaces the end-of-sequence token of the files; answers of XVERSE end with
+            ``<|endoftext|>``.
 
     Raises:
-        ValueError: the tokenizer is not a fast one, so it knows no character offsets, or has no such
-            token; or its files are damaged, name code, or name files outside the folder.
+        ValueError: the tokenizer is not a fast one (others have no character offsets) or lacks such a
+            token; or its files are damaged, name code, or name files outside of the folder.
     """
     folder = Path(path)
     if not folder.is_dir() and str(path).startswith((".", "/", "~")):
@@ -164,5 +170,5 @@ def _from_files(folder: str | Path) -> Any:
 
 
 def save_tokenizer(tokenizer: Any, folder: str | Path) -> None:
-    """Write a tokenizer's files to ``folder``, where :func:`load_tokenizer` finds them."""
+    """Save the files of a tokenizer to ``folder`` for :func:`load_tokenizer`."""
     tokenizer.save_pretrained(str(folder))

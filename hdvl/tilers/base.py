@@ -66,7 +66,7 @@ class Cutter(ABC):
         if self.resample in get_args(Backend):
             raise ValueError(
                 f"resample names the filter now, one of {get_args(Resample)}, got {self.resample!r}; "
-                f"set backend={self.resample} instead"
+                f"set backend={self.resample} in its place"
             )
         check_choice("resample", self.resample, get_args(Resample))
         check_choice("backend", self.backend, get_args(Backend))
