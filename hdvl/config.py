@@ -1,6 +1,6 @@
-"""Where the configuration lies, how it is composed, and the only ``instantiate`` of the project.
+"""Composition of configurations and building of the objects that they describe.
 
-Knows Hydra and nothing of hdvl.
+This is the only module that calls ``instantiate`` of Hydra. It imports nothing else of the package.
 """
 
 import re
@@ -12,6 +12,18 @@ from typing import Any
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel ``conf/`` lies inside the package, in a checkout (editable or bare) beside it.
 CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
+
+MOVED = {
+    "hdvl.watching": "hdvl.callbacks",
+    **{
+        f"hdvl.training.{name}": f"hdvl.callbacks.{name}"
+        for name in (
+            *("audit", "checkpointing", "compiling"),
+            *("feature_cache", "progress", "recompute"),
+        )
+    },
+}
+"""Modules of callbacks that configurations of earlier runs name, and the modules that hold them now."""
 
 
 def compose(*overrides: str, config_name: str = "train", return_hydra: bool = False) -> Any:
@@ -26,14 +38,14 @@ def compose(*overrides: str, config_name: str = "train", return_hydra: bool = Fa
         "config_name": config_name,
         "return_hydra_config": return_hydra,
     }
-    if _in_a_command():  # whose search path may have folders of the user's
+    if _in_a_command():  # its search path may contain folders of the user
         return hydra_compose(overrides=list(overrides), **options)
     with _hydra_as_found(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return hydra_compose(overrides=list(overrides), **options)
 
 
 def _in_a_command() -> bool:
-    """Whether Hydra is running on the configuration of this package, not on that of another program."""
+    """Return whether Hydra runs on the configuration of this package, not on that of another program."""
     from hydra.core.global_hydra import GlobalHydra
 
     hydra = GlobalHydra.instance()
@@ -45,7 +57,7 @@ def _in_a_command() -> bool:
 
 @contextmanager
 def _hydra_as_found() -> Iterator[None]:
-    """Hydra's state (which program runs, which version it is compatible with) is put back."""
+    """Reset Hydra's global state (program, version base), and restore it on exit."""
     from hydra.core.singleton import Singleton
 
     found = dict(Singleton._instances)
@@ -61,11 +73,12 @@ def _hydra_as_found() -> Iterator[None]:
 def build(node: Any, **kwargs: Any) -> Any:
     """Build the object that a config ``node`` (with ``_target_``) describes.
 
-    Nested nodes are built first; lists and dicts arrive as plain Python values. ``node`` may be plain
-    itself (:func:`to_plain`).
+    Nested nodes are built first; lists and dicts are passed as plain Python values. ``node`` may be
+    plain data too (:func:`to_plain`).
 
     Raises:
-        ValueError: a value of the config is missing (``???``), or what a part says against its arguments.
+        ValueError: a value of the config is missing (``???``), a ``_target_`` does not exist or has moved,
+            or a part rejects its arguments.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -73,34 +86,44 @@ def build(node: Any, **kwargs: Any) -> Any:
     if not isinstance(node, dict) and not kwargs:
         resolve(node)  # names what is missing
     try:
-        if isinstance(node, dict):  # said inside it, the option costs no further copy of the node
+        if isinstance(node, dict):  # as a key of the node, the option costs no further copy
             return instantiate({**node, "_convert_": "all"}, **kwargs)
         return instantiate(node, _convert_="all", **kwargs)
     except InstantiationException as error:
         wrapped = error
-    # Hydra wraps what a part said; the part said it better.
-    said = isinstance(wrapped.__cause__, ValueError | TypeError | OSError | ImportError)
-    if said and str(wrapped).startswith("Error in call to target"):
+    # Hydra wraps the error of a part; the original message is clearer.
+    original = isinstance(wrapped.__cause__, ValueError | TypeError | OSError | ImportError)
+    if original and str(wrapped).startswith("Error in call to target"):
         raise wrapped.__cause__  # type: ignore[misc]
+    _check_moved(str(wrapped))
     raise ValueError(" ".join(str(wrapped).split()))
 
 
+def _check_moved(message: str) -> None:
+    """Raise a ``ValueError`` with the new name if Hydra could not find a class that has moved."""
+    missing = re.match(r"Error locating target '([\w.]+)'", message)
+    for old, new in MOVED.items():
+        if missing and missing[1].startswith(f"{old}."):
+            name = missing[1].removeprefix(old)
+            raise ValueError(f"_target_ {old}{name} has moved, use {new}{name}")
+
+
 def to_plain(node: Any) -> Any:
-    """The config as plain dicts and lists, interpolations resolved: what a checkpoint stores."""
+    """Return the config as plain dicts and lists with resolved interpolations, as checkpoints store it."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(node, resolve=True)
 
 
 def resolve(node: Any, optional: Sequence[str] = ()) -> Any:
-    """A config, plain or not, as plain data with every interpolation replaced by its value.
+    """Return a config as plain data, with every interpolation replaced by its value.
 
     Args:
-        node: the config.
-        optional: keys below which values may be missing.
+        node: the config, plain or not.
+        optional: root keys below which values may be missing.
 
     Raises:
-        ValueError: a value is missing (``???``) or refers to a key that is not there; the message
+        ValueError: a value is missing (``???``) or refers to a key that does not exist; the message
             names the key and an example, or the choices that have it.
     """
     from omegaconf import OmegaConf
@@ -150,21 +173,21 @@ def _missing(plain: Any, place: str) -> Iterator[str]:
 
 
 def _absent(place: str, message: str) -> str:
-    """What to do where the value at ``place`` is that of a key that is not there."""
-    found = re.search(r"Interpolation key '([^']+)' not found", message)
-    wanted = found[1] if found else "a key"
-    group, _, inner = wanted.partition(".")
+    """Return a message on what to do if the value at ``place`` refers to a key that does not exist."""
+    match = re.search(r"Interpolation key '([^']+)' not found", message)
+    referred = match[1] if match else "a key"
+    group, _, inner = referred.partition(".")
     place = place.removeprefix("model.")
     having = [f"{group}={name}" for name in _choices_with(group, inner)]
     choose = f"choose {' or '.join(having)}, or " if having else ""
     return (
-        f"{place} is taken from {wanted}, which this {group} does not have; {choose}give "
+        f"{place} is taken from {referred}, which this {group} does not have; {choose}give "
         f"{place}=VALUE"
     )
 
 
 def _choices_with(group: str, key: str) -> list[str]:
-    """The choices of a group in which ``key`` stands, those that the others are made from alone."""
+    """Return the choices of a group that set ``key`` and do not derive from another choice."""
     import yaml
 
     found = []
@@ -176,26 +199,26 @@ def _choices_with(group: str, key: str) -> list[str]:
 
 
 def from_plain(node: dict[str, Any]) -> Any:
-    """The inverse of :func:`to_plain`."""
+    """Return a config from plain data, the inverse of :func:`to_plain`."""
     from omegaconf import OmegaConf
 
     return OmegaConf.create(node)
 
 
 def given_words() -> list[str]:
-    """The overrides that a running command was given, as Hydra read them; none outside of one."""
+    """Return the overrides of the running command, as Hydra parsed them; none outside of a command."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     if not HydraConfig.initialized():
         return []
-    # As they were written: a word may hold an interpolation.
+    # Not resolved, because an override may hold an interpolation.
     words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [str(word) for word in words]
 
 
 def given_values() -> dict[str, Any]:
-    """The keys and values of :func:`given_words`."""
+    """Return the keys and values of the overrides of the running command."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     words = OverridesParser.create().parse_overrides(given_words())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.utils import get_object
 
 import hdvl
 from hdvl import infer, train
@@ -135,3 +136,19 @@ def test_hydra_is_left_as_it_was_found(tmp_path: Path) -> None:
 def test_missing_values_are_named_in_python() -> None:
     with pytest.raises(ValueError, match=r"^llm\.path must be given, such as llm\.path=Qwen"):
         hdvl.build(hdvl.compose("llm=pretrained").model)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("hdvl.watching.answers.Answers", "hdvl.callbacks.answers.Answers"),
+        (
+            "hdvl.training.checkpointing.Checkpoints",
+            "hdvl.callbacks.checkpointing.Checkpoints",
+        ),
+    ],
+)
+def test_targets_of_earlier_runs_name_the_new_path(old: str, new: str) -> None:
+    with pytest.raises(ValueError, match=rf"^_target_ {old} has moved, use {new}$"):
+        hdvl.build({"callbacks": {"one": {"_target_": old}}})
+    assert get_object(new) is not None

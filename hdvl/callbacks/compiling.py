@@ -1,8 +1,9 @@
-"""torch.compile on few shapes: tiles and tokens are padded to buckets, and compilations are counted."""
+"""Callback that applies torch.compile, with tiles and tokens padded to a few bucket sizes."""
 
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hdvl.compat.torch import recompile_limit
 from hdvl.protocols import Segment
 from hdvl.sequences import one_or_several
 from hdvl.training.blocks import blocks
@@ -23,7 +25,7 @@ COMPILED_PARTS = ("encoder", "llm")
 
 
 def bucket(size: int, buckets: Sequence[int]) -> int:
-    """The smallest bucket that holds ``size``; above the largest, a multiple of it.
+    """Return the smallest bucket of at least ``size``; beyond the largest bucket, a multiple of it.
 
     >>> [bucket(size, [2, 4, 8]) for size in (1, 2, 3, 8, 9, 17)]
     [2, 2, 4, 8, 16, 24]
@@ -33,12 +35,24 @@ def bucket(size: int, buckets: Sequence[int]) -> int:
 
 
 class Compile(pl.Callback):
-    """Compiles ``parts`` (encoder, llm), each for the shapes of its buckets, one compilation a bucket.
+    """Compiles the encoder and the LLM, once for each bucket of tiles or tokens.
 
-    ``graphs`` counts what was compiled for (part, shape, training or kind of rows, gradients); ``again``
-    what was compiled for one of these that had been compiled before, which is said as it happens. Padding
-    stands behind what is real and is cut off: the numbers are the same within rounding. Where the
-    weights are shared out over ranks, each block is compiled by itself: they are gathered between.
+    Inputs are padded at the end to the size of a bucket, and the outputs of the padding are removed, so
+    the results are equal within rounding. If the weights are sharded over ranks, each block is compiled
+    separately, because weights are gathered between blocks.
+
+    Args:
+        parts: the parts to compile, of ``encoder`` and ``llm``.
+        tiles: buckets of the number of tiles of a batch, in ascending order.
+        tokens: buckets of the length of a row, in ascending order.
+        backend: the backend of ``torch.compile``.
+
+    Attributes:
+        graphs: number of compilations by (part, shape, training mode or kind of rows, gradients).
+        again: number of repeated compilations by the same key; each is printed when it happens.
+
+    Raises:
+        ValueError: a part is unknown, or the buckets are not ascending numbers above 0.
     """
 
     graphs: Counter[tuple[Any, ...]]
@@ -64,13 +78,17 @@ class Compile(pl.Callback):
         self.parts, self.tiles, self.tokens, self.backend = parts, tiles, tokens, backend
         self.graphs, self.again = Counter(), Counter()
         self._changed: list[tuple[nn.Module, Any]] = []
+        self._settings = ExitStack()
         self._now: tuple[Any, ...] = ()
         self._done: set[tuple[Any, ...]] = set()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """Compile lazily: each shape when it comes first. By now the model is sharded, if it ever is."""
-        limit = len(self.tiles) + len(self.tokens)
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * limit)
+        """Replace the forward passes by compiled ones; shapes are compiled when they first occur.
+
+        This is done at the start of fitting, when the model has been sharded.
+        """
+        buckets = len(self.tiles) + len(self.tokens)
+        self._settings.enter_context(recompile_limit(4 * buckets))
         vlm: Any = pl_module.vlm
         by_block = isinstance(trainer.strategy, ModelParallelStrategy)
         if "encoder" in self.parts:
@@ -82,12 +100,22 @@ class Compile(pl.Callback):
             self._replace(vlm.llm, self._lengthened(base, compiled, vlm.llm.forward))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """The model that was given is as it was."""
+        """Restore the model and the settings of torch."""
+        self._restore()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: VLMModule, exception: BaseException
+    ) -> None:
+        """Restore the model and the settings of torch."""
+        self._restore()
+
+    def _restore(self) -> None:
         for module, before in reversed(self._changed):
             del module.forward
             if before is not None:
                 module.forward = before
         self._changed = []
+        self._settings.close()
 
     def _replace(self, module: nn.Module, forward: Callable[..., Any]) -> None:
         self._changed.append((module, vars(module).get("forward")))
@@ -96,10 +124,10 @@ class Compile(pl.Callback):
     def _whole_or_blocks(
         self, part: nn.Module, forward: Callable[..., Any], *, by_block: bool
     ) -> Callable[..., Any]:
-        found = blocks(part) if by_block else []
-        for block in found:
+        sharded = blocks(part) if by_block else []
+        for block in sharded:
             self._replace(block, self._compiled(block.forward))
-        return forward if found else self._compiled(forward)
+        return forward if sharded else self._compiled(forward)
 
     def _compiled(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         from torch._dynamo import lookup_backend
@@ -126,9 +154,9 @@ class Compile(pl.Callback):
                     "would count the padding; keep it frozen"
                 )
             count = pixels.shape[0]
-            wanted = bucket(count, self.tiles)
-            self._now = ("encoder", (wanted,), encoder.training, torch.is_grad_enabled())
-            padding = (0, 0) * (pixels.ndim - 1) + (0, wanted - count)
+            size = bucket(count, self.tiles)
+            self._now = ("encoder", (size,), encoder.training, torch.is_grad_enabled())
+            padding = (0, 0) * (pixels.ndim - 1) + (0, size - count)
             padded = functional.pad(pixels, padding).contiguous(memory_format=torch.channels_last)
             features = forward(padded)[:count]
             self._done.add(self._now)
@@ -148,23 +176,23 @@ class Compile(pl.Callback):
             **options: Any,
         ) -> Float[Tensor, "b k v"]:
             rows, length = embeddings.shape[:2]
-            wanted = bucket(length, self.tokens)
-            kind, rest = _kind(segments), wanted - length
-            config = getattr(base, "config", None)  # of a model of transformers
+            size = bucket(length, self.tokens)
+            kind, rest = _kind(segments), size - length
+            config = getattr(base, "config", None)  # only models of transformers have one
             dropout = getattr(config, "attention_dropout", None) or 0.0
             if kind != "rows" and dropout and base.training:
                 raise ValueError(
                     "callbacks.compile.parts must not name llm with packing and attention_dropout="
                     f"{dropout}; set model.llm.config.attention_dropout=0 or leave llm out"
                 )
-            self._now = ("llm", (rows, wanted), kind, torch.is_grad_enabled())
+            self._now = ("llm", (rows, size), kind, torch.is_grad_enabled())
             padded = functional.pad(embeddings, (0, 0, 0, rest))
             if attention_mask is not None:
                 attention_mask = functional.pad(attention_mask, (0, rest))
             if segments is not None and rest:
-                segments = [*segments, rest]  # padding is a document of its own
-            base.forward = partial(_for_any_documents, compiled, wanted)
-            try:  # in training alone: generation has a shape a token
+                segments = [*segments, rest]  # padding is a separate document
+            base.forward = partial(_for_any_documents, compiled, size)
+            try:  # only for this call, because generation would compile for each token
                 logits = forward(
                     padded,
                     attention_mask,
@@ -181,7 +209,7 @@ class Compile(pl.Callback):
 
 
 def _kind(segments: Sequence[Segment] | None) -> str:
-    """What a graph of the LLM is for: rows padded or whole, of documents, of some that share images."""
+    """Return the kind of rows that a graph is compiled for: padded, packed, or with shared prefixes."""
     if segments is None:
         return "rows"
     return "packed" if all(isinstance(segment, int) for segment in segments) else "shared"
@@ -190,11 +218,11 @@ def _kind(segments: Sequence[Segment] | None) -> str:
 def _for_any_documents(
     compiled: Callable[..., Any], longest: int, *args: Any, **options: Any
 ) -> Any:
-    """A call in which nothing but tensors of unknown length tells what documents the row holds."""
+    """Call a compiled function with the documents of a row marked as tensors of dynamic length."""
     for name in ("cu_seq_lens_q", "cu_seq_lens_k", "key_places"):
         if name in options:
             torch._dynamo.mark_dynamic(options[name], 0)
     for name in ("max_length_q", "max_length_k"):
         if name in options:
-            options[name] = longest  # at most
+            options[name] = longest  # an upper bound, which is the same for all rows
     return compiled(*args, **options)

@@ -1,2 +1,5 @@
-"""What changes other libraries, one file a library: each change with its reason, and a test that notices
-when the library changes. Nothing happens at import, and what is changed for all is put back."""
+"""Changes of other libraries, one file for each library.
+
+Each change has a reason and a test that fails when the library makes it unnecessary. Importing these
+modules changes nothing, and changes of global state are undone.
+"""

@@ -1,4 +1,4 @@
-"""Lightning: its precisions convert more than weights and activations."""
+"""Change of Lightning: its precision plugins convert more than weights and activations."""
 
 from contextlib import nullcontext
 
@@ -6,11 +6,11 @@ import lightning.pytorch as pl
 
 
 def convert_weights_only(trainer: pl.Trainer) -> None:
-    """Let the precision of ``trainer`` convert weights and activations, and nothing else.
+    """Let the precision plugin of ``trainer`` convert only weights and activations.
 
-    It would also convert the floating-point numbers of a batch, of which there are none, and with
-    ``bf16-true`` and the like it changes torch's default dtype for each step: whatever a forward pass
-    counts or measures would be rounded to it. Lightning has no option for either.
+    By default it also converts floating-point tensors of the batch. With ``bf16-true`` and the like it
+    changes the default dtype of torch during each step, which would round all values that a forward pass
+    counts or measures. Lightning has no option for either.
     """
     plugin = vars(trainer.precision_plugin)
     plugin["convert_input"] = lambda batch: batch

@@ -1,4 +1,4 @@
-"""Muon for matrices, AdamW for everything else, in one optimizer."""
+"""Optimizer that combines Muon for matrices with AdamW for all other parameters."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,20 +10,22 @@ from torch import Tensor
 class MuonAdamW(torch.optim.AdamW):
     """AdamW whose matrices are updated by ``torch.optim.Muon`` instead.
 
-    Muon's updates are scaled so that a matrix's entries move about as far as AdamW's would (Liu et al.,
-    "Muon is scalable for LLM training", arXiv 2502.16982): one learning rate serves both. Groups may
-    hold anything, so that rates, schedules and checkpoints are those of one optimizer.
+    Updates of Muon are scaled to about the size of updates of AdamW (Liu et al., "Muon is scalable for LLM
+    training", arXiv 2502.16982), so that both use the same learning rate. Parameter groups may hold
+    parameters of both kinds; learning rates, schedules and checkpoints are those of one optimizer.
 
-    Muon computes in bf16. A CPU without bf16 arithmetic takes about seven times as long for it.
+    Muon computes in bf16, which is several times slower on a CPU without bf16 instructions.
 
     Args:
-        params: parameters or groups, as AdamW takes them.
-        momentum: momentum of the matrices; AdamW's ``betas`` hold for the rest.
-        iterations: steps of the Newton-Schulz iteration.
-        table: a matrix with more than this many times as many rows as columns, or columns as rows
-            (an embedding), stays with AdamW, as do vectors, convolutions and matrices with a side
-            below 32.
+        params: parameters or parameter groups, as for AdamW.
+        momentum: momentum of the matrices; ``betas`` of AdamW apply to all other parameters.
+        iterations: number of Newton-Schulz iterations.
+        table: matrices with an aspect ratio above this value (embeddings) are updated by AdamW, as are
+            vectors, convolutions and matrices with a side below 32.
         **options: options of AdamW.
+
+    Raises:
+        ValueError: ``momentum`` or ``iterations`` is out of range.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class MuonAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Update everything that has a gradient."""
+        """Update all parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -61,14 +63,14 @@ class MuonAdamW(torch.optim.AdamW):
                 self._move(matrices, group)
                 moved += [(p, p.grad) for p in matrices if p.grad is not None]
         for matrix, _ in moved:
-            matrix.grad = None  # AdamW passes over it
+            matrix.grad = None  # AdamW skips parameters without gradients
         super().step()
         for matrix, gradient in moved:
             matrix.grad = gradient
         return loss
 
     def _move(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        """One step of Muon, whose state is kept in this optimizer's."""
+        """Apply one step of Muon, whose state is kept in the state of this optimizer."""
         muon = torch.optim.Muon(
             matrices,
             lr=group["lr"],
@@ -79,5 +81,5 @@ class MuonAdamW(torch.optim.AdamW):
         )
         muon.state = self.state
         muon.step()  # type: ignore[no-untyped-call]
-        for matrix in matrices:  # AdamW expects a step in every state that is loaded
+        for matrix in matrices:  # AdamW requires a step in every loaded state
             self.state[matrix].setdefault("step", torch.tensor(0.0)).add_(1)

@@ -35,10 +35,16 @@ def test_wrong_numbers_are_named() -> None:
 
 def test_packed_dropout_is_refused() -> None:
     vlm = tiny_vlm(tiny_node(llm={"config": {**NODE["llm"]["config"], "attention_dropout": 0.1}}))
-    compiling = Compile(parts=["llm"])
-    compiling.on_fit_start(TRAINER, fake_module(vlm=vlm.train()))
-    with pytest.raises(ValueError, match=r"parts must not name llm with packing and attention_dro"):
+    limit = torch._dynamo.config.recompile_limit
+    compiling, module = Compile(parts=["llm"]), fake_module(vlm=vlm.train())
+    compiling.on_fit_start(TRAINER, module)
+    assert torch._dynamo.config.recompile_limit > limit
+    refused = r"parts must not name llm with packing and attention_dro"
+    with pytest.raises(ValueError, match=refused) as raised:
         batch_loss(vlm, pack(samples(vlm)[:2]))
+    compiling.on_exception(TRAINER, module, raised.value)
+    assert torch._dynamo.config.recompile_limit == limit
+    assert "forward" not in vars(vlm.llm)
 
 
 @pytest.mark.slow

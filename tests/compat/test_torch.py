@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hdvl.compat.torch import attention_replaced
+from hdvl.compat.torch import attention_replaced, recompile_limit
 from tests.tiny_model import tiny_vlm
 
 
@@ -46,3 +46,13 @@ def test_everything_is_put_back() -> None:
         raise RuntimeError("inside")
     assert functional.scaled_dot_product_attention is kernel
     assert fast.get_fastpath_enabled() == was_fast
+
+
+def test_the_limit_of_recompilations_is_put_back() -> None:
+    before = torch._dynamo.config.recompile_limit
+    with pytest.raises(RuntimeError, match="inside"), recompile_limit(before + 1):
+        assert torch._dynamo.config.recompile_limit == before + 1
+        with recompile_limit(1):
+            assert torch._dynamo.config.recompile_limit == before + 1
+        raise RuntimeError("inside")
+    assert torch._dynamo.config.recompile_limit == before

@@ -149,7 +149,7 @@ def test_blank_windows_are_left_out_when_asked() -> None:
 
 
 def test_the_filter_has_a_key_of_its_own(unchecked: Any) -> None:
-    with pytest.raises(ValueError, match="got 'exact'; set backend=exact instead"):
+    with pytest.raises(ValueError, match="got 'exact'; set backend=exact in its place"):
         unchecked(Squash, resample="exact")
     with pytest.raises(ValueError, match=r"padding must be three numbers in 0\.\.255, or mean"):
         unchecked(Squash, padding=(1, 2))
