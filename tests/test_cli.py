@@ -105,6 +105,7 @@ def test_help_is_instant(tmp_path: Path) -> None:
     assert min(spent) <= 0.15, spent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", WRITTEN)
 @pytest.mark.parametrize("option", ["--help", "--cfg job"])
 def test_commands_explain_themselves_without_torch(
@@ -117,6 +118,7 @@ def test_commands_explain_themselves_without_torch(
     assert not list(tmp_path.iterdir()), "help wrote files"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", WRITTEN)
 def test_commands_refuse_unknown_keys(command: str, tmp_path: Path) -> None:
     code, printed, _ = run(*command.split(), "no_such_key=1", cwd=tmp_path)

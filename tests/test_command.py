@@ -46,6 +46,7 @@ def said_by(module: Any, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
     return caught.value.code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "message"), EXAMPLES)
 def test_mistakes_of_a_training(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -140,6 +140,7 @@ def presets() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("primary", "choice"), presets())
 def test_presets_compose(primary: str, choice: str) -> None:
     check_composed([choice], primary, resolve=True)
@@ -152,6 +153,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", OTHERS, ids=",".join)
 @pytest.mark.parametrize("path", sorted((CONF_DIR / "model").glob("*.yaml")), ids=name_of)
 def test_any_part_of_a_preset_can_be_swapped(path: Path, others: tuple[str, ...]) -> None:
@@ -176,6 +178,7 @@ def rounds() -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", rounds(), ids=lambda overrides: ",".join(overrides))
 def test_every_choice_composes(overrides: list[str]) -> None:
     check_composed(overrides, "train", resolve=False)
@@ -193,6 +196,7 @@ def test_an_unknown_key_is_refused(path: Path) -> None:
         compose("no_such_key=1", config_name=path.stem)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", PART_GROUPS)
 def test_an_unknown_key_or_choice_of_a_part_is_refused(group: str) -> None:
     with pytest.raises(ConfigCompositionException, match="no_such_key"):

@@ -74,6 +74,7 @@ def test_an_unknown_fault_is_refused(folder: Path) -> None:
         lint(config(folder, "data_lint", "leave_out=[row,blur]"))
 
 
+@pytest.mark.slow
 def test_bench_splits_the_time(folder: Path) -> None:
     (folder / "5.jpg").write_bytes((folder / "4.jpg").read_bytes())
     said = bench(config(folder, "data_bench", "count=4", "batches=2", "num_workers=1"))

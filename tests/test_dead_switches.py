@@ -123,6 +123,7 @@ def before(model: VLM) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(set(leaves(OPTIMIZER)) - LOSS - {"factory._partial_"}))
 def test_every_key_of_the_optimizer_changes_something(
     key: str, model: VLM, before: list[Any]
@@ -131,6 +132,7 @@ def test_every_key_of_the_optimizer_changes_something(
     assert [outcome(model, changed, tuning) for tuning in BASES] != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(leaves(TUNING)))
 def test_every_key_of_the_tuning_changes_something(key: str, model: VLM, before: list[Any]) -> None:
     assert [outcome(model, OPTIMIZER, turned(tuning, key)) for tuning in BASES] != before
@@ -139,6 +141,7 @@ def test_every_key_of_the_tuning_changes_something(key: str, model: VLM, before:
 # --- keys that are none -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [
@@ -171,6 +174,7 @@ def nodes(config: DictConfig) -> Iterator[DictConfig]:
             yield from nodes(config[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PRIMARY, ids=name_of)
 def test_no_place_of_a_config_takes_a_new_key(path: Path) -> None:
     """Hydra's overrides set values of a config that is closed, down to its last node."""

@@ -99,6 +99,7 @@ def test_random_weights_are_said_aloud(image: Path, capsys: pytest.CaptureFixtur
     assert texts[0] == texts[1]  # seed
 
 
+@pytest.mark.slow
 def test_the_seed_is_that_of_the_sampled_answer(tiny_folder: Path) -> None:
     common = [f"checkpoint={tiny_folder}", "prompt=What?", "generation.max_new_tokens=8"]
     pipe = pipeline(*common)
@@ -113,6 +114,7 @@ def test_the_seed_is_that_of_the_sampled_answer(tiny_folder: Path) -> None:
     assert len({said(*sampled, f"seed={seed}") for seed in range(4)}) > 1
 
 
+@pytest.mark.slow
 def test_stop_strings_of_the_command_line(tiny_folder: Path) -> None:
     common = [f"checkpoint={tiny_folder}", "prompt=What?"]
     pipe = pipeline(*common)

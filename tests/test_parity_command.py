@@ -27,6 +27,7 @@ def parity(*overrides: str) -> tuple[str, bool]:
     return run(resolve(compose(*overrides, config_name="parity")))
 
 
+@pytest.mark.slow
 def test_a_model_and_its_export_agree(pair: tuple[Path, Path], tmp_path: Path) -> None:
     make_image(["gradient", 60, 40, 0]).save(tmp_path / "a.png")
     words = [f"checkpoint={pair[0]}", f"other={pair[1]}", "max_new_tokens=3"]
@@ -38,6 +39,7 @@ def test_a_model_and_its_export_agree(pair: tuple[Path, Path], tmp_path: Path) -
     assert "the same answer" in lines[2] and lines[-1] == "they agree"
 
 
+@pytest.mark.slow
 def test_what_differs_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
     saved(CASES["llava-next"][1], tmp_path / "own")
     file = tmp_path / "own" / "model.safetensors"

@@ -116,6 +116,7 @@ def exit_of(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "message"), WRONG, ids=lambda value: str(value)[:60])
 def test_wrong_configurations_are_named(
     overrides: list[str], message: str, data: list[str], monkeypatch: pytest.MonkeyPatch
@@ -125,6 +126,7 @@ def test_wrong_configurations_are_named(
     assert len(said) < 500, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [["data.packing={tokens: 4096, tiles: 64}"], []])
 def test_the_right_one_is_planned(
     extra: list[str],

@@ -106,6 +106,7 @@ def test_a_large_image_is_drawn_smaller(tmp_path: Path) -> None:
         assert drawn.size == (300, 150)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1)])
 @pytest.mark.parametrize(
     "tiler",

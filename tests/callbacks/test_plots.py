@@ -29,6 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_both_images_are_drawn(folder: Path) -> None:
     assert [path.name for path in draw_run(folder)] == ["losses.png", "rates.png"]
     for name in plots.FILES:

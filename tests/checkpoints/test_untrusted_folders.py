@@ -554,6 +554,7 @@ def test_every_value_at_every_place_is_data(
         load_with(value, file, place, published / kind, tmp_path / kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_published_text_is_not_interpolated(
     kind: str, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

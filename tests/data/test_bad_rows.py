@@ -131,6 +131,7 @@ def left_out_everywhere(folder, source, processor):
     return trained
 
 
+@pytest.mark.slow
 def test_every_bad_line_is_left_out_and_named(folder, processor):
     rows = [row() | {"id": "good"}]
     for name, bad in BAD.items():

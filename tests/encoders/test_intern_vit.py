@@ -70,6 +70,7 @@ def test_contract(assert_contract: Callable[..., None]) -> None:
     assert_contract(InternViT(**TINY, layer_scale=1.0), mixing="projection_layer", prefix=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile_size", [56, 42, 70])
 @pytest.mark.parametrize(
     ("options", "changes"),

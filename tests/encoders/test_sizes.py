@@ -52,6 +52,7 @@ def same_weights(encoder: Any, whole: nn.Module) -> None:
     encoder.model.load_state_dict({key: state[key] for key in encoder.model.state_dict()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VITS)
 def test_timm(name: str) -> None:
     encoder = TimmEncoder(name=name, config=TIMM, final_norm=True).eval()

@@ -264,6 +264,7 @@ def check_agreement(pipe: Pipeline, asked: list[tuple[Message, ...]], **options:
     return [answer.text for answer in batched]
 
 
+@pytest.mark.slow
 def test_chat_batch_and_stream_agree_where_stop_strings_end_them(pipe: Pipeline) -> None:
     """Each string that occurs in the answers, within a token's text or across tokens, ends them."""
     whole = check_agreement(pipe, conversations(), max_new_tokens=16)
@@ -284,6 +285,7 @@ def test_new_tokens_are_the_rows_own(pipe: Pipeline) -> None:
     assert min(counts) <= 2 < max(counts) <= 16
 
 
+@pytest.mark.slow
 def test_the_shipped_model_agrees_with_itself() -> None:
     small = load("hdvl/small")
     asked = [

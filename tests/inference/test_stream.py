@@ -25,6 +25,7 @@ def streams() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("hdvl-stream")]
 
 
+@pytest.mark.slow
 def test_pieces_joined_are_the_text_of_chat(pipe: Pipeline) -> None:
     for prompt in ("What?", "Where is it?", "图中的总金额是多少？"):
         stream = pipe.stream(prompt, max_new_tokens=16)
@@ -125,6 +126,7 @@ def test_text_that_changes_behind_what_was_sent_is_an_error(
         list(pipe.stream("?"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TOYS))
 def test_streams_of_every_kind_of_tokenizer(name: str) -> None:
     """Sampled from a model that says anything: bytes that make no character, markers, cut answers."""

@@ -101,6 +101,7 @@ def test_a_prompt_may_be_read_in_parts(vlm: VLM) -> None:
     assert cache.get_seq_length() == len(sample.ids)
 
 
+@pytest.mark.slow
 def test_adapters_and_estimates_look_into_the_backbone() -> None:
     vlm = tiny_vlm(node())
     modes = {"encoder": "frozen", "bridge": "frozen", "merger": "frozen", "llm": "lora"}

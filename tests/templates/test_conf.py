@@ -44,6 +44,7 @@ def test_files_say_what_the_classes_do(name: str, template: Any) -> None:
     assert built == template
 
 
+@pytest.mark.slow
 def test_system_prompts_have_names() -> None:
     """As published: the default first, the others as choices of their own."""
 

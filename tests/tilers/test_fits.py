@@ -213,6 +213,7 @@ def test_several_images_have_a_tiler_of_their_own(unchecked: Any) -> None:
         AnyRes(several_padding=(1, 2))
 
 
+@pytest.mark.slow
 def test_transparent_pixels_are_those_of_transformers() -> None:
     """Its processors lay images on white; so do the presets whose reference they are."""
     from transformers.models.llava.image_processing_llava import LlavaImageProcessor

@@ -10,6 +10,7 @@ from hdvl.checkpoints import load_folder
 from hdvl.inference.load import ASSETS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "moved"), [(2, False), (4, True)])
 def test_the_heads_learn_first(
     steps: int, moved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

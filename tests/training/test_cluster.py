@@ -44,6 +44,7 @@ def peak(memory: float | None = None) -> Peak:
     return Peak(flops=1e12, memory=memory, bandwidth=1e9, utilisation=0.5)
 
 
+@pytest.mark.slow
 def test_the_curve_goes_through_what_it_was_not_fitted_to(vlm: VLM) -> None:
     curve, plan = fit(vlm), vlm.tiler.plan(900, 500)
     length = vlm.merger.token_count(plan) + 300
@@ -75,6 +76,7 @@ def test_a_step_by_hand(vlm: VLM) -> None:
     assert fast == pytest.approx(2000 / max(taken.compute, taken.traffic))
 
 
+@pytest.mark.slow
 def test_shares_of_memory(vlm: VLM) -> None:
     alone = estimate(vlm, Loads(), trainer=trainer("auto"), gpus=1, peak=peak()).memory
     shared = estimate(vlm, Loads(), trainer=trainer(SHARDED), gpus=4, peak=peak()).memory

@@ -186,6 +186,7 @@ def shape_of(name: str) -> tuple[Any, ...]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "numbers"),  # samples a step, steps, ids, pixels, betas, decay, warm-up, last rate
     [

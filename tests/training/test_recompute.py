@@ -40,6 +40,7 @@ def gradients(vlm: VLM) -> tuple[dict[str, Tensor], int]:
     return {name: p.grad for name, p in named if p.grad is not None}, sum(kept.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("llm", ["frozen", "full", "lora"])
 @pytest.mark.parametrize("encoder", ["frozen", "full"])
 def test_gradients_are_the_same(encoder: str, llm: str) -> None:

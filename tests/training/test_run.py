@@ -172,6 +172,7 @@ def test_a_second_run_does_not_overwrite_the_first(tmp_path: Path) -> None:
     assert (tmp_path / "train.yaml").read_text() == "seed: 0\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "change", "said"),
     [

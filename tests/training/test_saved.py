@@ -54,6 +54,7 @@ def test_another_model_is_said(
         check_saved(tiny_folder, [other], step)
 
 
+@pytest.mark.slow
 def test_a_run_whose_weights_are_lost_between_training_and_saving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,7 @@ def test_what_transformers_cannot_be_is_refused_with_the_reason(case: str) -> No
         target_of(build(from_plain(plain)))
 
 
+@pytest.mark.slow
 def test_all_reasons_are_in_one_error_and_overrides_mend_what_they_can(tmp_path: Path) -> None:
     plain = node(bridge=SHUFFLE | {"order": "v1"}, tiler=DYNAMIC | {"thumbnail": "first"})
     saved(plain, tmp_path / "hdvl")

@@ -28,6 +28,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_folder_comes_back(name: str, tmp_path: Path) -> None:
     kind, changes = CASES[name]

@@ -26,6 +26,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "changes"), CASES, ids=str)
 def test_there_and_back(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
     model, processor = reference.KINDS_OF_MODEL[kind](tmp_path / "theirs", **changes)

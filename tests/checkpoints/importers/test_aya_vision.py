@@ -39,6 +39,7 @@ def test_answers_are_those_of_transformers(built: tuple[Path, Any]) -> None:
     assert_same_answer(*built)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -33,6 +33,7 @@ def same(one: VLM, other: VLM) -> None:
         assert value.dtype == theirs[name].dtype and torch.equal(value, theirs[name]), name
 
 
+@pytest.mark.slow
 def test_a_converted_folder_is_the_loaded_model(source: Path, tmp_path: Path) -> None:
     folder = convert(source, tmp_path / "native", max_shard=50_000)
     assert is_model_folder(folder) and len(list(folder.glob("model-*.safetensors"))) > 3
@@ -45,6 +46,7 @@ def test_a_converted_folder_is_the_loaded_model(source: Path, tmp_path: Path) ->
     assert hdvl.load(folder).model.llm.stop_ids == (3,)
 
 
+@pytest.mark.slow
 def test_types_are_those_of_most_weights_or_as_asked(tmp_path: Path) -> None:
     """XVERSE-V mixes them: bfloat16 language model, float32 encoder and adapter."""
     states = SIZES.states()

@@ -105,6 +105,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "changes"), list(enumerate(CHANGES)), ids=str)
 def test_numbers_are_those_of_the_folder(
     number: int, changes: dict[str, Any], tmp_path: Path

@@ -462,6 +462,7 @@ def test_published_pixels_ignore_exif_and_alpha(tmp_path: Path) -> None:
     assert (vlm.tiler.exif, vlm.tiler.background, vlm.tiler.backend) == (False, None, "pillow")
 
 
+@pytest.mark.slow
 def test_shards_of_an_older_kind_are_converted_without_the_model_in_memory(tmp_path: Path) -> None:
     told = config()
     state = reference_state(manifest(told))

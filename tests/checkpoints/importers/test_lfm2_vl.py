@@ -115,6 +115,7 @@ COMPOSITIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_other_compositions(name: str, tmp_path: Path) -> None:
     changes, settings = COMPOSITIONS[name]
@@ -243,6 +244,7 @@ def test_packing_with_another_language_model(tmp_path: Path) -> None:
     torch.testing.assert_close(found.logits[0], alone, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_converted_to_a_folder_of_hdvl(published: Published, tmp_path: Path) -> None:
     pipe = hdvl.load(convert(published.folder, tmp_path / "native"))
     for sizes in PROMPTS[-3:]:

@@ -154,6 +154,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "length", "changes"), OTHERS)
 def test_numbers_are_those_of_the_description(
     images: int, length: int, changes: dict[str, Any], tmp_path: Path
@@ -234,6 +235,7 @@ def test_bin_shards_in_bfloat16(tmp_path: Path) -> None:
         close(vlm.float()(ids[None], tiles, plans).logits[0], chat(wide, ids, pixels, config))
 
 
+@pytest.mark.slow
 def test_converted_to_a_native_folder(tmp_path: Path) -> None:
     """The rules and the slots are kept, and no published file is needed any more."""
     config = described(seq_length=100, image_size=112)
@@ -274,6 +276,7 @@ def test_the_relatives_read_their_sizes_too(name: str, tmp_path: Path) -> None:
         close(vlm(ids[None], tiles, plans).logits[0], chat(state, ids, pixels, config))
 
 
+@pytest.mark.slow
 def test_chat_is_told_by_the_generation_settings(tmp_path: Path) -> None:
     config = described(image_size=56)
     write_published(tmp_path, config, published(config))
@@ -374,6 +377,7 @@ def test_an_answer_of_all_its_ids(tmp_path: Path) -> None:
 # --- four bits ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "options"),
     [

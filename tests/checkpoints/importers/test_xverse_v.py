@@ -150,6 +150,7 @@ def drawn(seed: int) -> tuple[Sizes, list[tuple[int, int]]]:
     return sizes, list(zip(sides[::2], sides[1::2], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5, 11))
 def test_other_sizes_equal_the_description(seed: int, tmp_path: Path) -> None:
     sizes, shapes = drawn(seed)
