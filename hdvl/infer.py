@@ -57,6 +57,12 @@ def changes_of(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
+def tiler_follows(keys: Sequence[str]) -> bool:
+    """Whether a chosen tiler takes the tile size of the checkpoint's encoder: no word gives its own."""
+    own = ("tiler.tile_size", "tiler.stride", "tiler.multiple_of")
+    return "tiler" in keys and not any(key in own for key in keys)
+
+
 def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
     """The checkpoint with its changes, or a composition with random weights, said aloud."""
     keys = keys_of(overrides)
@@ -69,6 +75,7 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
             dtype=cfg["dtype"],
             max_length=cfg["max_length"],
             allow=cfg.get("allow", ()),
+            tiler_follows=tiler_follows(keys),
             **changes_of(cfg, keys),
         )
     import torch

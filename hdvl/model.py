@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hdvl.encoders.chunk import encode_in_chunks
 from hdvl.loss import IGNORED as IGNORED
 from hdvl.loss import summed_loss, supervised, targets, token_weights
-from hdvl.probe import check_token_order, probe_encoder
+from hdvl.probe import check_members, check_token_order, probe_encoder
 from hdvl.protocols import (
     LLM,
     Bridge,
@@ -84,18 +84,21 @@ class VLM(nn.Module):
         super().__init__()
         if encode_chunk is not None and encode_chunk < 1:
             raise ValueError(f"encode_chunk must be at least 1 or null, got {encode_chunk}")
+        check_members(encoder, Encoder, "encoder")
         check_views(tiler, encoder)
         probe_encoder(encoder)
         self.tiler = with_encoder(tiler, encoder.mean)
         self.template, self.encode_chunk = template, encode_chunk
         self.encoder, self.llm = encoder, llm
         self.bridge = bridge(in_width=encoder.width, out_width=llm.width, grid=encoder.grid)
+        check_members(self.bridge, Bridge, "bridge")
         self.merger = merger(
             grid=encoder.grid,
             grid_for=encoder.grid_for,
             out_grid=self.bridge.grid_for,
             width=llm.width,
         )
+        check_members(self.merger, Merger, "merger")
         check_token_order(self.bridge, self.merger)
         self.image_token_id = _slot_id(llm, template, image_token_id)
 

@@ -12,6 +12,21 @@ from hdvl.encoders.twins import first_twins_only
 from hdvl.protocols import Bridge, Encoder, Grid, Merger, Size
 
 
+def check_members(part: object, protocol: type, name: str) -> None:
+    """Check that ``part`` has the members of its protocol.
+
+    Raises:
+        ValueError: it lacks some; the message names them.
+    """
+    wanted = (key for base in protocol.__mro__ for key in vars(base) if not key.startswith("_"))
+    missing = [key for key in dict.fromkeys(wanted) if not hasattr(part, key)]
+    if missing:
+        raise ValueError(
+            f"{name} {type(part).__name__} must have {' and '.join(missing)}; add what is missing as "
+            f"hdvl.protocols.{protocol.__name__} describes"
+        )
+
+
 def probe_encoder(encoder: Encoder) -> None:
     """Check the shape and the order of an encoder's features.
 

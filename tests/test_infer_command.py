@@ -89,6 +89,17 @@ def test_the_checkpoint_is_changed(tiny_folder: Path, capsys: pytest.CaptureFixt
         pipeline(f"checkpoint={tiny_folder}", "bridge.depth=2")
 
 
+def test_a_chosen_tiler_follows_the_checkpoints_encoder(tiny_folder: Path, image: Path) -> None:
+    pipe = pipeline(f"checkpoint={tiny_folder}", "tiler=sliding_window", "merger=concat")
+    # Windows of 224 pixels 192 apart: 27 of 32, rounded to multiple_of, which must divide 32.
+    assert (pipe.tiler.tile_size, pipe.tiler.stride, pipe.tiler.max_tiles) == (32, 32, 64)
+    assert pipe.chat("What?", images=[image], max_new_tokens=2).numbers.tiles == 7
+    pipe = pipeline(f"checkpoint={tiny_folder}", "tiler=dynamic_ratio", "tiler.max_tiles=3")
+    assert (pipe.tiler.tile_size, pipe.tiler.max_tiles) == (32, 3)
+    with pytest.raises(ValueError, match=r"tiler.tile_size=64 must equal the encoder's tile_size"):
+        pipeline(f"checkpoint={tiny_folder}", "tiler=squash", "tiler.tile_size=64")
+
+
 def test_random_weights_are_said_aloud(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [*SMALL, f"image={image}", "prompt=What?", "generation.max_new_tokens=3"]
     texts = []

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hdvl.encoders import ConvStem, FusedEncoder, TimmEncoder, TransformersEncoder
-from hdvl.probe import check_places, probe_encoder
+from hdvl.probe import check_members, check_places, probe_encoder
+from hdvl.protocols import Bridge, Encoder, Merger
+from tests.tiny_model import tiny_vlm
 
 SMALL = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
@@ -75,3 +77,22 @@ def test_maps_and_meta_are_not_tried() -> None:
     maps = Transposed(tile_size=64, stem_width=8, width=16)
     maps.from_maps = True
     probe_encoder(maps)
+
+
+@pytest.mark.parametrize(
+    ("part", "protocol", "absent"),
+    [
+        ("encoder", Encoder, "grid_for"),
+        ("bridge", Bridge, "grid_for"),
+        ("merger", Merger, "layout"),
+    ],
+)
+def test_a_part_that_lacks_a_member(part: str, protocol: type, absent: str) -> None:
+    whole = getattr(tiny_vlm(), part)
+    check_members(whole, protocol, part)
+    members = {key: None for key in dir(whole) if not key.startswith("_") and key != absent}
+    old = type("Old", (), members)()
+    with pytest.raises(
+        ValueError, match=f"{part} Old must have {absent}; add what is missing as hdvl.protocols"
+    ):
+        check_members(old, protocol, part)

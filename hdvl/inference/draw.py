@@ -58,11 +58,12 @@ def draw_boxes(
         colour = colours[number % len(colours)]
         x0, y0, x1, y1 = box.box
         # Around the box, so that small text stays legible. Pillow includes the last pixel.
+        left, top = max(0.0, x0 - width), max(0.0, y0 - width)
         corners = (
-            max(0.0, x0 - width),
-            max(0.0, y0 - width),
-            min(drawn.width, max(x0 + 1, x1) + width) - 1,
-            min(drawn.height, max(y0 + 1, y1) + width) - 1,
+            left,
+            top,
+            max(left, min(drawn.width, max(x0 + 1, x1) + width) - 1),
+            max(top, min(drawn.height, max(y0 + 1, y1) + width) - 1),
         )
         if box.points:
             pen.polygon(box.points, outline=colour, width=width)

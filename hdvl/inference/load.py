@@ -29,6 +29,7 @@ def load(
     dtype: str | None = None,
     max_length: int | None = None,
     allow: str | Sequence[str] = (),
+    tiler_follows: bool = False,
     **overrides: Any,
 ) -> Pipeline:
     """The pipeline of a saved model.
@@ -45,6 +46,7 @@ def load(
         allow: packages whose classes the folder may name, such as ``["mypkg"]``. A folder is data: it
             may name parts of hdvl alone, and what these packages do when they are imported and called
             is up to them.
+        tiler_follows: whether a tiler in ``overrides`` takes the tile size of the model's encoder.
         **overrides: numbers of the model's parts to change; a mapping with ``_target_`` replaces
             the part, which then starts from its own weights (:mod:`hdvl.inference.recompose`).
 
@@ -54,7 +56,7 @@ def load(
     """
     wanted = as_dtype(dtype)
     place = source if isinstance(source, Mapping) else find_folder(source)
-    vlm = _read(place, overrides, wanted, allow)
+    vlm = _read(place, overrides, wanted, allow, tiler_follows)
     return Pipeline(model=converted(vlm, dtype=wanted, device=device), max_length=max_length)
 
 
@@ -63,8 +65,10 @@ def _read(
     overrides: dict[str, Any],
     dtype: torch.dtype | None,
     allow: str | Sequence[str],
+    tiler_follows: bool,
 ) -> VLM:
-    early, late = split(overrides) if replaced_parts(overrides) else (overrides, {})
+    later = tiler_follows or replaced_parts(overrides)
+    early, late = split(overrides) if later else (overrides, {})
     published = isinstance(source, Mapping) or (
         not is_model_folder(source) and ((source / "config.json").is_file() or detect(source))
     )
@@ -79,7 +83,7 @@ def _read(
         node = open_published(source, overrides=early).node
     else:
         node = Node(override(model_node(Path(str(source)), allow=allow), marked(early)))
-    return recompose(vlm, node, late, source=source)
+    return recompose(vlm, node, late, source=source, tiler_follows=tiler_follows)
 
 
 def find_folder(source: str | Path) -> Path:

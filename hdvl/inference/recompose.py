@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from math import gcd
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from hdvl.checkpoints.native import override
 from hdvl.checkpoints.nodes import Node, assemble, marked
 from hdvl.model import VLM
+from hdvl.protocols import Encoder
 
 WEIGHTED = ("encoder", "bridge", "merger", "llm")
 """Parts that hold weights."""
@@ -34,7 +36,14 @@ def split(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     return early, late
 
 
-def recompose(vlm: VLM, node: Node, changes: Mapping[str, Any], *, source: object) -> VLM:
+def recompose(
+    vlm: VLM,
+    node: Node,
+    changes: Mapping[str, Any],
+    *,
+    source: object,
+    tiler_follows: bool = False,
+) -> VLM:
     """The model of ``node`` with ``changes``, which keeps the weights of the parts of ``vlm`` that stay.
 
     Bridge and merger are built anew around the other parts. They keep their weights where these still
@@ -48,6 +57,7 @@ def recompose(vlm: VLM, node: Node, changes: Mapping[str, Any], *, source: objec
         node: its configuration.
         changes: overrides of ``node``; a part with a ``_target_`` is replaced.
         source: where ``node`` comes from, for error messages.
+        tiler_follows: whether a tiler in ``changes`` takes the encoder's tile size, too.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -59,8 +69,8 @@ def recompose(vlm: VLM, node: Node, changes: Mapping[str, Any], *, source: objec
         return assemble(changed[part], source=source, where=f"model.{part}")
 
     encoder = build("encoder") if "encoder" in new else vlm.encoder
-    if "encoder" in new and "tiler" not in changes:
-        changed["tiler"] = _following(changed["tiler"], encoder.tile_size)
+    if tiler_follows or ("encoder" in new and "tiler" not in changes):
+        changed["tiler"] = _following(changed["tiler"], encoder)
     fresh = VLM(
         tiler=build("tiler"),
         encoder=encoder,
@@ -81,13 +91,19 @@ def recompose(vlm: VLM, node: Node, changes: Mapping[str, Any], *, source: objec
     return fresh.eval()
 
 
-def _following(tiler: Node, tile_size: int) -> Node:
-    """The tiler's node for tiles of another size; windows that did not overlap still do not."""
-    if tiler["tile_size"] == tile_size:
+def _following(tiler: Node, encoder: Encoder) -> Node:
+    """The tiler's node for the encoder's tile size; windows overlap by the same share as before."""
+    old, new = tiler.get("tile_size"), encoder.tile_size
+    if old is None or old == new:
         return tiler
-    follows = {"tile_size": tile_size}
-    if tiler.get("stride") == tiler["tile_size"]:
-        follows["stride"] = tile_size
+    follows: dict[str, Any] = {"tile_size": new}
+    step = tiler.get("multiple_of")
+    if step is not None and new % step:
+        patch, rest = divmod(new, encoder.grid[1])
+        step = follows["multiple_of"] = gcd(step, new) if rest else patch
+    if tiler.get("stride") is not None:
+        scaled, step = tiler["stride"] * new // old, step or 1
+        follows["stride"] = new if tiler["stride"] == old else max(step, scaled // step * step)
     return Node({**tiler, **follows})
 
 

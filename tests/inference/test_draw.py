@@ -105,3 +105,9 @@ def test_tiles() -> None:
         assert half[row, int(x0 / 2) : int(x0 / 2) + 4].any(1).mean() > 0.9
     squashed = draw_tiles(blank(), Squash(tile_size=64).plan(200, 160))
     assert coloured(squashed)[0].all()
+
+
+def test_a_box_outside_of_its_image_is_drawn_at_the_border() -> None:
+    for box in ((300.0, 300.0, 400.0, 400.0), (-50.0, -50.0, -20.0, -20.0)):
+        marks = coloured(draw_boxes(blank(), [GroundedBox(label="", box=box)]))
+        assert not marks[3:-3, 3:-3].any()

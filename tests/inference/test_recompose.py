@@ -58,6 +58,21 @@ def test_a_bridge_that_still_fits_keeps_its_weights(folder: Any) -> None:
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
+def test_a_tiler_follows_with_its_overlap(folder: Any) -> None:
+    window = {
+        "_target_": "hdvl.tilers.SlidingWindow",
+        "tile_size": 96,
+        "stride": 72,
+        "multiple_of": 24,
+    }
+    pipe = hdvl.load(folder, tiler=window, tiler_follows=True)
+    step = 64 // pipe.model.encoder.grid[1]
+    assert (pipe.tiler.tile_size, pipe.tiler.multiple_of) == (64, step)
+    assert pipe.tiler.stride == 48 // step * step
+    old, new = hdvl.load(folder).model.state_dict(), pipe.model.state_dict()
+    assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
+
+
 def test_parts_that_do_not_fit_are_refused(folder: Any) -> None:
     with pytest.raises(
         ValueError, match=r"tiler.tile_size=64 must equal the encoder's tile_size=48"
