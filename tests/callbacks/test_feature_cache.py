@@ -100,6 +100,7 @@ def test_rounded_features_are_the_same_in_all_epochs(tmp_path):
     assert first != plain and first == pytest.approx(plain, abs=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flip", "swap", "empty"])
 def test_damaged_entries_are_seen_and_made_anew(tmp_path, damage):
     plain, *_ = two_epochs(lambda vlm: FeatureStore(tmp_path, vlm.encoder))

@@ -119,6 +119,7 @@ def test_normalisation_is_the_librarys(
     assert torch.allclose(ours, theirs["pixel_values"], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_tile_size_interpolates_positions_and_keeps_their_parameter(
     name: str, noise: Callable[..., Tensor]

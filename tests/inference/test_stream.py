@@ -37,6 +37,7 @@ def test_pieces_joined_are_the_text_of_chat(pipe: Pipeline) -> None:
     assert not streams()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["12.50", "one two\nthree", "合计：￥128元", "a 🍜 soup", "", " led by a space", "café naïve"],
@@ -146,6 +147,7 @@ def test_streams_of_every_kind_of_tokenizer(name: str) -> None:
         assert all(stop not in answer.text for stop in options["stop"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["Привет, мир", "안녕하세요", "🇫🇷🇩🇪", "cafe\u0301", "👨‍👩‍👧"])
 @pytest.mark.parametrize("name", ["llama", "unigram", "byte_level"])
 def test_characters_in_bytes_are_streamed(name: str, text: str) -> None:

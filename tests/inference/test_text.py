@@ -86,6 +86,7 @@ def test_text_ends_before_the_first_stop_string(tokenizer: Any, stop: str) -> No
     check_stream(detokenizer, ids)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_text_tells_that_it_stops(tokenizer: Any) -> None:
     """After each id of long texts, until one holds the stop string."""
     draw = random.Random(1)

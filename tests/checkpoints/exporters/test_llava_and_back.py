@@ -49,6 +49,7 @@ def test_there_and_back(kind: str, changes: dict[str, Any], tmp_path: Path) -> N
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "overrides", "message"),
     [
