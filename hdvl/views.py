@@ -1,5 +1,6 @@
 """Functions on the pixels of views, which are grouped into one tensor for each size of view."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -78,10 +79,7 @@ def split_pixels(pixels: Pixels, plans: Sequence[TilePlan]) -> list[Pixels]:
     Raises:
         ValueError: the number of views of a size differs between ``pixels`` and ``plans``.
     """
-    counts_by_image = [dict.fromkeys(plan.sizes, 0) for plan in plans]
-    for counts, plan in zip(counts_by_image, plans, strict=True):
-        for size in plan.sizes:
-            counts[size] += 1
+    counts_by_image = [Counter(plan.sizes) for plan in plans]
     by_size = {size_of(group): group for group in groups(pixels) if len(group)}
     _check_counts(by_size, counts_by_image)
     start = dict.fromkeys(by_size, 0)
@@ -98,9 +96,7 @@ def split_pixels(pixels: Pixels, plans: Sequence[TilePlan]) -> list[Pixels]:
 
 def blank_pixels(plan: TilePlan, device: torch.device | str = "cpu") -> Pixels:
     """Return black views of the sizes of ``plan``."""
-    counts = dict.fromkeys(plan.sizes, 0)
-    for size in plan.sizes:
-        counts[size] += 1
+    counts = Counter(plan.sizes)
     parts = [
         torch.zeros(count, 3, height, width, dtype=torch.uint8, device=device)
         for (width, height), count in counts.items()

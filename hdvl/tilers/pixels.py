@@ -1,6 +1,7 @@
 """Reading, resizing and cutting of images, shared by all tilers."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -240,9 +241,7 @@ def _paste(target: Canvas, source: Canvas, place: Size) -> None:
 
 def _slabs(plan: TilePlan, out: Tensor | None) -> dict[Size, UInt8[Tensor, "_t _h _w 3"]]:
     """Return memory for the views of each size."""
-    counts = dict.fromkeys(plan.sizes, 0)
-    for size in plan.sizes:
-        counts[size] += 1
+    counts = Counter(plan.sizes)
     need = sum(count * width * height * 3 for (width, height), count in counts.items())
     if out is None:
         out = torch.empty(need, dtype=torch.uint8)
