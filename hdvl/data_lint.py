@@ -18,6 +18,7 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
     Raises:
         ValueError: an unknown fault in ``leave_out``, or data without rows.
     """
+    from hdvl.data.build import validation_node
     from hdvl.data.lint import FAULTS, lint, row_sources
     from hdvl.data.quarantine import write_json
     from hdvl.meta import on_meta
@@ -28,7 +29,7 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
         raise ValueError(f"leave_out must be among {', '.join(FAULTS)}, got {unknown}")
     vlm = on_meta(config["model"])
     data = config["data"]
-    nodes = [data["train"], data["validation"]]
+    nodes = [data["train"], validation_node(data)]
     sources = [
         source
         for node in nodes

@@ -3,6 +3,7 @@
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from copy import copy
 from fractions import Fraction
 from itertools import accumulate
 from math import lcm
@@ -47,7 +48,16 @@ class Mixture:
                 f"weights must name the sources {sorted(sources)}, got {sorted(weights)}"
             )
         self.pattern = interleave(list(weights.values()))
-        self.sources = {name: source(boxes=boxes) for name, source in sources.items()}
+        self._set_sources({name: source(boxes=boxes) for name, source in sources.items()})
+
+    def with_sources(self, sources: Mapping[str, Conversations]) -> "Mixture":
+        """The same mixture of other sources of the same names."""
+        changed = copy(self)
+        changed._set_sources(sources)
+        return changed
+
+    def _set_sources(self, sources: Mapping[str, Conversations]) -> None:
+        self.sources = dict(sources)
         self._sources = list(self.sources.values())
         self._ends = list(accumulate(map(len, self._sources)))
 

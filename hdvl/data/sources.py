@@ -18,6 +18,10 @@ class Composite(Protocol):
     @property
     def sources(self) -> Mapping[str, Conversations]: ...
 
+    def with_sources(self, sources: Mapping[str, Conversations]) -> Conversations:
+        """The same made of other sources of the same names."""
+        ...
+
 
 def leaves(conversations: Conversations) -> list[Conversations]:
     """The sources that ``conversations`` are made of, at any depth; itself if it is made of none."""

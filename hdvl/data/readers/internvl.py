@@ -4,12 +4,14 @@ import json
 import warnings
 from bisect import bisect_right
 from collections.abc import Mapping
+from copy import copy
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from hdvl.data.conversations import Conversations, name_of
 from hdvl.data.readers.llava import LlavaConversations
-from hdvl.protocols import BoxCodec, Message
+from hdvl.protocols import BoxCodec, Conversation
 
 _KNOWN = {"root", "annotation", "repeat_time", "length", "data_augment", "max_dynamic_patch"}
 
@@ -37,35 +39,48 @@ class InternVLConversations:
         written: BoxCodec | None = None,
         quarantine: str | None = None,
     ) -> None:
-        self.sources: dict[str, LlavaConversations] = {}
-        counts = list[int]()
-        for name, entry in _meta(path).items():
-            source = LlavaConversations(
+        meta = _meta(path)
+        self._path = path
+        self._times = {name: entry.get("repeat_time", 1) for name, entry in meta.items()}
+        sources: dict[str, Conversations] = {}
+        for name, entry in meta.items():
+            sources[name] = LlavaConversations(
                 path=str(Path(folder) / entry["annotation"]),
                 image_folder=str(Path(folder) / entry.get("root", "")),
                 boxes=boxes,
                 written=written,
                 quarantine=quarantine,
             )
-            self.sources[name] = source
-            counts.append(_repeated(len(source), entry.get("repeat_time", 1), f"{path}: {name}"))
-        self._ends = list(accumulate(counts))
+        self._set_sources(sources)
+
+    def with_sources(self, sources: Mapping[str, Conversations]) -> "InternVLConversations":
+        """The same file made of other sources of the same names, each repeated as the file says."""
+        changed = copy(self)
+        changed._set_sources(sources)
+        return changed
+
+    def _set_sources(self, sources: Mapping[str, Conversations]) -> None:
+        self.sources: dict[str, Conversations] = dict(sources)
         self._sources = list(self.sources.values())
+        counts = (
+            _repeated(len(source), self._times[name], f"{self._path}: {name}")
+            for name, source in self.sources.items()
+        )
+        self._ends = list(accumulate(counts))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> list[Message]:
+    def __getitem__(self, index: int) -> Conversation:
         """Conversation number ``index`` of all files with their repetitions."""
         source, place = self._find(index)
         return source[place]
 
     def name(self, index: int) -> str:
         """What errors call conversation ``index``."""
-        source, place = self._find(index)
-        return source.name(place)
+        return name_of(*self._find(index))
 
-    def _find(self, index: int) -> tuple[LlavaConversations, int]:
+    def _find(self, index: int) -> tuple[Conversations, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"conversation {index} is not in 0..{len(self) - 1}")
         number = bisect_right(self._ends, index)
