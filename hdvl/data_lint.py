@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hdvl.command import command
-from hdvl.config import build
+from hdvl.composition import started
+from hdvl.config import build, given_values, resolve
 from hdvl.sequences import one_or_several
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def summary(report: "Report", config: dict[str, Any], share: float) -> str:
 
 def show(config: dict[str, Any]) -> None:
     """Print the summary; exit code 1 if the rows to leave out are more than ``data.max_bad``."""
+    config = resolve(started(config, given_values()))
     report, share = run(config)
     print(summary(report, config, share))
     sys.exit(1 if share > config["data"]["max_bad"] else 0)

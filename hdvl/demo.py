@@ -8,9 +8,10 @@ from hdvl.command import command
 
 def demonstrate(plain: dict[str, Any]) -> Path:
     """Ask every question, print a table, write the page; where it was written."""
+    from hdvl.checkpoints.sources import ASSETS
     from hdvl.inference import html_report
     from hdvl.inference.cases import ask_cases, read_cases
-    from hdvl.inference.load import ASSETS, load
+    from hdvl.inference.load import load
 
     cases = read_cases(Path(plain["questions"]) if plain["questions"] else ASSETS / "demo.json")
     pipe = load(plain["checkpoint"], device=plain["device"])

@@ -8,7 +8,7 @@ from hdvl.command import command
 def run(plain: dict[str, Any]) -> str:
     """Export, and say what was written. Raises ``ValueError`` where transformers has no such model."""
     from hdvl.checkpoints.exporters import FORMATS, export
-    from hdvl.inference.load import find_folder
+    from hdvl.checkpoints.sources import find_folder
 
     absent = [name for name in ("checkpoint", "to") if plain[name] is None]
     if absent:

@@ -6,25 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hdvl.command import command
+from hdvl.composition import changes_of, keys_of, tiler_follows
 from hdvl.config import build, given_words
 from hdvl.files import atomic_write
 
 if TYPE_CHECKING:
     from hdvl.inference import Answer, Pipeline
 
-PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
 WEIGHTED = ("encoder", "bridge", "merger", "llm", "model")
 RANDOM = """\
 **************************************************************************
 *  RANDOM WEIGHTS: this composition was never trained. Its answer shows  *
 *  that the parts fit together, and means nothing.                       *
 **************************************************************************"""
-
-
-def keys_of(overrides: Sequence[str]) -> list[str]:
-    """What the command line overrides: groups (``encoder``) and keys (``encoder.name``)."""
-    keys = [text.lstrip("+~").partition("=")[0].partition("@")[0] for text in overrides]
-    return [key.removeprefix("model.") for key in keys]
 
 
 def is_composition(cfg: Mapping[str, Any], keys: Sequence[str]) -> bool:
@@ -39,28 +33,6 @@ def is_composition(cfg: Mapping[str, Any], keys: Sequence[str]) -> bool:
             f"model= composes a new model, checkpoint={cfg['checkpoint']} has its own; leave one out"
         )
     return False
-
-
-def changes_of(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """What ``keys`` change on a checkpoint: chosen parts whole, else single numbers."""
-    node = cfg["model"]
-    changes: dict[str, Any] = {key: node[key] for key in keys if key in PART_GROUPS}
-    for key in keys:
-        part, *path = key.split(".")
-        if part not in (*PART_GROUPS, "encode_chunk") or (part in keys and path):
-            continue
-        here, value = changes, node
-        for name in (part, *path)[:-1]:
-            here, value = here.setdefault(name, {}), value[name]
-        last = (part, *path)[-1]
-        here[last] = value[last]
-    return changes
-
-
-def tiler_follows(keys: Sequence[str]) -> bool:
-    """Whether a chosen tiler takes the tile size of the checkpoint's encoder: no word gives its own."""
-    own = ("tiler.tile_size", "tiler.stride", "tiler.multiple_of")
-    return "tiler" in keys and not any(key in own for key in keys)
 
 
 def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":

@@ -26,7 +26,7 @@ def run(plain: dict[str, Any]) -> tuple[str, bool]:
 
 def _weights(plain: dict[str, Any]) -> tuple[list[str], bool]:
     from hdvl.checkpoints.parity import compare, tensors_in
-    from hdvl.inference.load import find_folder
+    from hdvl.checkpoints.sources import find_folder
 
     first, second = (tensors_in(find_folder(plain[name])) for name in ("checkpoint", "other"))
     found = list(compare(first, second))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hdvl.command import command
+from hdvl.composition import fine_tuned, started
 from hdvl.config import given_values, resolve
 from hdvl.tables import table as table
 
@@ -108,23 +109,34 @@ def costs(vlm: "VLM", config: Mapping[str, Any]) -> str:
     )
 
 
-def data_costs(vlm: "VLM", config: Mapping[str, Any]) -> str:
+def build_stage_data(vlm: "VLM", stage: dict[str, Any]) -> Any:
+    """The data module of a stage, whose lengths are then counts; None where data are not looked at."""
+    from hdvl.data.build import build_data
+    from hdvl.training.lengths import EPOCHS, set_lengths
+
+    data = None
+    looked_at = stage["survey"] != 0 or stage["trainer"].get(EPOCHS, -1) not in (None, -1)
+    if looked_at and vlm.llm.tokenizer is not None:
+        data = build_data(stage["data"], vlm, seed=stage["seed"])
+    set_lengths(stage, data, ranks=stage["gpus"])
+    return data
+
+
+def data_costs(vlm: "VLM", data: Any, config: Mapping[str, Any]) -> str:
     """Sizes of the data, and what an epoch of them takes on ``gpus`` devices.
 
     Raises:
         ValueError: training would leave out more of the data than ``data.max_bad``, a sample is
             larger than the packing's budget, or a device is too small.
     """
-    from hdvl.data.build import build_data
     from hdvl.data.survey import lay_out, survey
     from hdvl.training.checks import precision_of
     from hdvl.training.cluster import Peak, estimate
 
-    if vlm.llm.tokenizer is None:
+    if data is None:
         return "data: not measured, the model has no tokenizer"
     node, trainer = config["data"], config["trainer"]
     trainer = {**trainer, "precision": precision_of(trainer)}
-    data = build_data(node, vlm, seed=config["seed"])
     found = survey(data.conversations, data.processor, most=config["survey"], seed=config["seed"])
     found.check(max_bad=node["max_bad"], max_length=node["max_length"])
     layout = lay_out(
@@ -184,6 +196,7 @@ def run(config: Mapping[str, Any]) -> None:
     for number, stage in enumerate(stages):
         vlm, tuning, optimizer = build_on_meta(stage["model"]), stage["tuning"], stage["optimizer"]
         check_stage(stage, gpus=stage["gpus"])
+        data = build_stage_data(vlm, stage)
         groups = check_tuned(vlm, stage)
         recompute(vlm, (stage["callbacks"].get("recompute") or {}).get("parts", ()))
         if not number:
@@ -196,14 +209,16 @@ def run(config: Mapping[str, Any]) -> None:
         steps = f"{stage['trainer']['max_steps']} steps, {optimizer['schedule']}"
         print(f"\nlearning rates: {steps}\n{indented}\n\n{costs(vlm, stage)}")
         if stage["survey"] != 0:
-            print(f"\n{data_costs(vlm, stage)}")
+            print(f"\n{data_costs(vlm, data, stage)}")
 
 
 def show(config: Mapping[str, Any]) -> None:
     """Print the plan, unless a word of the command line has no effect on it."""
     from hdvl.training.stages import check_effect
 
-    check_effect(config, given_values())
+    given = given_values()
+    config = fine_tuned(started(config, given), given)
+    check_effect(config, given)
     run(config)
 
 

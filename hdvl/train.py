@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from hdvl.command import command
+from hdvl.composition import fine_tuned, started
 from hdvl.config import given_values, resolve
 from hdvl.overrides import check_renamed
 from hdvl.plain import dotted_keys
@@ -21,7 +22,6 @@ def run_config(plain: dict[str, Any]) -> None:
     """
     with _stopped_before_training():
         from hdvl.data.build import build_data
-        from hdvl.inference.load import find_folder
         from hdvl.training.ranks import is_rank_zero, one_run_dir
         from hdvl.training.run import resumed, run
         from hdvl.training.stages import check_effect
@@ -29,11 +29,9 @@ def run_config(plain: dict[str, Any]) -> None:
 
         given = given_values()
         if plain["resume"] is None:
+            plain = fine_tuned(started(plain, given), given)
             # ${now:} is a time: written down once
-            resolved = resolve(plain)
-            plain["run_dir"] = one_run_dir(own_folder(resolved), given)
-            if resolved["init_from"] is not None:  # a shipped model has a name in place of a folder
-                plain["init_from"] = str(find_folder(str(resolved["init_from"])))
+            plain["run_dir"] = one_run_dir(own_folder(resolve(plain)), given)
         else:
             resume = str(resolve({"resume": plain["resume"]})["resume"])
             changes = changed_values(given)

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from hdvl import infer
+from hdvl.composition import PART_GROUPS, changes_of, keys_of
 from hdvl.config import CONF_DIR, compose, resolve
 from hdvl.inference import Pipeline
 from tests.inference.saying import say
@@ -46,7 +47,7 @@ def test_parts_default_to_those_of_train() -> None:
             for entry in file["defaults"]
             if isinstance(entry, dict)
             for group, name in entry.items()
-            if group in (*infer.PART_GROUPS, "model")
+            if group in (*PART_GROUPS, "model")
         }
         for file in files
     ]
@@ -56,7 +57,7 @@ def test_parts_default_to_those_of_train() -> None:
 
 def test_a_checkpoint_answers_unless_parts_are_chosen() -> None:
     def composes(*overrides: str) -> bool:
-        return infer.is_composition(config(*overrides), infer.keys_of(overrides))
+        return infer.is_composition(config(*overrides), keys_of(overrides))
 
     assert not composes()
     assert not composes("tiler=dynamic_ratio", "tiler.max_tiles=3", "model.encode_chunk=4")
@@ -71,13 +72,13 @@ def test_a_checkpoint_answers_unless_parts_are_chosen() -> None:
 
 def test_changes_on_a_checkpoint() -> None:
     overrides = ["tiler=squash", "tiler.tile_size=64", "bridge.depth=3", "model.encode_chunk=4"]
-    changes = infer.changes_of(config(*overrides), infer.keys_of(overrides))
+    changes = changes_of(config(*overrides), keys_of(overrides))
     assert changes["tiler"]["_target_"] == "hdvl.tilers.Squash"
     assert changes["tiler"]["tile_size"] == 64
     assert changes["bridge"] == {"depth": 3}
     assert changes["encode_chunk"] == 4
     assert set(changes) == {"tiler", "bridge", "encode_chunk"}
-    assert infer.changes_of(config("seed=1"), ["seed"]) == {}
+    assert changes_of(config("seed=1"), ["seed"]) == {}
 
 
 def test_the_checkpoint_is_changed(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

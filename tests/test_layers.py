@@ -46,7 +46,7 @@ LAYERS = [
     {"data", "training", "inference"},
     {"evaluation", "serving", "diagnostics"},
     {"callbacks"},
-    {"command"},
+    {"command", "composition"},
     {"commands"},
     {"cli"},
     {"__main__"},

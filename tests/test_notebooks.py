@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from hdvl.inference.load import ASSETS
+from hdvl.checkpoints.sources import ASSETS
 from tests.tiny_model import tiny_folder
 
 __all__ = ["tiny_folder"]

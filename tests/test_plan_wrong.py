@@ -73,7 +73,7 @@ WRONG = [
     (["data.train.path=lost.json"], r"lost\.json"),
     (["data.train.image_folder=lost"], r"data\.train would leave out 12 of 12 .* data\.max_bad"),
     (["gpus=0"], r"gpus must be at least 1, got 0"),
-    (["trainer.max_epochs=2"], r"trainer\.max_epochs must be -1, got 2.* trainer\.max_steps"),
+    (["trainer.max_epochs=0"], r"trainer\.max_epochs must be above 0, or -1 .* got 0"),
     (["peak.flops=0"], r"peak\.flops must be above 0, got 0"),
     (["peak.utilisation=40"], r"peak\.utilisation must be in \(0, 1\], got 40"),
     (["peak.memory=1e6"], r"peak\.memory=1e\+06 bytes of a device must hold"),

@@ -6,20 +6,16 @@ from typing import Any
 
 import torch
 
-from hdvl.checkpoints import is_model_folder, load_folder
-from hdvl.checkpoints.importers import detect, load_published
+from hdvl.checkpoints import load_folder
+from hdvl.checkpoints.importers import load_published
 from hdvl.checkpoints.importers.conversion import open_published
 from hdvl.checkpoints.native import model_node, override
 from hdvl.checkpoints.nodes import Node, marked
+from hdvl.checkpoints.sources import find_folder, is_published
 from hdvl.inference.pipeline import Pipeline
 from hdvl.inference.recompose import recompose, replaced_parts, split
 from hdvl.model import VLM
 from hdvl.precision import converted
-
-SHIPPED = "hdvl/"
-"""Names that begin so mean the models inside this package."""
-
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
 def load(
@@ -37,8 +33,9 @@ def load(
     >>> load("runs/docs", device="cuda", tiler={"max_tiles": 12})  # doctest: +SKIP
 
     Args:
-        source: a model folder; ``hdvl/small``, the model that is shipped with this package; or a
-            model as others published it (docs/checkpoints.md), in a folder or in parts.
+        source: a model folder; the folder of a run, for its trained model; ``hdvl/small``, the model
+            that is shipped with this package; or a model as others published it (docs/checkpoints.md),
+            in a folder or in parts.
         device: where the model runs; None stays on the CPU.
         dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps what is stored, of a published
             model what most of it is stored in.
@@ -69,9 +66,7 @@ def _read(
 ) -> VLM:
     later = tiler_follows or replaced_parts(overrides)
     early, late = split(overrides) if later else (overrides, {})
-    published = isinstance(source, Mapping) or (
-        not is_model_folder(source) and ((source / "config.json").is_file() or detect(source))
-    )
+    published = isinstance(source, Mapping) or is_published(source)
     if published:
         vlm = load_published(source, overrides=early, dtype=dtype)
     else:
@@ -84,21 +79,6 @@ def _read(
     else:
         node = Node(override(model_node(Path(str(source)), allow=allow), marked(early)))
     return recompose(vlm, node, late, source=source, tiler_follows=tiler_follows)
-
-
-def find_folder(source: str | Path) -> Path:
-    """The folder that ``source`` means."""
-    text = str(source)
-    if not text.startswith(SHIPPED):
-        return Path(source)
-    folder = ASSETS / text.removeprefix(SHIPPED)
-    if not folder.is_dir():
-        shipped = sorted(f"{SHIPPED}{path.parent.name}" for path in ASSETS.glob("*/config.yaml"))
-        raise ValueError(
-            f"model {text!r} is not shipped with this hdvl, which has: {', '.join(shipped) or 'none'}; "
-            "give a model folder"
-        )
-    return folder
 
 
 def as_dtype(name: str | None) -> torch.dtype | None:

@@ -70,7 +70,7 @@ def recompose(
 
     encoder = build("encoder") if "encoder" in new else vlm.encoder
     if tiler_follows or ("encoder" in new and "tiler" not in changes):
-        changed["tiler"] = _following(changed["tiler"], encoder)
+        changed["tiler"] = following_tiler(changed["tiler"], encoder)
     fresh = VLM(
         tiler=build("tiler"),
         encoder=encoder,
@@ -91,7 +91,7 @@ def recompose(
     return fresh.eval()
 
 
-def _following(tiler: Node, encoder: Encoder) -> Node:
+def following_tiler(tiler: Node, encoder: Encoder) -> Node:
     """The tiler's node for the encoder's tile size; windows overlap by the same share as before."""
     old, new = tiler.get("tile_size"), encoder.tile_size
     if old is None or old == new:

@@ -31,10 +31,10 @@ def check_stage(stage: Any, *, gpus: int = 1) -> None:
     for name in ("max_steps", "accumulate_grad_batches"):
         if int(trainer[name]) < 1:
             raise ValueError(f"trainer.{name} must be at least 1, got {trainer[name]}")
-    if trainer.get("max_epochs", -1) != -1:
+    epochs = trainer.get("max_epochs", -1)
+    if epochs not in (None, -1) and (isinstance(epochs, bool) or not epochs > 0):
         raise ValueError(
-            f"trainer.max_epochs must be -1, got {trainer['max_epochs']}: the data go on from epoch to "
-            "epoch, a run ends after trainer.max_steps; hdvl plan prints the steps of an epoch"
+            f"trainer.max_epochs must be above 0, or -1 for trainer.max_steps alone, got {epochs}"
         )
     if trainer["gradient_clip_val"] is not None and trainer["gradient_clip_val"] < 0:
         raise ValueError(

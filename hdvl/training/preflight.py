@@ -16,27 +16,30 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from hdvl.checkpoints.selfcontained import self_contained
-from hdvl.checkpoints.shards import check_keys, find_shards, read_shapes
 from hdvl.config import build
 from hdvl.meta import on_meta
 from hdvl.model import VLM
 from hdvl.training.checks import check_stage
 from hdvl.training.groups import build_optimizer, parameter_groups
+from hdvl.training.lengths import set_lengths
 from hdvl.training.schedule import check_warmup
+from hdvl.training.start import check_start
 from hdvl.training.tuning import apply_tuning
 
 BuildData = Callable[..., pl.LightningDataModule]
 
 
 def check_stages(
-    stages: Sequence[Mapping[str, Any]], build_data: BuildData, init_from: str | Path | None
+    stages: Sequence[dict[str, Any]], build_data: BuildData, init_from: str | Path | None
 ) -> None:
     """Check every stage of a run, and that its model can be saved and started from ``init_from``.
+
+    Lengths that depend on the data are replaced by counts (see :func:`set_lengths`), in place.
 
     Args:
         stages: the resolved config of each stage; they share the model.
         build_data: gives the data module for (the stage's ``data`` config, the VLM, ``seed=``).
-        init_from: the model folder whose weights the run starts from.
+        init_from: the folder of the model whose weights the run starts from.
 
     Raises:
         ValueError: something is wrong; the message names the stage if there are several.
@@ -48,13 +51,14 @@ def check_stages(
     vlm: VLM = on_meta(node)
     self_contained(node, vlm)
     if init_from is not None:
-        shapes = read_shapes(find_shards(Path(init_from)))
-        check_keys(vlm, shapes, source=f"init_from={init_from}")
+        new_parts = stages[0].get("new_parts") or ()
+        check_start(vlm, Path(init_from), new_parts, source=f"init_from={init_from}")
     for number, stage in enumerate(stages):
         with _named(stage, number, len(stages)):
+            trainer = build_trainer(stage, logger=False, max_epochs=-1)
+            data = build_data(stage["data"], vlm, seed=stage["seed"])
+            set_lengths(stage, data, ranks=trainer.world_size)
             check_tuned(deepcopy(vlm), stage)
-            build_trainer(stage, logger=False)
-            build_data(stage["data"], vlm, seed=stage["seed"])
 
 
 def check_tuned(vlm: VLM, stage: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -23,8 +23,9 @@ import torch
 import yaml
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 
-from hdvl.checkpoints import load_folder, save_folder
+from hdvl.checkpoints import save_folder
 from hdvl.checkpoints.known import check_run, foreign_packages
+from hdvl.checkpoints.sources import RUN_CONFIG, RUN_MODEL, find_folder
 from hdvl.compat.lightning import convert_weights_only
 from hdvl.config import build, resolve
 from hdvl.files import NO_ROOM, read_yaml, write_text
@@ -44,11 +45,12 @@ from hdvl.training.preflight import (
 from hdvl.training.ranks import is_rank_zero
 from hdvl.training.saved import Validated, check_saved
 from hdvl.training.stages import set_value, split_stages
-from hdvl.training.start import started_from
+from hdvl.training.start import load_start, started_from
 from hdvl.training.stopping import Stopped as Stopped
 from hdvl.training.tuning import apply_tuning, merge_lora
 
-CONFIG, FINISHED, MODEL, METRICS = "train.yaml", "finished", "model", "metrics.csv"
+CONFIG, MODEL = RUN_CONFIG, RUN_MODEL
+FINISHED, METRICS = "finished", "metrics.csv"
 
 
 def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
@@ -73,6 +75,7 @@ def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
     allow = config.get("allow") or ()
     _check_folder(folder, stages, config["resume"] is not None)
     if init_from is not None:
+        init_from = find_folder(init_from)
         for stage in stages:
             stage["model"] = started_from(stage["model"], init_from, allow=allow)
     with warnings.catch_warnings():
@@ -89,7 +92,8 @@ def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path
     pl.seed_everything(seed, verbose=False)
     vlm: VLM = build(node)
     if init_from is not None:
-        vlm.load_state_dict(load_folder(init_from, allow=stages[0].get("allow") or ()).state_dict())
+        new_parts, allow = (stages[0].get(key) or () for key in ("new_parts", "allow"))
+        load_start(vlm, find_folder(init_from), new_parts, allow=allow)
     for number, stage in enumerate(stages):
         if len(stages) > 1 and is_rank_zero():
             name = Path(stage["run_dir"]).name

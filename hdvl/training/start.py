@@ -1,10 +1,16 @@
-"""Where a run starts from: another model's weights, and the words that belong to them."""
+"""The weights that a run starts from, and the tokenizer that belongs to them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hdvl.checkpoints.native import model_node
+from torch import nn
+
+from hdvl.checkpoints.shards import check_keys, tie_groups
+from hdvl.checkpoints.sources import read_model, read_model_shapes, read_node
+
+WEIGHTED = ("encoder", "bridge", "merger", "llm")
+"""Parts that hold weights."""
 
 
 def started_from(
@@ -16,16 +22,67 @@ def started_from(
     are the packages whose classes the folder may name.
     """
     node, llm = dict(model), dict(model["llm"])
-    theirs = model_node(folder, allow=allow)
+    theirs = read_node(Path(folder), allow=allow)
     if llm.get("tokenizer") is None and "path" not in llm and theirs["llm"].get("tokenizer"):
-        llm["tokenizer"] = _literal(theirs["llm"]["tokenizer"])
+        llm["tokenizer"] = literal(theirs["llm"]["tokenizer"])
         if node.get("image_token_id") is None:
             node["image_token_id"] = theirs.get("image_token_id")
     return {**node, "llm": llm}
 
 
-def _literal(value: Any) -> Any:
+def check_start(vlm: nn.Module, folder: Path, new_parts: Sequence[str], *, source: object) -> None:
+    """Check that the stored weights fit ``vlm``, which may lie on ``meta``, but for its ``new_parts``.
+
+    Raises:
+        ValueError: weights are missing, surplus or of another shape, all listed; or a name in
+            ``new_parts`` is no part with weights.
+    """
+    for part in new_parts:
+        if part not in WEIGHTED:
+            raise ValueError(f"new_parts must be of {', '.join(WEIGHTED)}, got {part}")
+    own = {name: tuple(value.shape) for name, value in vlm.state_dict().items()}
+    stored = {
+        n: shape for n, shape in read_model_shapes(folder).items() if not _is_new(n, new_parts)
+    }
+    names = tie_groups(vlm)
+    kept = {name: own[name] for name in names if _is_new(name, new_parts)}
+    check_keys(vlm, stored | kept, source=source)
+
+
+def load_start(
+    vlm: nn.Module, folder: Path, new_parts: Sequence[str], *, allow: str | Sequence[str] = ()
+) -> None:
+    """Give ``vlm`` the weights of the model in ``folder``, in place, but for its ``new_parts``."""
+    theirs = read_model(folder, allow=allow)
+    if not new_parts:
+        vlm.load_state_dict(theirs.state_dict())
+        return
+    for part in WEIGHTED:
+        if part not in new_parts:
+            vlm.get_submodule(part).load_state_dict(theirs.get_submodule(part).state_dict())
+
+
+def misfitting(vlm: nn.Module, folder: Path, parts: Sequence[str]) -> list[str]:
+    """Those of ``parts`` whose tensors in ``vlm`` have other names or shapes than the stored ones."""
+    own = {name: tuple(value.shape) for name, value in vlm.state_dict().items()}
+    wanted = {name: own[name] for name in tie_groups(vlm)}
+    stored = read_model_shapes(folder)
+    return [
+        part
+        for part in parts
+        if {n: s for n, s in wanted.items() if _is_new(n, [part])}
+        != {n: s for n, s in stored.items() if _is_new(n, [part])}
+    ]
+
+
+def _is_new(name: str, new_parts: Sequence[str]) -> bool:
+    return name.partition(".")[0] in new_parts
+
+
+def literal(value: Any) -> Any:
     """``value`` for a configuration that Hydra builds: an interpolation in a text is that text."""
     if isinstance(value, Mapping):
-        return {key: _literal(item) for key, item in value.items()}
+        return {key: literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
     return value.replace("${", "\\${") if isinstance(value, str) else value

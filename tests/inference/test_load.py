@@ -1,12 +1,14 @@
 """Loading by folder and by name."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 import hdvl
-from hdvl.inference.load import ASSETS, find_folder, load
+from hdvl.checkpoints.sources import ASSETS, find_folder
+from hdvl.inference.load import load
 from hdvl.precision import frequencies
 
 
@@ -35,7 +37,7 @@ def test_angles_of_a_loaded_model_are_those_of_float32(tiny_folder: Path) -> Non
 def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mini").mkdir()
     (tmp_path / "mini" / "config.yaml").touch()
-    monkeypatch.setattr("hdvl.inference.load.ASSETS", tmp_path)
+    monkeypatch.setattr("hdvl.checkpoints.sources.ASSETS", tmp_path)
     assert find_folder("hdvl/mini") == tmp_path / "mini"
     with pytest.raises(
         ValueError, match=r"model 'hdvl/huge' is not shipped .* has: hdvl/mini; give"
@@ -43,6 +45,17 @@ def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_folder("hdvl/huge")
     assert find_folder("runs/docs") == Path("runs/docs")
     assert ASSETS.parent.name == "hdvl"
+
+
+def test_the_folder_of_a_run_means_its_model(tiny_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "train.yaml").write_text("seed: 0\n")
+    with pytest.raises(ValueError, match=r"has no model yet.*go on with: hdvl train resume="):
+        load(run)
+    shutil.copytree(tiny_folder, run / "model")
+    assert find_folder(run) == run / "model"
+    assert load(run).chat("What?", max_new_tokens=1).numbers.new_tokens <= 1
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from average_small import mean, weights
 
 from hdvl.checkpoints import load_folder
-from hdvl.inference.load import ASSETS
+from hdvl.checkpoints.sources import ASSETS
 
 
 def test_the_mean_lies_halfway() -> None:

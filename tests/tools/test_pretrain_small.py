@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hdvl.checkpoints import load_folder
-from hdvl.inference.load import ASSETS
+from hdvl.checkpoints.sources import ASSETS
 
 
 @pytest.mark.slow

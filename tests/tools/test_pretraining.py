@@ -13,7 +13,8 @@ from pretraining import (
 )
 from torch.nn.functional import cosine_similarity
 
-from hdvl.inference.load import ASSETS, load
+from hdvl.checkpoints.sources import ASSETS
+from hdvl.inference.load import load
 
 
 def test_documents_stand_on_whole_tokens_inside_the_page() -> None:

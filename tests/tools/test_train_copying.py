@@ -7,8 +7,9 @@ import torch
 from train_copying import Answered, characters, grow, spell, trained_groups
 from train_small import answers, placed_documents
 
+from hdvl.checkpoints.sources import ASSETS
 from hdvl.data.synthetic import SyntheticDocuments
-from hdvl.inference.load import ASSETS, load
+from hdvl.inference.load import load
 from hdvl.model import VLM
 
 LOW_PAGES = {"width": (320, 480), "height": (224, 352)}

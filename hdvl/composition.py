@@ -1,0 +1,107 @@
+"""Configurations that begin with the composition of another model, in which only what was given differs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hdvl.config import resolve
+from hdvl.plain import is_part, merge
+
+PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
+
+
+def keys_of(overrides: Sequence[str]) -> list[str]:
+    """What the command line overrides: groups (``encoder``) and keys (``encoder.name``)."""
+    keys = [text.lstrip("+~").partition("=")[0].partition("@")[0] for text in overrides]
+    return [key.removeprefix("model.") for key in keys]
+
+
+def changes_of(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """What ``keys`` change on a checkpoint: chosen parts whole, else single numbers."""
+    node = cfg["model"]
+    changes: dict[str, Any] = {key: node[key] for key in keys if key in PART_GROUPS}
+    for key in keys:
+        part, *path = key.split(".")
+        if part not in (*PART_GROUPS, "encode_chunk") or (part in keys and path):
+            continue
+        here, value = changes, node
+        for name in (part, *path)[:-1]:
+            here, value = here.setdefault(name, {}), value[name]
+        last = (part, *path)[-1]
+        here[last] = value[last]
+    return changes
+
+
+def tiler_follows(keys: Sequence[str]) -> bool:
+    """Whether a chosen tiler takes the tile size of the checkpoint's encoder: no word gives its own."""
+    own = ("tiler.tile_size", "tiler.stride", "tiler.multiple_of")
+    return "tiler" in keys and not any(key in own for key in keys)
+
+
+def started(plain: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the composition of ``init_from``, in which only what was ``given`` differs.
+
+    With ``model=`` or ``experiment=`` the composition is theirs, and the config stays as it is. A part
+    that is chosen on the command line (``encoder=timm``) replaces that of the folder and starts from its
+    own weights; so do bridge and merger where they no longer fit their neighbours. Single values
+    (``tiler.max_tiles=4``) change the folder's part.
+
+    Args:
+        plain: the composed config, interpolations unresolved.
+        given: keys and values of the command line.
+
+    Raises:
+        ValueError: no such model, or a key that its parts do not have.
+    """
+    if plain["init_from"] is None or "model" in given or "experiment" in given:
+        return dict(plain)
+    from hdvl.checkpoints.native import override
+    from hdvl.checkpoints.nodes import Node, marked, unmarked
+    from hdvl.checkpoints.sources import find_folder, read_node
+    from hdvl.inference.recompose import following_tiler, replaced_parts
+    from hdvl.meta import on_meta
+    from hdvl.training.start import literal, misfitting
+
+    wanted = resolve({key: plain[key] for key in (*PART_GROUPS, "model", "init_from", "allow")})
+    folder, keys = find_folder(str(wanted["init_from"])), keys_of([f"{key}=" for key in given])
+    changes = changes_of(wanted, keys)
+    new = replaced_parts(changes)
+    node = Node(override(read_node(folder, allow=wanted["allow"]), marked(changes)))
+    if ("encoder" in new and "tiler" not in changes) or tiler_follows(keys):
+        node["tiler"] = following_tiler(node["tiler"], on_meta(unmarked(node["encoder"])))
+    model = literal(unmarked(node))
+    if new:
+        new |= set(misfitting(on_meta(model), folder, ("bridge", "merger")))
+    parts = {part: model[part] for part in PART_GROUPS}
+    rest = {key: value for key, value in model.items() if key not in parts}
+    return {
+        **plain,
+        **parts,
+        "model": {**rest, **{part: f"${{{part}}}" for part in parts}},
+        "new_parts": sorted(new | set(plain["new_parts"])),
+    }
+
+
+def fine_tuned(plain: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run that starts from a model: ``fine_tuning`` sets what was not ``given``."""
+    changes = plain["fine_tuning"]
+    if plain["init_from"] is None or "experiment" in given or plain["stages"] or not changes:
+        return dict(plain)
+
+    def refuse(where: str, keys: list[str], node: Mapping[str, Any]) -> ValueError:
+        return ValueError(f"fine_tuning.{where}{keys[0]} is no key of the config")
+
+    return merge(plain, _not_given(changes, given), replaces=is_part, refuse=refuse)
+
+
+def _not_given(
+    changes: Mapping[str, Any], given: Mapping[str, Any], place: str = ""
+) -> dict[str, Any]:
+    """What of ``changes`` no key on the command line sets, by itself or as a group."""
+    left: dict[str, Any] = {}
+    for key, value in changes.items():
+        if f"{place}{key}" in given:
+            continue
+        inner = _not_given(value, given, f"{place}{key}.") if isinstance(value, Mapping) else value
+        if inner != {}:
+            left[key] = inner
+    return left
