@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from hdvl.compat.torch import variable_length_attention
+
 Ends = tuple[Int[Tensor, " ends"], Int[Tensor, " ends"]]
 """Cumulative lengths, beginning with 0, of the queries of each document and of the keys they attend to."""
 
@@ -62,21 +64,8 @@ def all_at_once(
     longest: tuple[int, int],
 ) -> Float[Tensor, "1 s heads d_v"]:
     """Apply one variable-length kernel to all documents (on a GPU in half precision)."""
-    from torch.nn.attention.varlen import varlen_attn
-
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    attended = varlen_attn(
-        q,
-        k,
-        v,
-        *ends,
-        *longest,
-        scale=scaling,
-        window_size=(-1, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
-    assert isinstance(attended, Tensor)
-    return attended[None]
+    return variable_length_attention(q, k, v, ends, longest, scaling)[None]
 
 
 # Shapes depend on the documents of a row. As a custom operator they are invisible to torch.compile, which

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from hdvl.compat.torch import has_variable_length_attention
 from hdvl.llms.kernels import all_at_once, one_by_one, one_operator
 from hdvl.llms.padding import attend_without_padding, padding_or_mask
 from hdvl.protocols import Segment, lengths_of
@@ -164,7 +165,8 @@ def segment_attention(
     assert cu_seq_lens_k is not None
     _check(sliding_window, max_length_k, options)
     ends = cu_seq_lens_q, cu_seq_lens_k
-    if query.is_cuda and not dropout and query.dtype in (torch.float16, torch.bfloat16):
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    if query.is_cuda and half and not dropout and has_variable_length_attention():
         assert max_length_q is not None and max_length_k is not None
         longest = max_length_q, max_length_k
         return all_at_once(query, key, value, scaling, ends, longest), None

@@ -1,5 +1,6 @@
 """Attention of torch and of transformers goes through the function that is replaced."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hdvl.compat.torch import attention_replaced, recompile_limit
+from hdvl.compat.torch import (
+    attention_replaced,
+    recompile_limit,
+    variable_length_attention,
+)
 from tests.tiny_model import tiny_vlm
 
 
@@ -56,3 +61,68 @@ def test_the_limit_of_recompilations_is_put_back() -> None:
             assert torch._dynamo.config.recompile_limit == before + 1
         raise RuntimeError("inside")
     assert torch._dynamo.config.recompile_limit == before
+
+
+def _documents(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, scale: float) -> Tensor:
+    """Each document by itself, in float32."""
+    groups, out = query.shape[1] // key.shape[1], []
+    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    for first, last in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        scores = torch.einsum("qhd,khd->hqk", query[first:last], key[first:last]) * scale
+        hidden = torch.ones(last - first, last - first).triu(1).bool()
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+        out.append(torch.einsum("hqk,khd->qhd", weights, value[first:last]))
+    return torch.cat(out)
+
+
+def _kernel_2_10(query, key, value, ends, ends_k, longest, longest_k, is_causal=False):  # type: ignore[no-untyped-def]
+    assert is_causal
+    assert query.shape[1] == key.shape[1]
+    return _documents(query, key, value, ends, query.shape[-1] ** -0.5)
+
+
+def _kernel_2_11(  # type: ignore[no-untyped-def]
+    query, key, value, ends, ends_k, longest, longest_k, *, scale=None, window_size=(-1, -1)
+):
+    assert window_size == (-1, 0)
+    assert query.shape[1] == key.shape[1]
+    return _documents(query, key, value, ends, scale or query.shape[-1] ** -0.5)
+
+
+def _kernel_2_12(  # type: ignore[no-untyped-def]
+    query,
+    key,
+    value,
+    ends,
+    ends_k,
+    longest,
+    longest_k,
+    *,
+    scale=None,
+    window_size=(-1, -1),
+    enable_gqa=False,
+):
+    assert window_size == (-1, 0)
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    return _documents(query, key, value, ends, scale or query.shape[-1] ** -0.5)
+
+
+@pytest.mark.parametrize("kernel", [_kernel_2_10, _kernel_2_11, _kernel_2_12])
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize("groups", [4, 2])
+def test_each_release_of_the_variable_length_kernel_gets_its_own_arguments(
+    monkeypatch: pytest.MonkeyPatch, kernel: Callable[..., Tensor], scale: float | None, groups: int
+) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    ends = torch.tensor([0, 2, 5], dtype=torch.int32)
+    query, key, value = (torch.randn(5, heads, 8) for heads in (4, groups, groups))
+    found = variable_length_attention(query, key, value, (ends, ends), (3, 3), scale)
+    torch.testing.assert_close(
+        found, _documents(query, key, value, ends, 8**-0.5 if scale is None else scale)
+    )
+
+
+def test_the_kernel_of_this_release_has_arguments_that_are_known() -> None:
+    varlen = pytest.importorskip("torch.nn.attention.varlen")
+    names = inspect.signature(varlen.varlen_attn).parameters
+    assert "is_causal" in names or "window_size" in names
