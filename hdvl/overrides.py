@@ -10,7 +10,18 @@ from collections.abc import Iterator, Sequence
 FREE_TEXT = ("prompt", "system")
 """Keys whose value is text whatever it looks like."""
 
-LITERAL_PATHS = ("image", "out", "checkpoint", "other", "to", "report", "quarantine", "page")
+LITERAL_PATHS = (
+    "image",
+    "inputs",
+    "outputs",
+    "out",
+    "checkpoint",
+    "other",
+    "to",
+    "report",
+    "quarantine",
+    "page",
+)
 PATHS = (
     *LITERAL_PATHS,
     *("path", "image_folder", "run_dir", "resume", "init_from", "folder"),

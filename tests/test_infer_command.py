@@ -1,8 +1,10 @@
 """``hdvl infer``: the checkpoint answers, a choice of parts composes, and the words reach the model."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hdvl import infer
 from hdvl.composition import PART_GROUPS, changes_of, keys_of
 from hdvl.config import CONF_DIR, compose, resolve
 from hdvl.inference import Pipeline
+from hdvl.inference.answers_file import AnswersFile
 from tests.inference.saying import say
 from tests.tiny_model import tiny_folder
 
@@ -217,7 +220,7 @@ def test_help_and_config_import_no_torch(tmp_path: Path) -> None:
 
 def test_no_prompt() -> None:
     with pytest.raises(ValueError, match="prompt must be given"):
-        infer.run({"prompt": None}, [])
+        infer.run({"prompt": None, "inputs": None}, [])
 
 
 def test_a_seed_gives_one_answer(tiny_folder: Path, image: Path) -> None:
@@ -228,3 +231,99 @@ def test_a_seed_gives_one_answer(tiny_folder: Path, image: Path) -> None:
     assert texts[0] == texts[1]
     other = infer.generate_answer(pipe, config(*words, "seed=8")).text
     assert other != texts[0]
+
+
+def many(folder: Path, outputs: Path, *words: str) -> list[str]:
+    return [
+        *(f"checkpoint={folder}", f"inputs={outputs.parent / 'scans'}", f"outputs={outputs}"),
+        *("prompt=What is it?", "generation.max_new_tokens=4", *words),
+    ]
+
+
+@pytest.fixture
+def scans(image: Path, tmp_path: Path) -> Path:
+    (tmp_path / "scans").mkdir()
+    for number in range(5):
+        with Image.open(image) as opened:
+            opened.resize((40 + 20 * number, 40)).save(tmp_path / "scans" / f"{number}.png")
+    (tmp_path / "scans" / "2.png").write_text("broken")
+    return tmp_path / "scans"
+
+
+def test_many_questions_go_on_after_an_interruption(
+    tiny_folder: Path, scans: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    outputs = scans.parent / "answers.jsonl"
+    words = many(tiny_folder, outputs, "batch_size=2", "max_bad_rows=1")
+    append, written = AnswersFile.append, list[int]()
+
+    def interrupted(self: AnswersFile, number: int, row: Any) -> None:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        append(self, number, row)
+        written.append(number)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(AnswersFile, "append", interrupted)
+        infer.run(config(*words), words)
+    assert written == [0, 1, 2] and not outputs.exists()
+    infer.run(config(*words), words)
+    assert "2 of 5 rows are answered already" in capsys.readouterr().err
+    rows = [json.loads(line) for line in outputs.read_text().splitlines()]
+    assert [row["row"] for row in rows] == list(range(5))
+    assert [Path(row["images"][0]).name for row in rows] == [f"{n}.png" for n in range(5)]
+    assert "2.png is not an image" in rows[2]["error"]
+    pipe = pipeline(*words[:1])
+    for row in (rows[0], rows[1], rows[4]):
+        alone = pipe.chat("What is it?", row["images"], max_new_tokens=4)
+        assert row["answer"] == alone.text and row["numbers"]["tiles"] == alone.numbers.tiles
+    words[-1] = "max_bad_rows=0"
+    with pytest.raises(ValueError, match=r"1 of 5 rows could not be asked, .* the first: .*2\.png"):
+        infer.run(config(*words), words)
+    with Image.open(scans / "1.png") as opened:
+        opened.save(scans / "2.png")
+    infer.run(config(*words), words)
+    assert "0 of them bad" in capsys.readouterr().out
+    assert "error" not in outputs.read_text()
+    with pytest.raises(ValueError, match=r"begun with other settings \(model.tiler.max_tiles was"):
+        infer.run(config(*words, "tiler.max_tiles=2"), [*words, "tiler.max_tiles=2"])
+
+
+def test_what_many_questions_need(tiny_folder: Path, scans: Path) -> None:
+    words = many(tiny_folder, scans.parent / "answers.jsonl")
+    for word, message in (
+        ("image=a.png", "image belongs to a single question"),
+        ("out=b.png", "out belongs to a single question"),
+        ("stream=true", "stream belongs to a single question"),
+        ("outputs=null", "outputs must be given with inputs"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            infer.run(config(*words, word), [*words, word])
+
+
+@pytest.mark.slow
+def test_many_questions_killed_on_the_command_line(tiny_folder: Path, scans: Path) -> None:
+    outputs = scans.parent / "answers.jsonl"
+    for number in range(40):
+        with Image.open(scans / "1.png") as opened:
+            opened.save(scans / f"more-{number}.png")
+    words = many(tiny_folder, outputs, "batch_size=1", "generation.max_new_tokens=64")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hdvl.infer", *words],
+        stderr=subprocess.DEVNULL,
+        cwd=scans.parent,
+        env={**os.environ, "PYTHONPATH": str(CONF_DIR.parent)},
+    )
+    part = outputs.with_name("answers.jsonl.part")
+    while process.poll() is None and not (part.exists() and part.read_bytes().count(b"\n") > 3):
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it was killed"
+    process.kill()
+    process.wait()
+    done = hdvl(*words, cwd=scans.parent)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "rows are answered already" in done.stderr
+    assert "hdvl infer: 1 of 45 rows could not be asked" in done.stderr
+    rows = [json.loads(line) for line in outputs.read_text().splitlines()]
+    assert [row["row"] for row in rows] == list(range(45))
+    assert sum("error" in row for row in rows) == 1

@@ -159,20 +159,41 @@ class Pipeline:
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 or None, got {batch_size}")
-        detokenizer = Detokenizer.of(self.tokenizer, self.template, stop)
         answers: list[Answer] = []
         step = batch_size or max(1, len(conversations))
         for first in range(0, len(conversations), step):
             group = [as_messages(turns) for turns in conversations[first : first + step]]
             start = time.perf_counter()
             samples = [self._sample(messages) for messages in group]
-            rows = self._new_ids(samples, detokenizer, generation)
-            seconds = time.perf_counter() - start
-            answers += [
-                self._answer(messages, sample, ids, detokenizer, seconds)
-                for messages, sample, ids in zip(group, samples, rows, strict=True)
-            ]
+            answers += self.answer_samples(group, samples, stop=stop, start=start, **generation)
         return answers
+
+    def answer_samples(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        samples: Sequence[Sample],
+        *,
+        stop: str | Sequence[str] = (),
+        start: float | None = None,
+        **generation: Any,
+    ) -> list[Answer]:
+        """As :meth:`generate` in one batch, of conversations that were preprocessed before.
+
+        Args:
+            conversations: messages that end with the user's.
+            samples: ``processor(messages, add_generation_prompt=True)`` of each.
+            stop: as of :meth:`generate`.
+            start: the ``time.perf_counter()`` from which seconds are counted; ``None`` is now.
+            **generation: options of the LLM's ``generate``.
+        """
+        start = time.perf_counter() if start is None else start
+        detokenizer = Detokenizer.of(self.tokenizer, self.template, stop)
+        rows = self._new_ids(samples, detokenizer, generation)
+        seconds = time.perf_counter() - start
+        return [
+            self._answer(tuple(messages), sample, ids, detokenizer, seconds)
+            for messages, sample, ids in zip(conversations, samples, rows, strict=True)
+        ]
 
     @torch.inference_mode()
     def generate_ids(

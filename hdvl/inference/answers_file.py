@@ -1,0 +1,195 @@
+"""A JSONL file of answers that an interrupted run goes on with.
+
+While a run works, it appends each row to ``NAME.part`` in the order in which rows are done. The settings
+of the run stand in ``NAME.run.json``. When all rows are there, they are written to ``NAME`` in their order,
+whole or not at all, and ``NAME.part`` is removed. A run that starts again keeps the rows that have an
+answer and asks the others, whatever the moment at which it was stopped.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from io import BufferedWriter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from hdvl.files import atomic_write, read_json, write_text
+
+
+class _Place(NamedTuple):
+    """Where a row stands in a file, in bytes, and whether it has an answer."""
+
+    start: int
+    stop: int
+    answered: bool
+
+
+class AnswersFile:
+    """The rows of a run, by their number; a context manager that holds the file for this process alone.
+
+    Args:
+        path: the finished file.
+        settings: what the answers depend on, as plain data.
+        total: the number of rows.
+
+    Attributes:
+        answered: the numbers of the rows that had an answer when the file was opened.
+
+    Raises:
+        ValueError: the file was made with other settings, or another process is writing it.
+    """
+
+    def __init__(self, path: str | Path, *, settings: Mapping[str, Any], total: int) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"outputs must be a file, got {str(path)!r}, which is none")
+        self.part = self.path.with_name(f"{self.path.name}.part")
+        self.record = self.path.with_name(f"{self.path.name}.run.json")
+        self.total = total
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        self.answered = frozenset[int]()
+        self._rows: BufferedWriter | None = None
+
+    def __enter__(self) -> "AnswersFile":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.part.exists()
+        with ExitStack() as undo:
+            self._rows = undo.enter_context(self.part.open("ab"))
+            if new:
+                undo.callback(self.part.unlink)
+            _lock(self._rows, self.path)
+            if self.path.exists() or self._rows.tell():
+                self._check_settings()
+            else:
+                self._write_record({})
+            self.answered = self._take_over()
+            undo.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._rows is not None
+        self._rows.close()
+
+    def append(self, number: int, row: Mapping[str, Any]) -> None:
+        """Add row ``number``. It survives the end of this process as soon as this returns."""
+        assert self._rows is not None
+        text = json.dumps({"row": number, **row}, ensure_ascii=False)
+        self._rows.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        self._rows.flush()
+
+    def finish(self, numbers: Mapping[str, Any] | None) -> None:
+        """Write the finished file, all rows in their order, and ``numbers`` beside the settings.
+
+        Without ``numbers`` those of an earlier run stay.
+
+        Raises:
+            RuntimeError: a row is missing.
+        """
+        places = _places(self.part)
+        missing = [number for number in range(self.total) if number not in places]
+        if missing:
+            raise RuntimeError(f"{self.part} lacks {len(missing)} rows, the first is {missing[0]}")
+        with (
+            atomic_write(self.path) as whole,
+            whole.open("wb") as file,
+            self.part.open("rb") as rows,
+        ):
+            for number in range(self.total):
+                rows.seek(places[number].start)
+                file.write(rows.read(places[number].stop - places[number].start))
+        if numbers is not None:
+            self._write_record(numbers)
+        self.part.unlink()
+
+    def _take_over(self) -> frozenset[int]:
+        """Bring the answers of a finished file into the part; the rows that are answered now.
+
+        Rows are only ever added to the part, so that nothing is lost if this process ends here.
+        """
+        assert self._rows is not None
+        with self.part.open("rb") as rows:
+            torn = self._rows.tell() > 0 and rows.seek(-1, 2) >= 0 and rows.read() != b"\n"
+        self._rows.write(b"\n" * torn)
+        known = {number for number, place in _places(self.part).items() if place.answered}
+        finished = _places(self.path)
+        if finished:
+            with self.path.open("rb") as rows:
+                for number in sorted(set(finished) - known):
+                    if finished[number].answered:
+                        rows.seek(finished[number].start)
+                        self._rows.write(rows.read(finished[number].stop - finished[number].start))
+                        known.add(number)
+        self._rows.flush()
+        return frozenset(known)
+
+    def _write_record(self, numbers: Mapping[str, Any]) -> None:
+        text = json.dumps({"settings": self.settings, **numbers}, indent=2, ensure_ascii=False)
+        write_text(self.record, text + "\n")
+
+    def _check_settings(self) -> None:
+        if not self.record.is_file():
+            raise ValueError(
+                f"outputs={str(self.path)!r} exists and has no {self.record.name} beside it, so it was not "
+                "written by this command; give another file"
+            )
+        old, new = _leaves(read_json(self.record).get("settings")), _leaves(self.settings)
+        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        if keys:
+            shown = "; ".join(
+                f"{key} was {old.get(key)!r:.60} and is {new.get(key)!r:.60}" for key in keys
+            )
+            raise ValueError(
+                f"outputs={str(self.path)!r} was begun with other settings ({shown}); give another "
+                f"file, or remove it with {self.part.name} and {self.record.name}"
+            )
+
+
+def _leaves(value: Any, place: str = "") -> dict[str, Any]:
+    """The values of nested mappings by their dotted keys."""
+    if not isinstance(value, Mapping):
+        return {place: value}
+    inner = (_leaves(item, f"{place}.{key}" if place else key) for key, item in value.items())
+    return {key: item for leaves in inner for key, item in leaves.items()}
+
+
+def _places(file: Path) -> dict[int, _Place]:
+    """Where the rows of ``file`` stand, by their number; the last place of a row that stands there twice.
+
+    A line that is not whole, because the process was killed while it was written, counts as absent.
+    """
+    found = dict[int, _Place]()
+    if not file.is_file():
+        return found
+    start = 0
+    with file.open("rb") as lines:
+        for line in lines:
+            stop = start + len(line)
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("row"), int):
+                found[row["row"]] = _Place(start, stop, "error" not in row)
+            start = stop
+    return found
+
+
+def _lock(file: BufferedWriter, path: Path) -> None:
+    """Hold ``file`` until it is closed. The lock of a process that was killed is released with it."""
+    if sys.platform == "win32":
+        return  # where a file that another process holds open cannot be removed: its run fails at the end
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(
+            f"outputs={str(path)!r} is being written by another process; wait for it, or give another file"
+        ) from error
