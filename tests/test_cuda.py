@@ -68,7 +68,9 @@ def loss_and_gradients(model: VLM, batch: Batch) -> tuple[Tensor, dict[str, Tens
     )
     model.zero_grad()
     output.loss.backward()
-    grads = {n: p.grad.float().cpu() for n, p in model.named_parameters() if p.grad is not None}
+    grads = {
+        n: p.grad.float().cpu().clone() for n, p in model.named_parameters() if p.grad is not None
+    }
     return output.loss.detach().float().cpu(), grads
 
 
