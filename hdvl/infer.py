@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hdvl.command import command
-from hdvl.composition import changes_of, keys_of, tiler_follows
+from hdvl.composition import PART_GROUPS, changes_of, keys_of, tiler_follows
 from hdvl.config import build, given_words
 from hdvl.files import atomic_write
 
