@@ -2,72 +2,23 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hdvl.chosen_model import is_composition, pipeline_of
 from hdvl.command import command
-from hdvl.composition import PART_GROUPS, changes_of, keys_of, tiler_follows
-from hdvl.config import build, given_words
-from hdvl.files import atomic_write
+from hdvl.composition import PART_GROUPS, changes_of, keys_of
+from hdvl.config import given_words
 
 if TYPE_CHECKING:
     from hdvl.data.questions import Questions
     from hdvl.inference import Answer, Pipeline
     from hdvl.inference.answers_file import AnswersFile
 
-WEIGHTED = ("encoder", "bridge", "merger", "llm", "model")
 NO_SETTINGS = (
     *("inputs", "outputs", "image", "out", "stream", "device", "model", *PART_GROUPS),
     *("batch_size", "batch_tokens", "num_workers", "max_bad_rows"),
 )
 """Keys that answers do not depend on, and those of the parts, which are written as they are used."""
-
-RANDOM = """\
-**************************************************************************
-*  RANDOM WEIGHTS: this composition was never trained. Its answer shows  *
-*  that the parts fit together, and means nothing.                       *
-**************************************************************************"""
-
-
-def is_composition(cfg: Mapping[str, Any], keys: Sequence[str]) -> bool:
-    """Whether a new model is asked for: no checkpoint, or a part with weights and no checkpoint said."""
-    if cfg["checkpoint"] is None:
-        return True
-    chosen = [key for key in keys if key in WEIGHTED]
-    if "checkpoint" not in keys:
-        return bool(chosen)
-    if "model" in keys:
-        raise ValueError(
-            f"model= composes a new model, checkpoint={cfg['checkpoint']} has its own; leave one out"
-        )
-    return False
-
-
-def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
-    """The checkpoint with its changes, or a composition with random weights, said aloud."""
-    keys = keys_of(overrides)
-    if not is_composition(cfg, keys):
-        from hdvl.inference.load import load
-
-        return load(
-            cfg["checkpoint"],
-            device=cfg["device"],
-            dtype=cfg["dtype"],
-            max_length=cfg["max_length"],
-            allow=cfg.get("allow", ()),
-            tiler_follows=tiler_follows(keys),
-            **changes_of(cfg, keys),
-        )
-    import torch
-
-    from hdvl.inference import Pipeline
-    from hdvl.inference.load import as_dtype
-    from hdvl.precision import converted
-
-    print(RANDOM, file=sys.stderr)
-    torch.manual_seed(cfg["seed"])
-    vlm = converted(build(cfg["model"]), dtype=as_dtype(cfg["dtype"]), device=cfg["device"])
-    return Pipeline(model=vlm, max_length=cfg["max_length"])
 
 
 def generate_answer(pipe: "Pipeline", cfg: Mapping[str, Any]) -> "Answer":
@@ -88,50 +39,6 @@ def generate_answer(pipe: "Pipeline", cfg: Mapping[str, Any]) -> "Answer":
     return stream.answer
 
 
-def report(answer: "Answer") -> str:
-    """Boxes, images and numbers of an answer, a line each."""
-    lines = [""]
-    for found in answer.boxes:
-        corners = ", ".join(f"{value:.0f}" for value in found.box)
-        lines.append(f"box      image {found.image + 1}: {found.label} ({corners})")
-    lines += [f"no box   {piece}" for piece in answer.malformed]
-    for number, plan in enumerate(answer.plans, 1):
-        thumbnail = " + thumbnail" if plan.thumbnail else ""
-        size = plan.tile_size if plan.is_grid else "x".join(map(str, plan.sizes[0]))
-        lines.append(
-            f"image  {number}: {plan.width}x{plan.height} px, {plan.count} tiles of "
-            f"{size} px ({plan.rows} x {plan.cols}{thumbnail})"
-        )
-    n = answer.numbers
-    lines.append(
-        f"numbers  {n.tiles} tiles, {n.visual_tokens} visual + "
-        f"{n.prompt_tokens - n.visual_tokens} text tokens read, {n.new_tokens} written, "
-        f"{n.seconds:.2f} s"
-    )
-    return "\n".join(lines)
-
-
-def write_drawings(answer: "Answer", out: str) -> list[Path]:
-    """The images with their boxes: ``out``, or ``out`` with a number where there are several."""
-    from PIL import Image
-
-    if not answer.images:
-        raise ValueError(f"out={out} needs an image to draw on; give image=FILE")
-    path = Path(out)
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind not in Image.SAVE:
-        raise ValueError(f"out must end as images do, such as .png or .jpg, got {out}")
-    several = len(answer.images) > 1
-    names = [
-        path.with_stem(f"{path.stem}-{number + 1}") if several else path
-        for number in range(len(answer.images))
-    ]
-    for number, name in enumerate(names):
-        with atomic_write(name) as part:
-            answer.draw(number).save(part, kind)
-    return names
-
-
 def settings_of(cfg: Mapping[str, Any], overrides: Sequence[str], identity: str) -> dict[str, Any]:
     """What the answers to many questions depend on; an interrupted run goes on with the same alone.
 
@@ -140,7 +47,7 @@ def settings_of(cfg: Mapping[str, Any], overrides: Sequence[str], identity: str)
         overrides: what the command line says.
         identity: a text that differs if the questions have changed.
     """
-    from hdvl.inference.load import find_folder
+    from hdvl.checkpoints.sources import find_folder
 
     keys = keys_of(overrides)
     parts = cfg["model"] if is_composition(cfg, keys) else changes_of(cfg, keys)
@@ -241,6 +148,8 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     if not cfg["prompt"]:
         raise ValueError('prompt must be given, such as prompt="What is the total?"')
     answer = generate_answer(pipeline_of(cfg, overrides), cfg)
+    from hdvl.inference.summary import report, write_drawings
+
     print(report(answer))
     if cfg["out"] is not None:
         for name in write_drawings(answer, cfg["out"]):

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from hdvl import infer
+from hdvl import chosen_model, infer
 from hdvl.composition import PART_GROUPS, changes_of, keys_of
 from hdvl.config import CONF_DIR, compose, resolve
-from hdvl.inference import Pipeline
+from hdvl.inference import Pipeline, summary
 from hdvl.inference.answers_file import AnswersFile
 from tests.inference.saying import say
 from tests.tiny_model import tiny_folder
@@ -37,7 +37,7 @@ def config(*overrides: str) -> Any:
 
 
 def pipeline(*overrides: str) -> Pipeline:
-    return infer.pipeline_of(config(*overrides), overrides)
+    return chosen_model.pipeline_of(config(*overrides), overrides)
 
 
 def test_parts_default_to_those_of_train() -> None:
@@ -60,7 +60,7 @@ def test_parts_default_to_those_of_train() -> None:
 
 def test_a_checkpoint_answers_unless_parts_are_chosen() -> None:
     def composes(*overrides: str) -> bool:
-        return infer.is_composition(config(*overrides), keys_of(overrides))
+        return chosen_model.is_composition(config(*overrides), keys_of(overrides))
 
     assert not composes()
     assert not composes("tiler=dynamic_ratio", "tiler.max_tiles=3", "model.encode_chunk=4")
@@ -148,22 +148,22 @@ def test_what_is_printed_and_drawn(
     for stream in ("false", "true"):
         answer = infer.generate_answer(pipe, config(*overrides, f"stream={stream}"))
         assert capsys.readouterr().out == answer.text + "\n"
-    lines = infer.report(answer).splitlines()
+    lines = summary.report(answer).splitlines()
     assert lines[1] == "box      image 1: cup (7, 10, 35, 30)"
     assert lines[2] == "no box   <box>(1,2)</box>"
     assert lines[3] == "image  1: 70x40 px, 7 tiles of 32 px (2 x 3 + thumbnail)"
     assert lines[4].startswith("numbers  7 tiles, ") and " text tokens read, " in lines[4]
-    (drawn,) = infer.write_drawings(answer, str(tmp_path / "new" / "out.png"))
+    (drawn,) = summary.write_drawings(answer, str(tmp_path / "new" / "out.png"))
     with Image.open(drawn) as opened:
         assert opened.size == (70, 40)
     two = config(*overrides[:1], f"image=[{image},{image}]", "prompt=Where?")
-    names = infer.write_drawings(infer.generate_answer(pipe, two), str(tmp_path / "out.png"))
+    names = summary.write_drawings(infer.generate_answer(pipe, two), str(tmp_path / "out.png"))
     assert [name.name for name in names] == ["out-1.png", "out-2.png"]
     none = infer.generate_answer(pipe, config(*overrides[:1], "prompt=Hello"))
     with pytest.raises(ValueError, match=r"out=x.png needs an image to draw on; give image=FILE"):
-        infer.write_drawings(none, "x.png")
+        summary.write_drawings(none, "x.png")
     with pytest.raises(ValueError, match=r"out must end as images do, .* got x\.doc"):
-        infer.write_drawings(answer, "x.doc")
+        summary.write_drawings(answer, "x.doc")
 
 
 def hdvl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

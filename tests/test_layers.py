@@ -47,6 +47,7 @@ LAYERS = [
     {"evaluation", "serving", "diagnostics"},
     {"callbacks"},
     {"command", "composition"},
+    {"chosen_model"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -1,0 +1,63 @@
+"""Answers as lines of text and as files of images with their boxes."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from hdvl.files import atomic_write
+from hdvl.inference.answer import Answer
+from hdvl.protocols import TilePlan
+
+
+def box_lines(answer: Answer) -> list[str]:
+    """The boxes of an answer in pixels, a line each, and its pieces of text that are malformed boxes."""
+    lines = list[str]()
+    for found in answer.boxes:
+        corners = ", ".join(f"{value:.0f}" for value in found.box)
+        lines.append(f"box      image {found.image + 1}: {found.label} ({corners})")
+    return lines + [f"no box   {piece}" for piece in answer.malformed]
+
+
+def image_line(number: int, plan: TilePlan) -> str:
+    """How image ``number``, from 1, was cut."""
+    thumbnail = " + thumbnail" if plan.thumbnail else ""
+    size = plan.tile_size if plan.is_grid else "x".join(map(str, plan.sizes[0]))
+    return (
+        f"image  {number}: {plan.width}x{plan.height} px, {plan.count} tiles of "
+        f"{size} px ({plan.rows} x {plan.cols}{thumbnail})"
+    )
+
+
+def number_line(answer: Answer) -> str:
+    """What an answer took."""
+    n = answer.numbers
+    return (
+        f"numbers  {n.tiles} tiles, {n.visual_tokens} visual + "
+        f"{n.prompt_tokens - n.visual_tokens} text tokens read, {n.new_tokens} written, "
+        f"{n.seconds:.2f} s"
+    )
+
+
+def report(answer: Answer) -> str:
+    """Boxes, images and numbers of an answer, a line each."""
+    images = [image_line(number, plan) for number, plan in enumerate(answer.plans, 1)]
+    return "\n".join(["", *box_lines(answer), *images, number_line(answer)])
+
+
+def write_drawings(answer: Answer, out: str) -> list[Path]:
+    """The images with their boxes: ``out``, or ``out`` with a number where there are several."""
+    if not answer.images:
+        raise ValueError(f"out={out} needs an image to draw on; give image=FILE")
+    path = Path(out)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f"out must end as images do, such as .png or .jpg, got {out}")
+    several = len(answer.images) > 1
+    names = [
+        path.with_stem(f"{path.stem}-{number + 1}") if several else path
+        for number in range(len(answer.images))
+    ]
+    for number, name in enumerate(names):
+        with atomic_write(name) as part:
+            answer.draw(number).save(part, kind)
+    return names
