@@ -5,29 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from hdvl.command import command
+from hdvl.plain import flatten
 from hdvl.sequences import one_or_several
 from hdvl.tables import table
 
 ABSENT = "-"
 OWN = ("run_dir", "resume")
 """Keys that differ between any two runs."""
-
-
-def flat(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of each value in a config; lists of mappings are numbered.
-
-    >>> dict(flat({"a": {"b": 1}, "c": [{"d": 2}], "e": [3, 4]}))
-    {'a.b': 1, 'c.0.d': 2, 'e': [3, 4]}
-    """
-    if isinstance(node, Mapping) and node:
-        pairs = [(str(key), value) for key, value in node.items()]
-    elif isinstance(node, list) and node and all(isinstance(item, Mapping) for item in node):
-        pairs = [(str(number), item) for number, item in enumerate(node)]
-    else:
-        yield place, node
-        return
-    for key, value in pairs:
-        yield from flat(value, f"{place}.{key}" if place else key)
 
 
 def config_table(runs: Sequence[Path]) -> list[list[str]]:
@@ -40,7 +24,7 @@ def config_table(runs: Sequence[Path]) -> list[list[str]]:
         if not path.is_file():
             raise ValueError(f"each of runs must be a run folder, {str(run)!r} has no train.yaml")
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        configs.append({key: value for key, value in flat(plain) if key not in OWN})
+        configs.append({key: value for key, value in flatten(plain) if key not in OWN})
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = []
     for key in keys:

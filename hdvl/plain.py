@@ -74,6 +74,23 @@ def dotted_keys(config: Any, place: str = "") -> Iterator[str]:
         yield from dotted_keys(value, f"{place}{key}.")
 
 
+def flatten(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of each value in a config; lists of mappings are numbered.
+
+    >>> dict(flatten({"a": {"b": 1}, "c": [{"d": 2}], "e": [3, 4]}))
+    {'a.b': 1, 'c.0.d': 2, 'e': [3, 4]}
+    """
+    if isinstance(node, Mapping) and node:
+        pairs = [(str(key), value) for key, value in node.items()]
+    elif isinstance(node, list) and node and all(isinstance(item, Mapping) for item in node):
+        pairs = [(str(number), item) for number, item in enumerate(node)]
+    else:
+        yield place, node
+        return
+    for key, value in pairs:
+        yield from flatten(value, f"{place}.{key}" if place else key)
+
+
 def without_weights(node: Any) -> Any:
     """A model node whose parts read no weights: only configurations and tokenizers.
 

@@ -1,5 +1,6 @@
 """``hdvl train``: compose a model, its data and its training, and run it."""
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,9 +10,12 @@ from typing import Any
 
 from hdvl.command import command
 from hdvl.composition import fine_tuned, started
-from hdvl.config import given_values, resolve
+from hdvl.config import given_values, given_words, resolve
 from hdvl.overrides import check_renamed
 from hdvl.plain import dotted_keys
+
+TYPED: list[str] = []
+"""The words of the command line before they are quoted for Hydra."""
 
 
 def run_config(plain: dict[str, Any]) -> None:
@@ -41,7 +45,7 @@ def run_config(plain: dict[str, Any]) -> None:
         check_effect(plain, given)
         code = 0
         try:
-            text = f"the model is in {run(plain, build_data)}"
+            text = f"the model is in {run(plain, build_data, command_line=command_line())}"
         except Stopped as stop:
             text, code = str(stop), stop.code
         if is_rank_zero():
@@ -70,6 +74,15 @@ def _stopped_before_training() -> Iterator[None]:
         sys.exit(128 + number)
     finally:
         signal.signal(signal.SIGTERM, old)
+
+
+def command_line() -> str:
+    """What was typed, as a shell would take it; of a job of a sweep what this job alone would be."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    return shlex.join(["hdvl", "train", *(given_words() if sweep else TYPED)])
 
 
 def own_folder(config: Mapping[str, Any]) -> str:
@@ -109,6 +122,7 @@ def changed_values(given: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
+    TYPED[:] = sys.argv[1:]
     command("train", run_config, resolved=False)
 
 

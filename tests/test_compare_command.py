@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from hdvl.cli import as_overrides
-from hdvl.compare import config_table, flat, last, metric_table, run
+from hdvl.compare import config_table, last, metric_table, run
 from hdvl.config import compose, resolve
+from hdvl.plain import flatten
 
 
 def write(folder: Path, rate: float, losses: list[float], **keys: Any) -> Path:
@@ -81,7 +82,7 @@ def test_the_last_value_is_a_mean() -> None:
 
 
 def test_configs_are_flattened() -> None:
-    assert dict(flat({"a": {"b": {}}, "c": [], "d": [{"e": None}]})) == {
+    assert dict(flatten({"a": {"b": {}}, "c": [], "d": [{"e": None}]})) == {
         "a.b": {},
         "c": [],
         "d.0.e": None,

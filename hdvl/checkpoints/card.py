@@ -4,8 +4,10 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import nn
 
 PACKAGES = (
@@ -34,6 +36,19 @@ def versions() -> dict[str, Any]:
     return {"hdvl": __version__, "python": platform.python_version(), "packages": installed}
 
 
+def read_licence(folder: Path) -> str | None:
+    """The licence that the model card in ``folder`` names at its head; None if there is none."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    head = text.removeprefix("---\n").partition("\n---")[0] if text.startswith("---\n") else ""
+    try:
+        fields = yaml.safe_load(head)
+    except yaml.YAMLError:
+        return None
+    licence = fields.get("license") if isinstance(fields, dict) else None
+    return licence if isinstance(licence, str) else None
+
+
 def model_card(
     *,
     name: str,
@@ -41,10 +56,19 @@ def model_card(
     node: Mapping[str, Any],
     vlm: nn.Module,
     allow: Sequence[str] = (),
+    base_model: str | None = None,
+    about: str = "",
 ) -> str:
-    """A card for a model of which nothing but its composition is known.
+    """A generated card: the composition, and what the caller knows about the model.
 
-    ``allow`` are the packages besides hdvl that loading it needs.
+    Args:
+        name: the title.
+        licence: of the weights.
+        node: the plain configuration of the model.
+        vlm: the model.
+        allow: packages besides hdvl that loading the model needs.
+        base_model: the model that it was fine-tuned from.
+        about: Markdown about data, training and scores.
     """
     allowed = f", allow={list(allow)}" if allow else ""
     rows = [
@@ -58,6 +82,7 @@ def model_card(
             f"license: {json.dumps(licence)}",
             "library_name: hdvl",
             "pipeline_tag: image-text-to-text",
+            *([] if base_model is None else [f"base_model: {json.dumps(base_model)}"]),
             "---",
             "",
             f"# {name}",
@@ -69,6 +94,7 @@ def model_card(
             *rows,
             *still,
             "",
+            *([about, ""] if about else []),
             "```python",
             "import hdvl",
             "",

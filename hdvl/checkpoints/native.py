@@ -54,6 +54,8 @@ def save_folder(
     *,
     licence: str = "unknown",
     card: str | None = None,
+    base_model: str | None = None,
+    about: str = "",
     max_shard: int = 4 * GB,
 ) -> Path:
     """Write ``vlm`` to ``folder``; an earlier model there is replaced, or kept if this fails.
@@ -65,6 +67,8 @@ def save_folder(
             those that repeat a part of the model.
         licence: of the weights, as an SPDX name or a word; goes on the card.
         card: a model card to write in place of the generated one, licence and all.
+        base_model: for the generated card, the model that this one was fine-tuned from.
+        about: for the generated card, Markdown about data, training and scores.
         max_shard: most bytes of one weight file.
 
     Raises:
@@ -76,7 +80,16 @@ def save_folder(
     def weights(written: Path) -> None:
         write_shards(stored_tensors(vlm), written, max_bytes=max_shard)
 
-    return write_folder(vlm, folder, config, weights=weights, licence=licence, card=card)
+    return write_folder(
+        vlm,
+        folder,
+        config,
+        weights=weights,
+        licence=licence,
+        card=card,
+        base_model=base_model,
+        about=about,
+    )
 
 
 def write_folder(
@@ -87,6 +100,8 @@ def write_folder(
     weights: Callable[[Path], None],
     licence: str = "unknown",
     card: str | None = None,
+    base_model: str | None = None,
+    about: str = "",
 ) -> Path:
     """As :func:`save_folder`, but ``weights`` writes the weight files: ``vlm`` may lie on meta."""
     if "model" not in config:
@@ -100,7 +115,15 @@ def write_folder(
     allow = foreign_packages(node)
     rest = {key: value for key, value in config.items() if key != "model" and key not in node}
     plain = {"format": FORMAT, **rest, "model": node}
-    text = card or model_card(name=folder.name, licence=licence, node=node, vlm=vlm, allow=allow)
+    text = card or model_card(
+        name=folder.name,
+        licence=licence,
+        node=node,
+        vlm=vlm,
+        allow=allow,
+        base_model=base_model,
+        about=about,
+    )
     with atomic_folder(folder) as written:
         weights(written)
         _write(vlm, written, plain, text)

@@ -55,9 +55,11 @@ def check_stages(
         check_start(vlm, Path(init_from), new_parts, source=f"init_from={init_from}")
     for number, stage in enumerate(stages):
         with _named(stage, number, len(stages)):
-            trainer = build_trainer(stage, logger=False, max_epochs=-1)
             data = build_data(stage["data"], vlm, seed=stage["seed"])
-            set_lengths(stage, data, ranks=trainer.world_size)
+            # The number of ranks is needed before the lengths are known in Lightning's terms.
+            asked = {"logger": False, "max_epochs": -1, "val_check_interval": None}
+            set_lengths(stage, data, ranks=build_trainer(stage, **asked).world_size)
+            build_trainer(stage, logger=False)
             check_tuned(deepcopy(vlm), stage)
 
 

@@ -3,6 +3,7 @@
 ::
 
     RUN/train.yaml              the config of the run
+    RUN/command.txt             the command lines that started it and went on with it
     RUN/1-align/                one folder a stage (the run folder itself without stages):
         checkpoints/            last.ckpt, previous.ckpt
         metrics.csv, events...  what was logged
@@ -30,6 +31,7 @@ from hdvl.compat.lightning import convert_weights_only
 from hdvl.config import build, resolve
 from hdvl.files import NO_ROOM, read_yaml, write_text
 from hdvl.model import VLM
+from hdvl.training.card import run_card
 from hdvl.training.checkpoint_formats import checkpoint_step, kind_of, read_weights
 from hdvl.training.checkpointing import Saver, find_checkpoint, step_seed
 from hdvl.training.lock import LOCK, locked
@@ -50,10 +52,12 @@ from hdvl.training.stopping import Stopped as Stopped
 from hdvl.training.tuning import apply_tuning, merge_lora
 
 CONFIG, MODEL = RUN_CONFIG, RUN_MODEL
-FINISHED, METRICS = "finished", "metrics.csv"
+FINISHED, METRICS, COMMANDS = "finished", "metrics.csv", "command.txt"
 
 
-def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
+def run(
+    config: Mapping[str, Any], build_data: BuildData, *, command_line: str | None = None
+) -> Path:
     """Train the model that ``config`` describes; returns the folder of the trained model.
 
     All stages are checked before anything is written. One process at a time works in a run folder.
@@ -62,9 +66,11 @@ def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
         config: plain data, interpolations unresolved but for ``run_dir`` (see :func:`resumed` for a run
             to go on with).
         build_data: gives the data module for (the stage's ``data`` config, the VLM, ``seed=``).
+        command_line: what was typed to start the run; it is appended to ``command.txt``.
 
     Raises:
-        Stopped: by Ctrl-C or SIGTERM, with the command to go on.
+        Stopped: by Ctrl-C or SIGTERM, with the command to go on. The model as it was then is saved.
+        SavedModelDiffers: the saved model does not give the loss of the trained one.
         ValueError: something in ``config`` is wrong, the run folder holds another run or is in use,
             or no checkpoint of a run to go on with is whole.
         OSError: something could not be written, with what is whole and the command to go on.
@@ -83,7 +89,7 @@ def run(config: Mapping[str, Any], build_data: BuildData) -> Path:
         check_stages(stages, build_data, init_from)
     with _explained(folder, stages), locked(folder):
         _check_folder(folder, stages, config["resume"] is not None)  # it may be another's by now
-        _write_config(config, folder)
+        _write_config(config, folder, stages, command_line)
         return _train(stages, build_data, folder)
 
 
@@ -99,13 +105,27 @@ def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path
             name = Path(stage["run_dir"]).name
             print(f"stage {number + 1} of {len(stages)}: {name}", flush=True)
         torch.manual_seed(step_seed(seed, number))  # the adapters' first weights
-        validated = train_stage(vlm, stage, build_data, folder)
+        try:
+            validated = train_stage(vlm, stage, build_data, folder)
+        except Stopped as stop:
+            if not stop.saved:
+                raise
+            merge_lora(vlm)
+            _save_model(vlm, folder, stages[: number + 1])
+            text = f"{stop}; the model as it is now is in {folder / MODEL}"
+            raise Stopped(text, stop.code, saved=True) from None
         merge_lora(vlm)
+    _save_model(vlm, folder, stages)
     if is_rank_zero():
-        save_folder(vlm, folder / MODEL, {"model": node})
         steps: int = stages[-1]["trainer"]["max_steps"]
         check_saved(folder / MODEL, validated, steps, allow=foreign_packages(node))
     return folder / MODEL
+
+
+def _save_model(vlm: VLM, folder: Path, stages: Sequence[Mapping[str, Any]]) -> None:
+    """Write the model folder on the first rank."""
+    if is_rank_zero():
+        save_folder(vlm, folder / MODEL, {"model": stages[0]["model"]}, **run_card(stages))
 
 
 def train_stage(
@@ -146,9 +166,14 @@ def train_stage(
     convert_weights_only(trainer)
     _check_checkpoint(checkpoint, trainer)
     data = build_data(config["data"], vlm, seed=config["seed"])
-    with warnings.catch_warnings(), _stops(saver, run_dir):
-        ignore_advice()
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        with warnings.catch_warnings(), _stops(saver, run_dir):
+            ignore_advice()
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except Stopped as stop:
+        if stop.saved:
+            module.finish()
+        raise
     module.finish()
     if is_rank_zero():
         write_text(done, f"{steps}\n")
@@ -172,7 +197,7 @@ def _stops(saver: Saver | None, run_dir: Path) -> Iterator[None]:
     finally:
         signals.release()
     if saver.interrupted:
-        raise Stopped(f"stopped and saved; {on}", signals.code)
+        raise Stopped(f"stopped and saved; {on}", signals.code, saved=True)
 
 
 @contextmanager
@@ -251,8 +276,7 @@ def _check_folder(folder: Path, stages: Sequence[Mapping[str, Any]], resume: boo
     if not is_rank_zero():
         return
     if resume:
-        for stage in stages:
-            _check_stage_folder(stage, folder)
+        _check_can_resume(stages, folder)
         return
     files = [path for path in folder.glob("*") if path.name != LOCK] if folder.is_dir() else []
     if folder.exists() and not folder.is_dir():
@@ -280,18 +304,42 @@ def checkpoint_folder(stage: Mapping[str, Any]) -> Path:
     return Path(node.get("folder", f"{stage['run_dir']}/checkpoints"))
 
 
-def _check_stage_folder(stage: Mapping[str, Any], folder: Path) -> None:
-    place, checkpoint = Path(stage["run_dir"]), find_checkpoint(checkpoint_folder(stage))
-    trained = (place / FINISHED).exists() or (folder / MODEL).exists()
-    if checkpoint is None and trained:
-        raise ValueError(
-            f"resume needs the checkpoints of {place}, whose training is finished, and they are gone; "
-            "put them back, or start a new run in another run_dir"
-        )
+def _check_can_resume(stages: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Refuse to train a stage again whose checkpoints were lost.
+
+    A model folder alone does not mean that a run is finished: a run that was stopped has one, too.
+    """
+    saved = [find_checkpoint(checkpoint_folder(stage)) is not None for stage in stages]
+    for number, stage in enumerate(stages):
+        finished = (Path(stage["run_dir"]) / FINISHED).exists() or any(saved[number + 1 :])
+        if not saved[number] and (finished or ((folder / MODEL).exists() and not any(saved))):
+            raise ValueError(
+                f"resume needs the checkpoints of {stage['run_dir']}, whose training is finished, and they "
+                "are gone; put them back, or start a new run in another run_dir"
+            )
 
 
-def _write_config(config: Mapping[str, Any], folder: Path) -> None:
+def _write_config(
+    config: Mapping[str, Any],
+    folder: Path,
+    stages: Sequence[Mapping[str, Any]],
+    command_line: str | None,
+) -> None:
     if not is_rank_zero():
         return
+    if config["resume"] is None:
+        _clear_stages(stages)
+    if command_line is not None:
+        lines = folder / COMMANDS
+        old = lines.read_text(encoding="utf-8") if config["resume"] and lines.exists() else ""
+        write_text(lines, f"{old}{command_line}\n")
     # Whole or not at all: other ranks may be reading it.
     write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
+def _clear_stages(stages: Sequence[Mapping[str, Any]]) -> None:
+    """Remove what a run that made no step left in the folders of the stages."""
+    for stage in stages:
+        place = Path(stage["run_dir"])
+        for file in (*place.glob("events.out.tfevents.*"), place / "first_batch.html"):
+            file.unlink(missing_ok=True)

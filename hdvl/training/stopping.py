@@ -12,11 +12,14 @@ _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class Stopped(Exception):
-    """A signal ended the run; the message says how to go on, ``code`` is what a shell expects."""
+    """A signal ended the run; the message says how to go on.
 
-    def __init__(self, message: str, code: int = 130) -> None:
+    ``code`` is the exit code that a shell expects, and ``saved`` is whether the last step was saved.
+    """
+
+    def __init__(self, message: str, code: int = 130, *, saved: bool = False) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.saved = code, saved
 
 
 class StopSignals:
