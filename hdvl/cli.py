@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 COMMANDS = {
-    "infer": "ask a model about images",
+    "infer": "ask a model about an image, or about every row of a file or image of a folder",
+    "chat": "a conversation with a model in the terminal",
     "train": "train a model in stages, or go on with a run",
     "plan": "shapes, tokens, parameters, memory and FLOPs of a composition, without building it",
     "convert": "write a published model as a folder of hdvl",

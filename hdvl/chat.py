@@ -1,0 +1,55 @@
+"""``hdvl chat``: a conversation with a model in the terminal."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from hdvl.chosen_model import pipeline_of
+from hdvl.command import command
+from hdvl.config import given_words
+
+
+def read_line() -> str:
+    """The next line of the standard input, with a prompt and line editing on a terminal."""
+    if not sys.stdin.isatty():
+        return input()
+    import readline  # noqa: F401 - gives input() a history and editing
+
+    return input("> ")
+
+
+def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Load the model and talk until the input ends."""
+    pipe = pipeline_of(cfg, overrides)
+    import torch
+
+    from hdvl.inference.terminal import TerminalChat
+
+    torch.manual_seed(cfg["seed"])  # of sampled answers
+    chat = TerminalChat(
+        pipe,
+        write=partial(print, end="", flush=True),
+        note=partial(print, file=sys.stderr, flush=True),
+        generation=cfg["generation"],
+        system=cfg["system"],
+    )
+    parameters = sum(value.numel() for value in pipe.model.parameters())
+    print(
+        f"{cfg['checkpoint'] or 'a new model'}: {parameters / 1e6:.1f} M parameters; "
+        "/image FILE shows an image, /help lists the commands",
+        file=sys.stderr,
+    )
+    images = [cfg["image"]] if isinstance(cfg["image"], str) else list(cfg["image"] or ())
+    if images:
+        chat.show(images)
+    chat.run(read_line)
+
+
+def main() -> None:
+    """The command."""
+    command("chat", lambda cfg: run(cfg, given_words()))
+
+
+if __name__ == "__main__":
+    main()
