@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -45,7 +46,7 @@ def run_config(plain: dict[str, Any]) -> None:
         check_effect(plain, given)
         code = 0
         try:
-            text = f"the model is in {run(plain, build_data, command_line=command_line())}"
+            text = ended(run(plain, build_data, command_line=command_line()))
         except Stopped as stop:
             text, code = str(stop), stop.code
         if is_rank_zero():
@@ -74,6 +75,20 @@ def _stopped_before_training() -> Iterator[None]:
         sys.exit(128 + number)
     finally:
         signal.signal(signal.SIGTERM, old)
+
+
+def ended(model: Path) -> str:
+    """What a finished run prints: where its model and its plots are, and what to type next."""
+    run_dir = model.parent
+    plots = sorted(str(path) for path in run_dir.glob("**/losses.png"))
+    return "\n".join(
+        [
+            f"the model is in {model}",
+            *([f"plots      {', '.join(plots)}"] if plots else []),
+            f'next       hdvl infer checkpoint={run_dir} image=FILE prompt="..."',
+            f"           hdvl compare {run_dir} OTHER_RUN",
+        ]
+    )
 
 
 def command_line() -> str:

@@ -9,12 +9,14 @@ import lightning.pytorch as pl
 from torch.distributed.tensor import DTensor
 
 from hdvl.callbacks.loggers import show_table
+from hdvl.callbacks.terminal import columns, print_line, shorten
 from hdvl.callbacks.trainer import TrainingData, training_data
 from hdvl.data.conversations import name_of
 from hdvl.data.faults import SkippedRow, attempt
 from hdvl.files import write_text
 from hdvl.inference.pipeline import Pipeline
 from hdvl.protocols import Conversation, Message, first_of
+from hdvl.templates.base import IMAGE
 from hdvl.training.module import VLMModule
 
 HEAD = ("row", "question", "answer", "truth")
@@ -27,15 +29,20 @@ class Answers(pl.Callback):
 
     Args:
         folder: the run folder.
-        count: conversations, spread over the validation data; always the same.
-        max_new_tokens: longest answer.
+        count: number of conversations, spread over the validation data; always the same ones.
+        max_new_tokens: maximum length of an answer.
+        shown: number of answers that are printed.
     """
 
-    def __init__(self, *, folder: str, count: int = 4, max_new_tokens: int = 64) -> None:
-        if count < 1 or max_new_tokens < 1:
+    def __init__(
+        self, *, folder: str, count: int = 4, max_new_tokens: int = 64, shown: int = 2
+    ) -> None:
+        if count < 1 or max_new_tokens < 1 or shown < 0:
             raise ValueError(
-                f"count and max_new_tokens must be at least 1, got {count} and {max_new_tokens}"
+                "count and max_new_tokens must be at least 1 and shown at least 0, got "
+                f"{count}, {max_new_tokens} and {shown}"
             )
+        self.shown = shown
         self.path = Path(folder) / "answers.jsonl"
         self.count, self.max_new_tokens = count, max_new_tokens
         self._refused = False
@@ -59,15 +66,26 @@ class Answers(pl.Callback):
             )
         ]
         append(self.path, step, rows)
+        for row in rows[: self.shown]:
+            print_line(answer_line(row))
         show_table(trainer.loggers, "answers", HEAD, rows, step)
 
     def _sharded(self, pl_module: VLMModule) -> bool:
         """Whether no rank can answer alone; it is said once."""
         sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
         if sharded and not self._refused:
-            print("no answers are sampled: each rank holds a share of the weights", flush=True)
+            print_line("no answers are sampled: each rank holds a share of the weights")
             self._refused = True
         return sharded
+
+
+def answer_line(row: Sequence[str]) -> str:
+    """A row of :data:`HEAD` on one line of the terminal."""
+    _, question, answer, truth = (text.replace(IMAGE, " ") for text in row)
+    compared = "right" if answer.strip() == truth.strip() else f"expected {shorten(truth, 40)!r}"
+    room = columns() - len(compared) - 12
+    asked = shorten(question, room // 2)
+    return f"  {asked}  -> {shorten(answer, room - len(asked))!r}  {compared}"
 
 
 def readable(data: TrainingData, places: Sequence[int]) -> dict[str, Sequence[Message]]:

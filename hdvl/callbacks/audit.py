@@ -3,6 +3,7 @@
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from hdvl.callbacks.terminal import print_line
 from hdvl.processor import Batch
 from hdvl.training.audit import check_moved, fingerprints, shorten, tuning_table
 from hdvl.training.groups import group_table
@@ -45,4 +46,4 @@ class Audit(pl.Callback):
         """Check the whole run."""
         still = check_moved(self.before, pl_module.vlm, pl_module.tuning)
         if still and self._first_step == -1 and trainer.is_global_zero:
-            print(f"trainable, but never moved: {shorten(still)}", flush=True)
+            print_line(f"trainable, but never moved: {shorten(still)}")

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from hdvl.callbacks.dump import finite, row_names, save_batches
 from hdvl.callbacks.progress import gradient_norm
+from hdvl.callbacks.terminal import print_line
 from hdvl.callbacks.trainer import training_data
 from hdvl.processor import Batch
 from hdvl.training.deepspeed import hidden_norm
@@ -113,7 +114,7 @@ class Guard(pl.Callback):
             optimizer.zero_grad(set_to_none=True)
         if trainer.is_global_zero:
             done = "left out" if self.on_spike == "skip" else "made all the same"
-            print(f"{text}; the step is {done}", flush=True)
+            print_line(f"{text}; the step is {done}")
 
     def on_train_batch_end(
         self,

@@ -1,9 +1,9 @@
-"""What a run shows while it works: speed, waiting, padding, loss, gradient norm, learning rates."""
+"""Progress of a training: steps, time left, loss, learning rates, speed, and how long it waits for data."""
 
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from hdvl.callbacks.terminal import columns, duration, print_line, wrap_fields
 from hdvl.callbacks.trainer import logs_at
 from hdvl.processor import Batch
 from hdvl.training.deepspeed import hidden_norm
@@ -66,9 +67,10 @@ def gradient_norm(module: nn.Module) -> Tensor:
 
 
 class Progress(pl.Callback):
-    """A bar on a terminal, a line now and then elsewhere; the same numbers go to the loggers.
+    """Shows a bar above a line of numbers on a terminal, and prints a line now and then elsewhere.
 
-    Needs ``step_numbers`` (tiles, tokens, padded_tokens) and ``step_loss`` of the LightningModule.
+    The loggers get the same numbers. Speeds are those of this rank. The callback reads ``step_numbers``
+    (tiles, tokens, padded_tokens) and ``step_loss`` of the LightningModule.
     The gradient norm is that before clipping.
 
     Args:
@@ -87,6 +89,8 @@ class Progress(pl.Callback):
         self.all_rates: dict[str, float] = {}
         self.shown_rates: dict[str, float] = {}
         self._bar: Any = None
+        self._status: list[Any] = []
+        self._active = False
         self._step = 0
         self._fetch_started = self._step_started = self._last_line = 0.0
 
@@ -95,13 +99,13 @@ class Progress(pl.Callback):
         self.records.clear()
         self._step = trainer.global_step
         self._fetch_started = time.perf_counter()
-        if trainer.is_global_zero:
+        self._active = bool(trainer.is_global_zero)
+        if self._active and sys.stderr.isatty():
             self._bar = tqdm(
                 total=trainer.max_steps,
                 initial=trainer.global_step,
-                disable=not sys.stderr.isatty(),
                 dynamic_ncols=True,
-                unit="step",
+                bar_format="{n_fmt}/{total_fmt} {percentage:3.0f}%|{bar}| {desc}",
             )
 
     def on_train_batch_start(
@@ -160,9 +164,10 @@ class Progress(pl.Callback):
         self._close()
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        for bar in (*reversed(self._status), self._bar):
+            if bar is not None:
+                bar.close()
+        self._bar, self._status, self._active = None, [], False
 
     def _log(self, trainer: pl.Trainer) -> None:
         if not logs_at(trainer, trainer.global_step):
@@ -174,26 +179,63 @@ class Progress(pl.Callback):
             logger.log_metrics(numbers, step=trainer.global_step - 1)
 
     def _show(self, trainer: pl.Trainer, pl_module: VLMModule, now: float, stepped: int) -> None:
-        if self._bar is None:
+        if not self._active:
             return
-        self._bar.update(stepped)
-        interval = self.interval if self._bar.disable else 0.2
+        if self._bar is not None:
+            self._bar.n += stepped
+        interval = self.interval if self._bar is None else 0.2
         last = trainer.global_step == trainer.max_steps
         # Reading the loss waits for the device: only when something is shown.
         if now - self._last_line < interval and not last:
             return
         self._last_line = now
-        text = self._text(float(pl_module.step_loss))
-        if self._bar.disable:
-            print(f"step {trainer.global_step}/{trainer.max_steps}  {text}", flush=True)
+        steps = trainer.max_steps - trainer.global_step
+        left = duration(steps * step_seconds(self.records, trainer.accumulate_grad_batches))
+        loss, (fields, optional) = f"loss {float(pl_module.step_loss):.4f}", self._fields()
+        if self._bar is None:
+            text = "  ".join([loss, *fields, *optional])
+            print_line(f"step {trainer.global_step}/{trainer.max_steps}  {text}  {left} left")
         else:
-            self._bar.set_postfix_str(text)
+            self._draw(f"{loss}  {left} left", wrap_fields(fields, columns() - 1, optional))
 
-    def _text(self, loss: float) -> str:
+    def _draw(self, text: str, lines: Sequence[str]) -> None:
+        """Draw the bar, and the other numbers on lines below it."""
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.refresh()
+        while len(self._status) < len(lines):
+            place = len(self._status) + 1
+            self._status.append(tqdm(total=0, position=place, bar_format="{desc}", leave=False))
+        for number, status in enumerate(self._status):
+            status.set_description_str(lines[number] if number < len(lines) else "")
+
+    def _fields(self) -> tuple[list[str], list[str]]:
+        """What is always shown, and what is shown where there is room."""
         speed = rates(self.records)
-        rates_text = " ".join(f"{part} {rate:.1e}" for part, rate in self.shown_rates.items())
-        return (
-            f"loss {loss:.4f}  |g| {float(self.norm):.2f}  lr {rates_text}  "
-            f"{speed['tiles_per_second']:.1f} tiles/s  {speed['tokens_per_second']:.0f} tok/s  "
-            f"wait {speed['data_wait_percent']:.0f}%  pad {speed['padding_percent']:.0f}%"
-        )
+        always = [
+            rates_text(self.shown_rates),
+            f"{speed['tiles_per_second']:.1f} tiles/s",
+            f"{speed['tokens_per_second']:.0f} tok/s",
+            f"wait {speed['data_wait_percent']:.0f}%",
+        ]
+        return always, [f"|g| {float(self.norm):.2f}", f"pad {speed['padding_percent']:.0f}%"]
+
+
+def step_seconds(records: Iterable[StepRecord], accumulate: int) -> float:
+    """Seconds of an optimizer step of ``accumulate`` batches; 0 without any record."""
+    seconds = [record.seconds for record in records]
+    return accumulate * sum(seconds) / len(seconds) if seconds else 0.0
+
+
+def rates_text(part_rates: Mapping[str, float]) -> str:
+    """The learning rates of parts, those that are equal once.
+
+    >>> rates_text({"bridge": 1e-3, "merger": 1e-3, "llm": 2e-4}), rates_text({"llm": 2e-4})
+    ('lr bridge, merger 1.0e-3 llm 2.0e-4', 'lr 2.0e-4')
+    """
+    parts: dict[str, list[str]] = {}
+    for part, rate in part_rates.items():
+        mantissa, exponent = f"{rate:.1e}".split("e")
+        parts.setdefault(f"{mantissa}e{int(exponent)}", []).append(part)
+    if len(parts) < 2:
+        return f"lr {next(iter(parts), '-')}"
+    return "lr " + " ".join(f"{', '.join(names)} {rate}" for rate, names in parts.items())

@@ -98,5 +98,7 @@ def test_lines_after_a_checkpoint_are_written_anew(tmp_path: Path) -> None:
 
 
 def test_wrong_numbers_are_named() -> None:
-    with pytest.raises(ValueError, match="count and max_new_tokens must be at least 1, got 0"):
+    with pytest.raises(
+        ValueError, match="count and max_new_tokens must be at least 1 and shown at"
+    ):
         Answers(folder=".", count=0)

@@ -70,8 +70,8 @@ def test_lines_and_logged_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert re.fullmatch(
-        r"step 4/4  loss 0\.5000  \|g\| 5\.00  lr llm 1\.0e-01 bridge 2\.0e-01  "
-        r"[\d.]+ tiles/s  \d+ tok/s  wait \d+%  pad 25%",
+        r"step 4/4  loss 0\.5000  lr llm 1\.0e-1 bridge 2\.0e-1  "
+        r"[\d.]+ tiles/s  \d+ tok/s  wait \d+%  \|g\| 5\.00  pad 25%  0:00 left",
         lines[-1],
     )
     assert [step for step, _ in logged] == [1, 3]
