@@ -1,7 +1,5 @@
-"""How each command runs: words to config, config to plain data, and every mistake to one line."""
+"""Running of a command: its words become a config, the config plain data, and every mistake one line."""
 
-import difflib
-import inspect
 import os
 import re
 import sys
@@ -10,47 +8,81 @@ from contextlib import contextmanager
 from typing import Any
 
 from hdvl.config import CONF_DIR, compose, resolve
-from hdvl.overrides import check_renamed, keys_of, literal_text, typed_overrides
-from hdvl.plain import dotted_keys
+from hdvl.inputs import check_inputs
+from hdvl.keys import check_added, check_values, similar, unknown_key
+from hdvl.overrides import (
+    REQUIRED_GROUPS,
+    check_renamed,
+    check_words,
+    for_checkpoint,
+    keys_of,
+    literal_text,
+    typed_overrides,
+)
 
-PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
 _TRACE = "HYDRA_FULL_ERROR"
 
+OF_LIBRARIES = {"MisconfigurationException", "SafetensorError", "YAMLError", "BadZipFile"}
+"""Names of exceptions by which libraries refuse what they are given, and which have no common base."""
 
-def command(name: str, run: Callable[[dict[str, Any]], object], *, resolved: bool = True) -> None:
+
+def command(
+    name: str,
+    run: Callable[[dict[str, Any]], object],
+    *,
+    resolved: bool = True,
+    checkpoint: str | None = None,
+) -> None:
     """Run the command whose primary config is ``name`` with the words of ``sys.argv``.
 
-    ``run`` gets the config as plain data, with its interpolations only if not ``resolved``. What the
-    user got wrong ends the process with exit code 1 and one line; with ``HYDRA_FULL_ERROR=1`` in the
-    environment the trace is shown too.
+    A mistake of the user ends the process with exit code 1 and one line on standard error. With
+    ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown too.
+
+    Args:
+        name: the command, with ``_`` in one of two words.
+        run: called with the config as plain data.
+        resolved: whether the interpolations of the config are replaced by their values.
+        checkpoint: the key of a model whose parts may be changed by single values
+            (:func:`hdvl.overrides.for_checkpoint`); None if the command loads none.
     """
     import hydra
 
     words, trace = sys.argv[1:], bool(os.environ.get(_TRACE))
+    changed, unchecked = for_checkpoint(words, checkpoint) if checkpoint else (words, [])
 
     def task(config: Any) -> None:
         _set_trace(trace)  # for the processes that this one starts
         try:
             with exit_with_message(name, trace=trace):
-                _check_words(name, config)
-                run(plain_config(config, words, resolved=resolved))
+                _check_given(name, unchecked)
+                plain = plain_config(config, words, resolved=resolved)
+                check_inputs(plain)
+                run(plain)
         finally:
             os.environ[_TRACE] = "1"  # the next job of a sweep is composed as the first was
 
     task.__module__ = f"hdvl.{name}"
     start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)(task)
-    os.environ[_TRACE] = "1"  # Hydra hands its errors on, rather than print them
+    os.environ[_TRACE] = "1"  # Hydra raises its errors then, instead of printing them
     try:
         with exit_with_message(name, trace=trace):
-            _check_renamed(words)
-            sys.argv[1:] = typed_overrides(words)
+            check_words(words, groups())
+            for key, _ in keys_of(words):
+                check_renamed(key)
+            sys.argv[1:] = typed_overrides(changed)
             start()
     finally:
         _set_trace(trace)
 
 
+def groups() -> dict[str, list[str]]:
+    """The choices of each config group."""
+    folders = sorted(path for path in CONF_DIR.iterdir() if path.is_dir())
+    return {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in folders}
+
+
 def plain_config(config: Any, words: Sequence[str], *, resolved: bool) -> dict[str, Any]:
-    """A composed config as plain data, its free text as it was typed in ``words``."""
+    """A composed config as plain data, with its free text as it was typed in ``words``."""
     from omegaconf import OmegaConf
 
     text = literal_text(words)
@@ -64,9 +96,13 @@ def plain_config(config: Any, words: Sequence[str], *, resolved: bool) -> dict[s
 
 @contextmanager
 def exit_with_message(name: str, *, trace: bool = False) -> Iterator[None]:
-    """What inputs and parts say against each other ends a command: exit code 1 with the reason alone.
+    """End the process with exit code 1 and one line if the body raises what inputs and parts may raise.
 
-    With ``trace`` it is shown where the error came from, too.
+    Errors that are none of the user's are raised as they are.
+
+    Args:
+        name: the command, for the line.
+        trace: whether to show the traceback too.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -82,122 +118,144 @@ def exit_with_message(name: str, *, trace: bool = False) -> Iterator[None]:
         HydraException,
         OmegaConfBaseException,
     ) as error:
-        if trace:
-            import traceback
+        caught: Exception = error
+    except Exception as error:
+        if not (_of_device(error) or OF_LIBRARIES & {kind.__name__ for kind in type(error).mro()}):
+            raise
+        caught = error
+    else:
+        return
+    if trace:
+        import traceback
 
-            traceback.print_exc()
-        sys.exit(f"hdvl {name.replace('_', ' ')}: {reason_of(error, name)}")
+        traceback.print_exception(caught)
+    sys.exit(f"hdvl {name.replace('_', ' ')}: {reason_of(caught, name)}")
 
 
-def reason_of(error: BaseException, name: str) -> str:
+def reason_of(error: Exception, name: str) -> str:
     """What ``error`` says, on one line."""
     text = str(error) or type(error).__name__
-    unknown = re.match(r"Could not override '([^']+)'", text)
-    if unknown:
-        return _unknown_key(unknown[1], name)
+    if found := re.match(r"Could not override '([^']+)'", text):
+        return _unknown(found[1].partition("@")[0], name)
+    if found := re.match(r"Could not delete from config\. '([^']+)' does not exist", text):
+        base = _base(name, sys.argv[1:])
+        node: Any = base
+        *above, last = found[1].split(".")
+        for key in above:
+            node = node.get(key, {}) if isinstance(node, Mapping) else {}
+        return f"~{found[1]} must be a key of hdvl {name}, it is none{similar(last, list(node))}"
     choice = re.match(r"(?:In '[^']*': )?Could not find '([\w.-]+)/([^']+)'", text)
-    if choice and (CONF_DIR / choice[1]).is_dir():
-        choices = sorted(file.stem for file in (CONF_DIR / choice[1]).glob("*.yaml"))
-        return f"{choice[1]} must be one of {', '.join(choices)}, got {choice[2]}"
-    return " ".join(text.split())
+    if choice and choice[1] in groups():
+        names = groups()[choice[1]]
+        like = similar(choice[2], names).partition(";")[0]
+        return f"{choice[1]} must be one of {', '.join(names)}, got {choice[2]}{like}"
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"there is no file {error.filename}; check the path"
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename} may not be read or written by this user"
+    return _of_device(error) or " ".join(text.split())
 
 
-def check_arguments(plain: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Refuse dotted ``keys`` that name an argument which the class or function beside it lacks.
+def _of_device(error: Exception) -> str | None:
+    """What an error of torch says about a device; None for other errors."""
+    text = str(error)
+    if not isinstance(error, RuntimeError | AssertionError):
+        return None
+    if "out of memory" in text.lower():
+        first = " ".join(text.split(". ")[0].split())
+        return (
+            f"{first}; lower tiler.max_tiles, the batch or the lengths, or set dtype=bfloat16 "
+            "(trainer.precision=bf16-true)"
+        )
+    told = re.search(r"CUDA|cuDNN|NVIDIA|HIP|MPS|device type|device string", text)
+    return " ".join(text.splitlines()[0].split()) if told else None
+
+
+def _check_given(name: str, unchecked: Sequence[str]) -> None:
+    """Check the overrides of the running command, after they were composed.
 
     Raises:
-        ValueError: there is such a key; the message names those that are like it.
+        ValueError: one would have no effect, is taken by no part, or is of a wrong kind.
     """
-    for key in keys:
-        node: Any = plain
-        names = key.split(".")
-        for depth, name in enumerate(names):
-            if not isinstance(node, Mapping) or name not in node:
-                break
-            known = _arguments(node)
-            if known is not None and name not in known and not name.startswith("_"):
-                place = ".".join([*names[:depth], name])
-                raise ValueError(
-                    f"{place} must be an argument of {node['_target_']}, {name} is none"
-                    f"{_like(name, known)}"
-                )
-            node = node[name]
-
-
-def _arguments(node: Mapping[str, Any]) -> list[str] | None:
-    """The names that the ``_target_`` of ``node`` takes; None without one, or if it takes any."""
-    from hydra.utils import get_object
-
-    if not isinstance(node.get("_target_"), str):
-        return None
-    target = get_object(node["_target_"])
-    named = _named_arguments(target)
-    owner = getattr(target, "__self__", None)
-    if named is None and isinstance(owner, type):  # a classmethod that hands the rest on
-        own, others = inspect.signature(target).parameters.values(), _named_arguments(owner)
-        named = (
-            None if others is None else [p.name for p in own if p.kind != p.VAR_KEYWORD] + others
-        )
-    return None if named is None else list(dict.fromkeys(named))
-
-
-def _named_arguments(target: Callable[..., Any]) -> list[str] | None:
-    parameters = inspect.signature(target).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return [parameter.name for parameter in parameters]
-
-
-def _check_words(name: str, config: Any) -> None:
-    """Refuse words that would have no effect, or that no part knows."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    choices = HydraConfig.get().runtime.choices
     chosen = dict(keys_of(given))
     if "model" in chosen and "experiment" in chosen:
-        _check_model(name, given, chosen, HydraConfig.get().runtime.choices)
-    added = [key for key, _ in keys_of([word for word in given if word.startswith("+")])]
-    if added:
-        plain: Any = OmegaConf.to_container(config, resolve=False)
-        check_arguments(plain, added)
+        _check_model(name, given, chosen, choices)
+    words = OverridesParser.create().parse_overrides(given)
+    added = [word for word in words if word.is_add() and word.key_or_group in choices]
+    _check_groups(name, [word.key_or_group for word in added])
+    of_groups = [str(word.input_line) for word in words if word.key_or_group in choices]
+    values = [
+        word
+        for word in words
+        if word.key_or_group not in choices
+        and word.key_or_group not in unchecked
+        and not word.is_delete()
+    ]
+    if values:
+        base = _plain(compose(*of_groups, config_name=name))
+        own = [word.key_or_group for word in values if word.is_add() or word.is_force_add()]
+        check_added(base, own, name.replace("_", " "))
+        check_values(base, {word.key_or_group: word.value() for word in values})
+
+
+def _check_groups(name: str, added: Sequence[str]) -> None:
+    """Refuse choices of groups of hdvl that the command does not take; a user may add groups of his own."""
+    for group in added:
+        if group in groups():
+            raise ValueError(_other_group(group, name))
+
+
+def _other_group(group: str, name: str) -> str:
+    choices = compose(config_name=name, return_hydra=True).hydra.runtime.choices
+    own = [key for key in choices if not key.startswith("hydra/")]
+    taken = f"which takes {', '.join(own)}" if own else "which takes no groups"
+    return f"{group} is no group of hdvl {name.replace('_', ' ')}, {taken}"
 
 
 def _check_model(
     name: str, given: Sequence[str], chosen: Mapping[str, str], choices: Mapping[str, Any]
 ) -> None:
-    """An experiment chooses its parts after ``model=`` did: where they differ, one would be dropped."""
+    """Refuse ``model=`` beside an experiment that chooses other parts, which would replace the model's."""
     without = [word for word in given if not re.match(r"\+*experiment=", word)]
-    wanted = compose(*without, config_name=name, return_hydra=True).hydra.runtime.choices
-    silenced = [part for part in PART_GROUPS if choices.get(part) != wanted.get(part)]
-    if silenced:
-        parts = " ".join(f"{part}={wanted[part]}" for part in silenced)
+    of_model = compose(*without, config_name=name, return_hydra=True).hydra.runtime.choices
+    replaced = [part for part in REQUIRED_GROUPS if choices.get(part) != of_model.get(part)]
+    if replaced:
+        parts = " ".join(f"{part}={of_model[part]}" for part in replaced)
         raise ValueError(
             f"model={chosen['model']} must not stand beside experiment={chosen['experiment']}, whose "
-            f"file sets {', '.join(silenced)} itself; leave one out, or choose the parts: {parts}"
+            f"file sets {', '.join(replaced)} itself; leave one out, or choose the parts: {parts}"
         )
 
 
-def _check_renamed(words: Sequence[str]) -> None:
-    for key, _ in keys_of(words):
-        check_renamed(key)
+def _unknown(key: str, name: str) -> str:
+    if key in groups():
+        return _other_group(key, name)
+    base = _base(name, sys.argv[1:])
+    return unknown_key(base, key, name.replace("_", " "), typed=True)
 
 
-def _unknown_key(key: str, name: str) -> str:
+def _base(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """The config of the groups that ``words`` choose, without their values; of the defaults if they fail."""
+    from hydra.errors import HydraException
+
+    chosen = [word for word in words if word.partition("=")[0].lstrip("+") in groups()]
+    try:
+        return _plain(compose(*chosen, config_name=name))
+    except HydraException:
+        return _plain(compose(config_name=name))
+
+
+def _plain(config: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    plain: Any = OmegaConf.to_container(compose(config_name=name), resolve=False)
-    known = list(dotted_keys(plain))
-    last = key.rpartition(".")[2]
-    same = [own for own in known if own.rpartition(".")[2] == last]
-    like = same or difflib.get_close_matches(key, known, n=3, cutoff=0.75)
-    hint = f", did you mean {' or '.join(like[:3])}?" if like else ""
-    return f"{key} is no key of the config{hint} (+{key}=... adds one)"
-
-
-def _like(name: str, known: Sequence[str]) -> str:
-    like = difflib.get_close_matches(name, known, n=3)
-    return f", did you mean {' or '.join(like)}?" if like else f"; it takes {', '.join(known)}"
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return dict(plain)
 
 
 def _set_trace(shown: bool) -> None:

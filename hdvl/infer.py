@@ -158,7 +158,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
 
 def main() -> None:
     """The command."""
-    command("infer", lambda cfg: run(cfg, given_words()))
+    command("infer", lambda cfg: run(cfg, given_words()), checkpoint="checkpoint")
 
 
 if __name__ == "__main__":

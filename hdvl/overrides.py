@@ -1,11 +1,13 @@
-"""The words of a command line as Hydra's overrides, with text and paths taken as they were typed.
+"""The words of a command line as overrides of Hydra, with text and paths taken as they were typed.
 
 Hydra reads ``key=value`` by a grammar in which quotes, brackets, commas, ``=``, ``~``, ``#`` and all
-letters but the English ones have to be quoted. Here what is text is quoted for it.
+letters but the English ones have to be quoted. Values that are text are quoted here.
 """
 
+import difflib
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 FREE_TEXT = ("prompt", "system")
 """Keys whose value is text whatever it looks like."""
@@ -46,7 +48,25 @@ RENAMED = {
 }
 """Config keys of earlier versions and what they are called now."""
 
-_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package")
+OPTIONS: Mapping[str, tuple[str, ...] | None] = {
+    **dict.fromkeys(("--help", "-h", "--hydra-help", "--version", "--resolve"), ()),
+    **dict.fromkeys(("--run", "-r", "--multirun", "-m"), ()),
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(
+        ("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+    ),
+    **dict.fromkeys(("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"), None),
+    **dict.fromkeys(("--package", "-p", "--experimental-rerun"), None),
+}
+"""Options of Hydra that commands take, and the values that each may have. None: any value."""
+
+REQUIRED_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
+"""Groups that a model needs a choice of."""
+
+WEIGHTED_GROUPS = ("encoder", "bridge", "merger", "llm")
+"""Those of parts that have weights: choosing one composes a new model."""
+
+_DELETED = re.compile(r"~([\w./@:-]+)(?:=.*)?", re.DOTALL)
 _KEY = re.compile(r"(\+\+?|)([\w./-]+)=(.*)", re.DOTALL)
 _BARE = re.compile(r"[\w./:$%+@?| -]*", re.ASCII)
 
@@ -61,11 +81,85 @@ def typed_overrides(words: Sequence[str]) -> list[str]:
     typed, value_of_option = [], False
     for word in words:
         found = None if value_of_option or word.startswith("-") else _KEY.fullmatch(word)
-        value_of_option = word in _WITH_VALUE
+        value_of_option = _needs_value(word)
         if found and not found[2].startswith("hydra."):
             word = f"{found[1]}{found[2]}={_value(found[2], found[3], sweep)}"
         typed.append(word)
     return typed
+
+
+def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
+    """Check that each word is ``key=value``, ``~key`` or an option of Hydra, and that groups get a choice.
+
+    Args:
+        words: the words of a command line.
+        groups: the choices of each config group.
+
+    Raises:
+        ValueError: a word is none of these; the message says what may have been meant.
+    """
+    several, value_of_option = _sweeps(words), False
+    for number, word in enumerate(words):
+        if value_of_option:
+            value_of_option = False
+        elif word.startswith("-"):
+            value_of_option = _needs_value(word)
+            _check_option(word, words[number + 1 :])
+        elif found := _KEY.fullmatch(word):
+            if found[2] in groups:
+                _check_choice(found[2], found[3], groups[found[2]], several=several)
+        elif deleted := _DELETED.fullmatch(word):
+            if deleted[1] in REQUIRED_GROUPS:
+                raise ValueError(
+                    f"{word} would leave out a part that every model has; choose another"
+                )
+        elif not _is_option_value(words, number):
+            raise ValueError(_bare_word(word, groups))
+
+
+def _check_option(word: str, rest: Sequence[str]) -> None:
+    option, equals, value = word.partition("=")
+    if re.fullmatch(r"-[hcrmipn]{2,}", word) and word not in OPTIONS:
+        return  # short options in one word, such as -mc
+    if option not in OPTIONS:
+        name = option.lstrip("-").replace("-", "_") or "key"
+        like = difflib.get_close_matches(option, OPTIONS, n=1)
+        hint = f"did you mean {like[0]}, or {name}=..." if like else f"did you mean {name}=..."
+        raise ValueError(
+            f"{option} is no option; {hint}? Values are given as key=value, without dashes"
+        )
+    choices = OPTIONS[option]
+    if not equals and _needs_value(word) and not rest:
+        raise ValueError(f"{option} needs a value")
+    given = value if equals else (rest[0] if choices and rest else "")
+    if choices and given not in choices and (equals or option in ("--cfg", "-c")):
+        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {given!r}")
+
+
+def _needs_value(word: str) -> bool:
+    return word in OPTIONS and (OPTIONS[word] is None or word in ("--cfg", "-c"))
+
+
+def _is_option_value(words: Sequence[str], number: int) -> bool:
+    return number > 0 and words[number - 1] in ("--info", "-i")
+
+
+def _check_choice(group: str, value: str, choices: Sequence[str], *, several: bool) -> None:
+    if several and "," in value:
+        return
+    if value in ("", "null") or value[0] in "[{" or "," in value:
+        hint = "; --multirun runs one after the other" if "," in value else ""
+        raise ValueError(f"{group} must be one of {', '.join(choices)}, got {value!r}{hint}")
+
+
+def _bare_word(word: str, groups: Mapping[str, Sequence[str]]) -> str:
+    choice = [f"{group}={word}" for group, choices in groups.items() if word in choices]
+    if not choice and os.path.isdir(word):
+        choice = [f"checkpoint={word}"]
+    elif not choice and os.path.splitext(word)[1]:
+        choice = [f"image={word}"]
+    hint = f", did you mean {' or '.join(choice)}?" if choice else ", such as key=value"
+    return f"{word!r} must be given to a key{hint}"
 
 
 def literal_text(words: Sequence[str]) -> dict[str, str]:
@@ -113,6 +207,38 @@ def quoted(text: str, *, interpolate: bool = False) -> str:
         text = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", text)
     escaped = re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text)
     return f'"{escaped}"'
+
+
+def for_checkpoint(words: Sequence[str], source: str) -> tuple[list[str], list[str]]:
+    """Let the values of parts that come with a checkpoint be set, whatever keys the default parts have.
+
+    Where ``words`` choose neither a part nor a whole model, its values change the part of the checkpoint,
+    which has keys of its own. They are checked when the checkpoint is read.
+
+    Args:
+        words: the words of a command line.
+        source: the key that names the checkpoint: ``checkpoint``, which has a default that is not used
+            where a part with weights is chosen, or ``init_from``, which has none.
+
+    Returns:
+        The words, with ``++`` before those of such values, and the keys of these.
+    """
+    given = dict(keys_of(words))
+    chosen = [part for part in REQUIRED_GROUPS if part in given]
+    default = source == "checkpoint" and not set(chosen) & set(WEIGHTED_GROUPS)
+    if {"model", "experiment"} & set(given) or given.get(
+        source, "" if default else "null"
+    ) == "null":
+        return list(words), []
+    changed, keys = [], []
+    for word in words:
+        found = _KEY.fullmatch(word)
+        part, dot, _ = (found[2] if found else "").partition(".")
+        if found and dot and part in REQUIRED_GROUPS and part not in chosen:
+            keys.append(found[2])
+            word = f"++{found[2]}={found[3]}"
+        changed.append(word)
+    return changed, keys
 
 
 def _value(key: str, value: str, sweep: bool) -> str:

@@ -138,7 +138,7 @@ def changed_values(given: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """The command."""
     TYPED[:] = sys.argv[1:]
-    command("train", run_config, resolved=False)
+    command("train", run_config, resolved=False, checkpoint="init_from")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from hydra.utils import get_object
 
 import hdvl
 from hdvl import infer, train
-from hdvl.command import check_arguments, command
+from hdvl.command import command
 from hdvl.config import to_plain
 from hdvl.overrides import RENAMED
 

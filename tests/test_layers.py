@@ -21,6 +21,8 @@ LAYERS = [
         "config",
         "overrides",
         "files",
+        "inputs",
+        "keys",
         "plain",
         "compat",
         "version",

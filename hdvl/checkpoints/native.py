@@ -12,7 +12,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import yaml
 from hdvl.checkpoints import preprocessing
 from hdvl.checkpoints.card import model_card, versions
 from hdvl.checkpoints.known import MODEL, checked, foreign_packages, located
-from hdvl.checkpoints.nodes import TARGET, Node, assemble, marked, unmarked
+from hdvl.checkpoints.nodes import TARGET, Node, assemble, marked, target_of, unmarked
 from hdvl.checkpoints.selfcontained import TOKENIZER, self_contained
 from hdvl.checkpoints.shards import (
     GB,
@@ -37,6 +37,7 @@ from hdvl.checkpoints.shards import (
 )
 from hdvl.checkpoints.skeleton import fill, parameters_on_meta, tie, untied
 from hdvl.files import atomic_folder, read_yaml
+from hdvl.keys import arguments_of, check_values, similar
 from hdvl.llms import save_tokenizer
 from hdvl.model import VLM
 from hdvl.overrides import check_renamed
@@ -232,10 +233,30 @@ def override(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
     def refuse(where: str, keys: Sequence[str], node: Mapping[str, Any]) -> ValueError:
         unknown = ", ".join(sorted(f"{where}{key}" for key in keys))
-        there = ", ".join(map(str, node))
-        return ValueError(f"model has no {unknown} to override, there is: {there}")
+        names = [key for key in [*node, *_arguments(node)] if not str(key).startswith("_")]
+        return ValueError(
+            f"model has no {unknown} to override{similar(keys[0], list(dict.fromkeys(names)))}"
+        )
 
-    return merge(node, changes, replaces=is_part, refuse=refuse)
+    merged = merge(node, changes, replaces=is_part, refuse=refuse, optional=_arguments)
+    check_values(node, dict(_values(changes)))
+    return merged
+
+
+def _arguments(node: Mapping[str, Any]) -> list[str]:
+    """Names of the arguments that the class of ``node`` takes, set or not; none if it is no class."""
+    if not isinstance(node, Node):
+        return []
+    return arguments_of(target_of(node[TARGET], source="the model", where=node[TARGET])) or []
+
+
+def _values(changes: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of what ``changes`` set in parts that stay."""
+    for key, value in changes.items():
+        if not isinstance(value, Mapping):
+            yield f"{place}{key}", value
+        elif TARGET not in value:
+            yield from _values(value, f"{place}{key}.")
 
 
 def unfilled(folder: Path, overrides: Mapping[str, Any], allow: str | Sequence[str] = ()) -> VLM:

@@ -8,12 +8,10 @@ from hdvl.checkpoints.importers.conversion import open_published
 from hdvl.checkpoints.native import is_model_folder, load_folder, model_node
 from hdvl.checkpoints.nodes import Node
 from hdvl.checkpoints.shards import find_shards, read_shapes, tie_groups
+from hdvl.inputs import ASSETS as ASSETS
+from hdvl.inputs import SHIPPED, shipped_folder
 from hdvl.model import VLM
 
-SHIPPED = "hdvl/"
-"""Names that begin so mean the models inside this package."""
-
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 RUN_CONFIG, RUN_MODEL = "train.yaml", "model"
 """Files of a run folder: its configuration, and the folder of its trained model."""
 
@@ -25,16 +23,7 @@ def find_folder(source: str | Path) -> Path:
         ValueError: there is no shipped model of that name, or the run has no model yet.
     """
     text = str(source)
-    if not text.startswith(SHIPPED):
-        return _model_of_run(Path(source))
-    folder = ASSETS / text.removeprefix(SHIPPED)
-    if not folder.is_dir():
-        shipped = sorted(f"{SHIPPED}{path.parent.name}" for path in ASSETS.glob("*/config.yaml"))
-        raise ValueError(
-            f"model {text!r} is not shipped with this hdvl, which has: {', '.join(shipped) or 'none'}; "
-            "give a model folder"
-        )
-    return folder
+    return shipped_folder(text) if text.startswith(SHIPPED) else _model_of_run(Path(source))
 
 
 def _model_of_run(folder: Path) -> Path:

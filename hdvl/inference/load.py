@@ -14,6 +14,7 @@ from hdvl.checkpoints.nodes import Node, marked
 from hdvl.checkpoints.sources import find_folder, is_published
 from hdvl.inference.pipeline import Pipeline
 from hdvl.inference.recompose import recompose, replaced_parts, split
+from hdvl.inputs import check_checkpoint
 from hdvl.model import VLM
 from hdvl.precision import converted
 
@@ -52,6 +53,8 @@ def load(
             or weights that do not fit.
     """
     wanted = as_dtype(dtype)
+    if not isinstance(source, Mapping):
+        check_checkpoint(str(source), "model")
     place = source if isinstance(source, Mapping) else find_folder(source)
     vlm = _read(place, overrides, wanted, allow, tiler_follows)
     return Pipeline(model=converted(vlm, dtype=wanted, device=device), max_length=max_length)

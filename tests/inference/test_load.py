@@ -37,7 +37,7 @@ def test_angles_of_a_loaded_model_are_those_of_float32(tiny_folder: Path) -> Non
 def test_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mini").mkdir()
     (tmp_path / "mini" / "config.yaml").touch()
-    monkeypatch.setattr("hdvl.checkpoints.sources.ASSETS", tmp_path)
+    monkeypatch.setattr("hdvl.inputs.ASSETS", tmp_path)
     assert find_folder("hdvl/mini") == tmp_path / "mini"
     with pytest.raises(
         ValueError, match=r"model 'hdvl/huge' is not shipped .* has: hdvl/mini; give"

@@ -1,0 +1,127 @@
+"""Checks of the files, folders and names that commands are given. They cost no import of torch."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+"""Folder of the shipped models and images."""
+
+SHIPPED = "hdvl/"
+"""Beginning of the names of shipped models."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+_DEVICE = re.compile(r"(cpu|cuda|mps)(:\d+)?")
+_OTHER_NAMES = {"gpu": "cuda", "half": "float16", "fp16": "float16", "bf16": "bfloat16"} | {
+    "fp32": "float32",
+    "float": "float32",
+}
+_MODEL_FILES = ("config.yaml", "config.json", "train.yaml")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_LONGEST_PATH = 4096  # longer text is an image in base64
+
+
+def check_inputs(plain: Mapping[str, Any]) -> None:
+    """Check the inputs of a command that cannot be right, before anything heavy is imported.
+
+    Args:
+        plain: the config of the command; ``image``, ``checkpoint``, ``device`` and ``dtype`` are checked
+            if they are there.
+
+    Raises:
+        ValueError: a file or a folder does not exist or is none, or a name is unknown.
+    """
+    if isinstance(plain.get("checkpoint"), str):
+        check_checkpoint(plain["checkpoint"])
+    check_name("device", plain.get("device"))
+    check_name("dtype", plain.get("dtype"))
+    found = plain.get("image")
+    for path in [found] if isinstance(found, str) else found or ():
+        if isinstance(path, str):
+            check_image(path)
+
+
+def check_image(path: str) -> None:
+    """Raise a ValueError if ``path`` is no file. Text that holds an image (base64, a URL) is not checked."""
+    if len(path) > _LONGEST_PATH or re.match(r"data:|[a-z][a-z0-9+.-]*://", path, re.IGNORECASE):
+        return
+    if os.path.isdir(path):
+        raise ValueError(f"image must be a regular file, {path} is a folder; give the files in it")
+    if not os.path.exists(path):
+        raise ValueError(f"image must be a file, there is no {path}{_like_it(path)}")
+
+
+def check_checkpoint(source: str, key: str = "checkpoint") -> None:
+    """Check that ``source`` is a shipped model or a folder that may hold a model.
+
+    Raises:
+        ValueError: it is not; the message says which of the possible mistakes it is.
+    """
+    if source.startswith(SHIPPED) and not os.path.exists(source):
+        shipped_folder(source)
+        return
+    folder = Path(source)
+    if folder.is_file():
+        raise ValueError(f"{key} must be a folder, {source} is a file; give the folder it lies in")
+    if not folder.is_dir():
+        if re.fullmatch(r"[\w-]+/[\w.-]+", source) and not folder.parent.is_dir():
+            raise ValueError(
+                f"{key} must be a folder, there is no {source}; hdvl downloads nothing: if that is a name "
+                "on a model hub, download it and give its folder"
+            )
+        raise ValueError(f"{key} must be a folder, there is no {source}{_like_it(source)}")
+    names = sorted(os.listdir(folder))
+    if not names:
+        raise ValueError(f"{key} must hold a model, the folder {source} is empty")
+    if not any(name in _MODEL_FILES or name.endswith(_WEIGHTS) for name in names):
+        held = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        inner = [name for name in names if (folder / name / "config.yaml").is_file()]
+        hint = (
+            f"; give {folder / inner[0]}"
+            if inner
+            else "; give a folder that hdvl saved, or a published one"
+        )
+        raise ValueError(
+            f"{key} must hold a model (config.yaml or config.json and weights), the folder {source} holds "
+            f"{held}{hint}"
+        )
+
+
+def shipped_folder(name: str) -> Path:
+    """The folder of the shipped model called ``name``."""
+    folder = ASSETS / name.removeprefix(SHIPPED)
+    if not (folder / "config.yaml").is_file():
+        shipped = sorted(f"{SHIPPED}{path.parent.name}" for path in ASSETS.glob("*/config.yaml"))
+        raise ValueError(
+            f"model {name!r} is not shipped with this hdvl, which has: {', '.join(shipped) or 'none'}; "
+            "give a model folder"
+        )
+    return folder
+
+
+def check_name(key: str, value: Any) -> None:
+    """Raise a ValueError if ``value`` of ``key``, which is ``device`` or ``dtype``, is no such name."""
+    if value is None:
+        return
+    known = _DEVICE.fullmatch(str(value)) if key == "device" else value in DTYPES
+    if not known:
+        names = (
+            "cpu, cuda, cuda:1 or mps" if key == "device" else f"one of {', '.join(DTYPES)} or null"
+        )
+        meant = _OTHER_NAMES.get(str(value).lower())
+        hint = f", did you mean {meant}?" if meant else ""
+        raise ValueError(f"{key} must be {names}, got {value}{hint}")
+
+
+def _like_it(path: str) -> str:
+    """The end of a message that names what lies beside a missing ``path`` and is called like it."""
+    folder, name = os.path.split(path)
+    try:
+        beside: Sequence[str] = os.listdir(folder or ".")
+    except OSError:
+        return f"; the folder {folder} does not exist" if folder else ""
+    like = difflib.get_close_matches(name, beside, n=1)
+    return f", did you mean {os.path.join(folder, like[0])}?" if like else "; check the path"

@@ -1,0 +1,250 @@
+"""Keys and values of a command line, checked against the configuration that they change.
+
+A key that the configuration has may be given a value of its kind. Other keys are added by ``+key=value``,
+but only where something takes them: an argument of the class that a ``_target_`` names, a mapping that is
+such an argument (``llm.config``, ``encoder.config``, ``data.train.weights``), or a group that holds any
+number of named objects (``callbacks``, ``logger``).
+"""
+
+import difflib
+import inspect
+import math
+import pkgutil
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any
+
+from hdvl.plain import TARGET, dotted_keys
+
+NAMED_OBJECTS = ("callbacks", "logger")
+"""Groups whose mapping holds objects under names of the user's choice."""
+
+FRACTIONS = ("val_check_interval", "limit_val_batches", "warmup_steps")
+"""Keys whose values are whole numbers by default, but may be fractions."""
+
+SYNONYMS = {
+    "batch": "data.batch_size",
+    "ckpt": "checkpoint",
+    "device": "trainer.accelerator",
+    "epochs": "trainer.max_epochs",
+    "file": "image",
+    "gpus": "trainer.devices",
+    "images": "image",
+    "learning_rate": "optimizer.common.lr",
+    "lora_rank": "tuning.lora.common.rank",
+    "max_tokens": "generation.max_new_tokens",
+    "output": "out",
+    "picture": "image",
+    "question": "prompt",
+    "rank": "tuning.lora.common.rank",
+    "steps": "trainer.max_steps",
+    "text": "prompt",
+    "tokens": "generation.max_new_tokens",
+    "wd": "optimizer.common.weight_decay",
+}
+"""Names that other tools have for keys of hdvl."""
+
+
+def check_added(base: Mapping[str, Any], keys: Sequence[str], command: str) -> None:
+    """Check that something takes each key that ``+`` adds.
+
+    Args:
+        base: the configuration without these keys, as plain data.
+        keys: dotted keys.
+        command: name of the command, for the message.
+
+    Raises:
+        ValueError: nothing takes a key; the message names those that are like it.
+    """
+    for key in keys:
+        if not can_be_added(base, key):
+            raise ValueError(unknown_key(base, key, command))
+
+
+def can_be_added(base: Mapping[str, Any], key: str) -> bool:
+    """Whether the configuration has ``key``, or something takes it."""
+    return _first_unknown(base, key) is None
+
+
+def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool = False) -> str:
+    """What to say of a key that the configuration does not have.
+
+    Args:
+        base: the configuration, as plain data.
+        key: the dotted key.
+        command: name of the command.
+        typed: whether a name of almost the same letters is taken for a typing error. Classes, which may
+            be slow to import, are not asked for their arguments then.
+    """
+    above, dot, last = key.rpartition(".")
+    beside = _at(base, above)[1] if dot else base
+    near = (
+        difflib.get_close_matches(last, beside, n=1, cutoff=0.85)
+        if typed and isinstance(beside, Mapping)
+        else []
+    )
+    if near:
+        return f"{key} is no key of hdvl {command}, did you mean {above}{dot}{near[0]}?"
+    found = _first_unknown(base, key)
+    if found is None:
+        return f"{key} is not set in this configuration; add it with +{key}=VALUE"
+    place, known, target = found
+    if target is not None:
+        name = place.rpartition(".")[2]
+        return f"{place} must be an argument of {target}, {name} is none{similar(name, known)}"
+    hint = " or ".join(_alike(base, key)[:3])
+    return f"{key} is no key of hdvl {command}" + (
+        f", did you mean {hint}?" if hint else f"; hdvl {command} --help lists them"
+    )
+
+
+def similar(name: str, known: Sequence[str]) -> str:
+    """The end of a message: the known names that are like ``name``, otherwise all of them."""
+    like = difflib.get_close_matches(name, known, n=3)
+    return f", did you mean {' or '.join(like)}?" if like else f"; it takes {', '.join(known)}"
+
+
+def check_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Check that each value is of the kind that stands in the configuration by default.
+
+    Args:
+        base: the configuration without these values, as plain data.
+        values: a value for each dotted key. Interpolations and keys that ``base`` does not have are skipped.
+
+    Raises:
+        ValueError: a number, ``true`` or ``false``, a list or a mapping is needed, and the value is none.
+    """
+    for key, value in values.items():
+        parent, default, inside = _at(base, key)
+        if parent is None or value is None or (isinstance(value, str) and "${" in value):
+            continue
+        name = key.rpartition(".")[2]
+        whole = name not in FRACTIONS and (not inside or TARGET in parent)
+        needed = _needed(default, value, whole=whole, lists=not inside)
+        if default is None and isinstance(value, str) and TARGET in parent:
+            needed = _needed_by_class(parent[TARGET], name)
+        if needed:
+            shown = f"{key} must be {needed}, got {_shown(value)}"
+            inner = next(iter(default), None) if isinstance(default, Mapping) else None
+            raise ValueError(f"{shown}; set its keys, such as {key}.{inner}" if inner else shown)
+
+
+def arguments_of(target: Callable[..., Any]) -> list[str] | None:
+    """Names of the arguments of a class or function; None if it takes any."""
+    named = _named_arguments(target)
+    owner = getattr(target, "__self__", None)
+    if named is None and isinstance(owner, type):  # a classmethod that passes the rest on
+        own, others = inspect.signature(target).parameters.values(), _named_arguments(owner)
+        named = (
+            None if others is None else [p.name for p in own if p.kind != p.VAR_KEYWORD] + others
+        )
+    return None if named is None else list(dict.fromkeys(named))
+
+
+def _named_arguments(target: Callable[..., Any]) -> list[str] | None:
+    parameters = inspect.signature(target).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
+
+
+def _first_unknown(base: Mapping[str, Any], key: str) -> tuple[str, list[str], str | None] | None:
+    """The place of the first name in ``key`` that nothing takes, the names that its mapping takes, and the
+    class whose arguments they are, if it is one."""
+    node: Any = base
+    inside = False  # an argument of something that is built
+    names = key.split(".")
+    for depth, name in enumerate(names):
+        if not isinstance(node, Mapping):
+            return None if inside else (".".join(names[: depth + 1]), [], None)
+        place = ".".join(names[: depth + 1])
+        target = node.get(TARGET)
+        inside = inside or isinstance(target, str)
+        known = None if names[0] in NAMED_OBJECTS and depth == 1 else list(node)
+        if isinstance(target, str):
+            known = None if name.startswith("_") else arguments_of(pkgutil.resolve_name(target))
+        elif inside:
+            known = None
+        if known is not None and name not in known:
+            return place, known, target if isinstance(target, str) else None
+        if name not in node:
+            return None
+        node = node[name]
+    return None
+
+
+def _alike(base: Mapping[str, Any], key: str) -> list[str]:
+    """Keys of the configuration that ``key`` may stand for, best first."""
+    known = [own for own in dotted_keys(base) if not own.startswith("model.")] + [
+        f"model.{own}" for own in base.get("model") or () if own not in base
+    ]
+    last = key.rpartition(".")[2]
+    meant = [SYNONYMS[last]] if SYNONYMS.get(last) in known else []
+    same = [own for own in known if own.rpartition(".")[2] == last]
+    shallow = sorted(same, key=lambda own: own.count("."))
+    close = difflib.get_close_matches(key, known, n=3, cutoff=0.75)
+    by_last = {own.rpartition(".")[2]: own for own in reversed(known)}
+    others = [by_last[name] for name in difflib.get_close_matches(last, by_last, n=3, cutoff=0.8)]
+    return list(dict.fromkeys([*meant, *shallow, *close, *([] if shallow else others)]))
+
+
+def _at(base: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any] | None, Any, bool]:
+    """The mapping that has ``key``, its value there, and whether something that is built holds it.
+
+    The mapping is None if ``base`` does not have the key.
+    """
+    node: Any = base
+    parent, inside = base, False
+    for name in key.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return None, None, inside
+        inside = inside or TARGET in node
+        parent, node = node, node[name]
+    return parent, node, inside
+
+
+def _needed(default: Any, value: Any, *, whole: bool, lists: bool) -> str | None:
+    """What a value must be, if it is not of the kind of ``default``; None if it is.
+
+    Args:
+        default: the value in the configuration.
+        value: the value given.
+        whole: whether the place of a whole number takes whole numbers alone.
+        lists: whether the place of a list of numbers takes lists alone.
+    """
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(default, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return "a number"
+        fraction = isinstance(default, int) and whole and not _is_whole(value)
+        return "a whole number" if fraction else None
+    if isinstance(default, Mapping) and not isinstance(value, Mapping):
+        return "a mapping"
+    numbers = isinstance(default, list) and any(not isinstance(item, str) for item in default)
+    return "a list" if numbers and lists and not isinstance(value, list) else None
+
+
+def _is_whole(value: float) -> bool:
+    return math.isfinite(value) and value == int(value)
+
+
+def _needed_by_class(target: str, name: str) -> str | None:
+    """What an argument must be that takes numbers or truth values alone; None if it takes text too."""
+    try:
+        annotation = typing.get_type_hints(pkgutil.resolve_name(target)).get(name)
+        annotation = annotation or inspect.signature(pkgutil.resolve_name(target)).parameters[name]
+    except (AttributeError, ImportError, KeyError, NameError, TypeError, ValueError):
+        return None  # without annotations that can be read, the class itself has to say it
+    annotation = getattr(annotation, "annotation", annotation)
+    union = isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union
+    kinds = set(typing.get_args(annotation) if union else (annotation,)) - {NoneType}
+    if kinds and kinds <= {int, float}:
+        return "a number or null"
+    return "true, false or null" if kinds == {bool} else None
+
+
+def _shown(value: Any) -> str:
+    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else repr(value)
+    return str(text) if len(str(text)) <= 80 else f"{str(text)[:77]}..."
