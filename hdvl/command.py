@@ -3,8 +3,9 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from traceback import print_exception
+from types import TracebackType
 from typing import Any
 
 from hdvl.config import CONF_DIR, compose, resolve
@@ -94,42 +95,45 @@ def plain_config(config: Any, words: Sequence[str], *, resolved: bool) -> dict[s
     return {**plain, **{key: value for key, value in text.items() if key in plain}}
 
 
-@contextmanager
-def exit_with_message(name: str, *, trace: bool = False) -> Iterator[None]:
-    """End the process with exit code 1 and one line if the body raises what inputs and parts may raise.
+class exit_with_message:
+    """Context that ends the process with exit code 1 and one line if its body raises a mistake of the user.
 
-    Errors that are none of the user's are raised as they are.
+    These are the errors that inputs and parts raise (``ValueError``, ``OSError``, ...), those of Hydra, those
+    of libraries in ``OF_LIBRARIES``, and what torch says of devices. Other errors are raised as they are.
 
     Args:
         name: the command, for the line.
         trace: whether to show the traceback too.
     """
+
+    def __init__(self, name: str, *, trace: bool = False) -> None:
+        self.name, self.trace = name, trace
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, Exception) or not _is_mistake(error):
+            return
+        if self.trace:
+            print_exception(error)
+        sys.exit(f"hdvl {self.name.replace('_', ' ')}: {reason_of(error, self.name)}")
+
+
+def _is_mistake(error: Exception) -> bool:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    try:
-        yield
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        ImportError,
-        MemoryError,
-        HydraException,
-        OmegaConfBaseException,
-    ) as error:
-        caught: Exception = error
-    except Exception as error:
-        if not (_of_device(error) or OF_LIBRARIES & {kind.__name__ for kind in type(error).mro()}):
-            raise
-        caught = error
-    else:
-        return
-    if trace:
-        import traceback
-
-        traceback.print_exception(caught)
-    sys.exit(f"hdvl {name.replace('_', ' ')}: {reason_of(caught, name)}")
+    kinds = (ValueError, TypeError, OSError, ImportError, MemoryError)
+    if isinstance(error, (*kinds, HydraException, OmegaConfBaseException)):
+        return True
+    names = {kind.__name__ for kind in type(error).mro()}
+    return bool(OF_LIBRARIES & names) or _of_device(error) is not None
 
 
 def reason_of(error: Exception, name: str) -> str:
@@ -144,6 +148,8 @@ def reason_of(error: Exception, name: str) -> str:
         for key in above:
             node = node.get(key, {}) if isinstance(node, Mapping) else {}
         return f"~{found[1]} must be a key of hdvl {name}, it is none{similar(last, list(node))}"
+    if found := re.match(r"Multiple values for ([\w/]+)\. To override", text):
+        return f"{found[1]} has a choice already; write {found[1]}=... without +"
     choice = re.match(r"(?:In '[^']*': )?Could not find '([\w.-]+)/([^']+)'", text)
     if choice and choice[1] in groups():
         names = groups()[choice[1]]
@@ -186,6 +192,8 @@ def _check_given(name: str, unchecked: Sequence[str]) -> None:
     chosen = dict(keys_of(given))
     if "model" in chosen and "experiment" in chosen:
         _check_model(name, given, chosen, choices)
+    if "resume" in chosen:  # the others change the config of the run, and are checked against that
+        return
     words = OverridesParser.create().parse_overrides(given)
     added = [word for word in words if word.is_add() and word.key_or_group in choices]
     _check_groups(name, [word.key_or_group for word in added])
@@ -199,8 +207,9 @@ def _check_given(name: str, unchecked: Sequence[str]) -> None:
     ]
     if values:
         base = _plain(compose(*of_groups, config_name=name))
-        own = [word.key_or_group for word in values if word.is_add() or word.is_force_add()]
-        check_added(base, own, name.replace("_", " "))
+        own = [word for word in values if word.is_add() or word.is_force_add()]
+        new = {word.key_or_group: word.value() for word in own}
+        check_added(base, new, name.replace("_", " "))
         check_values(base, {word.key_or_group: word.value() for word in values})
 
 

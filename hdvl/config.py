@@ -3,6 +3,8 @@
 This is the only module that calls ``instantiate`` of Hydra. It imports nothing else of the package.
 """
 
+import difflib
+import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -92,20 +94,36 @@ def build(node: Any, **kwargs: Any) -> Any:
     except InstantiationException as error:
         wrapped = error
     # Hydra wraps the error of a part; the original message is clearer.
-    original = isinstance(wrapped.__cause__, ValueError | TypeError | OSError | ImportError)
-    if original and str(wrapped).startswith("Error in call to target"):
-        raise wrapped.__cause__  # type: ignore[misc]
-    _check_moved(str(wrapped))
+    cause = wrapped.__cause__
+    if cause is not None and str(wrapped).startswith("Error in call to target"):
+        kinds = ValueError | TypeError | OSError | ImportError | MemoryError
+        if isinstance(cause, kinds) or "out of memory" in str(cause):
+            raise cause
+        raise ValueError(" ".join(str(cause).split()) or type(cause).__name__) from cause
+    _check_target(str(wrapped))
     raise ValueError(" ".join(str(wrapped).split()))
 
 
-def _check_moved(message: str) -> None:
-    """Raise a ``ValueError`` with the new name if Hydra could not find a class that has moved."""
-    missing = re.match(r"Error locating target '([\w.]+)'", message)
+def _check_target(message: str) -> None:
+    """Raise a ``ValueError`` if Hydra could not find a class; with its new name if it has moved."""
+    missing = re.match(r"Error (?:locating target|loading) '([\w.]+)'", message)
     for old, new in MOVED.items():
         if missing and missing[1].startswith(f"{old}."):
             name = missing[1].removeprefix(old)
             raise ValueError(f"_target_ {old}{name} has moved, use {new}{name}")
+    if missing:
+        raise ValueError(f"_target_ {missing[1]} does not exist{_like_target(missing[1])}")
+
+
+def _like_target(target: str) -> str:
+    """The end of a message: what stands beside a ``target`` that does not exist, and is called like it."""
+    module, _, name = target.rpartition(".")
+    try:
+        names = dir(pkgutil.resolve_name(module))
+    except (ImportError, AttributeError, ValueError):
+        return f"; {module} cannot be imported"
+    like = difflib.get_close_matches(name, names, n=1)
+    return f", did you mean {module}.{like[0]}?" if like else f"; {module} has no {name}"
 
 
 def to_plain(node: Any) -> Any:

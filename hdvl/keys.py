@@ -46,25 +46,25 @@ SYNONYMS = {
 """Names that other tools have for keys of hdvl."""
 
 
-def check_added(base: Mapping[str, Any], keys: Sequence[str], command: str) -> None:
+def check_added(base: Mapping[str, Any], added: Mapping[str, Any], command: str) -> None:
     """Check that something takes each key that ``+`` adds.
 
     Args:
         base: the configuration without these keys, as plain data.
-        keys: dotted keys.
+        added: a value for each dotted key.
         command: name of the command, for the message.
 
     Raises:
         ValueError: nothing takes a key; the message names those that are like it.
     """
-    for key in keys:
-        if not can_be_added(base, key):
+    for key, value in added.items():
+        if _first_unknown(base, key) is not None:
             raise ValueError(unknown_key(base, key, command))
-
-
-def can_be_added(base: Mapping[str, Any], key: str) -> bool:
-    """Whether the configuration has ``key``, or something takes it."""
-    return _first_unknown(base, key) is None
+        group, _, name = key.partition(".")
+        if group in NAMED_OBJECTS and "." not in name and not isinstance(value, Mapping):
+            raise ValueError(
+                f"{key} must name what it is built by; set {key}.{TARGET}, got {value}"
+            )
 
 
 def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool = False) -> str:
@@ -122,8 +122,8 @@ def check_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         name = key.rpartition(".")[2]
         whole = name not in FRACTIONS and (not inside or TARGET in parent)
         needed = _needed(default, value, whole=whole, lists=not inside)
-        if default is None and isinstance(value, str) and TARGET in parent:
-            needed = _needed_by_class(parent[TARGET], name)
+        if isinstance(parent.get(TARGET), str) and _may_differ(default, value):
+            needed = _needed_by_class(parent[TARGET], name, value)
         if needed:
             shown = f"{key} must be {needed}, got {_shown(value)}"
             inner = next(iter(default), None) if isinstance(default, Mapping) else None
@@ -152,6 +152,8 @@ def _named_arguments(target: Callable[..., Any]) -> list[str] | None:
 def _first_unknown(base: Mapping[str, Any], key: str) -> tuple[str, list[str], str | None] | None:
     """The place of the first name in ``key`` that nothing takes, the names that its mapping takes, and the
     class whose arguments they are, if it is one."""
+    if key.partition(".")[0] == "stages" and base.get("stages"):
+        return None  # changes of other keys, which are checked where they are made
     node: Any = base
     inside = False  # an argument of something that is built
     names = key.split(".")
@@ -230,19 +232,27 @@ def _is_whole(value: float) -> bool:
     return math.isfinite(value) and value == int(value)
 
 
-def _needed_by_class(target: str, name: str) -> str | None:
-    """What an argument must be that takes numbers or truth values alone; None if it takes text too."""
+def _may_differ(default: Any, value: Any) -> bool:
+    """Whether the default does not say if ``value`` is of a right kind, and the class has to be asked."""
+    if default is None:
+        return isinstance(value, str)
+    return isinstance(default, str) and isinstance(value, list | Mapping)
+
+
+def _needed_by_class(target: str, name: str, value: Any) -> str | None:
+    """What ``value`` must be, if the annotation of an argument names other simple types alone."""
     try:
-        annotation = typing.get_type_hints(pkgutil.resolve_name(target)).get(name)
-        annotation = annotation or inspect.signature(pkgutil.resolve_name(target)).parameters[name]
+        found = pkgutil.resolve_name(target)
+        annotation = typing.get_type_hints(found).get(name)
+        annotation = annotation or inspect.signature(found).parameters[name].annotation
     except (AttributeError, ImportError, KeyError, NameError, TypeError, ValueError):
         return None  # without annotations that can be read, the class itself has to say it
-    annotation = getattr(annotation, "annotation", annotation)
     union = isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union
     kinds = set(typing.get_args(annotation) if union else (annotation,)) - {NoneType}
-    if kinds and kinds <= {int, float}:
-        return "a number or null"
-    return "true, false or null" if kinds == {bool} else None
+    if not kinds or not kinds <= {int, float, bool, str} or isinstance(value, tuple(kinds)):
+        return None
+    names = {int: "a number", float: "a number", bool: "true or false", str: "text"}
+    return " or ".join(sorted({names[kind] for kind in kinds}))
 
 
 def _shown(value: Any) -> str:

@@ -114,9 +114,9 @@ def test_new_names_are_in_the_configuration() -> None:
 
 def test_arguments_of_nodes() -> None:
     node = {"model": {"bridge": {"_target_": "hdvl.bridges.MLP", "depth": 1, "dpeth": 2}}}
-    check_arguments(node, ["model.bridge.depth"])
+    check_added(node, {"model.bridge.depth": 1}, "train")
     with pytest.raises(ValueError, match=r"model\.bridge\.dpeth must be .*, did you mean depth"):
-        check_arguments(node, ["model.bridge.dpeth"])
+        check_added(node, {"model.bridge.dpeth": 1}, "train")
 
 
 def test_hydra_is_left_as_it_was_found(tmp_path: Path) -> None:

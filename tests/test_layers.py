@@ -22,12 +22,12 @@ LAYERS = [
         "overrides",
         "files",
         "inputs",
-        "keys",
         "plain",
         "compat",
         "version",
         "sequences",
     },  # geometry: the part of the protocols that needs no torch
+    {"keys"},
     {"conversation"},  # likewise, about text
     {"protocols"},
     {
@@ -54,7 +54,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-PART_PACKAGES = LAYERS[4]
+PART_PACKAGES = LAYERS[5]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "hydra": {"config", "overrides", "command", "commands"},

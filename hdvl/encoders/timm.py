@@ -1,6 +1,7 @@
 """Vision models of timm that return feature maps: transformers and convolutional networks."""
 
 import inspect
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from torch import Tensor
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.timm_sizes import at_size, patch_size
 from hdvl.encoders.weights import fit, locate, read
+from hdvl.keys import similar
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -146,7 +148,19 @@ def _create(name: str, config: Mapping[str, Any] | None) -> Any:
     if not timm.is_model(name.split(".")[0]):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=5))
         raise ValueError(f"name must be a model of timm, got {name!r}; close: {near or 'none'}")
-    return timm.create_model(name, pretrained=False, **(config or {}))
+    try:
+        return timm.create_model(name, pretrained=False, **(config or {}))
+    except TypeError as error:
+        found = re.search(
+            r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
+        )
+        if not found or found[2] not in (config or {}):
+            raise
+        module = sys.modules[timm.model_entrypoint(name.split(".")[0]).__module__]
+        known = list(inspect.signature(getattr(module, found[1])).parameters)
+        raise ValueError(
+            f"encoder.config.{found[2]} must be an argument of {name}{similar(found[2], known)}"
+        ) from error
 
 
 def _native_size(model: Any) -> int:

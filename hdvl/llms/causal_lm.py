@@ -136,6 +136,15 @@ class CausalLM(nn.Module):
         local = Path(path).is_dir()
         if not local and path.startswith((".", "/", "~")):
             raise ValueError(f"model folder must exist, got {path!r}; check the path")
+        if not local:
+            try:
+                AutoConfig.from_pretrained(path, trust_remote_code=False)
+            except OSError as error:
+                said = str(error).split(". ")[0]
+                raise ValueError(
+                    f"path must be a model folder or a name on the hub, got {path!r}: there is no such "
+                    f"folder, and the hub gives none ({said})"
+                ) from error
         if tokenizer is None and (not local or has_tokenizer(path)):
             tokenizer = load_tokenizer(path)
         if torch.get_default_device().type == "meta":

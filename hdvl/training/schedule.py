@@ -35,8 +35,13 @@ def rate_factor(
 
 
 def warmup_length(warmup_steps: int | float, total_steps: int) -> int:
-    """Whole steps of warm-up: ``warmup_steps`` itself, or that share of the run if below 1."""
-    return math.ceil(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
+    """Number of warm-up steps: ``warmup_steps``, or if that is below 1 this fraction of the run, rounded up.
+
+    A fraction leaves at least one step for the rest of the run.
+    """
+    if warmup_steps >= 1:
+        return int(warmup_steps)
+    return min(math.ceil(warmup_steps * total_steps), max(0, total_steps - 1))
 
 
 def check_schedule(schedule: str) -> None:

@@ -25,7 +25,7 @@ def split_stages(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             does not have.
     """
     base = {key: value for key, value in config.items() if key != "stages"}
-    changes = config.get("stages")
+    changes = _changes(config)
     if changes is None:
         return [deepcopy(base)]
     if not changes:
@@ -49,13 +49,22 @@ def split_stages(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     return stages
 
 
+def _changes(config: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    changes: Any = config.get("stages")
+    if changes is None:
+        return None
+    if not isinstance(changes, list) or not all(isinstance(item, Mapping) for item in changes):
+        raise ValueError(f"stages must be null or a list such as [{{name: align}}], got {changes}")
+    return changes
+
+
 def check_effect(config: Mapping[str, Any], given: Iterable[str]) -> None:
     """Refuse the dotted keys of ``given``, changes to ``config``, that each stage sets to something else.
 
     Raises:
         ValueError: there is such a key.
     """
-    changes = config.get("stages") or ()
+    changes = _changes(config) or ()
     for path in given:
         if path == "tuning" and changes and all(map(_sets_tuning, changes)):
             raise ValueError(

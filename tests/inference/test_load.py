@@ -59,5 +59,5 @@ def test_the_folder_of_a_run_means_its_model(tiny_folder: Path, tmp_path: Path) 
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must hold a config.yaml"):
+    with pytest.raises(ValueError, match=r"^model must be a folder, there is no .*absent"):
         load(tmp_path / "absent")
