@@ -48,7 +48,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
 
 def main() -> None:
     """The command."""
-    command("chat", lambda cfg: run(cfg, given_words()))
+    command("chat", lambda cfg: run(cfg, given_words()), checkpoint="checkpoint")
 
 
 if __name__ == "__main__":

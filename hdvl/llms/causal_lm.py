@@ -25,7 +25,7 @@ from hdvl.llms.rotary import (
 )
 from hdvl.llms.segments import segment_options, use_segments
 from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
-from hdvl.llms.transformers_config import context_length, plain_numbers
+from hdvl.llms.transformers_config import check_hub_model, context_length, plain_numbers
 from hdvl.protocols import Cache, Segment
 from hdvl.sequences import one_or_several
 
@@ -137,14 +137,7 @@ class CausalLM(nn.Module):
         if not local and path.startswith((".", "/", "~")):
             raise ValueError(f"model folder must exist, got {path!r}; check the path")
         if not local:
-            try:
-                AutoConfig.from_pretrained(path, trust_remote_code=False)
-            except OSError as error:
-                said = str(error).split(". ")[0]
-                raise ValueError(
-                    f"path must be a model folder or a name on the hub, got {path!r}: there is no such "
-                    f"folder, and the hub gives none ({said})"
-                ) from error
+            check_hub_model(path)
         if tokenizer is None and (not local or has_tokenizer(path)):
             tokenizer = load_tokenizer(path)
         if torch.get_default_device().type == "meta":

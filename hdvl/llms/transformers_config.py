@@ -28,3 +28,17 @@ def context_length(config: Any) -> int | None:
     rope = getattr(text, "rope_parameters", None) or {}
     stretched = rope.get("rope_type") in ("linear", "dynamic")
     return int(limit * float(rope.get("factor") or 1.0)) if stretched else int(limit)
+
+
+def check_hub_model(name: str) -> None:
+    """Raise a ValueError if the hub, or what was downloaded from it, has no model called ``name``."""
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except OSError as error:
+        reason = str(error).split(". ")[0]
+        raise ValueError(
+            f"path must be a model folder or a name on the hub, got {name!r}: there is no such folder, and "
+            f"the hub gives none ({reason})"
+        ) from error

@@ -392,7 +392,9 @@ def test_overrides(tiny_folder: Path) -> None:
     assert vlm.tiler.max_tiles == 2 and vlm.encode_chunk == 3
     squash = {"_target_": "hdvl.tilers.Squash", "tile_size": 32}
     assert type(load_folder(tiny_folder, overrides={"tiler": squash}).tiler).__name__ == "Squash"
-    with pytest.raises(ValueError, match=r"model has no tiler.max_tile to override, there is: _t"):
+    with pytest.raises(
+        ValueError, match=r"model has no tiler.max_tile to override, did you mean max_t"
+    ):
         load_folder(tiny_folder, overrides={"tiler": {"max_tile": 2}})
     with pytest.raises(ValueError, match=r"weights must fit the model.*missing: bridge"):
         load_folder(tiny_folder, overrides={"bridge": {"depth": 2}})
