@@ -134,8 +134,6 @@ class CausalLM(nn.Module):
         from transformers import AutoConfig, AutoModelForCausalLM
 
         local = Path(path).is_dir()
-        if not local and path.startswith((".", "/", "~")):
-            raise ValueError(f"model folder must exist, got {path!r}; check the path")
         if not local:
             check_hub_model(path)
         if tokenizer is None and (not local or has_tokenizer(path)):

@@ -34,6 +34,8 @@ def check_hub_model(name: str) -> None:
     """Raise a ValueError if the hub, or what was downloaded from it, has no model called ``name``."""
     from transformers import AutoConfig
 
+    if name.startswith((".", "/", "~")):
+        raise ValueError(f"model folder must exist, got {name!r}; check the path")
     try:
         AutoConfig.from_pretrained(name, trust_remote_code=False)
     except OSError as error:
