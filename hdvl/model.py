@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from hdvl.decoding import generate
 from hdvl.encoders.chunk import encode_in_chunks
 from hdvl.loss import IGNORED as IGNORED
 from hdvl.loss import summed_loss, supervised, targets, token_weights
@@ -168,11 +169,11 @@ class VLM(nn.Module):
             plans: how each image was cut, in the order in which the images appear in the batch.
             attention_mask: 1 for tokens and 0 for padding, (b, s).
             feature_cache: encoder features of images encoded earlier.
-            **options: passed to ``LLM.generate`` (``max_new_tokens``, ``do_sample``, ``streamer``, ...).
+            **options: see :func:`hdvl.decoding.generate` (``max_new_tokens``, ``do_sample``, ...).
         """
         visual = self.encode_images(pixels, plans, feature_cache)
         embeddings = self.merge_image_tokens(input_ids, visual)
-        return self.llm.generate(embeddings, attention_mask, **options)
+        return generate(self.llm, embeddings, attention_mask, **options)
 
     def encode_images(
         self,

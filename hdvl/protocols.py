@@ -278,8 +278,8 @@ class LLM(Protocol):
 
     * ``tokenizer``: the tokenizer, or ``None``.
     * ``new_ids``: the ids that ``add_tokens`` added.
-    * ``stop_ids``: the ids that end an answer if ``generate`` is called without any. May be empty; the
-      tokenizer's end-of-sequence id is used then.
+    * ``stop_ids``: the ids that end an answer if a call gives none. May be empty; the tokenizer's
+      end-of-sequence id is used then.
     * ``context``: the most ids that the model can read; ``None`` for no limit.
     * ``embedding_layers``: the input embedding and, if the model has one, the output head. Both have one
       row for each id, and may share their weight.
@@ -329,21 +329,6 @@ class LLM(Protocol):
         segments: Sequence[Segment] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b _k v"]: ...
-    def generate(
-        self,
-        embeddings: Float[Tensor, "b s e"],
-        attention_mask: Int[Tensor, "b s"] | None = None,
-        *,
-        max_new_tokens: int = 256,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        repetition_penalty: float = 1.0,
-        stop_ids: Sequence[int] | None = None,
-        ended: Callable[[list[int]], bool] | None = None,
-        streamer: Any = None,
-    ) -> Int[Tensor, "b new"]: ...
 
 
 @runtime_checkable

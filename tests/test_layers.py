@@ -41,7 +41,7 @@ LAYERS = [
         "views",
     },  # helpers of the parts and of the model
     {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
-    {"probe", "meta", "messages"},  # what parts need that are built
+    {"probe", "meta", "messages", "decoding"},  # what parts need that are built
     {"model"},
     {"processor"},
     {"checkpoints"},

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from hdvl.bridges import MLP, PixelShuffleMLP
+from hdvl.decoding import end_ids
 from hdvl.encoders.conv_stem import ConvStem
 from hdvl.llms import CausalLM, build_tokenizer
-from hdvl.llms.generation import end_ids
 from hdvl.mergers import Concat, OverlapBlend, Spatial
 from hdvl.model import VLM
 from hdvl.processor import Processor, collate

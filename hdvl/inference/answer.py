@@ -19,8 +19,8 @@ class Numbers:
         visual_tokens: tokens of all images.
         prompt_tokens: ids of the prompt, those of the images included.
         new_tokens: ids that the model said, its end marker included.
-        seconds: wall clock from the images to the text; of the whole batch where several
-            conversations ran together.
+        seconds: wall clock from the question, when its images were read, to the last id.
+        cached_tokens: ids of the prompt that were known from earlier prompts.
     """
 
     tiles: int
@@ -28,6 +28,7 @@ class Numbers:
     prompt_tokens: int
     new_tokens: int
     seconds: float
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Asking a model: one turn, as a stream, or many conversations in a batch."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from torch import Tensor
 
 from hdvl.inference.answer import Answer, Numbers
 from hdvl.inference.asking import History, Images, Prompt, build_messages, check_tiles, open_end
-from hdvl.inference.recent_features import RecentFeatures
-from hdvl.inference.sampling import sampling_options
+from hdvl.inference.engine import Engine
+from hdvl.inference.generation import Generation, Request
+from hdvl.inference.open_ended import open_ended
+from hdvl.inference.sampling import SamplingParams
 from hdvl.inference.stream import AnswerStream
-from hdvl.inference.text import Detokenizer, own_ids
-from hdvl.loss import IGNORED
 from hdvl.messages import Turn, as_messages
 from hdvl.model import VLM
-from hdvl.processor import Batch, Processor, Sample, collate, require_tokenizer
+from hdvl.processor import Processor, Sample, collate, require_tokenizer
 from hdvl.protocols import FeatureCache, Message, Pixels, Template, TilePlan, Tiler
 from hdvl.views import view_count
 
@@ -29,20 +30,22 @@ TokenPrompt = tuple[Int[Tensor, " _s"], Pixels, Sequence[TilePlan]]
 class Pipeline:
     """A model with all that turns conversations into answers.
 
-    Options of every question (``max_new_tokens``, ``do_sample``, ``temperature``, ...) are those of the
-    LLM's ``generate``; a temperature above 0 means sampling. ``stop`` adds strings
-    that end the answer. The encoder's features of the last question's images are kept in
-    ``feature_cache``: asked about again, as in the next turn, these images cost the encoder nothing.
+    Options of every question (``max_new_tokens``, ``do_sample``, ``temperature``, ``stop``, ``seed``, ...)
+    are those of :class:`~hdvl.inference.sampling.SamplingParams`. All answers come from one
+    :class:`~hdvl.inference.engine.Engine`, which encodes a picture once and reads a prompt that begins
+    like an earlier one only from where it differs.
 
     Args:
         model: the model, which is set to evaluation mode.
         max_length: most ids of a prompt.
-        feature_cache: what keeps features, in place of a :class:`RecentFeatures` of the encoder.
+        feature_cache: cache of encoder features for pictures that the engine does not know.
+        engine: options of the engine: ``max_slots``, ``max_tokens``, ``prefill_chunk``,
+            ``picture_bytes``, ``prefix_bytes``.
     """
 
     model: VLM
     processor: Processor
-    feature_cache: FeatureCache
+    engine: Engine
 
     def __init__(
         self,
@@ -50,12 +53,11 @@ class Pipeline:
         model: VLM,
         max_length: int | None = None,
         feature_cache: FeatureCache | None = None,
+        engine: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.eval()
         self.processor = Processor.of(model, max_length=max_length)
-        if feature_cache is None:
-            feature_cache = RecentFeatures(model.get_submodule("encoder"))
-        self.feature_cache = feature_cache
+        self.engine = Engine(self.model, feature_cache=feature_cache, **(engine or {}))
 
     @property
     def tokenizer(self) -> Any:
@@ -82,7 +84,7 @@ class Pipeline:
         image_folder: str | Path | None = None,
         num_patches_list: Sequence[int] | None = None,
         stop: str | Sequence[str] = (),
-        **generation: Any,
+        **generation_options: Any,
     ) -> Answer:
         """One question, after ``history`` if there is one.
 
@@ -97,18 +99,16 @@ class Pipeline:
             num_patches_list: tiles of each image of the conversation, checked against the tiler's.
             stop: a string, or strings, that end the answer before their first occurrence, beside those
                 of the template.
-            **generation: options of the LLM's ``generate``.
+            **generation_options: options of the answer, see :class:`SamplingParams`.
 
         Raises:
             ValueError: images and ``<image>`` differ in number, an image cannot be read, control
                 tokens or open tags in the text, or a prompt over ``max_length``.
         """
-        messages = self._ask(prompt, images, history, system, image_folder)
-        start = time.perf_counter()
+        messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
         sample = self._sample(messages, num_patches_list)
-        detokenizer = Detokenizer.of(self.tokenizer, self.template, stop)
-        (ids,) = self._new_ids([sample], detokenizer, generation)
-        return self._answer(messages, sample, ids, detokenizer, time.perf_counter() - start)
+        generation = self._submit(sample, SamplingParams.of(stop=stop, **generation_options))
+        return self._answer(messages, sample, generation.wait())
 
     def stream(
         self,
@@ -120,23 +120,17 @@ class Pipeline:
         image_folder: str | Path | None = None,
         num_patches_list: Sequence[int] | None = None,
         stop: str | Sequence[str] = (),
-        **generation: Any,
+        **generation_options: Any,
     ) -> AnswerStream:
         """As :meth:`chat`, but the text comes piece by piece; the pieces joined are its text.
 
         The images are read before this returns, so their errors come from here. The whole answer is
         the stream's ``answer`` afterwards.
         """
-        messages = self._ask(prompt, images, history, system, image_folder)
-        start = time.perf_counter()
+        messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
         sample = self._sample(messages, num_patches_list)
-        detokenizer = Detokenizer.of(self.tokenizer, self.template, stop)
-
-        def run(streamer: Any) -> Answer:
-            (ids,) = self._new_ids([sample], detokenizer, {**generation, "streamer": streamer})
-            return self._answer(messages, sample, ids, detokenizer, time.perf_counter() - start)
-
-        return AnswerStream(run, detokenizer)
+        generation = self._submit(sample, SamplingParams.of(stop=stop, **generation_options))
+        return AnswerStream(generation, lambda done: self._answer(messages, sample, done))
 
     def generate(
         self,
@@ -144,7 +138,7 @@ class Pipeline:
         *,
         batch_size: int | None = None,
         stop: str | Sequence[str] = (),
-        **generation: Any,
+        **generation_options: Any,
     ) -> list[Answer]:
         """The answer to each conversation (it ends with the user's turn), in their order.
 
@@ -155,18 +149,14 @@ class Pipeline:
             batch_size: most conversations at a time; None takes all at once.
             stop: a string, or strings, that end an answer before their first occurrence, beside those
                 of the template.
-            **generation: options of the LLM's ``generate``.
+            **generation_options: options of the answer, see :class:`SamplingParams`.
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 or None, got {batch_size}")
-        answers: list[Answer] = []
-        step = batch_size or max(1, len(conversations))
-        for first in range(0, len(conversations), step):
-            group = [as_messages(turns) for turns in conversations[first : first + step]]
-            start = time.perf_counter()
-            samples = [self._sample(messages) for messages in group]
-            answers += self.answer_samples(group, samples, stop=stop, start=start, **generation)
-        return answers
+        params = SamplingParams.of(stop=stop, **generation_options)
+        most = batch_size or 2 * self.engine.scheduler.max_slots
+        prompts = ((turns, self._sample(turns)) for turns in map(as_messages, conversations))
+        return list(self._answers(prompts, params, most))
 
     def answer_samples(
         self,
@@ -174,61 +164,109 @@ class Pipeline:
         samples: Sequence[Sample],
         *,
         stop: str | Sequence[str] = (),
-        start: float | None = None,
-        **generation: Any,
+        **generation_options: Any,
     ) -> list[Answer]:
-        """As :meth:`generate` in one batch, of conversations that were preprocessed before.
+        """As :meth:`generate`, of conversations that were preprocessed before.
 
         Args:
             conversations: messages that end with the user's.
             samples: ``processor(messages, add_generation_prompt=True)`` of each.
             stop: as of :meth:`generate`.
-            start: the ``time.perf_counter()`` from which seconds are counted; ``None`` is now.
-            **generation: options of the LLM's ``generate``.
+            **generation_options: options of the answer, see :class:`SamplingParams`.
         """
-        start = time.perf_counter() if start is None else start
-        detokenizer = Detokenizer.of(self.tokenizer, self.template, stop)
-        rows = self._new_ids(samples, detokenizer, generation)
-        seconds = time.perf_counter() - start
-        return [
-            self._answer(tuple(messages), sample, ids, detokenizer, seconds)
-            for messages, sample, ids in zip(conversations, samples, rows, strict=True)
-        ]
+        params = SamplingParams.of(stop=stop, **generation_options)
+        prompts = zip(map(tuple, conversations), samples, strict=True)
+        return list(self._answers(prompts, params, max(1, len(samples))))
 
-    @torch.inference_mode()
+    def _answers(
+        self,
+        prompts: Iterable[tuple[tuple[Message, ...], Sample]],
+        params: SamplingParams,
+        most: int,
+    ) -> Iterator[Answer]:
+        """Answers in order, while the images of up to ``most`` conversations are in memory."""
+        asked = deque[tuple[tuple[Message, ...], Sample, Generation]]()
+        try:
+            for messages, sample in prompts:
+                if len(asked) >= most:
+                    yield self._oldest(asked)
+                asked.append((messages, sample, self._submit(sample, params)))
+            while asked:
+                yield self._oldest(asked)
+        finally:
+            for *_, generation in asked:
+                generation.cancel()
+
+    def _oldest(self, asked: deque[tuple[tuple[Message, ...], Sample, Generation]]) -> Answer:
+        messages, sample, generation = asked[0]
+        answer = self._answer(messages, sample, generation.wait())
+        asked.popleft()
+        return answer
+
     def generate_ids(
         self,
         prompts: Sequence[TokenPrompt],
         *,
         stop_ids: Sequence[int] | None = None,
         ended: Callable[[list[int]], bool] | None = None,
-        **generation: Any,
+        **generation_options: Any,
     ) -> list[list[int]]:
-        """The new ids of each prompt, to the one that ended it, included. All run in one batch.
+        """The new ids of each prompt, to the one that ended it, included.
 
         Args:
             prompts: ids, pixels and plans of each prompt, as the processor makes them.
             stop_ids: ids that end an answer; None takes those of template and tokenizer.
             ended: says of an answer's ids so far whether it ends here, beside ``stop_ids``.
-            **generation: options of the LLM's ``generate``. A ``temperature`` above 0, a ``top_p`` or
-                a ``top_k`` mean sampling, unless ``do_sample`` says otherwise.
+            **generation_options: options of the answers.
         """
-        if not prompts:
-            return []
-        if stop_ids is None:
-            stop_ids = Detokenizer.of(self.tokenizer, self.template).end_ids
-        batch = self._batch([_as_sample(*prompt) for prompt in prompts])
-        ids = self.model.generate(
-            batch.input_ids,
-            batch.pixels,
-            batch.plans,
-            batch.attention_mask,
-            feature_cache=self.feature_cache,
-            stop_ids=stop_ids,
-            **({} if ended is None else {"ended": ended}),
-            **sampling_options(generation),
+        params = SamplingParams.of(stop_ids=stop_ids, **generation_options)
+        asked = [
+            self.engine.submit(Request(ids, pixels, tuple(plans), params, ended))
+            for ids, pixels, plans in prompts
+        ]
+        return [generation.wait().ids for generation in asked]
+
+    def request(
+        self, messages: Sequence[Turn], *, continue_final_message: bool = False, **options: Any
+    ) -> Request:
+        """The request to the engine that a conversation makes.
+
+        Args:
+            messages: the conversation, with its images.
+            continue_final_message: whether the answer goes on with the last message, an assistant's.
+            **options: options of the answer.
+        """
+        turns = as_messages(messages)
+        sample = (
+            open_ended(self.processor, turns)[0] if continue_final_message else self._sample(turns)
         )
-        return [own_ids(row, stop_ids, ended) for row in ids.tolist()]
+        return self._request(sample, SamplingParams.of(**options))
+
+    def submit(
+        self, messages: Sequence[Turn], *, continue_final_message: bool = False, **options: Any
+    ) -> Generation:
+        """Let the engine answer a conversation, and return its answer before it is generated.
+
+        The arguments are those of :meth:`request`.
+        """
+        asked = self.request(messages, continue_final_message=continue_final_message, **options)
+        return self.engine.submit(asked)
+
+    def likelihood(self, messages: Sequence[Turn], options: Sequence[str]) -> list[float]:
+        """The log-probability of each of ``options`` as the answer to ``messages``, its text alone.
+
+        It is the sum over the ids of the text, without the end marker, which says as in the harness of
+        Gao et al. (lm-evaluation-harness) how likely the answer begins so. The prompt is read once.
+        """
+        asked = as_messages(messages)
+        found = []
+        for option in options:
+            if not option:
+                raise ValueError("options must not be empty, got ''")
+            sample, count = open_ended(self.processor, (*asked, Message("assistant", option)))
+            request = self._request(sample, SamplingParams())
+            found.append(sum(self.engine.score(request, count)))
+        return found
 
     @torch.inference_mode()
     def logits(self, messages: Sequence[Turn]) -> Float[Tensor, "s v"]:
@@ -236,32 +274,28 @@ class Pipeline:
 
         The last position's are those of the answer's first id.
         """
-        batch = self._batch([self._sample(as_messages(messages))])
+        sample = self._sample(as_messages(messages))
+        batch = collate([sample], pad_id=0).to(next(self.model.parameters()).device)
         output = self.model(
-            batch.input_ids, batch.pixels, batch.plans, feature_cache=self.feature_cache
+            batch.input_ids, batch.pixels, batch.plans, feature_cache=self.engine.feature_cache
         )
         logits: Tensor = output.logits[0].float()
         return logits
 
     def clear_caches(self) -> None:
-        """Free the features that are kept in memory; caches on the disk stay as they are."""
-        if isinstance(self.feature_cache, RecentFeatures):
-            self.feature_cache.clear()
+        """Free the visual tokens and the prompts that the engine keeps in memory."""
+        self.engine.clear_caches()
 
-    def _batch(self, samples: Sequence[Sample]) -> Batch:
-        """The samples, padded on the left, where the model is."""
-        pad = None if self.processor.tokenizer is None else self.tokenizer.pad_token_id
-        batch = collate(samples, pad_id=0 if pad is None else int(pad), side="left")
-        return batch.to(next(self.model.parameters()).device)
-
-    def _ask(
+    def conversation(
         self,
         prompt: Prompt,
-        images: Images,
-        history: History | None,
-        system: str | None,
-        image_folder: str | Path | None,
+        images: Images = None,
+        history: History | None = None,
+        system: str | None = None,
+        *,
+        image_folder: str | Path | None = None,
     ) -> tuple[Message, ...]:
+        """The messages of a question; the arguments are those of :meth:`chat`."""
         boxes = self.template.boxes
         return build_messages(
             prompt, images, history, system, boxes=boxes, image_folder=image_folder
@@ -274,28 +308,19 @@ class Pipeline:
         check_tiles(sample.plans, num_patches_list)
         return sample
 
-    def _new_ids(
-        self, samples: Sequence[Sample], detokenizer: Detokenizer, generation: dict[str, Any]
-    ) -> list[list[int]]:
-        rows = self.generate_ids(
-            [(sample.ids, sample.pixels, sample.plans) for sample in samples],
-            stop_ids=detokenizer.end_ids,
-            ended=detokenizer.just_stopped if detokenizer.stops else None,
-            **generation,
-        )
-        return [detokenizer.own_ids(row) for row in rows]
+    def _request(self, sample: Sample, params: SamplingParams) -> Request:
+        """The request of a sample, ended by the template's stop strings too."""
+        stop = (*self.template.stop, *params.stop)
+        return Request(sample.ids, sample.pixels, sample.plans, replace(params, stop=stop))
+
+    def _submit(self, sample: Sample, params: SamplingParams) -> Generation:
+        return self.engine.submit(self._request(sample, params))
 
     def _answer(
-        self,
-        messages: tuple[Message, ...],
-        sample: Sample,
-        ids: list[int],
-        detokenizer: Detokenizer,
-        seconds: float,
+        self, messages: tuple[Message, ...], sample: Sample, generation: Generation
     ) -> Answer:
-        text = detokenizer.text(ids)
+        text, usage = generation.text, generation.usage
         sizes = [(plan.width, plan.height) for plan in sample.plans]
-        count = self.processor.token_count
         whole = open_end(messages[-1].text) + text
         boxes, malformed = self.template.boxes.decode_with_errors(whole, sizes)
         return Answer(
@@ -307,15 +332,11 @@ class Pipeline:
             plans=sample.plans,
             numbers=Numbers(
                 tiles=view_count(sample.pixels),
-                visual_tokens=sum(count(plan) for plan in sample.plans),
-                prompt_tokens=len(sample.ids),
-                new_tokens=len(ids),
-                seconds=seconds,
+                visual_tokens=sum(image.visual_tokens for image in usage.images),
+                prompt_tokens=usage.prompt_tokens,
+                new_tokens=usage.new_tokens,
+                seconds=usage.seconds,
+                cached_tokens=usage.cached_tokens,
             ),
             exif=self.tiler.exif,
         )
-
-
-def _as_sample(ids: Int[Tensor, " s"], pixels: Pixels, plans: Sequence[TilePlan]) -> Sample:
-    labels = torch.full_like(ids, IGNORED)
-    return Sample(ids=ids, labels=labels, pixels=pixels, plans=tuple(plans))

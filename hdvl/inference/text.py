@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from hdvl.decoding.sampling import stop_strings
 from hdvl.protocols import Template
-from hdvl.sequences import one_or_several
 from hdvl.templates.tokens import control_tokens
 
 UNFINISHED = "�"
@@ -61,7 +61,7 @@ class Detokenizer:
 
     def stopped(self, ids: Sequence[int]) -> bool:
         """Whether the text holds a stop string: nothing after it belongs to the answer."""
-        text = self._decode(ids)
+        text = self.decode(ids)
         return any(stop in text for stop in self.stops)
 
     def just_stopped(self, ids: Sequence[int]) -> bool:
@@ -74,14 +74,14 @@ class Detokenizer:
         said = [found for found in ids if found not in self.silent_ids]
         end = said[-(BYTES * longest + MARGIN) :]
         if len(end) < len(said):
-            text = self._decode(end)
+            text = self.decode(end)
             if UNFINISHED not in text and len(text) >= longest + MARGIN // BYTES:
                 return any(stop in text[MARGIN // BYTES :] for stop in self.stops)
         return self.stopped(said)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of a finished answer, before the first stop string."""
-        return self._cut(self._decode(ids))
+        return self._cut(self.decode(ids))
 
     def stable_prefix(self, ids: Sequence[int]) -> str:
         """The part of an unfinished answer's text that no further id can change.
@@ -90,17 +90,21 @@ class Detokenizer:
         gives up all of it where one byte more makes it invalid. So only text stands that the ids
         decode to as well when another id follows them.
         """
-        text = self._decode(ids)
-        for probe in _probes(self.tokenizer, len(self.tokenizer)):
-            text = _common_prefix(text, self._decode([*ids, probe]))
-        text = text.rstrip(UNFINISHED)
+        text = self.unchanging(ids, self.decode(ids))
         cut = self._cut(text)
         if cut != text:
             return cut
         held = max((_overlap(text, stop) for stop in self.stops), default=0)
         return text[: len(text) - held]
 
-    def _decode(self, ids: Sequence[int]) -> str:
+    def unchanging(self, ids: Sequence[int], text: str) -> str:
+        """The beginning of ``text``, that of ``ids``, that stays as it is whatever id follows."""
+        for probe in _probes(self.tokenizer, len(self.tokenizer)):
+            text = _common_prefix(text, self.decode([*ids, probe]))
+        return text.rstrip(UNFINISHED)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without end marker and control tokens."""
         said = [found for found in ids if found not in self.silent_ids]
         text: str = self.tokenizer.decode(said, clean_up_tokenization_spaces=False)
         return text
@@ -125,17 +129,62 @@ def own_ids(
     return own[: last + 1]
 
 
-def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """``stop`` as strings: one string is one stop string, not its letters.
+class TextStream:
+    """The text of an answer while its ids come. Only its end is decoded for each new id.
 
-    Raises:
-        TypeError: it is neither a string nor a sequence of strings.
-        ValueError: a stop string is empty.
+    Args:
+        detokenizer: of the answer.
     """
-    strings = one_or_several(stop, "stop")
-    if "" in strings:
-        raise ValueError("stop strings must not be empty")
-    return strings
+
+    def __init__(self, detokenizer: Detokenizer) -> None:
+        self._detokenizer = detokenizer
+        self._taken = 0
+        self._window: list[int] = []
+        self._before = ""
+        self._skipped = 0
+        self._ended = False
+        self._text = ""
+
+    def extend(self, ids: Sequence[int]) -> str:
+        """Return the part of the text that no further id can change.
+
+        Args:
+            ids: all ids so far; those of the last call are at their beginning.
+        """
+        detokenizer = self._detokenizer
+        new = [found for found in ids[self._taken :] if found not in detokenizer.silent_ids]
+        self._taken = len(ids)
+        if not new or self._ended:
+            return self._text
+        self._window += new
+        raw = detokenizer.decode(self._window)
+        stable = detokenizer.unchanging(self._window, raw)
+        text = self._before + stable[self._skipped :]
+        longest = max(map(len, detokenizer.stops), default=0)
+        start = max(0, len(self._text) - longest)
+        places = [place for stop in detokenizer.stops if (place := text.find(stop, start)) >= 0]
+        if places:
+            self._text, self._ended = text[: min(places)], True
+            return self._text
+        held = max((_overlap(text, stop) for stop in detokenizer.stops), default=0)
+        self._text = max(self._text, text[: len(text) - held], key=len)
+        if len(self._window) > 4 * MARGIN:
+            self._shorten(raw, len(stable))
+        return self._text
+
+    def _shorten(self, raw: str, stable: int) -> None:
+        """Forget the beginning of the window, if its end decodes to the same text without it."""
+        rest = self._window[-MARGIN:]
+        context, tail = (self._detokenizer.decode(part) for part in (rest[: MARGIN // 2], rest))
+        kept = len(raw) - (len(tail) - len(context))
+        if (
+            UNFINISHED not in context
+            and tail.startswith(context)
+            and self._skipped <= kept <= stable
+            and raw.endswith(tail[len(context) :])
+        ):
+            self._before += raw[self._skipped : kept]
+            self._window, self._skipped = rest, len(context)
 
 
 class _Markers:

@@ -1,5 +1,6 @@
 """Key-value caches of transformers for the ``LLM`` protocol."""
 
+import inspect
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
@@ -25,6 +26,7 @@ def empty_cache(model: Any) -> Any:
 
 
 def continued(
+    model: Any,
     embeddings: Float[Tensor, "b s e"],
     mask: Int[Tensor, "b p"] | Bool[Tensor, "b p"] | None,
     positions: Int[Tensor, "b s"] | None,
@@ -36,12 +38,20 @@ def continued(
         ValueError: the mask does not cover the positions of the cache and of the embeddings.
     """
     count = embeddings.shape[1]
-    total = cache.get_seq_length() + count
-    if mask is not None and mask.shape[1] != total:
-        raise ValueError(
-            f"attention_mask must cover the cache and the embeddings, {total} positions, got "
-            f"{mask.shape[1]}"
-        )
+    if mask is not None:  # caches of recurrent states alone have no length
+        total = cache.get_seq_length() + count
+        if mask.shape[1] != total:
+            raise ValueError(
+                f"attention_mask must cover the cache and the embeddings, {total} positions, got "
+                f"{mask.shape[1]}"
+            )
     if positions is None and mask is not None:
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -count:]
-    return {"past_key_values": cache, "position_ids": positions}
+    return {cache_argument(model): cache, "position_ids": positions}
+
+
+def cache_argument(model: Any) -> str:
+    """Return the name of the argument by which ``model`` takes a cache; recurrent models have another."""
+    names = inspect.signature(model.forward).parameters
+    own = "cache_params" in names and "past_key_values" not in names
+    return "cache_params" if own else "past_key_values"

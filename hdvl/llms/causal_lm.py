@@ -1,6 +1,6 @@
 """Causal language models of transformers for the ``LLM`` protocol."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hdvl.llms import generation
 from hdvl.llms.building import checked_config, from_numbers, note_attention
 from hdvl.llms.caching import continued, empty_cache
 from hdvl.llms.family import Family
@@ -24,6 +23,7 @@ from hdvl.llms.rotary import (
     separate_documents,
 )
 from hdvl.llms.segments import segment_options, use_segments
+from hdvl.llms.slots import ModelSlots, holds_keys_only
 from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
 from hdvl.llms.transformers_config import check_hub_model, context_length, plain_numbers
 from hdvl.protocols import Cache, Segment
@@ -285,7 +285,7 @@ class CausalLM(nn.Module):
             check_shared(self.model, segments)
             self._family.check_packing()
         if cache is not None:
-            options |= continued(embeddings, attention_mask, position_ids, cache)
+            options |= continued(self.model, embeddings, attention_mask, position_ids, cache)
         elif attention_mask is not None and position_ids is None and rotary_by_length(self.model):
             options["position_ids"] = positions_of(attention_mask)
         if logits_to_keep is not None:
@@ -337,64 +337,15 @@ class CausalLM(nn.Module):
             },
         }
 
-    @torch.no_grad()
-    def generate(
-        self,
-        embeddings: Float[Tensor, "b s e"],
-        attention_mask: Int[Tensor, "b s"] | None = None,
-        *,
-        max_new_tokens: int = 256,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        repetition_penalty: float = 1.0,
-        stop_ids: Sequence[int] | None = None,
-        ended: Callable[[list[int]], bool] | None = None,
-        streamer: Any = None,
-    ) -> Int[Tensor, "b new"]:
-        """Generate an answer to each prompt and return the new ids, without those of the prompt.
-
-        A row ends with its stop id; after it, shorter rows are padded with the pad id.
-
-        Args:
-            embeddings: prompts (b, s, e), padded on the left.
-            attention_mask: 0 for padding (b, s); ``None`` without padding.
-            max_new_tokens: the most ids of an answer.
-            do_sample: sample instead of using the most likely id.
-            temperature: divides the logits; only with ``do_sample``, like ``top_p`` and ``top_k``.
-            top_p: sample among the most likely ids of this total probability.
-            top_k: sample among this many ids; 0 for all.
-            repetition_penalty: divides the logits of ids that are in the answer (not in the prompt).
-            stop_ids: ids that end an answer; ``None`` for those of the model, or else the tokenizer's
-                end-of-sequence id.
-            ended: function of the ids of an answer so far that returns whether it ends, in addition to
-                ``stop_ids``.
-            streamer: streamer of transformers, which receives ids as they are generated.
-
-        Raises:
-            ValueError: a sampling option is given without ``do_sample``, there is no stop id, or the
-                prompts fill the context.
-        """
-        if attention_mask is None:
-            attention_mask = torch.ones(
-                embeddings.shape[:2], dtype=torch.long, device=embeddings.device
-            )
-        self._check_family(embeddings, attention_mask)
-        sampling = generation.sampling(do_sample, temperature=temperature, top_p=top_p, top_k=top_k)
-        ids: Tensor = self.model.generate(
-            inputs_embeds=embeddings,
-            attention_mask=attention_mask,
-            generation_config=generation.settings(
-                generation.end_ids(self.stop_ids, self.tokenizer)
-                if stop_ids is None
-                else list(stop_ids),
-                self.tokenizer,
-                max_new_tokens=generation.room(max_new_tokens, self.context, embeddings.shape[1]),
-                **sampling,
-            ),
-            logits_processor=generation.penalty(repetition_penalty),
-            stopping_criteria=generation.criteria(ended),
-            streamer=streamer,
-        )
-        return ids
+    def new_slots(self) -> ModelSlots | str:
+        """Return empty slots for decoding several sequences together, or the reason why there are none."""
+        if self.rules is not None:
+            return "the position rules of Qwen-1 depend on the length of each prompt"
+        if rotary_by_length(self.model):
+            return "the rotary frequencies depend on the length of each text"
+        if not holds_keys_only(self.model):
+            return f"{self._family.name} keeps more of a text than keys and values"
+        fault = self._family.slots_fault()
+        if fault:
+            return f"{self._family.name} reads slots otherwise than a sequence alone: {fault}"
+        return ModelSlots(self.model)

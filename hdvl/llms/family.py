@@ -1,4 +1,4 @@
-"""Checks of what a family of language models supports: embeddings, padding and packing."""
+"""Checks of what a family of language models supports: embeddings, padding, packing and slots."""
 
 from typing import Any
 
@@ -86,6 +86,10 @@ class Family:
                 f"packing needs a model that reads packed documents as it reads each alone, "
                 f"{self.name} does not: {fault}; set data.packing=null"
             )
+
+    def slots_fault(self) -> str | None:
+        """Return why slots of different lengths give other logits than each sequence alone, if so."""
+        return self._fault("slots")
 
     def _padding_faults(self) -> list[str | None]:
         return [self._fault(question) for question in ("padding", "padding on the left")]

@@ -4,10 +4,11 @@ The memory of such a mask grows with the square of the length, and the causal ke
 the pairs, do not support it. Without its padding a row needs no mask.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from hdvl.llms.kernels import causal
@@ -25,6 +26,8 @@ def padding_or_mask(**options: Any) -> Tensor | None:
     from transformers.masking_utils import causal_mask_function, sdpa_mask
 
     padding, length = options.get("attention_mask"), options.get("kv_length")
+    if isinstance(options.get("q_offset"), Tensor):
+        return _mask_of_rows(**options)
     prompt = options.get("q_length") == length and options["mask_function"] is causal_mask_function
     by_row = (
         prompt
@@ -35,6 +38,23 @@ def padding_or_mask(**options: Any) -> Tensor | None:
     )
     mask: Tensor | None = padding if by_row else sdpa_mask(**options)
     return mask
+
+
+def _mask_of_rows(
+    *,
+    q_offset: Int[Tensor, " b"],
+    q_length: int,
+    kv_length: int,
+    mask_function: Callable[..., Any],
+    **options: Any,
+) -> Bool[Tensor, "b 1 q k"]:
+    """Return the mask of rows whose queries begin at different positions, ``q_offset``."""
+    device = q_offset.device
+    rows = torch.arange(len(q_offset), device=device)[:, None, None, None]
+    queries = (q_offset[:, None] + torch.arange(q_length, device=device))[:, None, :, None]
+    keys = torch.arange(kv_length, device=device)
+    found: Tensor = mask_function(rows, torch.zeros_like(rows), queries, keys)
+    return found.expand(len(q_offset), 1, q_length, kv_length)
 
 
 def attend_without_padding(

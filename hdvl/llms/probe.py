@@ -1,4 +1,4 @@
-"""Numerical checks of how a family of language models handles embeddings, padding and packed documents.
+"""Numerical checks of how a family of models handles embeddings, padding, packed documents and slots.
 
 The logits of two short documents are computed separately, in a padded batch, and packed into one row. They
 differ for families that ignore position ids or masks, count positions differently, or add something to ids
@@ -123,12 +123,40 @@ def packing_fault(model: Any, tolerance: float = 1e-3) -> Found:
     return _difference(packed, alone, tolerance)
 
 
+def slots_fault(model: Any, tolerance: float = 1e-3) -> Found:
+    """Check that documents of different lengths in slots have the same logits as separately.
+
+    The first tokens of each are read as a prompt in two parts, the last one together.
+    """
+    from hdvl.llms.slots import ModelSlots
+
+    def in_slots() -> Tensor:
+        slots = ModelSlots(model)
+        slots.reserve(len(LENGTHS), max(LENGTHS))
+        for slot, (part, length) in enumerate(zip(documents, LENGTHS, strict=True)):
+            middle = max(1, length // 2)
+            slots.prefill(part[0, :middle], slot, 0, length)
+            if middle < length - 1:
+                slots.prefill(part[0, middle:-1], slot, middle, length)
+        last = torch.cat([part[0, -1:] for part in documents])
+        return slots.decode(last, [length - 1 for length in LENGTHS]).float()[None]
+
+    with _quiet(model):
+        documents = torch.split(_embedded(model, _ids(model)), list(LENGTHS), dim=1)
+        alone = _attempt(
+            lambda: torch.cat([_logits(model, inputs_embeds=part)[:, -1:] for part in documents], 1)
+        )
+        together = _attempt(in_slots)
+    return _difference(together, alone, tolerance)
+
+
 QUESTIONS: dict[str, Callable[[Any, float], Found]] = {
     "embeddings": embeddings_fault,
     "causality": causality_fault,
     "padding": padding_fault,
     "padding on the left": partial(padding_fault, left=True),
     "packing": packing_fault,
+    "slots": slots_fault,
 }
 _ANSWERS: dict[Any, Found] = {}
 

@@ -1,27 +1,72 @@
 """A pipeline whose model says what the test wants it to say."""
 
-from typing import Any
+from collections.abc import Iterator
+from itertools import chain, cycle, repeat
 
 import torch
+from torch import Tensor
 
-from hdvl.inference import Pipeline
+from hdvl.inference import Generation, Pipeline, Request
 
 
-def say(pipe: Pipeline, *texts: str, end: str = "<|im_end|>") -> list[dict[str, Any]]:
-    """Let ``pipe`` answer ``texts``, one a conversation; the options of each call are recorded."""
-    rows = [pipe.tokenizer(text + end, add_special_tokens=False)["input_ids"] for text in texts]
-    calls: list[dict[str, Any]] = []
+class Script:
+    """Slots whose sequences say the rows one after the other, and then their end marker."""
 
-    def generate(*_: Any, streamer: Any = None, **options: Any) -> torch.Tensor:
-        calls.append(options)
-        longest = max(map(len, rows))
-        padded = [row + [pipe.tokenizer.pad_token_id] * (longest - len(row)) for row in rows]
-        if streamer is not None:
-            streamer.put(torch.empty(1, 0, dtype=torch.long))
-            for token in rows[0]:
-                streamer.put(torch.tensor([token]))
-            streamer.end()
-        return torch.tensor(padded)
+    reusable, bytes_per_token = False, 0
 
-    pipe.model.generate = generate  # type: ignore[method-assign]
+    def __init__(self, rows: list[list[int]], vocabulary: int, end: int) -> None:
+        self.rows, self.vocabulary, self.end = cycle(rows), vocabulary, end
+        self.saying: dict[int, Iterator[int]] = {}
+
+    def reserve(self, count: int, length: int) -> None:
+        """Nothing is stored."""
+
+    def release(self) -> None:
+        """Nothing is stored."""
+
+    def prefill(
+        self, embeddings: Tensor, slot: int, start: int, total: int, keep: int = 1
+    ) -> Tensor:
+        if start + len(embeddings) == total:
+            self.saying[slot] = chain(next(self.rows), repeat(self.end))
+        return self._logits([slot]).expand(keep, -1)
+
+    def decode(self, embeddings: Tensor, lengths: list[int]) -> Tensor:
+        return self._logits(list(range(len(lengths))))
+
+    def _logits(self, slots: list[int]) -> Tensor:
+        logits = torch.full((len(slots), self.vocabulary), -1e4)
+        for row, slot in enumerate(slots):
+            logits[row, next(self.saying[slot])] = 0
+        return logits
+
+    def copy_out(self, slot: int, start: int, end: int) -> list[Tensor]:
+        raise AssertionError("nothing is reusable")
+
+    def copy_in(self, slot: int, start: int, parts: list[Tensor]) -> None:
+        raise AssertionError("nothing is reusable")
+
+    def move(self, source: int, target: int, length: int) -> None:
+        self.saying[target] = self.saying.pop(source)
+
+
+def say(pipe: Pipeline, *texts: str, end: str = "<|im_end|>") -> list[Request]:
+    """Let ``pipe`` answer ``texts``, one a conversation; the requests are recorded."""
+    return say_ids(
+        pipe, *(pipe.tokenizer(text + end, add_special_tokens=False)["input_ids"] for text in texts)
+    )
+
+
+def say_ids(pipe: Pipeline, *rows: list[int]) -> list[Request]:
+    """Let ``pipe`` answer these ids."""
+    end = pipe.tokenizer.eos_token_id
+    pipe.engine.scheduler._slots = Script(list(rows), len(pipe.tokenizer), int(end))
+    calls: list[Request] = []
+    submit = type(pipe.engine).submit
+
+    def recorded(request: Request) -> Generation:
+        calls.append(request)
+        return submit(pipe.engine, request)
+
+    pipe.engine.submit = recorded  # type: ignore[method-assign]
     return calls

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hdvl.inference.sampling import sampling_options
+from hdvl.inference.sampling import SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ from hdvl.inference.sampling import sampling_options
     ],
 )
 def test_what_is_sampled(given: dict[str, Any], options: dict[str, Any]) -> None:
-    found = sampling_options(given)
-    assert found == options
-    assert all(type(found[name]) is float for name in ("temperature", "top_p") if name in found)
+    found = SamplingParams.of(**given)
+    for name, value in options.items():
+        assert getattr(found, name) == value
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,13 @@ def test_what_is_sampled(given: dict[str, Any], options: dict[str, Any]) -> None
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
         ({"top_k": -1}, "top_k must be a whole number of at least 0"),
-        ({"top_k": 2.5}, "top_k must be a whole number of at least 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1, got 0"),
+        ({"min_p": 1.5}, "min_p must be between 0 and 1, got 1.5"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be above 0, got 0"),
+        ({"frequency_penalty": math.inf}, "frequency_penalty must be a finite number, got inf"),
+        ({"logprobs": 21}, "logprobs must be at most 20, got 21"),
+        ({"seed": 2**64}, "seed must be a whole number of 64 bits"),
+        ({"stop": [""]}, "stop strings must not be empty"),
         (
             {"do_sample": True, "temperature": 0},
             "temperature=0 takes the likeliest token, which do",
@@ -58,11 +64,23 @@ def test_what_is_sampled(given: dict[str, Any], options: dict[str, Any]) -> None
 )
 def test_contradictions_are_named(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        sampling_options(given)
+        SamplingParams.of(**given)
 
 
-@pytest.mark.parametrize("given", [{"temperature": "0.7"}, {"top_p": True}])
-def test_values_that_are_no_numbers(given: dict[str, Any]) -> None:
-    (name,) = given
-    with pytest.raises(TypeError, match=f"{name} must be a number, got"):
-        sampling_options(given)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"temperature": "0.7"}, "temperature must be a number, got '0.7'"),
+        ({"top_p": True}, "top_p must be a number, got True"),
+        ({"top_k": 2.5}, "top_k must be a whole number, got 2.5"),
+        ({"max_new_tokens": "3"}, "max_new_tokens must be a whole number, got '3'"),
+        ({"do_sample": "yes"}, "do_sample must be true or false, got 'yes'"),
+        ({"num_beams": 3}, "got num_beams; answers are sampled or greedy, there is no beam search"),
+        ({"logit_bias": [1]}, "logit_bias must map ids to numbers"),
+        ({"stop_ids": ["a"]}, "each of stop_ids must be a whole number, got 'a'"),
+        ({"guided": "a+"}, "guided must be a Guided, got 'a\\+'"),
+    ],
+)
+def test_values_of_another_kind(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        SamplingParams.of(**given)

@@ -110,13 +110,13 @@ def test_what_an_id_costs_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None
     detokenizer = Detokenizer.of(TOYS["byte_level"](), ChatML(), "User:")
     ids = detokenizer.tokenizer("one two three " * 200)["input_ids"]
     decoded = list[int]()
-    decode = Detokenizer._decode
+    decode = Detokenizer.decode
 
     def counted(self: Detokenizer, given: list[int]) -> str:
         decoded.append(len(given))
         return decode(self, given)
 
-    monkeypatch.setattr(Detokenizer, "_decode", counted)
+    monkeypatch.setattr(Detokenizer, "decode", counted)
     assert not detokenizer.just_stopped(ids) and decoded == [4 * len("<|im_end|>") + 32]
 
 

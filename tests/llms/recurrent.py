@@ -109,34 +109,3 @@ class Recurrent(nn.Module):
             cache.hidden, cache.length = last, cache.length + count
         logits: Tensor = self.head(states if logits_to_keep is None else states[:, logits_to_keep])
         return logits
-
-    @torch.no_grad()
-    def generate(
-        self,
-        embeddings: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        max_new_tokens: int = 256,
-        do_sample: bool = False,
-        stop_ids: Sequence[int] | None = None,
-        ended: Any = None,
-        streamer: Any = None,
-        **sampling: Any,
-    ) -> Tensor:
-        if do_sample:
-            raise ValueError("a recurrent model answers greedily, set do_sample=false")
-        cache, rows = self.new_cache(), [list[int]() for _ in embeddings]
-        stops, ends = set(stop_ids or self.stop_ids), [False] * len(rows)
-        logits = self(embeddings, attention_mask, cache=cache)[:, -1]
-        while not all(ends) and len(rows[0]) < max_new_tokens:
-            step = logits.argmax(-1).tolist()
-            for place, (row, said) in enumerate(zip(rows, step, strict=True)):
-                row.append(min(stops, default=0) if ends[place] else said)
-                ends[place] |= said in stops or (ended is not None and ended(row))
-            newest = torch.tensor([row[-1:] for row in rows])
-            if streamer is not None:
-                streamer.put(newest[0])
-            logits = self(self.embed(newest), cache=cache)[:, -1]
-        if streamer is not None:
-            streamer.end()
-        return torch.tensor(rows)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hdvl.config import build
+from hdvl.decoding import generate
 from hdvl.llms import CausalLM, Qwen1Rules
 from hdvl.protocols import Cache
 from tests.llms.tiny_llm import make
@@ -37,7 +38,7 @@ def test_steps_against_a_cache_are_generate(family: str) -> None:
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[0, :3] = 0
     for padding in (None, mask):
-        expected = llm.generate(prompts, padding, max_new_tokens=5, stop_ids=[]).tolist()
+        expected = generate(llm, prompts, padding, max_new_tokens=5, stop_ids=[]).tolist()
         for cuts in ([], [4], [1, 2, 7]):
             assert decoded(llm, prompts, padding, cuts) == expected
 

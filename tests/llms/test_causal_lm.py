@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch.nn import functional
 
 from hdvl.config import CONF_DIR, build
+from hdvl.decoding import generate
 from hdvl.llms import CausalLM, save_tokenizer
 from hdvl.protocols import LLM
 from tests.llms import tiny_llm
@@ -145,45 +146,45 @@ def greedy(llm: CausalLM, embeddings: torch.Tensor, count: int) -> list[int]:
 
 def test_generation_is_greedy_decoding(llm: CausalLM) -> None:
     embeddings = torch.randn(1, 7, 32)
-    ids = llm.generate(embeddings, max_new_tokens=8, stop_ids=[])
+    ids = generate(llm, embeddings, max_new_tokens=8, stop_ids=[])
     assert ids.tolist() == [greedy(llm, embeddings, 8)]
 
 
 def test_a_padded_batch_generates_what_each_row_does(llm: CausalLM) -> None:
     prompts = [torch.randn(1, n, 32) * 3 for n in (3, 9, 6)]
-    singles = [llm.generate(p, max_new_tokens=6, stop_ids=[])[0].tolist() for p in prompts]
+    singles = [generate(llm, p, max_new_tokens=6, stop_ids=[])[0].tolist() for p in prompts]
     rows = [functional.pad(p, (0, 0, 9 - p.shape[1], 0)) for p in prompts]
     mask = torch.tensor([[0] * (9 - p.shape[1]) + [1] * p.shape[1] for p in prompts])
-    batch = llm.generate(torch.cat(rows), mask, max_new_tokens=6, stop_ids=[])
+    batch = generate(llm, torch.cat(rows), mask, max_new_tokens=6, stop_ids=[])
     assert batch.tolist() == singles
 
 
 def test_generation_stops_and_pads(llm: CausalLM) -> None:
     embeddings = torch.randn(2, 5, 32) * 3
-    free = llm.generate(embeddings, max_new_tokens=6, stop_ids=[])
+    free = generate(llm, embeddings, max_new_tokens=6, stop_ids=[])
     stop = int(free[0, 1])
-    ids = llm.generate(embeddings, max_new_tokens=6, stop_ids=[stop])
+    ids = generate(llm, embeddings, max_new_tokens=6, stop_ids=[stop])
     end = free[0].tolist().index(stop) + 1
     assert ids[0, :end].tolist() == free[0, :end].tolist()
     assert (ids[0, end:] == llm.tokenizer.pad_token_id).all()
-    eos = llm.generate(embeddings, max_new_tokens=2)
+    eos = generate(llm, embeddings, max_new_tokens=2)
     assert torch.equal(eos, free[:, :2])
 
 
 def test_an_answer_may_end_by_what_it_says(llm: CausalLM) -> None:
     embeddings = torch.randn(2, 5, 32) * 3
-    free = llm.generate(embeddings, max_new_tokens=9, stop_ids=[])
+    free = generate(llm, embeddings, max_new_tokens=9, stop_ids=[])
     two = free[0, 2:4].tolist()
     last = [next((n for n in range(2, 10) if row[n - 2 : n] == two), 9) for row in free.tolist()]
 
     def ended(ids: list[int]) -> bool:
         return ids[-2:] == two
 
-    ids = llm.generate(embeddings, max_new_tokens=9, ended=ended)
+    ids = generate(llm, embeddings, max_new_tokens=9, ended=ended)
     assert ids.shape[1] == max(last) and last[0] <= 4
     for row, whole, end in zip(ids.tolist(), free.tolist(), last, strict=True):
         assert row[:end] == whole[:end]
-    alone = llm.generate(embeddings[:1], max_new_tokens=9, ended=ended)
+    alone = generate(llm, embeddings[:1], max_new_tokens=9, ended=ended)
     assert alone.tolist() == [free[0, : last[0]].tolist()]
 
 
@@ -191,56 +192,39 @@ def test_sampling_and_repetition(llm: CausalLM) -> None:
     embeddings = torch.randn(1, 5, 32)
     options: dict[str, Any] = {"max_new_tokens": 12, "stop_ids": []}
     torch.manual_seed(1)
-    drawn = llm.generate(embeddings, do_sample=True, temperature=5.0, **options)
+    drawn = generate(llm, embeddings, do_sample=True, temperature=5.0, **options)
     torch.manual_seed(1)
-    again = llm.generate(embeddings, do_sample=True, temperature=5.0, **options)
+    again = generate(llm, embeddings, do_sample=True, temperature=5.0, **options)
     assert torch.equal(drawn, again)
-    best = llm.generate(embeddings, **options)
+    best = generate(llm, embeddings, **options)
     assert not torch.equal(drawn, best)
-    assert torch.equal(llm.generate(embeddings, do_sample=True, top_k=1, **options), best)
-    assert torch.equal(llm.generate(embeddings, do_sample=True, top_p=1e-6, **options), best)
-    ids = llm.generate(embeddings, repetition_penalty=1e6, **options)[0].tolist()
+    assert torch.equal(generate(llm, embeddings, do_sample=True, top_k=1, **options), best)
+    assert torch.equal(generate(llm, embeddings, do_sample=True, top_p=1e-6, **options), best)
+    ids = generate(llm, embeddings, repetition_penalty=1e6, **options)[0].tolist()
     assert len(set(ids)) == len(ids)
 
 
 @pytest.mark.parametrize("option", [{"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}])
 def test_options_of_sampling_are_not_ignored(llm: CausalLM, option: dict[str, Any]) -> None:
+    embeddings = torch.randn(1, 5, 32)
+    torch.manual_seed(0)
+    drawn = generate(llm, embeddings, max_new_tokens=8, stop_ids=[], seed=1, **option)
+    torch.manual_seed(1)
+    again = generate(llm, embeddings, max_new_tokens=8, stop_ids=[], seed=1, **option)
+    assert torch.equal(drawn, again)
     (name,) = option
-    with pytest.raises(
-        ValueError, match=rf"{name}={option[name]} needs do_sample=True, got do_sam"
-    ):
-        llm.generate(torch.randn(1, 5, 32), max_new_tokens=2, **option)
+    with pytest.raises(ValueError, match=f"which {name}={option[name]} contradicts"):
+        generate(llm, embeddings, do_sample=False, **option)
 
 
 def test_settings_of_a_checkpoint_do_not_seep_in(llm: CausalLM, tmp_path: Path) -> None:
     embeddings = torch.randn(1, 5, 32)
-    before = llm.generate(embeddings, max_new_tokens=6, stop_ids=[])
+    before = generate(llm, embeddings, max_new_tokens=6, stop_ids=[])
     llm.model.save_pretrained(tmp_path)
     settings = {"do_sample": True, "temperature": 9.0, "repetition_penalty": 50.0, "top_k": 3}
     (tmp_path / "generation_config.json").write_text(json.dumps(settings))
     loaded = CausalLM.from_pretrained(str(tmp_path), tokenizer=llm.tokenizer).eval()
-    assert torch.equal(loaded.generate(embeddings, max_new_tokens=6, stop_ids=[]), before)
-
-
-class Recorder:
-    """A streamer that keeps what it is handed."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.ended = False
-
-    def put(self, value: torch.Tensor) -> None:
-        self.ids += value.flatten().tolist()
-
-    def end(self) -> None:
-        self.ended = True
-
-
-def test_ids_are_streamed(llm: CausalLM) -> None:
-    streamer = Recorder()
-    ids = llm.generate(torch.randn(1, 5, 32), max_new_tokens=5, stop_ids=[], streamer=streamer)
-    assert streamer.ids == ids[0].tolist()
-    assert streamer.ended
+    assert torch.equal(generate(loaded, embeddings, max_new_tokens=6, stop_ids=[]), before)
 
 
 @pytest.fixture
@@ -265,8 +249,8 @@ def test_weights_alone_say_what_is_missing(folder: Path) -> None:
     with pytest.raises(ValueError, match="adding tokens needs a tokenizer"):
         loaded.add_tokens(["<box>"])
     with pytest.raises(ValueError, match="generate needs stop_ids"):
-        loaded.generate(torch.randn(1, 2, 32))
-    assert loaded.generate(torch.randn(1, 2, 32), max_new_tokens=2, stop_ids=[]).shape == (1, 2)
+        generate(loaded, torch.randn(1, 2, 32))
+    assert generate(loaded, torch.randn(1, 2, 32), max_new_tokens=2, stop_ids=[]).shape == (1, 2)
 
 
 def test_missing_and_surplus_weights_are_listed(folder: Path) -> None:

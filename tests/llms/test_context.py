@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from hdvl.data.sizes import measure
+from hdvl.decoding import generate
 from hdvl.inference import Pipeline
 from hdvl.llms.transformers_config import context_length
 from hdvl.processor import Processor
@@ -46,11 +47,11 @@ def test_an_answer_ends_with_the_context() -> None:
     llm = make("gpt2", max_position_embeddings=10).eval()
     assert llm.context == 10
     prompt = torch.randn(1, 7, llm.width)
-    assert llm.generate(prompt, max_new_tokens=50, stop_ids=[]).shape == (1, 3)
+    assert generate(llm, prompt, max_new_tokens=50, stop_ids=[]).shape == (1, 3)
     with pytest.raises(
         ValueError, match="must leave room in the context of the language model, 10"
     ):
-        llm.generate(torch.randn(1, 10, llm.width), max_new_tokens=1, stop_ids=[])
+        generate(llm, torch.randn(1, 10, llm.width), max_new_tokens=1, stop_ids=[])
 
 
 def test_rules_that_stretch_positions_stretch_the_context() -> None:

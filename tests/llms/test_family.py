@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from hdvl.decoding import generate
 from hdvl.llms import CausalLM, probe
 from hdvl.llms.building import _note_eager
 from tests.llms.tiny_llm import make
@@ -104,7 +105,10 @@ def test_families_that_cannot_be_padded_are_refused_by_name() -> None:
     with pytest.raises(
         ValueError, match="rows of one length are needed, bart reads rows padded on"
     ):
-        llm.generate(rows, mask, max_new_tokens=2, stop_ids=[])
+        llm(rows, mask)
+    alone = [generate(llm, rows[:1, 2:], max_new_tokens=2, stop_ids=[])]
+    alone += [generate(llm, rows[1:], max_new_tokens=2, stop_ids=[])]
+    assert torch.equal(generate(llm, rows, mask, max_new_tokens=2, stop_ids=[]), torch.cat(alone))
 
 
 def test_a_family_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

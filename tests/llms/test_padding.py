@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from hdvl.decoding import generate
 from hdvl.llms.padding import attend_without_padding
 from tests.llms.tiny_llm import make
 
@@ -53,9 +54,9 @@ def test_only_a_sliding_window_has_a_mask(window: int | None, masked: bool) -> N
 def test_greedy_answers_of_a_padded_batch_are_those_of_each_alone() -> None:
     llm, mask = make("qwen2").eval(), torch.tensor((ROWS[0], ROWS[3]))
     embeddings = torch.randn(2, 8, 32)
-    batch = llm.generate(embeddings, mask, max_new_tokens=6, stop_ids=[])
+    batch = generate(llm, embeddings, mask, max_new_tokens=6, stop_ids=[])
     alone = [
-        llm.generate(row[own][None], max_new_tokens=6, stop_ids=[])
+        generate(llm, row[own][None], max_new_tokens=6, stop_ids=[])
         for row, own in zip(embeddings, mask.bool(), strict=True)
     ]
     assert torch.equal(batch, torch.cat(alone))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hdvl.decoding import generate
 from hdvl.llms import CausalLM, Qwen1Rules
 from tests.qwen_vl_reference import qwen
 
@@ -110,7 +111,7 @@ def test_steps_through_the_cache_keep_the_alpha_of_the_prompt(prompt: int) -> No
 def test_generate_says_what_the_description_says() -> None:
     config = described()
     llm, x = built(config), torch.randn(1, 30, 24)
-    said = llm.generate(x, max_new_tokens=12, stop_ids=[])[0]
+    said = generate(llm, x, max_new_tokens=12, stop_ids=[])[0]
     state, rows = published(llm), x[0]
     for new in said:
         logits = qwen(state, rows, config, prompt=30)
@@ -153,9 +154,9 @@ def test_generate_in_a_batch_says_the_same() -> None:
     batch = torch.cat((torch.cat((torch.ones(1, 31, 24), rows[0]), 1), rows[1]))
     mask = torch.ones(2, 40, dtype=torch.long)
     mask[0, :31] = 0
-    together = llm.generate(batch, mask, max_new_tokens=10, stop_ids=[])
+    together = generate(llm, batch, mask, max_new_tokens=10, stop_ids=[])
     for row, said in zip(rows, together, strict=True):
-        assert torch.equal(said, llm.generate(row, max_new_tokens=10, stop_ids=[])[0])
+        assert torch.equal(said, generate(llm, row, max_new_tokens=10, stop_ids=[])[0])
 
 
 def test_padding_counts_if_asked() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from hdvl.decoding import generate
 from hdvl.llms import CausalLM
 from tests.llms.tiny_llm import make
 
@@ -78,8 +79,8 @@ def test_packs_and_batches_change_nothing(llm: CausalLM) -> None:
         for row, (expected, place) in enumerate(zip(alone, places, strict=True)):
             torch.testing.assert_close(logits[row, place], expected[0], rtol=1e-4, atol=1e-4)
         if left:
-            together = llm.generate(rows, mask, max_new_tokens=6, stop_ids=[])
-            each = [llm.generate(document, max_new_tokens=6, stop_ids=[]) for document in own]
+            together = generate(llm, rows, mask, max_new_tokens=6, stop_ids=[])
+            each = [generate(llm, document, max_new_tokens=6, stop_ids=[]) for document in own]
             assert together.tolist() == torch.cat(each).tolist()
 
 

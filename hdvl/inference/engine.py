@@ -1,0 +1,382 @@
+"""The engine: one way to make tokens, for one question, a stream, a batch or a server.
+
+Requests of different lengths, pictures and options are answered together (continuous batching, see
+:mod:`hdvl.decoding.scheduler`). A picture is paid once: its visual tokens are kept by content, and so are
+the keys and values of prompts, which the next turn of a chat, other questions about the same pictures
+and further answers to the same question begin with.
+
+Names follow vLLM where it has them: ``SamplingParams``, ``Request``, ``finish_reason``, ``logprobs``. An
+answer that is being generated is a :class:`~hdvl.inference.generation.Generation`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hdvl.decoding import Sampler, Scheduler, end_ids, guide_of
+from hdvl.decoding import Sequence as Decoding
+from hdvl.decoding.prefix_cache import Keys
+from hdvl.inference.generation import Generation, ImageUsage, Request
+from hdvl.inference.pictures import Picture, PictureCache, digest, prompt_keys, weights_state
+from hdvl.inference.text import Detokenizer
+from hdvl.model import VLM
+from hdvl.protocols import FeatureCache
+from hdvl.views import split_pixels
+
+PICTURE_BYTES = 512 * 2**20
+"""Bytes of visual tokens that an engine keeps by default."""
+
+PREFIX_BYTES = 1024 * 2**20
+"""Bytes of keys and values of prompts that an engine keeps by default."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What an engine has done since it was made, and what it is doing.
+
+    Attributes:
+        requests: requests that were submitted.
+        finished: requests that are finished, by their reason.
+        prompt_tokens, new_tokens: ids of finished requests.
+        steps: steps of the engine.
+        waiting: requests that have no slot yet.
+        slots_in_use, slots: requests that are read or answered now, and the most that may be.
+        picture_hits, picture_misses, picture_evictions, picture_bytes: cache of visual tokens.
+        prefix_hits, prefix_misses, prefix_evictions, prefix_bytes: cache of prompts.
+        prefix_tokens: positions of prompts that were not read again.
+    """
+
+    requests: int
+    finished: dict[str, int]
+    prompt_tokens: int
+    new_tokens: int
+    steps: int
+    waiting: int
+    slots_in_use: int
+    slots: int
+    picture_hits: int
+    picture_misses: int
+    picture_evictions: int
+    picture_bytes: int
+    prefix_hits: int
+    prefix_misses: int
+    prefix_evictions: int
+    prefix_bytes: int
+    prefix_tokens: int
+
+
+class Engine:
+    """Answers requests to one model. All methods may be called from any thread.
+
+    Without :meth:`start`, whoever waits for an answer steps the engine for all.
+
+    Args:
+        model: the model, in evaluation mode.
+        max_slots: the most requests that are answered together.
+        max_tokens: the most positions of all slots together, which bounds the memory of keys and values;
+            ``None`` for no bound. Requests wait until there is room.
+        prefill_chunk: the most positions of prompts that one step reads, between two tokens of the
+            answers that are being generated.
+        picture_bytes: the most bytes of visual tokens that are kept; 0 keeps none.
+        prefix_bytes: the most bytes of keys and values of prompts that are kept; 0 keeps none.
+        feature_cache: cache of encoder features, for pictures whose visual tokens are not kept.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: VLM,
+        *,
+        max_slots: int = 8,
+        max_tokens: int | None = None,
+        prefill_chunk: int = 2048,
+        picture_bytes: int = PICTURE_BYTES,
+        prefix_bytes: int = PREFIX_BYTES,
+        feature_cache: FeatureCache | None = None,
+    ) -> None:
+        self.model, self.feature_cache = model, feature_cache
+        self.pictures = PictureCache(picture_bytes)
+        self.scheduler = Scheduler(
+            model.llm,
+            max_slots=max_slots,
+            max_tokens=max_tokens,
+            prefill_chunk=prefill_chunk,
+            prefix_bytes=prefix_bytes,
+        )
+        self._inbox: SimpleQueue[Generation] = SimpleQueue()
+        self._open: list[Generation] = []
+        self._stepping, self._changed = threading.Lock(), threading.Condition()
+        self._count, self._turn = 0, 0
+        self._finished: dict[str, int] = {}
+        self._tokens = (0, 0)
+        self._weights: tuple[Any, ...] | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def submit(self, request: Request) -> Generation:
+        """Let ``request`` be answered, and return its answer at once, before it is generated.
+
+        Raises:
+            ValueError: the prompt does not fit its pictures, or an option does not fit the model.
+        """
+        generation = self._generation(request)
+        self._inbox.put(generation)
+        self.wake()
+        return generation
+
+    def submit_branches(self, request: Request, count: int) -> list[Generation]:
+        """Let ``request`` be answered ``count`` times; the prompt is read once.
+
+        The seed of each answer is that of the request plus its index.
+        """
+        if count < 1:
+            raise ValueError(f"count of answers must be at least 1, got {count}")
+        seed = request.params.seed
+        return [
+            self.submit(
+                request
+                if seed is None
+                else replace(request, params=replace(request.params, seed=seed + index))
+            )
+            for index in range(count)
+        ]
+
+    def score(self, request: Request, targets: int) -> list[float]:
+        """Return the log-probabilities of the last ``targets`` ids of a prompt, each after those before.
+
+        Nothing is generated. Raises what :meth:`submit` raises.
+        """
+        if not 1 <= targets < len(request.ids):
+            raise ValueError(
+                f"targets must be at least 1 and leave an id before them, got {targets} of "
+                f"{len(request.ids)} ids"
+            )
+        given = replace(request, ids=request.ids[:-1])
+        generation = self._generation(given, request.ids[-targets:])
+        self._inbox.put(generation)
+        self.wake()
+        return generation.wait().decoding.target_logprobs
+
+    def _generation(self, request: Request, targets: Int[Tensor, " t"] | None = None) -> Generation:
+        prompt = _Prompt(self, request)
+        params, tokenizer = request.params, self.model.llm.tokenizer
+        detokenizer = None
+        if tokenizer is not None:
+            detokenizer = Detokenizer.of(tokenizer, self.model.template, tuple(params.stop))
+        if params.stop_ids is not None:
+            stop_ids = tuple(params.stop_ids)
+        else:
+            stop_ids = end_ids(self.model.llm) if detokenizer is None else detokenizer.end_ids
+        ended = request.ended
+        if detokenizer is not None and params.stop:
+            ended = _either(ended, detokenizer.just_stopped)
+        decoding = Decoding(
+            prompt,
+            Sampler(params, guide_of(self.model.llm, params, stop_ids)),
+            stop_ids=stop_ids,
+            ended=ended,
+            targets=targets,
+        )
+        images = tuple(
+            ImageUsage(plan.width, plan.height, plan.count, count)
+            for plan, count in zip(request.plans, prompt.counts, strict=True)
+        )
+        return Generation(self, request, decoding, images, detokenizer)
+
+    def step(self) -> bool:
+        """Do one step: read some of the prompts that wait, and one token of each answer.
+
+        Returns:
+            Whether there is more to do.
+        """
+        with self._stepping:
+            return self._step()
+
+    def _step(self) -> bool:
+        arrived = False
+        while True:
+            try:
+                generation = self._inbox.get_nowait()
+            except Empty:
+                break
+            arrived = True
+            self._open.append(generation)
+            self.scheduler.add(generation.decoding)
+        if arrived:
+            self._check_weights()
+        more = self.scheduler.step()
+        still = [generation for generation in self._open if not generation.done]
+        if len(still) < len(self._open):
+            for generation in self._open:
+                if generation.done:
+                    self._note(generation)
+            self._open = still
+        self.wake()
+        return more or not self._inbox.empty()
+
+    def _note(self, generation: Generation) -> None:
+        reason = str(generation.finish_reason)
+        self._finished[reason] = self._finished.get(reason, 0) + 1
+        read, new = self._tokens
+        decoding = generation.decoding
+        self._tokens = read + decoding.prompt.length, new + len(decoding.ids)
+        self._count += 1
+
+    def _check_weights(self) -> None:
+        """Forget what was computed with other weights."""
+        state = weights_state(self.model)
+        if self._weights is not None and state != self._weights:
+            self.pictures.clear()
+            self.scheduler.prefixes.clear()
+        self._weights = state
+
+    def run_until_done(self) -> None:
+        """Step until every request is answered."""
+        self.wait(lambda: self._inbox.empty() and not self._open and self.scheduler.idle, None)
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None) -> None:
+        """Wait until ``ready``; step the engine meanwhile if no other thread does.
+
+        Raises:
+            TimeoutError: ``timeout`` seconds have passed.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while not ready():
+            if end is not None and time.monotonic() >= end:
+                raise TimeoutError(f"the answer was not ready after {timeout} seconds")
+            turn = self._turn
+            if self._thread is None and self._stepping.acquire(blocking=False):
+                try:
+                    if not ready():
+                        self._step()
+                finally:
+                    self._stepping.release()
+                continue
+            with self._changed:
+                if turn == self._turn and not ready():
+                    self._changed.wait(0.05)
+
+    def wake(self) -> None:
+        """Tell all waiting threads that something changed."""
+        with self._changed:
+            self._turn += 1
+            self._changed.notify_all()
+
+    def start(self) -> None:
+        """Step in a thread of the engine's own, as a server needs it, until :meth:`stop`."""
+        if self._thread is not None:
+            raise ValueError("the engine runs already")
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="hdvl-engine", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread of :meth:`start` after its current step; requests stay where they are."""
+        thread, self._stopping = self._thread, True
+        self.wake()
+        if thread is not None:
+            thread.join()
+        self._thread = None
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            turn = self._turn
+            if not self.step():
+                with self._changed:
+                    if turn == self._turn - 1 and not self._stopping and self._inbox.empty():
+                        self._changed.wait(0.5)
+
+    def clear_caches(self) -> None:
+        """Free the visual tokens and the prompts that are kept, and the slots if none is in use."""
+        with self._stepping:
+            self.pictures.clear()
+            self.scheduler.release()
+
+    @property
+    def counters(self) -> Counters:
+        """What the engine has done and is doing."""
+        scheduler, pictures, prefixes = self.scheduler, self.pictures, self.scheduler.prefixes
+        waiting = self._inbox.qsize() + len(scheduler.waiting)
+        return Counters(
+            requests=self._count + waiting + scheduler.active,
+            finished=dict(self._finished),
+            prompt_tokens=self._tokens[0],
+            new_tokens=self._tokens[1],
+            steps=scheduler.steps,
+            waiting=waiting,
+            slots_in_use=scheduler.active,
+            slots=scheduler.max_slots,
+            picture_hits=pictures.hits,
+            picture_misses=pictures.misses,
+            picture_evictions=pictures.evictions,
+            picture_bytes=pictures.bytes,
+            prefix_hits=prefixes.hits,
+            prefix_misses=prefixes.misses,
+            prefix_evictions=prefixes.evictions,
+            prefix_bytes=prefixes.bytes,
+            prefix_tokens=prefixes.tokens_reused,
+        )
+
+
+def _either(
+    first: Callable[[list[int]], bool] | None, second: Callable[[list[int]], bool]
+) -> Callable[[list[int]], bool]:
+    if first is None:
+        return second
+    return lambda ids: first(ids) or second(ids)
+
+
+class _Prompt:
+    """A request as the scheduler reads it. Pictures are hashed now, and encoded when they are needed."""
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self._engine, self._ids = engine, request.ids
+        vlm = engine.model
+        images = split_pixels(request.pixels, request.plans)
+        self._pictures: list[Picture] = [
+            (digest(pixels, plan), pixels, plan)
+            for pixels, plan in zip(images, request.plans, strict=True)
+        ]
+        self.counts = [vlm.merger.token_count(plan) for plan in request.plans]
+        slots = int((self._ids == vlm.image_token_id).sum())
+        if slots != sum(self.counts):
+            raise ValueError(
+                f"input_ids hold {slots} image slots (id {vlm.image_token_id}), the images give "
+                f"{sum(self.counts)} visual tokens; make both with the same processor"
+            )
+        self.keys: Keys = prompt_keys(
+            self._ids,
+            vlm.image_token_id,
+            [
+                (known_by, count)
+                for (known_by, _, _), count in zip(self._pictures, self.counts, strict=True)
+            ],
+        )
+
+    @property
+    def length(self) -> int:
+        """The number of ids."""
+        return len(self._ids)
+
+    def embeddings(self, start: int) -> Float[Tensor, "s e"]:
+        """Return the embeddings from ``start`` on; pictures before it are not encoded."""
+        engine, vlm = self._engine, self._engine.model
+        before = int((self._ids[:start] == vlm.image_token_id).sum())
+        visual: list[Tensor] = []
+        first, ends = 0, torch.tensor(self.counts, dtype=torch.long).cumsum(0).tolist()
+        while first < len(ends) and ends[first] <= before:
+            first += 1
+        if first < len(ends):
+            visual = engine.pictures.tokens(vlm, self._pictures[first:], engine.feature_cache)
+            visual[0] = visual[0][before - (ends[first] - self.counts[first]) :]
+        ids = self._ids[start:].to(vlm.llm.embedding_layers()[0].weight.device)
+        return vlm.merge_image_tokens(ids[None], visual)[0]

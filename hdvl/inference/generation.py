@@ -1,0 +1,196 @@
+"""What is asked of the engine, and the answer as it comes."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jaxtyping import Int
+from torch import Tensor
+
+from hdvl.decoding import FinishReason, SamplingParams, TokenLogprob
+from hdvl.decoding import Sequence as Decoding
+from hdvl.inference.text import Detokenizer, TextStream
+from hdvl.protocols import Pixels, TilePlan
+
+if TYPE_CHECKING:
+    from hdvl.inference.engine import Engine
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a model, as ids and views.
+
+    Attributes:
+        ids: the prompt (s,), with the image token in the image slots.
+        pixels: the views of all images.
+        plans: how each image was cut, in order of appearance.
+        params: the options of the answer.
+        ended: function of the new ids so far that returns whether the answer ends, beside ``params``.
+    """
+
+    ids: Int[Tensor, " s"]
+    pixels: Pixels
+    plans: tuple[TilePlan, ...]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    ended: Callable[[list[int]], bool] | None = None
+
+
+@dataclass(frozen=True)
+class ImageUsage:
+    """What one image of a prompt takes: its size in pixels, its tiles, and its visual tokens."""
+
+    width: int
+    height: int
+    tiles: int
+    visual_tokens: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer takes.
+
+    Attributes:
+        prompt_tokens: the ids of the prompt, those of the images included.
+        cached_tokens: ids of the prompt that were known from earlier prompts.
+        new_tokens: the ids of the answer, its end marker included.
+        images: what each image takes.
+        first_token_seconds: from the submission to the first new id; ``None`` before it.
+        seconds: from the submission to the last new id, or until now.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    new_tokens: int
+    images: tuple[ImageUsage, ...]
+    first_token_seconds: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What is new of an answer: its text, its ids and, if they were asked for, their log-probabilities.
+
+    The text of an id may come later than the id, when no further id can change it.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
+
+
+class Generation:
+    """An answer that is being generated. Its methods may be called from any thread.
+
+    Iterating yields a :class:`Delta` whenever there is something new. If no thread steps the engine, the
+    caller that waits does.
+
+    Attributes:
+        request: what was asked.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        request: Request,
+        decoding: Decoding,
+        images: tuple[ImageUsage, ...],
+        detokenizer: Detokenizer | None,
+    ) -> None:
+        self.request, self._engine, self.decoding = request, engine, decoding
+        self._images, self._detokenizer = images, detokenizer
+        self._stream = None if detokenizer is None else TextStream(detokenizer)
+        self._lock = threading.Lock()
+        self._submitted = time.perf_counter()
+
+    @property
+    def ids(self) -> list[int]:
+        """A copy of the new ids so far, the one that ended the answer included."""
+        return list(self.decoding.ids)
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """A copy of the log-probabilities of the new ids so far, if they were asked for."""
+        return list(self.decoding.logprobs)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the answer ended; ``None`` before that."""
+        return self.decoding.finish_reason
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is complete, cancelled or failed."""
+        return self.decoding.done
+
+    @property
+    def error(self) -> Exception | None:
+        """What went wrong, for the reason ``error``."""
+        return self.decoding.error
+
+    @property
+    def text(self) -> str:
+        """The text so far, as far as no further id can change it; the whole text if done."""
+        if self._stream is None or self._detokenizer is None:
+            raise ValueError("text needs a tokenizer, this model was loaded without one")
+        done, ids = self.done, self.ids
+        if done:
+            return self._detokenizer.text(self._detokenizer.own_ids(ids))
+        with self._lock:
+            return self._stream.extend(ids)
+
+    @property
+    def usage(self) -> Usage:
+        """What the answer took so far."""
+        first, last = self.decoding.first_token_time, self.decoding.last_time
+        return Usage(
+            prompt_tokens=self.decoding.prompt.length,
+            cached_tokens=self.decoding.cached_tokens,
+            new_tokens=len(self.decoding.ids),
+            images=self._images,
+            first_token_seconds=None if first is None else first - self._submitted,
+            seconds=(last if last is not None else time.perf_counter()) - self._submitted,
+        )
+
+    def cancel(self) -> None:
+        """End the answer before its next id and free its slot; nothing happens if it is done."""
+        self.decoding.cancelled = True
+        self._engine.wake()
+
+    def wait(self, timeout: float | None = None) -> "Generation":
+        """Wait until the answer is done, and return it.
+
+        Raises:
+            TimeoutError: it is not done after ``timeout`` seconds.
+            Exception: what went wrong in the model.
+        """
+        self._engine.wait(lambda: self.done, timeout)
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def _has_more(self, seen: int) -> bool:
+        return self.done or len(self.decoding.ids) > seen
+
+    def __iter__(self) -> Iterator[Delta]:
+        """Yield what is new until the answer is done.
+
+        Raises:
+            Exception: what went wrong in the model, after what was generated before.
+        """
+        seen, sent = 0, ""
+        done = False
+        while not done:
+            self._engine.wait(partial(self._has_more, seen), None)
+            done = self.done  # read first: what it says of the ids below is complete
+            ids, logprobs = self.ids, self.logprobs
+            text = "" if self._stream is None else self.text
+            if not text.startswith(sent):
+                raise RuntimeError(f"decoded text changed behind what was sent: {sent!r}, {text!r}")
+            if len(ids) > seen or len(text) > len(sent):
+                yield Delta(text[len(sent) :], tuple(ids[seen:]), tuple(logprobs[seen:]))
+            seen, sent = len(ids), text
+        if self.error is not None:
+            raise self.error

@@ -1,0 +1,84 @@
+"""Conversations whose last answer is not at its end: it is continued, or its likelihood is computed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from hdvl.loss import IGNORED
+from hdvl.processor import Processor, Sample
+from hdvl.protocols import BoxCodec, Message, Rendered, Template
+
+
+@dataclass(frozen=True)
+class OpenEnded:
+    """A template that writes the last message without what ends it."""
+
+    template: Template
+
+    @property
+    def image_token(self) -> str:
+        """As in the template."""
+        return self.template.image_token
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """As in the template."""
+        return self.template.special_tokens
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """As in the template."""
+        return self.template.stop
+
+    @property
+    def boxes(self) -> BoxCodec:
+        """As in the template."""
+        return self.template.boxes
+
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False
+    ) -> Rendered:
+        """The text of a conversation to the last character of its last message.
+
+        Raises:
+            ValueError: the last message is not an assistant's, is empty, or is written otherwise.
+        """
+        if not messages or messages[-1].role != "assistant" or not messages[-1].text:
+            raise ValueError(
+                "the last message must be an assistant's with some text to go on from, got "
+                f"{messages[-1].role if messages else 'none'}"
+            )
+        whole = self.template.render(messages)
+        start, end = whole.spans[-1]
+        place = whole.text.rfind(messages[-1].text, start, end)
+        if place < 0:
+            raise ValueError(
+                "the last message must be text that the template writes as it is, got "
+                f"{messages[-1].text[:80]!r}; leave spaces at its ends out"
+            )
+        last = place + len(messages[-1].text)
+        return replace(
+            whole,
+            text=whole.text[:last],
+            spans=(*whole.spans[:-1], (start, last)),
+            literal=tuple((a, min(b, last)) for a, b in whole.literal if a < last),
+        )
+
+    def recent(
+        self,
+        messages: Sequence[Message],
+        length: Callable[[Rendered, Sequence[Message]], int],
+    ) -> Sequence[Message]:
+        """All messages."""
+        return messages
+
+
+def open_ended(processor: Processor, messages: Sequence[Message]) -> tuple[Sample, int]:
+    """Return the sample of a conversation without the end of its last message, and how many ids that has.
+
+    Raises:
+        ValueError: the last message is not an assistant's, is empty, or is written otherwise.
+    """
+    sample = replace(processor, template=OpenEnded(processor.template))(messages)
+    said = (sample.labels != IGNORED).tolist()
+    count = next((n for n, own in enumerate(reversed(said)) if not own), len(said))
+    return sample, count

@@ -1,0 +1,158 @@
+"""Visual tokens of pictures seen before, found again by the content of the pictures."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hdvl.decoding.prefix_cache import Keys
+from hdvl.model import VLM
+from hdvl.protocols import FeatureCache, Pixels, TilePlan
+from hdvl.views import groups, join_pixels, map_pixels
+
+Picture = tuple[bytes, Pixels, TilePlan]
+"""The digest of a picture, its views, and how it was cut."""
+
+SAMPLE = 64
+"""Values of each weight that are compared to notice that weights were written to."""
+
+
+def digest(pixels: Pixels, plan: TilePlan) -> bytes:
+    """Return what a picture is known by: a hash of the bytes of its views and of its plan."""
+    found = blake2b(repr(plan).encode(), digest_size=32)
+    for part in groups(pixels):
+        last = part.permute(0, 2, 3, 1)  # tilers write the channels of a pixel side by side
+        flat = last if last.is_contiguous() else part.contiguous()
+        found.update(repr((tuple(flat.shape), flat is last)).encode())
+        found.update(flat.cpu().numpy().data)
+    return found.digest()
+
+
+def prompt_keys(
+    ids: Int[Tensor, " s"], image_token_id: int, pictures: Sequence[tuple[bytes, int]]
+) -> Keys:
+    """Return what the positions of a prompt are known by to the cache of prefixes.
+
+    Args:
+        ids: the ids of the prompt.
+        image_token_id: the id of image slots.
+        pictures: the digest and the number of slots of each picture, in order of appearance.
+
+    Returns:
+        (s, 2): for text its id and 0; for image slots numbers that depend on the picture and the place
+        within it.
+    """
+    keys = np.zeros((len(ids), 2), np.int64)
+    keys[:, 0] = ids.cpu().numpy()
+    slots = np.flatnonzero(keys[:, 0] == image_token_id)
+    start = 0
+    for known_by, count in pictures:
+        first, second = np.frombuffer(known_by[:16], np.int64)
+        places = slots[start : start + count]
+        keys[places, 0] = first ^ np.arange(len(places))
+        keys[places, 1] = second | 1  # text has 0 here
+        start += count
+    return keys
+
+
+def weights_state(module: nn.Module) -> tuple[Any, ...]:
+    """Return what changes if the weights of ``module`` do, or the precision of its calls.
+
+    Writes to a tensor are counted by torch. Those through ``.data`` are not; a sample of the values of
+    each tensor shows them, unless only a few values were written.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    device = tensors[0].device.type if tensors else "cpu"
+    precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    counted = tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors)
+    return precision, counted, _sampled(tensors)
+
+
+def _sampled(tensors: Sequence[Tensor]) -> tuple[float, ...]:
+    with torch.no_grad():
+        sums = []
+        for one in tensors:
+            flat = one.detach().reshape(-1) if one.is_contiguous() else one.detach().flatten()
+            sums.append(flat[:: max(1, len(flat) // SAMPLE)].double().sum())
+        return tuple(torch.stack(sums).tolist()) if sums else ()
+
+
+class PictureCache:
+    """Keeps the visual tokens of pictures; those used least recently go first. Safe under threads.
+
+    Args:
+        limit: the most bytes of visual tokens; 0 keeps nothing.
+
+    Attributes:
+        hits: pictures whose tokens were known.
+        misses: pictures that were encoded.
+        evictions: pictures that were dropped for others.
+        bytes: bytes of tokens that are kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        if limit < 0:
+            raise ValueError(f"bytes of the picture cache must be at least 0, got {limit}")
+        self.limit = limit
+        self.hits = self.misses = self.evictions = self.bytes = 0
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def tokens(
+        self, vlm: VLM, pictures: Sequence[Picture], features: FeatureCache | None = None
+    ) -> list[Float[Tensor, "_m e"]]:
+        """Return the visual tokens of each picture; only unknown pictures are encoded.
+
+        Args:
+            vlm: the model.
+            pictures: the pictures.
+            features: cache of encoder features, for the pictures that are unknown here.
+        """
+        with self._lock:
+            found = {known_by: self._kept.get(known_by) for known_by, _, _ in pictures}
+            new = {
+                known_by: (pixels, plan)
+                for known_by, pixels, plan in pictures
+                if found[known_by] is None
+            }
+            self.hits, self.misses = self.hits + len(pictures) - len(new), self.misses + len(new)
+            for known_by, tokens in found.items():
+                if tokens is not None:
+                    self._kept.move_to_end(known_by)
+        if new:
+            device = next(vlm.parameters()).device
+            joined = join_pixels([pixels for pixels, _ in new.values()])
+            moved = map_pixels(joined, lambda part: part.to(device))
+            encoded = vlm.encode_images(moved, [plan for _, plan in new.values()], features)
+            for known_by, tokens in zip(new, encoded, strict=True):
+                found[known_by] = tokens
+                self._keep(known_by, tokens)
+        return [tokens for known_by, _, _ in pictures if (tokens := found[known_by]) is not None]
+
+    def clear(self) -> None:
+        """Free what is kept."""
+        with self._lock:
+            self._kept.clear()
+            self.bytes = 0
+
+    def _keep(self, known_by: bytes, tokens: Tensor) -> None:
+        size = tokens.numel() * tokens.element_size()
+        if size > self.limit:
+            return
+        with self._lock:
+            if known_by not in self._kept:
+                self._kept[known_by] = tokens.clone()  # not a view of a larger batch
+                self.bytes += size
+            while self.bytes > self.limit:
+                _, oldest = self._kept.popitem(last=False)
+                self.bytes -= oldest.numel() * oldest.element_size()
+                self.evictions += 1

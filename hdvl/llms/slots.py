@@ -1,0 +1,103 @@
+"""Reading prompts and decoding in slots, with the forward pass of a model of transformers."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hdvl.llms.slot_cache import SlotCache
+
+_PLAIN = {"DynamicLayer", "DynamicSlidingWindowLayer"}
+"""Layers of transformers' cache that hold nothing but keys and values of positions."""
+
+
+def holds_keys_only(model: Any) -> bool:
+    """Whether all that ``model`` keeps of a text is keys and values of its positions."""
+    from transformers import DynamicCache
+
+    if not model._supports_default_dynamic_cache() or model.config.is_encoder_decoder:
+        return False
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    return {type(layer).__name__ for layer in cache.layers} <= _PLAIN
+
+
+class ModelSlots:
+    """Slots of a causal language model of transformers, see :class:`~hdvl.llms.slot_cache.SlotCache`.
+
+    Args:
+        model: the model. Its attention must be one whose masks hdvl makes
+            (:func:`~hdvl.llms.segments.use_segments`).
+    """
+
+    reusable = True
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.cache = model, SlotCache()
+
+    @property
+    def bytes_per_token(self) -> int:
+        """The bytes that one position takes; 0 before the first call."""
+        return self.cache.bytes_per_token
+
+    def reserve(self, count: int, length: int) -> None:
+        """Make room for ``count`` slots of ``length`` positions."""
+        self.cache.reserve(count, length)
+
+    def release(self) -> None:
+        """Free all slots."""
+        self.cache.release()
+
+    def prefill(
+        self, embeddings: Float[Tensor, "s e"], slot: int, start: int, total: int, keep: int = 1
+    ) -> Float[Tensor, "keep v"]:
+        """Read a part of a prompt into ``slot``, and return the logits of its last ``keep`` positions.
+
+        Args:
+            embeddings: the part.
+            slot: the slot.
+            start: the number of positions of the prompt that the slot holds already.
+            total: the length of the whole prompt.
+            keep: the number of positions whose logits are computed, at least 1.
+        """
+        count = len(embeddings)
+        self.cache.read_slot(slot, start, count)
+        places = torch.arange(start, start + count, device=embeddings.device)
+        return self._logits(embeddings[None], places[None], keep)[0]
+
+    def decode(
+        self, embeddings: Float[Tensor, "rows e"], lengths: list[int]
+    ) -> Float[Tensor, "rows v"]:
+        """Read one token into each of the first slots, and return the logits after it.
+
+        Args:
+            embeddings: the tokens.
+            lengths: the number of positions that each slot holds already.
+        """
+        if len(lengths) == 1:  # needs no mask
+            return self.prefill(embeddings, 0, lengths[0], lengths[0] + 1)
+        places = torch.tensor(lengths, device=embeddings.device)
+        self.cache.read_rows(places, max(lengths))
+        return self._logits(embeddings[:, None], places[:, None], 1)[:, 0]
+
+    def _logits(self, embeddings: Tensor, places: Tensor, keep: int) -> Tensor:
+        logits: Tensor = self.model(
+            inputs_embeds=embeddings,
+            position_ids=places,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+        return logits
+
+    def copy_out(self, slot: int, start: int, end: int) -> list[Tensor]:
+        """Return a copy of what positions ``start`` to ``end`` of ``slot`` hold."""
+        return self.cache.copy_out(slot, start, end)
+
+    def copy_in(self, slot: int, start: int, parts: list[Tensor]) -> None:
+        """Write what :meth:`copy_out` returned into ``slot`` from position ``start`` on."""
+        self.cache.copy_in(slot, start, parts)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first ``length`` positions of slot ``source`` to slot ``target``."""
+        self.cache.move(source, target, length)
