@@ -214,6 +214,7 @@ def test_a_given_slot_must_be_the_tokenizers() -> None:
 
 
 def test_the_models_own_ends_come_before_the_tokenizers() -> None:
-    tokenizer = tiny_llm().tokenizer
-    assert end_ids((), tokenizer) == [tokenizer.eos_token_id]
-    assert end_ids((3, 4), tokenizer) == [3, 4]
+    llm = tiny_llm()
+    assert end_ids(llm) == (llm.tokenizer.eos_token_id,)
+    llm.stop_ids = (3, 4)
+    assert end_ids(llm) == (3, 4)

@@ -42,13 +42,13 @@ def test_answers_are_those_of_one_by_one() -> None:
     ]
     assert len(set(wanted)) > 3
     sizes = list[int]()
-    generate = pipe.model.generate
+    answer_samples = pipe.answer_samples
 
-    def counted(ids: Any, *arguments: Any, **options: Any) -> Any:
-        sizes.append(ids.numel())
-        return generate(ids, *arguments, **options)
+    def counted(conversations: Any, samples: Any, **options: Any) -> Any:
+        sizes.append(sum(len(sample.ids) for sample in samples))
+        return answer_samples(conversations, samples, **options)
 
-    pipe.model.generate = counted  # type: ignore[method-assign]
+    pipe.answer_samples = counted  # type: ignore[method-assign]
     longest = max(len(row.sample.ids) for row in asked if row.sample is not None)
     for batch_size, tokens in ((1, 1), (3, 10**6), (7, 2 * longest)):
         sizes.clear()

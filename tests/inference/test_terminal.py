@@ -70,7 +70,8 @@ def test_boxes_are_listed_and_drawn_and_the_conversation_is_saved(
     text = "<ref>杯</ref><box>(100,250),(500,750)</box>"
     say(pipe, text)
     lines = [f"/image '{image}'", "Where?", "/boxes", f"/boxes {tmp_path}/drawn.png"]
-    session, out, notes = chat(pipe, *lines, f"/save {tmp_path}/chat.json", "/clear")
+    lines += [f"/save {tmp_path}/chat.json", "/clear"]
+    session, out, notes = chat(pipe, *lines, max_new_tokens=99)
     assert out == text + "\n"
     assert notes.count("box      image 1: 杯 (7, 10, 35, 30)") == 3
     with Image.open(tmp_path / "drawn.png") as drawn:
