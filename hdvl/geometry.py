@@ -312,6 +312,27 @@ class TilePlan:
     def _thumbnail_size(self) -> Size:
         return self.thumbnail_size or (self.tile_size, self.tile_size)
 
+    def _repr_html_(self) -> str:
+        """The windows on the canvas in the proportions of the image, and their number, for notebooks."""
+        (width, height), (x0, y0, x1, y1) = self.canvas, self.content
+        line = max(width, height) / 320
+        sizes = self.sizes[self.window_slice]
+        windows = "".join(
+            f'<rect x="{x}" y="{y}" width="{w}" height="{h}" fill="#1f77b4" fill-opacity="0.12" '
+            f'stroke="#1f77b4" stroke-width="{line:.3g}"/>'
+            for (x, y), (w, h) in zip(self.windows, sizes, strict=True)
+        )
+        whole = (
+            f", the thumbnail {self.thumbnail}" if self.thumbnail is not None else ", no thumbnail"
+        )
+        return (
+            f'<svg viewBox="{-line} {-line} {width + 2 * line} {height + 2 * line}" width="320" '
+            f'style="max-height: 320px"><rect width="{width}" height="{height}" fill="#888"/>'
+            f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}" fill="#fff"/>{windows}</svg>'
+            f"<p>{self.width} x {self.height} pixels: {self.rows} x {self.cols} windows{whole}, canvas "
+            f"{width} x {height}, {self.count} tiles</p>"
+        )
+
     def to_source(self, x: float, y: float) -> tuple[float, float]:
         """Map a point of the canvas to the source image."""
         return _scaled(x, y, self.content, self.source_frame)

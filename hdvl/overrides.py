@@ -17,6 +17,7 @@ LITERAL_PATHS = (
     "inputs",
     "outputs",
     "out",
+    "contact",
     "checkpoint",
     "other",
     "to",

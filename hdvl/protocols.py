@@ -1,7 +1,6 @@
 """Protocols of the parts of a model, and the values that they exchange.
 
-This module imports only ``hdvl.geometry`` and ``hdvl.conversation`` of the package; their names are
-available here too.
+Of hdvl it imports only ``geometry`` and ``conversation``, whose names are here too, and ``drawing``.
 
 Axis letters, the same in every file::
 
@@ -31,6 +30,7 @@ from hdvl.conversation import Segment as Segment
 from hdvl.conversation import SharedPrefix as SharedPrefix
 from hdvl.conversation import first_of as first_of
 from hdvl.conversation import lengths_of as lengths_of
+from hdvl.drawing import ShownTiles
 from hdvl.geometry import Box as Box
 from hdvl.geometry import Grid as Grid
 from hdvl.geometry import Layout as Layout
@@ -48,7 +48,7 @@ Views of the same size keep their order. The plans hold the size of each view (:
 
 
 @dataclass(frozen=True)
-class Tiles:
+class Tiles(ShownTiles):
     """The pixels of the views of one image, and the plan by which they were cut."""
 
     pixels: Pixels

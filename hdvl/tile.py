@@ -1,6 +1,7 @@
-"""``hdvl tile``: draw the tiles of an image on it, list what each shows, count the tokens."""
+"""``hdvl tile``: draw what the model gets of an image, list what each tile shows, count the tokens."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
 
     from hdvl.geometry import Layout, TilePlan
 
+LIMITS = ("max_tiles", "max_patches", "longest_edge", "max_edge")
+"""Arguments of tilers that bound how much of an image's resolution is kept."""
 
-def describe(plan: "TilePlan", tiler: str) -> str:
+
+def describe(plan: "TilePlan", tiler: Any) -> str:
     """The plan in words: one line a tile."""
+    shrunk = shrunk_by(plan, tiler)
     windows = len(plan.windows)
     thumbnail = f", {windows} windows and the thumbnail {plan.thumbnail}" if plan.thumbnail else ""
     sizes = {view.size for view in plan.views if not view.is_thumbnail}
@@ -25,8 +30,10 @@ def describe(plan: "TilePlan", tiler: str) -> str:
     )
     lines = [
         f"image  {plan.width} x {plan.height}",
-        f"tiler    {tiler}: {plan.rows} rows x {plan.cols} cols of {shown}, "
+        f"tiler    {type(tiler).__name__}: {plan.rows} rows x {plan.cols} cols of {shown}, "
         f"stride {plan.stride}, canvas {plan.canvas[0]} x {plan.canvas[1]}",
+        describe_scaling(plan),
+        *([shrunk] if shrunk else []),
         f"tiles    {plan.count}{thumbnail}; each shows of the image",
     ]
     for index, view in enumerate(plan.views):
@@ -36,6 +43,45 @@ def describe(plan: "TilePlan", tiler: str) -> str:
         x0, y0, x1, y1 = (f"{value:.6g}" for value in view.box)
         lines.append(f"  {index:>3}  {place:<13} x {x0} .. {x1}, y {y0} .. {y1}")
     return "\n".join(lines)
+
+
+def scale_of(plan: "TilePlan") -> tuple[float, float]:
+    """How large the image is on the canvas, across and down; 1.0 is its own size."""
+    x0, y0, x1, y1 = plan.content
+    left, top, right, bottom = plan.source_frame
+    return (x1 - x0) / (right - left), (y1 - y0) / (bottom - top)
+
+
+def describe_scaling(plan: "TilePlan") -> str:
+    """How the image is scaled and padded on the canvas."""
+    across, down = scale_of(plan)
+    text = f"{across:.0%}" if f"{across:.0%}" == f"{down:.0%}" else f"{across:.0%} x {down:.0%}"
+    if max(across, down) > 1.02 * min(across, down):
+        wider = "wider" if across > down else "higher"
+        text += f", {max(across, down) / min(across, down) - 1:.0%} {wider} than it is"
+    x0, y0, x1, y1 = plan.content
+    sides = {"left": x0, "right": plan.canvas[0] - x1, "above": y0, "below": plan.canvas[1] - y1}
+    for word, sign in (("padded", 1), ("cropped", -1)):
+        found = [f"{sign * size} px {side}" for side, size in sides.items() if sign * size > 0]
+        text += f", {word} {', '.join(found)}" if found else ""
+    return f"scaled   to {text}"
+
+
+def shrunk_by(plan: "TilePlan", tiler: Any) -> str:
+    """Which limit of the tiler shrinks the image, and to what; empty if none does."""
+    shown = min(scale_of(plan))
+    if shown > 0.99:
+        return ""
+    for name in LIMITS:
+        value = getattr(tiler, name, None)
+        if not isinstance(value, int) or not hasattr(type(tiler), "__dataclass_fields__"):
+            continue
+        if name not in type(tiler).__dataclass_fields__:
+            continue
+        wider = replace(tiler, **{name: value * 100})
+        if min(scale_of(wider.plan(plan.width, plan.height))) > 1.02 * shown:
+            return f"shrunk   to {shown:.0%} by tiler.{name}={value}"
+    return f"shrunk   to {shown:.0%} by tiler.tile_size={plan.tile_size}"
 
 
 def layout_of(cfg: Mapping[str, Any], tiler: Any, plan: "TilePlan") -> "Layout":
@@ -76,34 +122,51 @@ def save(image: "Image.Image", path: Path) -> None:
         image.save(part, "PNG", compress_level=1)
 
 
+def plan_of(tiler: Any, image: Path, size: tuple[int, int]) -> "TilePlan":
+    """The plan for an image of ``size``; where blank windows are left out, that depends on its pixels."""
+    whole: TilePlan = tiler.plan(*size)
+    if not getattr(tiler, "skip_blank", False):
+        return whole
+    found: TilePlan = tiler(image).plan
+    print(f"blank    {whole.count - found.count} of {len(whole.windows)} windows are left out")
+    return found
+
+
 def run(cfg: Mapping[str, Any]) -> None:
     """Do what the config says. Raises ``ValueError`` and ``OSError`` with a readable message."""
+    from hdvl.drawing import draw_canvas
     from hdvl.images import MAX_PIXELS, open_image, orientation, upright_rgb
-    from hdvl.inference.draw import draw_tiles
 
     if cfg["image"] is None:
         raise ValueError("no image given; say hdvl tile image=PATH")
     source, out = Path(cfg["image"]), Path(cfg["out"])
-    if out.exists() and out.samefile(source):
-        raise ValueError(f"out={out} would overwrite the image; give another out=PATH")
+    for key in ("out", "contact"):
+        path = None if cfg[key] is None else Path(cfg[key])
+        if path is not None and path.exists() and path.samefile(source):
+            raise ValueError(f"{key}={path} would overwrite the image; give another {key}=PATH")
     name, exif = str(source), cfg["tiler"].get("exif", True)
     image = open_image(source, max_pixels=cfg["tiler"].get("max_pixels", MAX_PIXELS))
     lying = exif and orientation(image, name=name) >= 5
     width, height = reversed(image.size) if lying else image.size
     tiler = build(cfg["tiler"])
-    plan = tiler.plan(width, height)
-    print(describe(plan, type(tiler).__name__))
+    plan = plan_of(tiler, source, (width, height))
+    print(describe(plan, tiler))
     if cfg.get("encoder") is None:
         print("tokens   not counted without an encoder; add model=... or encoder=...")
     else:
         print(describe_layout(layout_of(cfg, tiler, plan)))
-    scale = min(1.0, cfg["draw_size"] / max(image.size))
-    size = tuple(max(1, round(side * scale)) for side in (width, height))
+    # Of a large image a smaller copy is read, which is enough for the drawing.
+    scale = min(1.0, 4 * cfg["draw_size"] / max(image.size))
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
     background = cfg["tiler"].get("background", (255, 255, 255))
     upright = upright_rgb(image, name=name, exif=exif, background=background)
-    save(draw_tiles(upright.resize((size[0], size[1])), plan), out)
+    padding = cfg["tiler"].get("padding", (0, 0, 0))
+    colour = (128, 128, 128) if isinstance(padding, str) else tuple(padding)
+    save(draw_canvas(upright, plan, padding=colour, draw_size=cfg["draw_size"]), out)
     print(f"drawn    {out}")
+    if cfg["contact"] is not None:
+        save(tiler(source).contact_sheet(), Path(cfg["contact"]))
+        print(f"drawn    {cfg['contact']}")
 
 
 def main() -> None:

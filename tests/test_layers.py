@@ -28,11 +28,11 @@ LAYERS = [
         "sequences",
     },  # geometry: the part of the protocols that needs no torch
     {"keys"},
-    {"conversation"},  # likewise, about text
+    {"conversation", "html"},  # conversation: likewise, about text
+    {"drawing"},
     {"protocols"},
     {
         "images",
-        "html",
         "loss",
         "positions",
         "precision",
@@ -54,7 +54,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-PART_PACKAGES = LAYERS[5]
+PART_PACKAGES = next(names for names in LAYERS if "tilers" in names)
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "hydra": {"config", "overrides", "command", "commands"},

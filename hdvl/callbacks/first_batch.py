@@ -10,8 +10,8 @@ from hdvl.callbacks.loggers import show_image, show_table
 from hdvl.callbacks.samples import Piece, image_of, pieces_of, samples_of
 from hdvl.callbacks.trainer import training_data
 from hdvl.data.conversations import name_of
+from hdvl.drawing import draw_tiles
 from hdvl.html import embedded, write_html
-from hdvl.inference.draw import draw_tiles
 from hdvl.loss import IGNORED
 from hdvl.model import VLM
 from hdvl.processor import Batch, Sample

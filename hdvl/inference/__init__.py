@@ -1,7 +1,7 @@
 """Asking a model: conversations with images in, text and boxes out."""
 
+from hdvl.drawing import draw_boxes, draw_tiles
 from hdvl.inference.answer import Answer, Numbers
-from hdvl.inference.draw import draw_boxes, draw_tiles
 from hdvl.inference.engine import Counters, Engine
 from hdvl.inference.generation import Delta, Generation, ImageUsage, Request, Usage
 from hdvl.inference.pipeline import Pipeline

@@ -1,13 +1,20 @@
 """What a model said, about which images, and what it cost."""
 
+import html
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from hdvl.drawing import draw_boxes, draw_tiles
+from hdvl.html import embedded
 from hdvl.images import read_image
-from hdvl.inference.draw import draw_boxes, draw_tiles
 from hdvl.protocols import GroundedBox, Message, TilePlan
+
+_TAGS = re.compile(r"<ref>(?P<label>[^<]*)</ref>|<(?P<tag>box|quad)>(?:[^<]|<loc_\d+>)*</(?P=tag)>")
+_SHOWN_IMAGES = 4
+"""Most images that an answer shows in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,49 @@ class Answer:
     exif: bool = True
     malformed: tuple[str, ...] = ()
 
-    def draw(self, image_index: int | None = None) -> Image.Image:
+    @property
+    def readable(self) -> str:
+        """The text with boxes written as label and corners in pixels: ``total (907, 488, 953, 498)``.
+
+        A text whose boxes do not stand in tags, or of which a tag is malformed, is returned as it is.
+        """
+        tags = [match for match in _TAGS.finditer(self.text) if match["tag"]]
+        if self.malformed or len(tags) != len(self.boxes):
+            return self.text
+        boxes = iter(self.boxes)
+
+        def written(match: re.Match[str]) -> str:
+            return f" {corners(next(boxes))}" if match["tag"] else match["label"].strip()
+
+        return " ".join(_TAGS.sub(written, self.text).split(" ")).strip()
+
+    def draw(self, image_index: int | None = None, *, insets: bool = True) -> Image.Image:
         """Image number ``image_index`` with the boxes found in it, in its own size.
 
-        None is the image of the first box, or the first image where there is no box.
+        Args:
+            image_index: ``None`` is the image of the first box, or the first image where there is no box.
+            insets: whether to show small boxes magnified.
         """
         if image_index is None:
             image_index = self.boxes[0].image if self.boxes else 0
         found = [box for box in self.boxes if box.image == image_index]
-        return draw_boxes(self.image(image_index), found)
+        return draw_boxes(self.image(image_index), found, insets=insets)
+
+    def _repr_html_(self) -> str:
+        """The text, the images with their boxes, and what the answer took, for notebooks."""
+        n = self.numbers
+        shown = dict.fromkeys([*(box.image for box in self.boxes), *range(len(self.images))])
+        figures = [
+            f'<img style="max-width: 100%" alt="image {number + 1}" '
+            f'src="{embedded(self.draw(number))}">'
+            for number in list(shown)[:_SHOWN_IMAGES]
+            if 0 <= number < len(self.images)
+        ]
+        return (
+            f"<p><b>{html.escape(self.readable)}</b></p>{''.join(figures)}"
+            f"<p><small>{n.tiles} tiles, {n.prompt_tokens} tokens read ({n.visual_tokens} visual), "
+            f"{n.new_tokens} written, {n.seconds:.2f} s</small></p>"
+        )
 
     def draw_tiles(self, image_index: int = 0) -> Image.Image:
         """Image number ``image_index`` with the edges of its tiles."""
@@ -78,3 +119,8 @@ class Answer:
                 f"conversation has {len(self.images)} images"
             )
         return read_image(self.images[image_index], exif=self.exif)
+
+
+def corners(box: GroundedBox) -> str:
+    """The corners of a box in whole pixels: ``(907, 488, 953, 498)``."""
+    return f"({', '.join(f'{value:.0f}' for value in box.box)})"

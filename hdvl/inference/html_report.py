@@ -7,9 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from hdvl.drawing import draw_boxes, draw_tiles
 from hdvl.html import embedded, write_html
+from hdvl.inference.answer import corners
 from hdvl.inference.cases import Outcome
-from hdvl.inference.draw import draw_boxes, draw_tiles
 from hdvl.protocols import GroundedBox
 
 HEAD = ("image", "question", "answer", "truth", "", "tiles", "tokens", "seconds")
@@ -23,8 +24,8 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
     return (
         ", ".join(path.name for path in case.images),
         case.question,
-        outcome.answer.text,
-        case.truth,
+        outcome.answer.readable,
+        case.truth if case.box is None else f"{case.truth} {corners(GroundedBox('', case.box))}",
         "right" if outcome.right else "WRONG",
         str(numbers.tiles),
         str(numbers.visual_tokens),
@@ -85,4 +86,4 @@ def outcome_image(outcome: Outcome, index: int) -> Image.Image:
     if case.box is not None and index == 0:
         drawn = draw_boxes(drawn, [GroundedBox(label="", box=case.box)], colours=[GREEN])
     found = [box for box in answer.boxes if box.image == index]
-    return draw_boxes(drawn, found, colours=[RED])
+    return draw_boxes(drawn, found, colours=[RED], insets=True)

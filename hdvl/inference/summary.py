@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from hdvl.files import atomic_write
-from hdvl.inference.answer import Answer
+from hdvl.inference.answer import Answer, corners
 from hdvl.protocols import TilePlan
 
 
@@ -13,8 +13,7 @@ def box_lines(answer: Answer) -> list[str]:
     """The boxes of an answer in pixels, a line each, and its pieces of text that are malformed boxes."""
     lines = list[str]()
     for found in answer.boxes:
-        corners = ", ".join(f"{value:.0f}" for value in found.box)
-        lines.append(f"box      image {found.image + 1}: {found.label} ({corners})")
+        lines.append(f"box      image {found.image + 1}: {found.label} {corners(found)}")
     return lines + [f"no box   {piece}" for piece in answer.malformed]
 
 
