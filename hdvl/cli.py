@@ -23,6 +23,9 @@ COMMANDS = {
     "tile": "draw the tiles on an image and count its tokens",
     "demo": "answer questions about the shipped images, offline",
     "doctor": "check this installation and this machine",
+    "list": "the config groups, or the choices of some: hdvl list encoder",
+    "show": "a choice, its keys and the documentation of its class: hdvl show encoder=timm",
+    "completion": "print a script that completes commands and keys: bash, zsh or fish",
 }
 
 BARE = {"compare": "runs"}
@@ -39,8 +42,8 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "hdvl COMMAND --help lists the groups and keys of a command, --cfg job prints what it would",
-            "run with, --multirun runs every combination of comma-separated values.",
+            "hdvl COMMAND --help lists the keys and the groups of a command with examples, --cfg job prints",
+            "the config that it would run with, --multirun runs all combinations of comma-separated values.",
         ]
     )
 

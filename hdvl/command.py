@@ -34,7 +34,7 @@ def command(
     resolved: bool = True,
     checkpoint: str | None = None,
 ) -> None:
-    """Run the command whose primary config is ``name`` with the words of ``sys.argv``.
+    """Run the command whose primary config is ``name`` with the words of ``sys.argv``, or print its help.
 
     A mistake of the user ends the process with exit code 1 and one line on standard error. With
     ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown too.
@@ -46,9 +46,14 @@ def command(
         checkpoint: the key of a model whose parts may be changed by single values
             (:func:`hdvl.overrides.for_checkpoint`); None if the command loads none.
     """
+    words, trace = sys.argv[1:], bool(os.environ.get(_TRACE))
+    if {"-h", "--help"} & set(words):
+        from hdvl.help import help_text
+
+        print(help_text(name))
+        return
     import hydra
 
-    words, trace = sys.argv[1:], bool(os.environ.get(_TRACE))
     changed, unchecked = for_checkpoint(words, checkpoint) if checkpoint else (words, [])
 
     def task(config: Any) -> None:

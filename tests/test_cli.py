@@ -12,10 +12,11 @@ from hdvl import __version__, cli
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {cli.module_of(command) for command in cli.COMMANDS}
-WRITTEN = [
+# Those that compose a config; list, show and completion read the files of conf/ as text.
+COMPOSING = [
     command
     for command in cli.COMMANDS
-    if (ROOT / "hdvl" / f"{cli.module_of(command)}.py").is_file()
+    if (ROOT / "conf" / f"{cli.module_of(command)}.yaml").is_file()
 ]
 HEAVY = "torch", "transformers", "timm", "open_clip", "lightning", "peft", "torchvision", "numpy"
 # What a process loaded, said when it ends: on stderr, after everything else.
@@ -106,7 +107,7 @@ def test_help_is_instant(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", WRITTEN)
+@pytest.mark.parametrize("command", COMPOSING)
 @pytest.mark.parametrize("option", ["--help", "--cfg job"])
 def test_commands_explain_themselves_without_torch(
     command: str, option: str, tmp_path: Path
@@ -119,7 +120,7 @@ def test_commands_explain_themselves_without_torch(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", WRITTEN)
+@pytest.mark.parametrize("command", COMPOSING)
 def test_commands_refuse_unknown_keys(command: str, tmp_path: Path) -> None:
     code, printed, _ = run(*command.split(), "no_such_key=1", cwd=tmp_path)
     assert code == 1

@@ -27,7 +27,8 @@ LAYERS = [
         "version",
         "sequences",
     },  # geometry: the part of the protocols that needs no torch
-    {"keys"},
+    {"keys", "catalogue"},
+    {"help"},
     {"conversation", "html"},  # conversation: likewise, about text
     {"drawing"},
     {"protocols"},
@@ -50,8 +51,9 @@ LAYERS = [
     {"callbacks"},
     {"command", "composition"},
     {"chosen_model"},
-    {"commands"},
+    {"commands", "list", "show"},
     {"cli"},
+    {"completion"},  # completes the names of the commands
     {"__main__"},
 ]
 PART_PACKAGES = next(names for names in LAYERS if "tilers" in names)

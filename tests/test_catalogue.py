@@ -1,0 +1,206 @@
+"""Help, lists, documentation and completion say what the files of conf/ say, without importing a part."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hdvl
+from hdvl import catalogue, cli, completion, show
+from hdvl import list as listing
+from hdvl.config import CONF_DIR, compose, to_plain
+from hdvl.help import UNUSED, WIDTH, help_text
+from hdvl.plain import dotted_keys
+
+ROOT = Path(__file__).resolve().parent.parent
+PRIMARY = sorted(path.stem for path in CONF_DIR.glob("*.yaml"))
+COMMANDS = list(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", PRIMARY)
+def test_help_has_purpose_examples_keys_and_groups(name: str) -> None:
+    text, command = help_text(name), name.replace("_", " ")
+    assert text.startswith(f"hdvl {command}    ")
+    examples = re.findall(rf"^  hdvl {command}(?: |$).*", text, re.MULTILINE)
+    assert len(examples) >= 2
+    found = catalogue.primary(name)
+    for group in found.groups:
+        assert (f"\n  {group}=\n" in text) == (group not in UNUSED.get(name, ()))
+    for entry in catalogue.settable(found.entries):
+        assert entry.comment, f"conf/{name}.yaml: {entry.key} needs a comment"
+        assert f"  {entry.key}={entry.value}" in text
+    keys = [
+        line for line in text.splitlines() if not line.startswith("  hdvl") and "={" not in line
+    ]
+    assert max(map(len, keys)) <= WIDTH + 20
+
+
+@pytest.mark.parametrize("name", PRIMARY)
+def test_examples_of_the_help_use_keys_that_exist(name: str) -> None:
+    found = catalogue.primary(name)
+    known = {entry.key for entry in found.entries} | set(found.groups)
+    for line in re.findall(r"^  (hdvl .*)", help_text(name), re.MULTILINE):
+        words = shlex.split(line)[1 + len(name.split("_")) :]
+        for key, value in (word.split("=", 1) for word in words if "=" in word):
+            assert key in known or key.partition(".")[0] in found.groups, f"{name}: {key}"
+            if key in found.groups:
+                assert value in catalogue.choices(key), f"{name}: {key}={value}"
+
+
+@pytest.mark.parametrize("group", catalogue.groups())
+def test_every_choice_is_described(group: str) -> None:
+    for choice, text in catalogue.choices(group).items():
+        assert len(text) > 10, f"conf/{group}/{choice}.yaml must open with a comment"
+    assert listing.text([group]).startswith(f"  {group}=\n")
+
+
+def test_keys_of_the_text_are_those_of_the_config() -> None:
+    """The files are read as text; what they hold is what Hydra composes."""
+    for group, choice in (("encoder", "smolvlm2"), ("tiler", "llava_next"), ("merger", "smolvlm")):
+        found = {entry.key for entry in catalogue.inherited(group, choice)}
+        composed = dotted_keys(to_plain(compose(f"{group}={choice}")[group]))
+        assert found == {key for key in composed if not key.rpartition(".")[2].isdigit()}
+    found = {entry.key for entry in catalogue.primary("doctor").entries}
+    assert found == set(dotted_keys(to_plain(compose(config_name="doctor"))))
+
+
+def test_lists() -> None:
+    assert re.search(r"^encoder +\d+ choices: .*clip_l_336", listing.text([]), re.MULTILINE)
+    with pytest.raises(ValueError, match=r"'encodr' is no config group, did you mean encoder\?"):
+        listing.text(["encodr"])
+
+
+def test_show_documents_a_part() -> None:
+    text = show.text(["merger=spatial"])
+    assert text.startswith("merger=spatial\nTiles put back as one image")
+    assert "merger.newline=true" in text
+    assert "hdvl.mergers.Spatial" in text and re.search(
+        r"^  newline +bool = True", text, re.MULTILINE
+    )
+    assert "tiler=smolvlm" in show.text(["model=smolvlm"])
+    assert "tile_size=336" in show.text(["tiler=llava_next"])
+    assert "data.train.path=???" in show.text(["data=llava"])
+    for word, message in (
+        ("encodr=timm", r"'encodr' is no config group, did you mean encoder"),
+        ("encoder=timmm", r"encoder must be one of .* did you mean timm"),
+        ("encoder", r"encoder must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            show.text([word])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", catalogue.groups())
+def test_show_documents_every_choice(group: str) -> None:
+    for choice in catalogue.choices(group):
+        assert f"{group}={choice}" in show.text([f"{group}={choice}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tr"], ["train"]),
+        (["data", ""], ["lint", "bench"]),
+        (["train", "enc"], ["encoder="]),
+        (["train", "encoder=ti"], ["encoder=timm", "encoder=tiny"]),
+        (["train", "encoder=timm", "encoder.wei"], ["encoder.weights="]),
+        (["train", "encoder=conv_stem", "encoder.st"], ["encoder.stem_width=", "encoder.stem_depth="]),
+        (["train", "see"], ["seed="]),
+        (["infer", "generation.top"], ["generation.top_p=", "generation.top_k="]),
+        (["infer", "gene"], ["generation."]),
+        (["infer", "stream="], ["stream=true", "stream=false"]),
+        (["infer", "image=fo"], ["image=folder/"]),
+        (["infer", "image=folder/"], ["image=folder/a.png"]),
+        (["compare", "fo"], ["folder/"]),
+        (["show", "merger=sp"], ["merger=spatial"]),
+        (["list", "enc"], ["encoder"]),
+        (["completion", "z"], ["zsh"]),
+        (["train", "--mul"], ["--multirun"]),
+        (["nonsense", ""], []),
+    ],
+)  # fmt: skip
+def test_completion(
+    words: list[str], expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.png").touch()
+    assert completion.candidates(words, COMMANDS) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("hdvl tra", ["train "]),
+        ("hdvl train encoder=tin", ["tiny "]),
+        ("hdvl train enc", ["encoder="]),
+    ],
+)
+def test_completion_in_bash(typed: str, expected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "hdvl").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hdvl.cli "$@"\n')
+    (tmp_path / "hdvl").chmod(0o755)
+    script = (
+        'eval "$(hdvl completion bash)"\n'
+        f"COMP_LINE='{typed}'; COMP_POINT=${{#COMP_LINE}}; _hdvl\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line", ["completion candidates train encoder=", "list encoder", "train --help", "infer --help"]
+)
+def test_finding_out_is_fast(line: str) -> None:
+    """Less than one CPU second, and no torch: the least of three, since the machine may be busy."""
+    code = (
+        f"import sys; sys.argv = ['hdvl', *{line.split()!r}]\n"
+        "from hdvl.cli import main; main()\n"
+        "assert not {'torch', 'hydra', 'omegaconf', 'numpy', 'lightning'} & set(sys.modules)"
+    )
+    spent = []
+    for _ in range(3):
+        before = os.times()
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.DEVNULL
+        )
+        after = os.times()
+        spent.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
+    assert min(spent) < 1, spent
+
+
+def test_scripts_of_shells(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shell, word in (("bash", "complete -o"), ("zsh", "compdef"), ("fish", "complete -c hdvl")):
+        monkeypatch.setattr(sys, "argv", ["hdvl", shell])
+        completion.main()
+        assert word in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["hdvl", "tcsh"])
+    with pytest.raises(
+        SystemExit, match=r"hdvl completion: a shell must be given, one of bash, zsh"
+    ):
+        completion.main()
+
+
+def test_dir_names_the_public_functions() -> None:
+    assert dir(hdvl) == ["__version__", *sorted(hdvl.__all__)]
