@@ -11,6 +11,7 @@ from torch import Tensor
 
 import hdvl
 from hdvl.config import build
+from hdvl.inference import Pipeline
 from hdvl.loss import targets, token_weights
 from hdvl.model import VLM
 from hdvl.processor import Batch, Processor, Sample, collate, pack
@@ -99,6 +100,26 @@ def test_the_shipped_model_answers_as_on_the_cpu() -> None:
     turns = [[Message("user", question, (str(RECEIPT),))] for question in questions]
     together = [answer.text for answer in pipes[1].generate(turns)]
     assert together == [pipes[0].chat(question, images=[RECEIPT]).text for question in questions]
+
+
+@pytest.mark.parametrize("compile", [False, True], ids=["graphs", "compiled"])
+def test_batches_of_unequal_answers_are_those_of_the_cpu(compile: bool) -> None:
+    turns = [
+        [
+            Message(
+                "user",
+                "Say it " * number,
+                (Image.linear_gradient("L").resize(size).convert("RGB"),),
+            )
+        ]
+        for number, size in enumerate([(64, 32), (90, 60), (32, 96)], 1)
+    ]
+    vlm = tiny_vlm()
+    cpu = [answer.text for answer in Pipeline(model=vlm).generate(turns, max_new_tokens=40)]
+    pipe = Pipeline(model=vlm.to("cuda"), engine={"compile": compile, "max_slots": 2})
+    for _ in range(2):
+        cuda = [answer.text for answer in pipe.generate(turns, max_new_tokens=40)]
+        assert cuda == cpu
 
 
 def test_logits_in_bfloat16_are_near_those_in_float32() -> None:

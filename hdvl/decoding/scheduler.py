@@ -34,6 +34,7 @@ class Scheduler:
         prefill_chunk: the most positions of prompts that one step reads.
         prefix_bytes: the most bytes of keys and values of earlier prompts that are kept for new ones
             that begin with them.
+        compile: compile decoding steps (on a CUDA device).
 
     Attributes:
         waiting: sequences that have no slot yet.
@@ -50,6 +51,7 @@ class Scheduler:
         max_tokens: int | None = None,
         prefill_chunk: int = 2048,
         prefix_bytes: int = 0,
+        compile: bool = False,
     ) -> None:
         for name, value in (("max_slots", max_slots), ("prefill_chunk", prefill_chunk)):
             if value < 1:
@@ -57,7 +59,7 @@ class Scheduler:
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1 or null, got {max_tokens}")
         self.llm, self.max_slots, self.max_tokens = llm, max_slots, max_tokens
-        self.prefill_chunk = prefill_chunk
+        self.prefill_chunk, self.compile = prefill_chunk, compile
         self.prefixes = PrefixCache(prefix_bytes)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -70,7 +72,10 @@ class Scheduler:
     def slots(self) -> Slots:
         """The slots, which are made at the first use."""
         if self._slots is None:
-            self._slots = slots_of(self.llm)
+            slots = slots_of(self.llm)
+            if self.compile:
+                slots.compile()
+            self._slots = slots
         return self._slots
 
     @property

@@ -18,6 +18,7 @@ class Slots(Protocol):
     """The states of several sequences, each in a slot of its own.
 
     * ``reusable``: whether ``copy_out`` and ``copy_in`` work, by which prefixes are read once.
+    * ``compile``: compiles decoding steps, or raises a ``ValueError`` with the reason why it cannot.
     * ``reserve``: makes room for a number of slots of a length; what they hold is kept.
     * ``prefill``: reads a part of a prompt of length ``total`` into a slot that holds ``start`` positions
       of it, and returns the logits (keep, v) of the last ``keep`` positions of the part.
@@ -30,6 +31,7 @@ class Slots(Protocol):
     def reusable(self) -> bool: ...
     @property
     def bytes_per_token(self) -> int: ...
+    def compile(self) -> None: ...
     def reserve(self, count: int, length: int) -> None: ...
     def release(self) -> None: ...
     def prefill(
@@ -82,6 +84,12 @@ class OwnCaches:
         self.llm = llm
         self._caches: dict[int, Cache | None] = {}
         self._read: dict[int, Tensor] = {}
+
+    def compile(self) -> None:
+        """Raise, because the shapes of these caches grow with each step."""
+        raise ValueError(
+            "sequences that are decoded one by one cannot be compiled; set compile=False"
+        )
 
     def reserve(self, count: int, length: int) -> None:
         """Do nothing; the caches grow by themselves."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -66,6 +66,28 @@ def all_at_once(
     """Apply one variable-length kernel to all documents (on a GPU in half precision)."""
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
     return variable_length_attention(q, k, v, ends, longest, scaling)[None]
+
+
+def attend_one_query(
+    query: Float[Tensor, "b heads 1 d"],
+    key: Float[Tensor, "b groups s_k d"],
+    value: Float[Tensor, "b groups s_k d_v"],
+    mask: Bool[Tensor, "b 1 1 s_k"] | None,
+    scaling: float | None,
+) -> Float[Tensor, "b 1 heads d_v"]:
+    """Apply attention of one query of each row by matrix products.
+
+    On a GPU fused attention with a mask computes each head in one block, so that most of the device is idle.
+    """
+    rows, heads, _, width = query.shape
+    groups = key.shape[1]
+    scaling = width**-0.5 if scaling is None else scaling
+    asked = (query * scaling).reshape(rows, groups, heads // groups, width)
+    scores = (asked @ key.transpose(-1, -2)).float()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    attended = scores.softmax(-1).to(value.dtype) @ value
+    return attended.reshape(rows, 1, heads, value.shape[-1])
 
 
 # Shapes depend on the documents of a row. As a custom operator they are invisible to torch.compile, which

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hdvl.compat.torch import has_variable_length_attention
-from hdvl.llms.kernels import all_at_once, one_by_one, one_operator
+from hdvl.llms.kernels import all_at_once, attend_one_query, one_by_one, one_operator
 from hdvl.llms.padding import attend_without_padding, padding_or_mask
 from hdvl.protocols import Segment, lengths_of
 
@@ -151,6 +151,8 @@ def segment_attention(
     if cu_seq_lens_q is None and attention_mask is not None and attention_mask.ndim == 2:
         padding = attention_mask
         return attend_without_padding(query, key, value, padding, dropout, scaling), None
+    if cu_seq_lens_q is None and query.is_cuda and query.shape[2] == 1 and not dropout:
+        return attend_one_query(query, key, value, attention_mask, scaling), None
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

@@ -36,13 +36,18 @@ class SlotCache:
         self._starts: Tensor | None = None
         self._places: tuple[Tensor, Tensor] | None = None
 
-    def reserve(self, count: int, length: int) -> None:
-        """Make room for ``count`` slots of ``length`` positions; what the slots hold is kept."""
+    def reserve(self, count: int, length: int) -> bool:
+        """Make room for ``count`` slots of ``length`` positions; what the slots hold is kept.
+
+        Returns:
+            Whether the slots have moved in memory.
+        """
         length = -(-length // ROUND) * ROUND
         if count <= self.count and length <= self.length:
-            return
+            return False
         self.count, self.length = max(count, self.count), max(length, self.length)
         self.stored = [(self._grown(keys), self._grown(values)) for keys, values in self.stored]
+        return True
 
     def _grown(self, old: Shaped[Tensor, "slots groups s d"]) -> Tensor:
         slots, groups, length, width = old.shape
@@ -68,14 +73,14 @@ class SlotCache:
         self._rows, self._seen, self._size = slice(slot, slot + 1), start, start + count
         self._starts = self._places = None
 
-    def read_rows(self, lengths: Int[Tensor, " rows"], longest: int) -> None:
+    def read_rows(self, lengths: Int[Tensor, " rows"], size: int) -> None:
         """Prepare for a call that reads one token into each of the first slots.
 
         Args:
             lengths: the number of tokens that each slot holds.
-            longest: the largest of them.
+            size: the number of positions to attend to, more than the largest of them.
         """
-        self._rows, self._seen, self._size = slice(0, len(lengths)), longest, longest + 1
+        self._rows, self._seen, self._size = slice(0, len(lengths)), size - 1, size
         self._starts = lengths
         self._places = torch.arange(len(lengths), device=lengths.device), lengths
 

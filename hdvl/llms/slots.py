@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from hdvl.llms.cuda_graphs import GraphedSteps
 from hdvl.llms.slot_cache import SlotCache
 
 _PLAIN = {"DynamicLayer", "DynamicSlidingWindowLayer"}
@@ -34,6 +35,7 @@ class ModelSlots:
 
     def __init__(self, model: Any) -> None:
         self.model, self.cache = model, SlotCache()
+        self._graphs = GraphedSteps(self._decode_rows)
 
     @property
     def bytes_per_token(self) -> int:
@@ -42,10 +44,22 @@ class ModelSlots:
 
     def reserve(self, count: int, length: int) -> None:
         """Make room for ``count`` slots of ``length`` positions."""
-        self.cache.reserve(count, length)
+        if self.cache.reserve(count, length):
+            self._graphs.clear()
+
+    def compile(self) -> None:
+        """Compile decoding steps by ``torch.compile``: fewer and larger kernels, for a minute at first use.
+
+        Raises:
+            ValueError: the model is not on a CUDA device, where alone this is faster.
+        """
+        if not next(self.model.parameters()).is_cuda:
+            raise ValueError("compiled decoding needs a CUDA device; set compile=False")
+        self._graphs = GraphedSteps(torch.compile(self._decode_rows, fullgraph=True))
 
     def release(self) -> None:
         """Free all slots."""
+        self._graphs.clear()
         self.cache.release()
 
     def prefill(
@@ -74,10 +88,17 @@ class ModelSlots:
             embeddings: the tokens.
             lengths: the number of positions that each slot holds already.
         """
+        if embeddings.is_cuda:
+            return self._graphs(embeddings, lengths, self.cache.length)
         if len(lengths) == 1:  # needs no mask
             return self.prefill(embeddings, 0, lengths[0], lengths[0] + 1)
         places = torch.tensor(lengths, device=embeddings.device)
-        self.cache.read_rows(places, max(lengths))
+        return self._decode_rows(embeddings, places, max(lengths) + 1)
+
+    def _decode_rows(
+        self, embeddings: Float[Tensor, "rows e"], places: Int[Tensor, " rows"], size: int
+    ) -> Float[Tensor, "rows v"]:
+        self.cache.read_rows(places, size)
         return self._logits(embeddings[:, None], places[:, None], 1)[:, 0]
 
     def _logits(self, embeddings: Tensor, places: Tensor, keep: int) -> Tensor:
