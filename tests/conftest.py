@@ -14,6 +14,7 @@ os.environ.update(
     MPLBACKEND="Agg",
 )
 
+import gc
 import random
 import socket
 from collections.abc import Callable, Iterator
@@ -74,6 +75,17 @@ def no_network() -> Iterator[None]:
 def one_thread() -> None:
     """One thread: the tests' sums come out in the same order everywhere."""
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collection: walking over it costs more than many tests."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let the interpreter collect what was imported as it ends."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

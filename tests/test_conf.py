@@ -6,6 +6,7 @@ The lists of files are globs: a new YAML is tested because it is there.
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from hdvl.config import CONF_DIR, compose
+from tests.quick_cases import one_in
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
 PRIMARY = sorted(CONF_DIR.glob("*.yaml"))
@@ -27,6 +29,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(CONF_DIR).with_suffix("").as_posix()
 
 
+@cache
 def read(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
@@ -140,8 +143,7 @@ def presets() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("primary", "choice"), presets())
+@pytest.mark.parametrize(("primary", "choice"), one_in(12, presets()))
 def test_presets_compose(primary: str, choice: str) -> None:
     check_composed([choice], primary, resolve=True)
 
@@ -178,8 +180,9 @@ def rounds() -> list[list[str]]:
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("overrides", rounds(), ids=lambda overrides: ",".join(overrides))
+@pytest.mark.parametrize(
+    "overrides", one_in(9, rounds()), ids=lambda overrides: ",".join(overrides)
+)
 def test_every_choice_composes(overrides: list[str]) -> None:
     check_composed(overrides, "train", resolve=False)
 
@@ -190,14 +193,13 @@ def test_every_folder_belongs_to_a_command() -> None:
     assert folders <= used, f"no primary file names {sorted(folders - used)}"
 
 
-@each_primary
+@pytest.mark.parametrize("path", one_in(6, PRIMARY), ids=name_of)
 def test_an_unknown_key_is_refused(path: Path) -> None:
     with pytest.raises(ConfigCompositionException, match="no_such_key"):
         compose("no_such_key=1", config_name=path.stem)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("group", PART_GROUPS)
+@pytest.mark.parametrize("group", one_in(6, PART_GROUPS))
 def test_an_unknown_key_or_choice_of_a_part_is_refused(group: str) -> None:
     with pytest.raises(ConfigCompositionException, match="no_such_key"):
         compose(f"{group}.no_such_key=1")

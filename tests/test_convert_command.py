@@ -23,7 +23,6 @@ def convert(*words: str) -> str:
     return run(resolve(compose(*words, config_name="convert")))
 
 
-@pytest.mark.slow
 def test_a_folder_is_written_and_described(source: Path, tmp_path: Path) -> None:
     said = convert(f"path={source}", f"to={tmp_path / 'native'}", "max_shard=40000")
     assert said.startswith(f"xverse_v -> {tmp_path / 'native'}\n")

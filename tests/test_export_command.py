@@ -15,7 +15,6 @@ def export(*overrides: str) -> str:
     return run(resolve(compose(*overrides, config_name="export")))
 
 
-@pytest.mark.slow
 def test_it_says_what_it_wrote_and_what_will_be_otherwise(tmp_path: Path) -> None:
     saved(CASES["internvl"][1], tmp_path / "model")
     words = [f"checkpoint={tmp_path}/model", "overrides={tiler: {background: [0, 0, 0]}}"]

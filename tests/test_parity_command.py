@@ -27,7 +27,6 @@ def parity(*overrides: str) -> tuple[str, bool]:
     return run(resolve(compose(*overrides, config_name="parity")))
 
 
-@pytest.mark.slow
 def test_a_model_and_its_export_agree(pair: tuple[Path, Path], tmp_path: Path) -> None:
     make_image(["gradient", 60, 40, 0]).save(tmp_path / "a.png")
     words = [f"checkpoint={pair[0]}", f"other={pair[1]}", "max_new_tokens=3"]

@@ -39,7 +39,10 @@ def fault(model: Any, question: str) -> tuple[bool, Found]:
         key = model.config.to_json_string(use_diff=False), model.config._attn_implementation
         if (key, question) not in _ANSWERS:
             with torch.device("cpu"):  # the model itself may be on meta
-                other = _twin_of(model)
+                if key not in _TWINS:
+                    _TWINS.clear()
+                    _TWINS[key] = _twin_of(model)
+                other = _TWINS[key]
                 if any(parameter.is_meta for parameter in other.parameters()):
                     return False, None
                 _ANSWERS[key, question] = QUESTIONS[question](other, 1e-3)
@@ -159,6 +162,8 @@ QUESTIONS: dict[str, Callable[[Any, float], Found]] = {
     "slots": slots_fault,
 }
 _ANSWERS: dict[Any, Found] = {}
+_TWINS: dict[Any, Any] = {}
+"""The copy that was made last: a new model is asked several questions one after the other."""
 
 
 def twin(config: Any) -> Any:

@@ -49,7 +49,9 @@ def test_activation_from_a_config() -> None:
     silu = {"_target_": "torch.nn.SiLU", "_partial_": True}
     node = {"_target_": "hdvl.bridges.MLP", "_partial_": True, "activation": silu}
     bridge = build(node)(in_width=6, out_width=16, grid=(2, 2))
-    assert isinstance(bridge.mlp[1], nn.SiLU)
+    features = torch.randn(2, 4, 6)
+    first, _, second = bridge.mlp
+    assert torch.equal(bridge(features), second(nn.functional.silu(first(features))))
 
 
 def test_refusals(unchecked: Callable[..., Any]) -> None:

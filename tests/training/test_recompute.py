@@ -1,5 +1,7 @@
 """Blocks that are computed again: the same gradients, however parts are tuned, with less memory."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from hdvl.model import VLM
 from hdvl.processor import collate
 from hdvl.training.recompute import keep, recompute
 from hdvl.training.tuning import apply_tuning
+from tests.quick_cases import one_in
 from tests.tiny_model import tiny_node, tiny_vlm
 from tests.training.layouts import samples
 
@@ -40,9 +43,9 @@ def gradients(vlm: VLM) -> tuple[dict[str, Tensor], int]:
     return {name: p.grad for name, p in named if p.grad is not None}, sum(kept.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("llm", ["frozen", "full", "lora"])
-@pytest.mark.parametrize("encoder", ["frozen", "full"])
+@pytest.mark.parametrize(
+    ("encoder", "llm"), one_in(6, itertools.product(["full", "frozen"], ["lora", "full", "frozen"]))
+)
 def test_gradients_are_the_same(encoder: str, llm: str) -> None:
     vlm = tiny_vlm({**tiny_node(), "encoder": TRANSFORMER})
     tuning = {"encoder": encoder, "bridge": "full", "merger": "full", "llm": llm, "lora": LORA}

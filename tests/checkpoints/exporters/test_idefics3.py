@@ -14,6 +14,7 @@ from hdvl.checkpoints.exporters.exporting import target_of
 from hdvl.checkpoints.importers import convert, load_published
 from tests import idefics3_reference as reference
 from tests.checkpoints.importers.test_idefics3 import talk
+from tests.quick_cases import one_in
 
 CASES = {
     "idefics3": ("Idefics3", {}),
@@ -28,8 +29,7 @@ CASES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", one_in(3, CASES))
 def test_a_folder_comes_back(name: str, tmp_path: Path) -> None:
     kind, changes = CASES[name]
     model, processor = reference.published(kind.lower(), tmp_path / "first", **changes)

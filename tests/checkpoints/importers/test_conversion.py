@@ -33,7 +33,6 @@ def same(one: VLM, other: VLM) -> None:
         assert value.dtype == theirs[name].dtype and torch.equal(value, theirs[name]), name
 
 
-@pytest.mark.slow
 def test_a_converted_folder_is_the_loaded_model(source: Path, tmp_path: Path) -> None:
     folder = convert(source, tmp_path / "native", max_shard=50_000)
     assert is_model_folder(folder) and len(list(folder.glob("model-*.safetensors"))) > 3

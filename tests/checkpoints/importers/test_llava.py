@@ -16,6 +16,7 @@ from hdvl.protocols import Message
 from tests import llava_reference as reference
 from tests.llava_reference import noise, talk
 from tests.mean_loss import mean_loss
+from tests.quick_cases import one_in
 
 KINDS = list(reference.KINDS_OF_MODEL)
 
@@ -122,15 +123,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "changes"),
-    [
-        pytest.param(*case, marks=() if number % 4 == 0 else pytest.mark.slow)
-        for number, case in enumerate(CHANGES)
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("kind", "changes"), one_in(4, CHANGES), ids=str)
 def test_numbers_are_those_of_the_folder(
     kind: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
