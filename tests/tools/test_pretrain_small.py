@@ -27,3 +27,13 @@ def test_the_heads_learn_first(
     parts = {name.split(".")[0] for name in changed}
     assert parts == ({"encoder", "bridge"} if moved else set())
     assert not any("running" in name for name in changed), "batch norms stay as they are"
+
+
+def test_ink_counts_ten_times_as_much_as_paper() -> None:
+    """Label 0 is paper; the share that is read right is that of ink alone."""
+    logits = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]]])
+    labels = torch.tensor([[0, 1, 1]])
+    loss, right = pretrain_small.inked_loss(logits, labels)
+    paper, first, second = -logits[0].log_softmax(-1)[torch.arange(3), labels[0]]
+    torch.testing.assert_close(loss, (0.1 * paper + first + second) / 2.1)
+    assert float(right) == 0.5
