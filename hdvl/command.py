@@ -18,6 +18,7 @@ from hdvl.overrides import (
     for_checkpoint,
     keys_of,
     literal_text,
+    split_options,
     typed_overrides,
 )
 
@@ -41,7 +42,7 @@ def command(
 
     Args:
         name: the command, with ``_`` in one of two words.
-        run: called with the config as plain data.
+        run: called with the config as plain data; what it returns is handed to a sweeper of Hydra.
         resolved: whether the interpolations of the config are replaced by their values.
         checkpoint: the key of a model whose parts may be changed by single values
             (:func:`hdvl.overrides.for_checkpoint`); None if the command loads none.
@@ -56,14 +57,14 @@ def command(
 
     changed, unchecked = for_checkpoint(words, checkpoint) if checkpoint else (words, [])
 
-    def task(config: Any) -> None:
+    def task(config: Any) -> object:
         _set_trace(trace)  # for the processes that this one starts
         try:
             with exit_with_message(name, trace=trace):
                 _check_given(name, unchecked)
                 plain = plain_config(config, words, resolved=resolved)
                 check_inputs(plain)
-                run(plain)
+                return run(plain)
         finally:
             os.environ[_TRACE] = "1"  # the next job of a sweep is composed as the first was
 
@@ -75,7 +76,8 @@ def command(
             check_words(words, groups())
             for key, _ in keys_of(words):
                 check_renamed(key)
-            sys.argv[1:] = typed_overrides(changed)
+            options, overrides = split_options(typed_overrides(changed))
+            sys.argv[1:] = [*options, *overrides]
             start()
     finally:
         _set_trace(trace)

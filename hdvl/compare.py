@@ -97,11 +97,35 @@ def _cells(numbers: Sequence[float | None]) -> list[str]:
     return cells
 
 
+def sweep_tables(folders: Sequence[Path]) -> str | None:
+    """The jobs of each sweep, one row each and the best first; None if no folder is a sweep.
+
+    Raises:
+        ValueError: some folders are sweeps, and others are not.
+    """
+    from hdvl.training.sweeps import read_jobs, sweep_text
+
+    sweeps = {folder: read_jobs(folder) for folder in folders}
+    if not any(sweeps.values()):
+        return None
+    for folder, jobs in sweeps.items():
+        if not jobs:
+            raise ValueError(
+                f"runs must all be sweeps or all be runs, {str(folder)!r} is no sweep; name the jobs of a "
+                f"sweep as runs, such as {next(f for f, j in sweeps.items() if j)}/0"
+            )
+    return "\n\n".join(f"{folder}\n{sweep_text(jobs)}" for folder, jobs in sweeps.items())
+
+
 def run(plain: Mapping[str, Any]) -> None:
-    """Print both tables. Raises ``ValueError`` where there is no run to compare."""
+    """Print both tables, or that of a sweep. Raises ``ValueError`` where there is no run to compare."""
     if plain["runs"] is None:
-        raise ValueError("no runs given; say hdvl compare RUN RUN")
+        raise ValueError("no runs given; say hdvl compare RUN RUN, or hdvl compare SWEEP")
     runs = [Path(str(folder)) for folder in plain["runs"]]
+    text = sweep_tables(runs)
+    if text is not None:
+        print(text)
+        return
     if len(runs) < 2:
         raise ValueError(f"runs must be at least two folders, got {len(runs)}")
     if not 0 <= plain["last"] <= 1:

@@ -237,7 +237,12 @@ def given_words() -> list[str]:
 
 def given_values() -> dict[str, Any]:
     """Return the keys and values of the overrides of the running command."""
+    return values_of(given_words())
+
+
+def values_of(words: Sequence[str]) -> dict[str, Any]:
+    """Return the keys and values of overrides."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    words = OverridesParser.create().parse_overrides(given_words())
-    return {word.key_or_group: word.value() for word in words}
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    return {word.key_or_group: word.value() for word in parsed}

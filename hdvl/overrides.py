@@ -163,6 +163,21 @@ def _bare_word(word: str, groups: Mapping[str, Sequence[str]]) -> str:
     return f"{word!r} must be given to a key{hint}"
 
 
+def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of Hydra among ``words``, with their values, and the overrides.
+
+    Hydra itself takes options only before or after all overrides.
+
+    >>> split_options(["seed=1,2", "--multirun", "--config-dir", "conf", "run_dir=runs/a"])
+    (['--multirun', '--config-dir', 'conf'], ['seed=1,2', 'run_dir=runs/a'])
+    """
+    options, overrides, value_of_option = list[str](), list[str](), False
+    for word in words:
+        (options if value_of_option or word.startswith("-") else overrides).append(word)
+        value_of_option = _needs_value(word)
+    return options, overrides
+
+
 def literal_text(words: Sequence[str]) -> dict[str, str]:
     """The free text among ``words``, by its key: exactly what was typed.
 

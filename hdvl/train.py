@@ -1,58 +1,208 @@
 """``hdvl train``: compose a model, its data and its training, and run it."""
 
+import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hdvl.command import command
+from hdvl.command import command, plain_config, reason_of
 from hdvl.composition import fine_tuned, started
-from hdvl.config import given_values, given_words, resolve
-from hdvl.overrides import check_renamed
+from hdvl.config import compose, given_values, given_words, resolve, values_of
+from hdvl.overrides import check_renamed, keys_of, split_options
 from hdvl.plain import dotted_keys
 
 TYPED: list[str] = []
 """The words of the command line before they are quoted for Hydra."""
+JOB_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
+"""What one job of a sweep may fail of while the others go on, such as a loss that is not finite."""
+SWEEP: list[Path] = []
+"""The folder of the sweep that this process runs, once its jobs are checked."""
 
 
-def run_config(plain: dict[str, Any]) -> None:
+class JobFailed(Exception):
+    """A job of a sweep failed; the sweeper chooses the next one."""
+
+
+def run_config(plain: dict[str, Any]) -> float | None:
     """Train what the configuration describes, or go on with ``resume=RUN``.
 
     A run goes on with the config it was started with; ``key=value`` changes it, choices of groups
-    are not taken. Exit code 130 after Ctrl-C, 143 after SIGTERM.
+    are not taken. Exit code 130 after Ctrl-C, 143 after SIGTERM. With ``--multirun`` it is one job of a
+    sweep, and the loss that a sweeper is to make small is returned.
     """
     with _stopped_before_training():
-        from hdvl.data.build import build_data
-        from hdvl.training.ranks import is_rank_zero, one_run_dir
-        from hdvl.training.run import resumed, run
-        from hdvl.training.stages import check_effect
-        from hdvl.training.stopping import Stopped
-
-        given = given_values()
-        if plain["resume"] is None:
-            plain = fine_tuned(started(plain, given), given)
-            # ${now:} is a time: written down once
-            plain["run_dir"] = one_run_dir(own_folder(resolve(plain)), given)
-        else:
-            resume = str(resolve({"resume": plain["resume"]})["resume"])
-            changes = changed_values(given)
-            plain = resumed(resume, changes, allow=changes.pop("allow", ()))
-            for key in dotted_keys(plain):
-                check_renamed(key)
-        check_effect(plain, given)
-        code = 0
-        try:
-            text = ended(run(plain, build_data, command_line=command_line()))
-        except Stopped as stop:
-            text, code = str(stop), stop.code
-        if is_rank_zero():
-            print(text)
+        if is_sweep():
+            return run_job(plain)
+        text, code = train(plain, given_values())
+        print_on_rank_zero(text)
     if code:
         sys.exit(code)
+    return None
+
+
+def train(plain: Mapping[str, Any], given: dict[str, Any]) -> tuple[str, int]:
+    """Train the composed config ``plain``, in which the keys of ``given`` were given.
+
+    Returns:
+        What to print at the end, and the exit code.
+    """
+    from hdvl.data.build import build_data
+    from hdvl.training.run import run
+    from hdvl.training.stopping import Stopped
+
+    config = final_config(plain, given)
+    try:
+        return ended(run(config, build_data, command_line=command_line(config["run_dir"]))), 0
+    except Stopped as stop:
+        return str(stop), stop.code
+
+
+def final_config(plain: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The config of the run: that of the command line, or the stored one of ``resume`` with its changes."""
+    from hdvl.training.ranks import one_run_dir
+    from hdvl.training.run import resumed
+    from hdvl.training.stages import check_effect
+
+    if plain["resume"] is None:
+        config = fine_tuned(started(plain, given), given)
+        # ${now:} is a time: written down once
+        config["run_dir"] = one_run_dir(own_folder(resolve(config)), given)
+    else:
+        resume = str(resolve({"resume": plain["resume"]})["resume"])
+        changes = changed_values(given)
+        config = resumed(resume, changes, allow=changes.pop("allow", ()))
+        for key in dotted_keys(config):
+            check_renamed(key)
+    check_effect(config, given)
+    return config
+
+
+def run_job(plain: Mapping[str, Any]) -> float | None:
+    """Train one job of a sweep; a job that fails is noted, and the next one goes on.
+
+    Before the first job all jobs are checked. Returns the objective of the job.
+
+    Raises:
+        JobFailed: it failed in a sweep whose sweeper goes by the results.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from hdvl.training.ranks import is_rank_zero
+    from hdvl.training.sweeps import FINISHED, RUNNING, read_job, write_job
+
+    hydra, given = HydraConfig.get(), given_values()
+    folder, number = Path(hydra.sweep.dir) / str(hydra.job.num), int(hydra.job.num)
+    jobs = sweep_jobs()
+    if number == 0:
+        check_jobs(jobs, Path(hydra.sweep.dir))
+        SWEEP.append(Path(hydra.sweep.dir))
+    choices = {key.lstrip("+"): value for key, value in keys_of(given_words())}
+    place = f"job {number}" + (f" ({number + 1} of {len(jobs)})" if jobs else "")
+    swept = [word for word in given_words() if not all(word in job for job in jobs)] if jobs else []
+    print_on_rank_zero(f"\n{place} in {folder}: {' '.join(swept or given_words())}")
+    if is_rank_zero():
+        write_job(folder, choices, RUNNING)
+    begun, status, code = time.monotonic(), FINISHED, 0
+    try:
+        text, code = train(plain, given)
+        status = "stopped" if code else FINISHED
+    except JOB_ERRORS as error:
+        status = f"failed: {reason_of(error, 'train')}"
+        text = ""
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            traceback.print_exc()
+    if is_rank_zero():
+        write_job(folder, choices, status, time.monotonic() - begun)
+    if code:
+        print_on_rank_zero(text)
+        report_sweep()
+        sys.exit(code)
+    objective = read_job(folder).objective() if status == FINISHED else None
+    loss = "" if objective is None else f", loss {objective:.4g}"
+    print_on_rank_zero(f"{place} {status}{loss}")
+    if status != FINISHED and not jobs:
+        raise JobFailed(status)
+    return objective
+
+
+def sweep_jobs() -> list[list[str]]:
+    """The words of each job of the running sweep; none if the sweeper chooses them as it goes."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not str(HydraConfig.get().sweeper.get("_target_", "")).endswith(".BasicSweeper"):
+        return []
+    _, words = split_options(sys.argv[1:])
+    parsed = OverridesParser.create().parse_overrides(words)
+    return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+
+
+def check_jobs(jobs: Sequence[Sequence[str]], sweep: Path) -> None:
+    """Check every job of a sweep as its run would, before the first one trains.
+
+    Raises:
+        ValueError: some jobs cannot run; each is named with the reason.
+    """
+    from hdvl.data.build import build_data
+    from hdvl.training.run import check_run_config
+    from hdvl.training.stages import check_effect
+
+    wrong = list[str]()
+    for number, words in enumerate(jobs):
+        own = [word for word in words if not word.startswith("hydra.")]
+        try:
+            plain = plain_config(compose(*own, config_name="train"), own, resolved=False)
+            given = values_of(own)
+            config = fine_tuned(started(plain, given), given)
+            check_effect(config, given)
+            own_folder(resolve(config))  # refuses several devices
+            check_run_config({**config, "run_dir": str(sweep / str(number))}, build_data)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            swept = " ".join(word for word in own if not all(word in job for job in jobs))
+            wrong.append(f"job {number} ({swept}): {reason_of(error, 'train')}")
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {len(jobs)} jobs cannot run, none was started: {'; '.join(wrong)}"
+        )
+
+
+def report_sweep() -> int:
+    """Print and write the table of the sweep that ran, if one did; returns the number of failed jobs."""
+    from hdvl.training.ranks import is_rank_zero
+    from hdvl.training.sweeps import FINISHED, read_jobs, sweep_text, write_report
+
+    if not SWEEP:
+        return 0
+    jobs = read_jobs(SWEEP[0])
+    if is_rank_zero():
+        files = ", ".join(map(str, write_report(SWEEP[0], jobs)))
+        print(f"\n{sweep_text(jobs)}\n\nthe table is in {files}")
+        print(f"next       hdvl compare {SWEEP[0]}")
+    return sum(job.status != FINISHED for job in jobs)
+
+
+def is_sweep() -> bool:
+    """Whether this is a job of ``--multirun``."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def print_on_rank_zero(text: str) -> None:
+    """Print once, not once a process."""
+    from hdvl.training.ranks import is_rank_zero
+
+    if is_rank_zero():
+        print(text, flush=True)
 
 
 @contextmanager
@@ -86,30 +236,28 @@ def ended(model: Path) -> str:
             f"the model is in {model}",
             *([f"plots      {', '.join(plots)}"] if plots else []),
             f'next       hdvl infer checkpoint={run_dir} image=FILE prompt="..."',
+            f"           hdvl chat checkpoint={run_dir}",
             f"           hdvl compare {run_dir} OTHER_RUN",
         ]
     )
 
 
-def command_line() -> str:
-    """What was typed, as a shell would take it; of a job of a sweep what this job alone would be."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    return shlex.join(["hdvl", "train", *(given_words() if sweep else TYPED)])
+def command_line(run_dir: str) -> str:
+    """What was typed, as a shell would take it; of a job of a sweep what would run this job alone."""
+    if not is_sweep():
+        return shlex.join(["hdvl", "train", *TYPED])
+    words = [word for word in given_words() if not word.startswith("run_dir=")]
+    return shlex.join(["hdvl", "train", *words, f"run_dir={run_dir}"])
 
 
 def own_folder(config: Mapping[str, Any]) -> str:
     """The run folder of a resolved config; of a job of a sweep a folder in it."""
     import torch
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from hdvl.training.ranks import launched
 
-    job = HydraConfig.get()
-    if job.mode != RunMode.MULTIRUN:
+    if not is_sweep():
         return str(config["run_dir"])
     alone = 1 if torch.cuda.device_count() > 1 else "auto"
     devices = config["trainer"]["devices"]
@@ -118,7 +266,8 @@ def own_folder(config: Mapping[str, Any]) -> str:
             "trainer.devices must be 1 with --multirun, or each process of a job would sweep, got "
             f"{devices}; start the jobs one by one, or by a launcher (torchrun, SLURM)"
         )
-    return f"{config['run_dir']}/{job.job.num}"
+    job = HydraConfig.get()
+    return f"{job.sweep.dir}/{job.job.num}"
 
 
 def changed_values(given: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +288,8 @@ def main() -> None:
     """The command."""
     TYPED[:] = sys.argv[1:]
     command("train", run_config, resolved=False, checkpoint="init_from")
+    if report_sweep():
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import pytest
 
 from hdvl.checkpoints import is_model_folder
 from hdvl.training.metrics import read_metrics
+from hdvl.training.sweeps import read_jobs, sweep_text, swept_keys
+from tests.own_rows import write_rows
 
 pytestmark = pytest.mark.slow
 STAGES = ("1-align", "2-instruct")
@@ -87,11 +89,17 @@ def test_ctrl_c_and_resume_give_the_same_losses(whole: Path, tmp_path: Path, roo
 
 def test_a_sweep_has_a_folder_a_job(tmp_path: Path, root: Path) -> None:
     few = [f"stages.{number}.trainer.max_steps=2" for number in range(2)]
-    words = ("--multirun", "experiment=smoke", "seed=1,2", f"run_dir={tmp_path}", *few)
+    words = ("experiment=smoke", "seed=1,2", f"run_dir={tmp_path}", "--multirun", *few)
     # A word may refer to another key; validation comes between the steps, in weights of bf16.
     words += ("data.validation=${data.train}", "trainer.precision=bf16-true", "data.num_workers=0")
     words += ("trainer.val_check_interval=1", "trainer.limit_val_batches=1")
-    subprocess.run(command(*words), cwd=root, check=True, capture_output=True)
+    result = subprocess.run(command(*words), cwd=root, check=True, capture_output=True, text=True)
+    assert re.search(r"job 0 \(1 of 2\) in .*: seed=1\n", result.stdout)
+    assert re.search(r"job 1 \(2 of 2\) finished, loss \d", result.stdout)
+    jobs = read_jobs(tmp_path)
+    assert [job.status for job in jobs] == ["finished"] * 2 and swept_keys(jobs) == ["seed"]
+    assert sweep_text(jobs) in result.stdout and (tmp_path / "sweep.csv").is_file()
+    assert f"run_dir={tmp_path / '1'}" in (tmp_path / "1" / "command.txt").read_text()
     assert read_metrics(tmp_path / "0" / STAGES[1] / "metrics.csv", "validation/loss")
     first, second = (losses(tmp_path / job, STAGES[0]) for job in ("0", "1"))
     assert len(first) == len(second) == 2 and first != second
@@ -100,6 +108,43 @@ def test_a_sweep_has_a_folder_a_job(tmp_path: Path, root: Path) -> None:
         command(*words, "trainer.devices=2"), cwd=root, capture_output=True, text=True, check=False
     )
     assert "trainer.devices must be 1 with --multirun" in several.stderr
+
+
+def test_a_job_that_fails_is_noted_and_impossible_jobs_are_found_first(
+    tmp_path: Path, root: Path
+) -> None:
+    rows = write_rows(tmp_path, 4)
+    words = ("--multirun", "encoder=tiny", "llm=tiny", "data=llava", f"data.train.path={rows}")
+    words += ("trainer.max_steps=2", "data.num_workers=0", "trainer.accelerator=cpu")
+    folders = f"data.train.image_folder={tmp_path / 'absent'},{tmp_path / 'pictures'}"
+    result = subprocess.run(
+        command(*words, folders, f"run_dir={tmp_path / 'a'}"),
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    first, second = read_jobs(tmp_path / "a")
+    assert first.status.startswith("failed: ") and "absent" in first.status
+    assert second.status == "finished"
+    impossible = subprocess.run(
+        command(*words, "tiler.max_tiles=4,-1", f"run_dir={tmp_path / 'b'}"),
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert impossible.returncode == 1 and impossible.stdout == ""
+    assert re.search(
+        r"1 of 2 jobs cannot run, none was started: job 1 \(tiler.max_tiles=-1\): ",
+        impossible.stderr,
+    )
+    undone = subprocess.run(
+        command("-m", "experiment=smoke", "optimizer.common.lr=1e-3,1e-4"),
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert undone.returncode == 1 and "optimizer.common.lr has no effect" in undone.stderr
 
 
 def test_a_shipped_model_is_known_by_its_name(tmp_path: Path, root: Path) -> None:

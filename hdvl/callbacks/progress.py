@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from hdvl.callbacks.terminal import columns, duration, print_line, wrap_fields
+from hdvl.callbacks.terminal import columns, print_line, wrap_fields
 from hdvl.callbacks.trainer import logs_at
 from hdvl.processor import Batch
+from hdvl.tables import duration
 from hdvl.training.deepspeed import hidden_norm
 from hdvl.training.module import VLMModule
 from hdvl.training.sharding import whole

@@ -47,16 +47,3 @@ def wrap_fields(fields: Sequence[str], width: int, optional: Sequence[str] = ())
         if len(lines[-1]) + 2 + len(field) <= width:
             lines[-1] += f"  {field}"
     return lines
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> duration(75), duration(3700), duration(200000)
-    ('1:15', '1:01:40', '2 days 7:33:20')
-    """
-    days, rest = divmod(round(seconds), 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, rest = divmod(rest, 60)
-    text = f"{hours}:{minutes:02}:{rest:02}" if hours or days else f"{minutes}:{rest:02}"
-    return f"{days} days {text}" if days else text

@@ -34,7 +34,8 @@ from hdvl.model import VLM
 from hdvl.training.card import run_card
 from hdvl.training.checkpoint_formats import checkpoint_step, kind_of, read_weights
 from hdvl.training.checkpointing import Saver, find_checkpoint, step_seed
-from hdvl.training.lock import LOCK, locked
+from hdvl.training.hyperparameters import log_hyperparameters
+from hdvl.training.lock import locked
 from hdvl.training.metrics import drop_rows_from
 from hdvl.training.module import VLMModule
 from hdvl.training.preflight import (
@@ -75,6 +76,19 @@ def run(
             or no checkpoint of a run to go on with is whole.
         OSError: something could not be written, with what is whole and the command to go on.
     """
+    stages, folder = check_run_config(config, build_data), Path(config["run_dir"])
+    with _explained(folder, stages), locked(folder):
+        _check_folder(folder, stages, config["resume"] is not None)  # it may be another's by now
+        _write_config(config, folder, stages, command_line)
+        return _train(stages, build_data, folder)
+
+
+def check_run_config(config: Mapping[str, Any], build_data: BuildData) -> list[dict[str, Any]]:
+    """The resolved config of each stage of a run, after all checks of :func:`run`; nothing is written.
+
+    Raises:
+        ValueError: as :func:`run`.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     stages = [resolve(stage) for stage in split_stages(config)]
     folder, init_from = Path(config["run_dir"]), config["init_from"]
@@ -87,10 +101,7 @@ def run(
     with warnings.catch_warnings():
         ignore_advice()
         check_stages(stages, build_data, init_from)
-    with _explained(folder, stages), locked(folder):
-        _check_folder(folder, stages, config["resume"] is not None)  # it may be another's by now
-        _write_config(config, folder, stages, command_line)
-        return _train(stages, build_data, folder)
+    return stages
 
 
 def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path) -> Path:
@@ -166,6 +177,8 @@ def train_stage(
     convert_weights_only(trainer)
     _check_checkpoint(checkpoint, trainer)
     data = build_data(config["data"], vlm, seed=config["seed"])
+    if is_rank_zero():
+        log_hyperparameters(trainer.loggers, config)
     try:
         with warnings.catch_warnings(), _stops(saver, run_dir):
             ignore_advice()
@@ -278,7 +291,7 @@ def _check_folder(folder: Path, stages: Sequence[Mapping[str, Any]], resume: boo
     if resume:
         _check_can_resume(stages, folder)
         return
-    files = [path for path in folder.glob("*") if path.name != LOCK] if folder.is_dir() else []
+    files = list(folder.glob("*")) if folder.is_dir() else []
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"run_dir must be a folder, {str(folder)!r} is a file; choose another")
     places = {folder, *(path for path in files if path.is_dir())}
