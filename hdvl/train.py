@@ -106,7 +106,9 @@ def run_job(plain: Mapping[str, Any]) -> float | None:
     choices = {key.lstrip("+"): value for key, value in keys_of(given_words())}
     place = f"job {number}" + (f" ({number + 1} of {len(jobs)})" if jobs else "")
     swept = [word for word in given_words() if not all(word in job for job in jobs)] if jobs else []
-    print_on_rank_zero(f"\n{place} in {folder}: {' '.join(swept or given_words())}")
+    print_on_rank_zero(
+        f"\n{place} in {folder}: {' '.join(swept or given_words()).replace('++', '')}"
+    )
     if is_rank_zero():
         write_job(folder, choices, RUNNING)
     begun, status, code = time.monotonic(), FINISHED, 0

@@ -13,6 +13,7 @@ from hdvl.cli import as_overrides
 from hdvl.compare import config_table, last, metric_table, run
 from hdvl.config import compose, resolve
 from hdvl.plain import flatten
+from hdvl.training.sweeps import write_job
 
 
 def write(folder: Path, rate: float, losses: list[float], **keys: Any) -> Path:
@@ -125,4 +126,21 @@ def test_the_command_takes_two_words(two: list[Path], root: Path) -> None:
 
     done = hdvl(*map(str, two))
     assert done.returncode == 0 and "2-all total/tokens" in done.stdout, done.stderr
-    assert hdvl().stderr == "hdvl compare: no runs given; say hdvl compare RUN RUN\n"
+    assert (
+        hdvl().stderr
+        == "hdvl compare: no runs given; say hdvl compare RUN RUN, or hdvl compare SWEEP\n"
+    )
+
+
+def test_a_sweep_is_one_table_with_a_row_a_job(
+    tmp_path: Path, two: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, rate in enumerate((1e-3, 1e-4)):
+        folder = write(tmp_path / "sweep" / str(number), rate, [3.0, rate])
+        write_job(folder, {"optimizer.common.lr": str(rate)}, "finished", 5.0)
+    run({"runs": [str(tmp_path / "sweep")], "metrics": None, "last": 0.05})
+    _, head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["job", "optimizer.common.lr"]
+    assert (first.split()[:2], second.split()[:2]) == (["1", "0.0001"], ["0", "0.001"])
+    with pytest.raises(ValueError, match="runs must all be sweeps or all be runs"):
+        run({"runs": [str(tmp_path / "sweep"), str(two[0])], "metrics": None, "last": 0.05})
