@@ -39,7 +39,7 @@ def _weights(plain: dict[str, Any]) -> tuple[list[str], bool]:
         f"{plain['atol']:g}",
     ]
     shown = wrong[: plain["most"]]
-    lines += [f"  {item.name}: {item.said or f'{item.difference:.3g}'}" for item in shown]
+    lines += [f"  {item.name}: {item.reason or f'{item.difference:.3g}'}" for item in shown]
     if len(wrong) > len(shown):
         lines.append(f"  and {len(wrong) - len(shown)} more")
     return lines, not wrong
@@ -76,10 +76,10 @@ def _answers(plain: dict[str, Any]) -> tuple[list[str], bool]:
         apart = largest_difference(*logits)
         limit = {"max_new_tokens": plain["max_new_tokens"], "do_sample": False}
         texts = [pipe.chat(plain["prompt"], images=[image], **limit).text for pipe in pipes]
-        said = (
+        reason = (
             "the same answer" if texts[0] == texts[1] else f"answers {texts[0]!r} and {texts[1]!r}"
         )
-        lines.append(f"{image}: largest difference of logits {apart:.3g}, {said}")
+        lines.append(f"{image}: largest difference of logits {apart:.3g}, {reason}")
         same = same and apart <= plain["logits_atol"] and texts[0] == texts[1]
     return lines, same
 

@@ -62,5 +62,5 @@ def test_an_error_is_one_line_and_exit_code_1(root: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("hdvl convert: folder 'docs' is no published layout that hdvl")
+    assert done.stderr.startswith("hdvl convert: folder 'docs' has no published layout that hdvl")
     assert done.stderr.count("\n") == 1

@@ -47,4 +47,7 @@ def test_a_refusal_is_one_line_and_exit_code_1(root: Path, tmp_path: Path) -> No
     )
     assert result.returncode == 1
     said = result.stderr.strip().splitlines()[-1]
-    assert said == "hdvl export: no model of transformers is this one: bridge.order=v1 (only v2)"
+    assert (
+        said
+        == "hdvl export: no class of transformers can represent this model: bridge.order=v1 (only v2)"
+    )

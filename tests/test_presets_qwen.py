@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hdvl.checkpoints.importers import IMPORTERS, mapping
-from hdvl.checkpoints.importers.published import Published, Stored, _Shelf
+from hdvl.checkpoints.importers.published import Published, Stored, _OpenFiles
 from hdvl.config import compose
 from hdvl.model import VLM
 from hdvl.plan import build_on_meta, fixed_numbers, parameters
@@ -80,8 +80,8 @@ def stored(vlm: VLM, part: str) -> int:
 
 def as_stored(shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> Published:
     """A checkpoint of these shapes that nobody reads."""
-    shelf, file = _Shelf(), Path("model.safetensors")
-    return Published({key: Stored(*kind, file, key, shelf) for key, kind in shapes.items()})
+    opener, file = _OpenFiles(), Path("model.safetensors")
+    return Published({key: Stored(*kind, file, key, opener) for key, kind in shapes.items()})
 
 
 @pytest.mark.slow

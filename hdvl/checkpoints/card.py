@@ -1,4 +1,4 @@
-"""The model card, and which versions wrote a folder."""
+"""The model card of a folder, and the versions of the packages that wrote it."""
 
 import importlib.metadata
 import json
@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, Any]:
-    """Versions of hdvl, Python and the packages that computed the weights."""
+    """The versions of hdvl, Python and the packages that affect the weights."""
     from hdvl.version import __version__
 
     installed: dict[str, str | None] = {}
@@ -59,14 +59,14 @@ def model_card(
     base_model: str | None = None,
     about: str = "",
 ) -> str:
-    """A generated card: the composition, and what the caller knows about the model.
+    """A generated model card: the parts of the model, and what the caller knows about it.
 
     Args:
-        name: the title.
-        licence: of the weights.
-        node: the plain configuration of the model.
-        vlm: the model.
-        allow: packages besides hdvl that loading the model needs.
+        name: the heading.
+        licence: the licence of the weights.
+        node: the model node.
+        vlm: the model, whose parameters are counted.
+        allow: packages besides hdvl that must be allowed to load the model.
         base_model: the model that it was fine-tuned from.
         about: Markdown about data, training and scores.
     """
@@ -75,7 +75,7 @@ def model_card(
         f"| {part} | `{_target(node[part])}` | {_count(module)} |"
         for part, module in vlm.named_children()
     ]
-    still = [f"| {part} | `{_target(node[part])}` | |" for part in ("tiler", "template")]
+    without_weights = [f"| {part} | `{_target(node[part])}` | |" for part in ("tiler", "template")]
     return "\n".join(
         [
             "---",
@@ -92,7 +92,7 @@ def model_card(
             "| part | class | parameters |",
             "|---|---|---:|",
             *rows,
-            *still,
+            *without_weights,
             "",
             *([about, ""] if about else []),
             "```python",

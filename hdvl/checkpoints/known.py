@@ -1,7 +1,7 @@
-"""What a model folder may name: the parts of hdvl, and packages that the caller allows.
+"""The names that a model folder may use: the parts of hdvl, and packages that the caller allows.
 
-A folder is data that anyone may have written. Names are compared before anything is imported, and
-what a part would read from outside the folder is refused.
+A model folder is untrusted data. Its names are compared with the allowed ones before anything is imported,
+and arguments by which a part would read something outside the folder are rejected.
 """
 
 import inspect
@@ -29,10 +29,13 @@ _ELSEWHERE = re.compile(r"\s*(hub|hf[-_]hub|local[-_]dir|https?|file|ftp|s3|gs)\
 _INTERPOLATION = re.compile(
     r"\s*((oc\.dict\.(values|keys)|oc\.env|now|hydra)\s*:[^{}]*|[\w.\[\]/-]+)\s*\}"
 )
-"""What may follow ``${`` in a stored run: a key, or a resolver that gives text or what is there already."""
+"""What may follow ``${`` in a stored run: a key, or a resolver that returns text or an existing value."""
 _COUNTS = re.compile(r"(^|_)(depths?|layers?|blocks?|heads|queries|experts)$")
 _MOST_COUNTED, _LARGEST = 100_000, 2**48
-"""Most layers and the like, and the largest whole number: building takes time that grows with them."""
+"""The largest number of layers and similar counts, and the largest number of other kinds.
+
+The time and memory that building takes grow with them.
+"""
 _READERS = ("hdvl.encoders.", "hdvl.llms.")
 _READING = (
     *("weights", "path", "checkpoint_path", "pretrained", "pretrained_cfg", "cache_dir"),
@@ -44,10 +47,10 @@ _READING = (
 
 
 def as_packages(allow: str | Sequence[str]) -> tuple[str, ...]:
-    """The names of packages in ``allow``; one alone may be given as text.
+    """The names of packages in ``allow``, which may also be a single name.
 
     Raises:
-        ValueError: one of them is no name of a package.
+        ValueError: one of them is not a valid package name.
     """
     names = one_or_several(allow, "allow")
     for name in names:
@@ -61,8 +64,8 @@ def known_targets() -> frozenset[str]:
     """The names that every folder may use.
 
     These are the model, the tokenizer in the folder, and the public classes of the part packages
-    under their public and their full name, with those of ``CONSTRUCTORS`` that can build from
-    numbers alone.
+    under their public and their full name, with those of ``CONSTRUCTORS`` that can build a part without
+    reading files.
     """
     names = {MODEL, LOAD_TOKENIZER}
     for package in PART_PACKAGES:
@@ -71,8 +74,8 @@ def known_targets() -> frozenset[str]:
             kind = getattr(module, name)
             if not inspect.isclass(kind):
                 continue
-            for spelled in (f"hdvl.{package}.{name}", f"{kind.__module__}.{kind.__qualname__}"):
-                names |= {spelled, *(f"{spelled}.{how}" for how in _constructors(kind))}
+            for full_name in (f"hdvl.{package}.{name}", f"{kind.__module__}.{kind.__qualname__}"):
+                names |= {full_name, *(f"{full_name}.{how}" for how in _constructors(kind))}
     return frozenset(names)
 
 
@@ -82,22 +85,22 @@ def _constructors(kind: type) -> Iterator[str]:
         if method is None:
             continue
         parameters = inspect.signature(method).parameters
-        # One that reads a path has nothing to do in a folder that holds everything itself.
+        # A constructor that requires a path would read files outside the folder.
         if how != "from_pretrained" or ("weights" in parameters and "path" not in parameters):
             yield how
 
 
 def checked(value: Any, *, source: object, allow: str | Sequence[str] = ()) -> Any:
-    """The model node of a folder's configuration, with its nodes marked as such.
+    """Check the model node of a folder's configuration, and mark its nodes as such.
 
     Args:
-        value: plain data out of a file.
-        source: the file.
-        allow: packages besides hdvl whose classes and functions it may name.
+        value: plain data from the file.
+        source: the file, for messages.
+        allow: packages besides hdvl whose classes and functions may be named.
 
     Raises:
-        ValueError: it names something else, uses a key of Hydra that has no meaning here, or would
-            have a part of hdvl read something outside the folder.
+        ValueError: the node names something else, uses a key of Hydra that is not supported here, or would
+            make a part of hdvl read something outside the folder.
     """
     packages = as_packages(allow)
     found = list(_nodes(value, "model"))
@@ -114,12 +117,12 @@ def checked(value: Any, *, source: object, allow: str | Sequence[str] = ()) -> A
 
 
 def check_run(config: Any, *, source: object, allow: str | Sequence[str] = ()) -> None:
-    """Refuse a run's stored configuration that names more than ``conf/``, the parts and ``allow``.
+    """Check that the stored configuration of a run names only targets of ``conf/``, the parts and ``allow``.
 
-    It is built by Hydra with its interpolations, so those that can make new nodes are refused too.
+    Hydra will resolve its interpolations, so those that could create new nodes are rejected as well.
 
     Raises:
-        ValueError: as :func:`checked`, or a resolver that no configuration of hdvl needs.
+        ValueError: as in :func:`checked`, or there is a resolver that no configuration of hdvl needs.
     """
     packages = as_packages(allow)
     known = known_targets() | conf_targets()
@@ -145,14 +148,14 @@ def _check_interpolations(text: str, source: object, place: str) -> None:
 
 @cache
 def conf_targets() -> frozenset[str]:
-    """The names that the files of ``conf/`` hold."""
+    """The targets in the files of ``conf/``."""
     files = sorted(CONF_DIR.rglob("*.yaml"))
     found = (node[TARGET] for file in files for node, _ in _nodes(read_yaml(file), file.stem))
     return frozenset(name for name in found if isinstance(name, str))
 
 
 def foreign_packages(value: Any) -> tuple[str, ...]:
-    """The packages besides hdvl that nodes in ``value`` name: what loading it must allow."""
+    """The packages besides hdvl that nodes in ``value`` name, which loading must allow."""
     targets = {str(node[TARGET]) for node, _ in _nodes(value, "model")} - known_targets()
     return tuple(sorted({name.split(".")[0] for name in targets}))
 
@@ -187,7 +190,7 @@ def _check_name(
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             f"{source} names {_shortened(name)} at {where}, which is no class; a _target_ must be the "
-            "dotted name of one"
+            "dotted name of a class"
         )
     if name in (known or known_targets()) or any(
         name.startswith(f"{package}.") for package in packages
@@ -196,7 +199,7 @@ def _check_name(
     package = name.split(".")[0]
     advice = f'if you trust the code of {package}, load with allow=["{package}"]'
     if package == "hdvl" or package in sys.stdlib_module_names:
-        advice = "a model folder names parts of hdvl and packages that allow= lists"
+        advice = "a model folder may name parts of hdvl and of the packages in allow="
     raise ValueError(
         f"{source} names {_shortened(name, str)}, which is no part of hdvl; it stands at {where}.{TARGET}; "
         f"{advice}"
@@ -204,19 +207,19 @@ def _check_name(
 
 
 def _shortened(value: Any, text: Any = repr) -> str:
-    said: str = text(value)
-    return said if len(said) <= 200 else f"{said[:200]}..."
+    written: str = text(value)
+    return written if len(written) <= 200 else f"{written[:200]}..."
 
 
 def _check_keys(node: Mapping[str, Any], source: object, where: str) -> None:
     odd = [key for key in node if not isinstance(key, str)]
     if odd:
         raise ValueError(f"{source} must have names as keys of {where}, got {odd[0]!r}")
-    meant = [key for key in node if key.startswith("_") and key not in (TARGET, PARTIAL)]
-    if meant:
-        hint = "; give arguments by name" if ARGS in meant else ""
+    reserved = [key for key in node if key.startswith("_") and key not in (TARGET, PARTIAL)]
+    if reserved:
+        hint = "; give arguments by name" if ARGS in reserved else ""
         raise ValueError(
-            f"{source} uses {meant[0]} at {where}, which means nothing in a model folder{hint}"
+            f"{source} uses {reserved[0]} at {where}, which a model folder must not use{hint}"
         )
     if not isinstance(node.get(PARTIAL, False), bool):
         raise ValueError(f"{source} must have true or false as {where}.{PARTIAL}")
@@ -250,7 +253,7 @@ def _check_reads_nothing(node: Mapping[str, Any], source: object, where: str) ->
 def _values(
     value: Any, where: str, key: str = "", *, into_nodes: bool = False
 ) -> Iterator[tuple[str, str, Any]]:
-    """(place, last key, value) of each value; those of inner nodes only if asked for."""
+    """(place, last key, value) of each value; those inside inner nodes only with ``into_nodes``."""
     if isinstance(value, Mapping):
         if key in _READING:
             yield where, key, value
@@ -280,17 +283,17 @@ def _check_inside(path: Any, source: object, where: str) -> None:
 
 
 def _check_home(name: str, packages: Sequence[str], source: object, where: str) -> None:
-    """What an allowed package merely imports from elsewhere is not allowed with it."""
+    """Reject names that an allowed package only imports from a package that is not allowed."""
     home = str(getattr(target_of(name, source=source, where=where), "__module__", None))
     if not any(home == package or home.startswith(f"{package}.") for package in packages):
         raise ValueError(
-            f"{source} names {name}, which is not of the allowed {', '.join(packages)} but of {home}; "
-            f"it stands at {where}.{TARGET}"
+            f"{source} names {name} at {where}.{TARGET}, which is not defined in an allowed package "
+            f"({', '.join(packages)}) but in {home}"
         )
 
 
 def located(node: Any, folder: Path) -> Any:
-    """A checked ``node`` with the path of each tokenizer in the folder made that of ``folder``."""
+    """A copy of the checked ``node`` in which paths of tokenizers are inside ``folder``."""
     if isinstance(node, Mapping):
         inner = {key: located(item, folder) for key, item in node.items()}
         if isinstance(node, Node):

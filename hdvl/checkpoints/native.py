@@ -1,4 +1,4 @@
-"""hdvl's own model folder: explains itself, is written whole or not at all, and needs no network.
+"""hdvl's own model folder. It is written as a whole or not at all, and is loaded without network access.
 
 ::
 
@@ -59,22 +59,22 @@ def save_folder(
     about: str = "",
     max_shard: int = 4 * GB,
 ) -> Path:
-    """Write ``vlm`` to ``folder``; an earlier model there is replaced, or kept if this fails.
+    """Write ``vlm`` to ``folder``. A model that is there is replaced; if saving fails, it is kept.
 
     Args:
         vlm: a model without adapters (merge them first).
-        folder: where to; its parents are made.
+        folder: the folder to write; parent folders are created.
         config: plain data with the resolved ``model`` node. Other keys are kept as they are, except
             those that repeat a part of the model.
-        licence: of the weights, as an SPDX name or a word; goes on the card.
-        card: a model card to write in place of the generated one, licence and all.
+        licence: the licence of the weights for the card, as an SPDX name or another word.
+        card: a model card, including the licence, to write instead of the generated one.
         base_model: for the generated card, the model that this one was fine-tuned from.
         about: for the generated card, Markdown about data, training and scores.
-        max_shard: most bytes of one weight file.
+        max_shard: the largest size of one weight file in bytes.
 
     Raises:
-        ValueError: the model has adapters, does not fit ``config``, or ``folder`` holds something
-            else than a model.
+        ValueError: the model has adapters or does not fit ``config``, or ``folder`` contains files that are
+            no model.
     """
     _refuse_adapters(vlm)
 
@@ -104,14 +104,14 @@ def write_folder(
     base_model: str | None = None,
     about: str = "",
 ) -> Path:
-    """As :func:`save_folder`, but ``weights`` writes the weight files: ``vlm`` may lie on meta."""
+    """Like :func:`save_folder`, but ``weights`` writes the weight files, and ``vlm`` may be on ``meta``."""
     if "model" not in config:
         raise ValueError(f"config must have the node model, got keys {sorted(config)}")
     folder = Path(folder)
     _check_replaceable(folder)
     model = config["model"]
     model = unmarked(model) if isinstance(model, Node) else model
-    # Whoever saves wrote the configuration, or allowed what it names when it was loaded.
+    # The caller wrote this configuration, or allowed its packages when it was loaded.
     node = self_contained(model, vlm)
     allow = foreign_packages(node)
     rest = {key: value for key, value in config.items() if key != "model" and key not in node}
@@ -139,18 +139,18 @@ def load_folder(
     check: bool = True,
     allow: str | Sequence[str] = (),
 ) -> VLM:
-    """The model in ``folder``, in evaluation mode. Reads that folder and nothing else.
+    """Load the model in ``folder``, in evaluation mode. Only files of that folder are read.
 
     Args:
-        folder: a folder that :func:`save_folder` wrote, under any name.
-        overrides: numbers of the model node to change, see :func:`override`.
-        check: warn if the golden images are no longer tiled as they were (never after
-            ``overrides``, which may well mean to change that).
+        folder: a folder that :func:`save_folder` wrote; it may have been renamed or moved.
+        overrides: values of the model node to change, see :func:`override`.
+        check: warn if the golden images are not tiled as they were when the model was saved. Skipped if
+            there are ``overrides``, which may change the tiling on purpose.
         allow: packages whose classes the folder may name besides the parts of hdvl. Their code runs.
 
     Raises:
-        ValueError: no model folder, a newer format, a configuration that names something else or
-            cannot be built, damaged weights, or keys that do not fit, all listed.
+        ValueError: it is no model folder, has a newer format, its configuration is not allowed or cannot
+            be built, weights are damaged, or keys do not fit (all are listed).
     """
     folder = Path(folder)
     vlm = unfilled(folder, overrides or {}, allow)
@@ -165,14 +165,14 @@ def load_folder(
         found = preprocessing.verify(folder, vlm)
         if found:
             warnings.warn(
-                f"preprocessing of {str(folder)!r} is not what it was: {'; '.join(found)}",
+                f"preprocessing of {str(folder)!r} differs from that at saving: {'; '.join(found)}",
                 stacklevel=2,
             )
     return vlm
 
 
 def is_model_folder(folder: str | Path) -> bool:
-    """Whether ``folder`` looks like what :func:`save_folder` writes."""
+    """Whether ``folder`` has a configuration like those that :func:`save_folder` writes."""
     file = Path(folder) / CONFIG
     if not file.is_file():
         return False
@@ -181,16 +181,16 @@ def is_model_folder(folder: str | Path) -> bool:
 
 
 def read_config(folder: str | Path, *, allow: str | Sequence[str] = ()) -> dict[str, Any]:
-    """The plain configuration stored in a model folder. Nothing in it is built.
+    """The plain configuration stored in a model folder; nothing is built from it.
 
     Raises:
-        ValueError: as :func:`load_folder`.
+        ValueError: as in :func:`load_folder`.
     """
     return _read_config(Path(folder), allow)[0]
 
 
 def model_node(folder: str | Path, *, allow: str | Sequence[str] = ()) -> Node:
-    """The node of the model in ``folder``, with the tokenizer's place in it; ready to be built."""
+    """The node of the model in ``folder``, ready to be built, with the path of its tokenizer."""
     found: Node = located(_read_config(Path(folder), allow)[1], Path(folder))
     return found
 
@@ -225,7 +225,7 @@ def _read_config(folder: Path, allow: str | Sequence[str]) -> tuple[dict[str, An
 
 
 def override(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``node`` with ``changes``: mappings are merged, one with ``_target_`` replaces its part.
+    """``node`` with ``changes``: mappings are merged; a mapping with ``_target_`` replaces the whole part.
 
     >>> override({"tiler": {"max_tiles": 64, "exif": True}}, {"tiler": {"max_tiles": 4}})
     {'tiler': {'max_tiles': 4, 'exif': True}}
@@ -266,7 +266,7 @@ def unfilled(folder: Path, overrides: Mapping[str, Any], allow: str | Sequence[s
 
 
 def build_vlm(node: Node, *, source: object) -> VLM:
-    """The model of ``node``, which ``source`` holds, with its parameters on ``meta``.
+    """Build the model of ``node`` with its parameters on ``meta``; ``source`` is named in messages.
 
     Raises:
         ValueError: it cannot be built, or is no model.
@@ -294,7 +294,7 @@ def _write(vlm: VLM, folder: Path, plain: dict[str, Any], card: str) -> None:
 
 
 def _check_rebuilds(vlm: VLM, folder: Path, allow: Sequence[str]) -> None:
-    """The folder's own configuration must give exactly the tensors that were written."""
+    """Check that the configuration in the folder gives exactly the tensors that were written."""
     again = unfilled(folder, {}, allow)
     files = find_shards(folder)
     check_keys(again, read_shapes(files), source="config['model']")
@@ -316,7 +316,7 @@ def _refuse_adapters(vlm: VLM) -> None:
 def _check_replaceable(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()) and not is_model_folder(folder):
         raise ValueError(
-            f"folder {str(folder)!r} holds something else than a model; give another, or empty it"
+            f"folder {str(folder)!r} contains files that are no model; give another folder, or empty it"
         )
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"folder {str(folder)!r} is a file; give another name")

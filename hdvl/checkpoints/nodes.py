@@ -1,10 +1,10 @@
-"""Which mappings of a configuration are objects to build, and building them.
+"""Mappings of a configuration that describe objects to build, and building them.
 
-A :class:`Node` is a mapping that will be built. Which mappings become nodes is decided once, where a
-configuration comes in: all that name a ``_target_`` in what the caller or ``conf/`` wrote
-(:func:`marked`), the checked ones of a model folder (:func:`hdvl.checkpoints.known.checked`). A mapping
-that is no ``Node`` is data whatever its keys are, and no text is ever interpolated, so the values of
-published files can be put into a node as they are.
+A :class:`Node` is a mapping that will be built. It is decided once, when a configuration is read, which
+mappings become nodes: in configurations of the caller and of ``conf/``, all that have a ``_target_``
+(:func:`marked`), in a model folder those that passed the check (:func:`hdvl.checkpoints.known.checked`). Any
+other mapping is data, whatever its keys are, and no text is interpolated. Values of published files can
+therefore be put into a node unchanged.
 """
 
 import inspect
@@ -15,17 +15,17 @@ from typing import Any
 
 TARGET, PARTIAL, ARGS = "_target_", "_partial_", "_args_"
 RESERVED = (TARGET, PARTIAL, ARGS, "_recursive_", "_convert_")
-"""Keys that mean something to Hydra."""
+"""Keys that have a meaning in Hydra."""
 
 
 class Node(dict[str, Any]):
-    """A mapping that :func:`assemble` builds: ``_target_`` and the arguments of what it names."""
+    """A mapping that :func:`assemble` builds: ``_target_`` and the arguments to call it with."""
 
 
 def marked(value: Any) -> Any:
     """A copy of ``value`` in which every mapping with a ``_target_`` is a :class:`Node`.
 
-    Only for what the caller or ``conf/`` wrote.
+    Use it only for trusted configurations: those of the caller and of ``conf/``.
     """
     if isinstance(value, Mapping):
         inner = {key: marked(item) for key, item in value.items()}
@@ -36,10 +36,10 @@ def marked(value: Any) -> Any:
 
 
 def unmarked(value: Any, where: str = "model") -> Any:
-    """``value`` as plain data, for a file in which ``_target_`` alone tells nodes from data.
+    """``value`` as plain data, for a file in which only ``_target_`` distinguishes nodes from data.
 
     Raises:
-        ValueError: data has a key that would make it a node there.
+        ValueError: a mapping of data has a key that would make it a node in the file.
     """
     if isinstance(value, Mapping):
         clash = [] if isinstance(value, Node) else [key for key in RESERVED if key in value]
@@ -55,15 +55,15 @@ def unmarked(value: Any, where: str = "model") -> Any:
 
 
 def assemble(value: Any, *, source: object, where: str = "model") -> Any:
-    """Build the nodes in ``value``, inner ones first; everything else stays what it is.
+    """Build the nodes in ``value``, inner ones first; everything else is kept.
 
     Args:
-        value: a :class:`Node`, or data that may hold nodes.
-        source: where it comes from, and
-        where: what it is there, for error messages.
+        value: a :class:`Node`, or data that may contain nodes.
+        source: the file or object that ``value`` comes from, for error messages.
+        where: the key of ``value`` in it, for error messages.
 
     Raises:
-        ValueError: a node names nothing that can be called, or what it names refuses its arguments.
+        ValueError: a node names nothing that can be called, or the call rejects its arguments.
     """
     if isinstance(value, Mapping):
         inner = {
@@ -80,10 +80,10 @@ def assemble(value: Any, *, source: object, where: str = "model") -> Any:
 
 
 def target_of(name: str, *, source: object, where: str) -> Callable[..., Any]:
-    """What the dotted ``name`` means, its module imported.
+    """Import the object with the dotted ``name``.
 
     Raises:
-        ValueError: there is no such thing, or it cannot be called.
+        ValueError: there is no such object, or it cannot be called.
     """
     try:
         found = pkgutil.resolve_name(name)
@@ -110,13 +110,13 @@ def _called(arguments: dict[str, Any], source: object, where: str) -> Any:
         return partial(target, *args, **options)
     try:
         return target(*args, **options)
-    # What constructors say to values of a wrong kind; transformers checks its configurations strictly.
+    # Constructors raise these for values of a wrong type; transformers validates its configurations.
     except (
         *(ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError),
         *(RuntimeError, AssertionError, MemoryError, OSError, ImportError, StrictDataclassError),
     ) as error:
-        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{where} of {source} cannot be built: {said}") from error
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{where} of {source} cannot be built: {reason}") from error
 
 
 def _check_arguments(
@@ -130,7 +130,7 @@ def _check_arguments(
 ) -> None:
     try:
         signature = inspect.signature(target)
-    except ValueError:  # some that are written in C say none
+    except ValueError:  # some callables that are written in C have no signature
         return
     try:
         (signature.bind_partial if held else signature.bind)(*args, **options)

@@ -1,4 +1,4 @@
-"""Two folders of weights compared tensor by tensor, neither of them in memory as a whole."""
+"""Compares the weights of two folders tensor by tensor, without loading either as a whole."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from hdvl.checkpoints.shards import find_shards
 
 @dataclass(frozen=True)
 class Tensors:
-    """The tensors of a folder. ``kind``: hdvl, an importer's name, or ``names as stored``."""
+    """The tensors of a folder. ``kind`` is hdvl, the name of an importer, or ``names as stored``."""
 
     kind: str
     shapes: Mapping[str, tuple[int, ...]]
@@ -26,18 +26,24 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Compared:
-    """One tensor of two folders. ``difference`` is the largest one, None where it cannot be said."""
+    """The comparison of one tensor.
+
+    Attributes:
+        name: the name of the tensor.
+        difference: the largest absolute difference; None if the tensors cannot be subtracted.
+        reason: why they cannot be subtracted.
+    """
 
     name: str
     difference: float | None
-    said: str = ""
+    reason: str = ""
 
 
 def tensors_in(folder: str | Path) -> Tensors:
-    """What lies in ``folder``, under hdvl's names if hdvl knows the layout.
+    """The tensors in ``folder``, under hdvl's names if hdvl knows the layout.
 
     Raises:
-        ValueError: damaged or missing files, or a layout whose tensors do not fit.
+        ValueError: files are damaged or missing, or tensors do not fit the layout.
     """
     folder = Path(folder)
     if is_model_folder(folder):
@@ -50,13 +56,13 @@ def tensors_in(folder: str | Path) -> Tensors:
     opened = open_published(folder, name)
 
     def read(target: str) -> Tensor:
-        return table.produce(opened.mapping[target], opened.published)
+        return table.read_tensor(opened.mapping[target], opened.published)
 
     return Tensors(name, table.targets_of(opened.vlm), read)
 
 
 def compare(first: Tensors, second: Tensors) -> Iterator[Compared]:
-    """Each tensor of either, in order of names: absent, misshapen, or how far apart."""
+    """Compare every tensor of the two folders, ordered by name."""
     for name in sorted({*first.shapes, *second.shapes}):
         shapes = [tensors.shapes.get(name) for tensors in (first, second)]
         if None in shapes:
@@ -68,7 +74,7 @@ def compare(first: Tensors, second: Tensors) -> Iterator[Compared]:
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
-    """The largest absolute difference, in float64; infinite where one is not a number alone."""
+    """The largest absolute difference in float64; infinite where only one of two values is NaN."""
     wide_a, wide_b = a.to(torch.float64), b.to(torch.float64)
     apart = (wide_a - wide_b).abs()
     apart[wide_a.isnan() & wide_b.isnan() | (wide_a == wide_b)] = 0

@@ -1,8 +1,8 @@
-"""What a model's pixels were when it was saved, so that a later drift shows itself.
+"""Records the preprocessing of a model when it is saved, so that later changes are detected.
 
-Three computed images go through the tiler. Their tiles' hashes tell "not the same bits", the
-means of the tiles tell how far apart: resize kernels differ by a grey level between processors, a changed
-filter or grid by much more.
+Three computed images are tiled. Hashes of the tiles detect any difference, and their means show how large
+it is: resize kernels of different processors differ by about a grey level, a changed filter or grid by much
+more.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from hdvl.views import view_pixels
 FILE = "preprocessing.json"
 SIZES = ((97, 61), (640, 420), (233, 1200))
 TOLERANCE = 0.5
-"""Grey levels by which the mean of a tile may differ between machines."""
+"""The difference in grey levels that the mean of a tile may have between machines."""
 
 
 def golden_image(width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Waves, edges and fine detail from whole numbers alone: the same bytes everywhere."""
+    """An image with gradients, edges and fine detail, computed with integers and so equal on all machines."""
     y, x = np.mgrid[0:height, 0:width].astype(np.int64)
     red = (x * 255) // max(1, width - 1)
     green = ((x // 7 + y // 5) % 2) * 200 + (x * y) % 41
@@ -34,7 +34,7 @@ def golden_image(width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def describe(tiler: Tiler, encoder: Encoder, node: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``preprocessing.json`` holds: the tiler's numbers, the encoder's, and golden tiles."""
+    """The content of ``preprocessing.json``: options of the tiler, of the encoder, and golden tiles."""
     return {
         "tiler": dict(node),
         "encoder": {
@@ -64,9 +64,9 @@ def _golden(tiler: Tiler, width: int, height: int) -> dict[str, Any]:
 
 
 def drifts(stored: Mapping[str, Any], vlm: VLM) -> list[str]:
-    """What differs between ``preprocessing.json`` and what ``vlm`` does now; maybe nothing.
+    """Differences between the content of ``preprocessing.json`` and the preprocessing of ``vlm``.
 
-    Hashes that differ while the means agree within ``TOLERANCE`` are no drift.
+    Different hashes do not count if the means agree within ``TOLERANCE``.
     """
     now = describe(vlm.tiler, vlm.encoder, stored["tiler"])
     found = [
@@ -87,7 +87,7 @@ def drifts(stored: Mapping[str, Any], vlm: VLM) -> list[str]:
 
 
 def verify(folder: str | Path, vlm: VLM) -> list[str]:
-    """How the preprocessing of ``vlm`` differs from what ``folder`` recorded; maybe in nothing."""
+    """Differences between the preprocessing of ``vlm`` and the record in ``folder``, if there are any."""
     file = Path(folder) / FILE
     if not file.is_file():
         raise ValueError(f"model folder {str(folder)!r} has no {FILE}; save the model again")

@@ -1,4 +1,4 @@
-"""A model node that reads nothing outside its folder."""
+"""Makes a model node that reads nothing outside its folder."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,17 +10,17 @@ from hdvl.plain import without_weights
 from hdvl.templates.node import node_of
 
 TOKENIZER = "tokenizer"
-"""Where the tokenizer's files lie in a model folder."""
+"""The sub-folder of a model folder for the files of the tokenizer."""
 
 _FROM_PRETRAINED = ".from_pretrained"
 
 
 def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
-    """The model ``node`` with every outside source of weights or tokens taken out.
+    """A copy of the model ``node`` without any source of weights or tokens outside the folder.
 
-    ``weights`` of any part becomes null (the folder's own weights are put in), and the LLM is
-    described by itself (``config_node``) and the tokenizer in the folder. A template that
-    was read from somewhere is written out.
+    ``weights`` of every part becomes null, since the weights of the folder are loaded. The LLM is replaced
+    by its ``config_node`` with the tokenizer in the folder, and a template that was read from a path is
+    written out.
     """
     stored: dict[str, Any] = without_weights(node)
     files = {TARGET: LOAD_TOKENIZER, "path": TOKENIZER}
@@ -38,7 +38,7 @@ def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
 
 
 def _argument_data(node: Mapping[str, Any]) -> dict[str, Any]:
-    """``node``, whose arguments are nodes or data without any key that would make it a node."""
+    """``node`` as plain data, after checking that data in its arguments cannot be taken for nodes."""
     return {
         key: value
         if isinstance(value, Mapping) and TARGET in value

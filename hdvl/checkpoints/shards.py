@@ -1,4 +1,4 @@
-"""Tensors in safetensors files of bounded size, and out of them one at a time."""
+"""Writes tensors to safetensors files of limited size, and reads them one at a time."""
 
 import json
 import warnings
@@ -27,15 +27,15 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""What safetensors calls them."""
+"""Types of torch -> their names in safetensors."""
 COMPUTED = (torch.float32, torch.bfloat16, torch.float16)
-"""Types of floating-point numbers that models compute with."""
+"""The floating-point types that models compute with."""
 
 
 def tie_groups(module: nn.Module | Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-    """Names that mean one tensor, under the first of them: the name that is stored.
+    """Groups of names that share one tensor. The key is the first name, under which it is stored.
 
-    ``module`` may be its ``state_dict(keep_vars=True)``.
+    ``module`` may also be a ``state_dict(keep_vars=True)``.
     """
     state = module.state_dict(keep_vars=True) if isinstance(module, nn.Module) else module
     names: dict[int, list[str]] = {}
@@ -45,7 +45,7 @@ def tie_groups(module: nn.Module | Mapping[str, Tensor]) -> dict[str, tuple[str,
 
 
 def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """What a folder holds: each tensor once, dense and with memory of its own."""
+    """The tensors to store: each tied tensor once, contiguous and with memory of its own."""
     state = module.state_dict(keep_vars=True)
     tensors: dict[str, Tensor] = {}
     places: set[int] = set()
@@ -58,7 +58,7 @@ def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def plan_shards(sizes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
-    """Names in order, cut into runs of at most ``max_bytes`` (a larger tensor stands alone).
+    """Split the names, in order, into shards of at most ``max_bytes`` (a larger tensor has its own shard).
 
     >>> plan_shards({"a": 4, "b": 4, "c": 9, "d": 1}, max_bytes=8)
     [['a', 'b'], ['c'], ['d']]
@@ -83,8 +83,8 @@ def write_shards(
 ) -> None:
     """Write ``tensors`` to ``folder``: one file, or several and an index.
 
-    With ``read`` only the shapes and dtypes of ``tensors`` count (they may lie on ``meta``), and
-    the values are asked for one after the other: one of them is in memory at a time.
+    With ``read``, only the shapes and dtypes of ``tensors`` are used (they may be on ``meta``), and the
+    values are read one after the other, so that only one of them is in memory.
     """
     if max_bytes < 1:
         raise ValueError(f"max_shard must be at least 1 byte, got {max_bytes}")
@@ -104,10 +104,10 @@ def write_shards(
 
 
 def _write_file(file: Path, layouts: Mapping[str, Tensor], read: Callable[[str], Tensor]) -> None:
-    """One safetensors file, a tensor at a time, which the library's own writer cannot do.
+    """Write one safetensors file, one tensor at a time, which the library's own writer cannot do.
 
-    Its format (https://github.com/huggingface/safetensors): the length of the header in 8 bytes,
-    the header as JSON, then the values. Wide numbers stand first, so that all lie aligned.
+    The format (https://github.com/huggingface/safetensors) is the length of the header in 8 bytes, the
+    header as JSON, then the values. Wider types are written first, so that all values are aligned.
     """
     names = sorted(layouts, key=lambda name: -layouts[name].element_size())
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -124,7 +124,7 @@ def _write_file(file: Path, layouts: Mapping[str, Tensor], read: Callable[[str],
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            # No name for it: the tensor before is gone while the next one is read.
+            # Not bound to a name, so that the memory is freed before the next tensor is read.
             stream.write(_bytes_of(name, read(name), layouts[name]).data)
 
 
@@ -142,7 +142,7 @@ def find_shards(folder: Path) -> list[Path]:
     """The weight files of ``folder``.
 
     Raises:
-        ValueError: there are none, or the index names files that are not there.
+        ValueError: there are none, or files in the index are absent.
     """
     files, _ = find_weights(folder, (SINGLE,), others=False)
     if not files:
@@ -167,7 +167,7 @@ def read_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors one after the other: only as much memory as is kept of them."""
+    """The tensors one after the other; only those that the caller keeps stay in memory."""
     for _, opened in _opened(files):
         for name in opened.keys():
             yield name, opened.get_tensor(name)
@@ -187,24 +187,24 @@ def _opened(files: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
 
 
 def check_keys(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], *, source: object) -> None:
-    """Compare stored ``shapes`` with what ``module`` holds.
+    """Compare the stored ``shapes`` with those of ``module``.
 
     Raises:
-        ValueError: keys are missing, surplus or of another shape; all are listed.
+        ValueError: keys are missing or surplus, or shapes differ; all are listed.
     """
     own = module.state_dict(keep_vars=True)
-    wanted = {name: tuple(own[name].shape) for name in tie_groups(module)}
-    refuse(misfits(wanted, shapes), f"weights must fit the model, {source} does not")
+    expected = {name: tuple(own[name].shape) for name in tie_groups(module)}
+    refuse(misfits(expected, shapes), f"weights must fit the model, {source} does not")
 
 
 def check_types(module: nn.Module, files: Sequence[Path]) -> None:
-    """Refuse stored numbers of a type that the model cannot take over.
+    """Check that the model can use the types of the stored tensors.
 
-    Floating-point ones may be of any type in ``COMPUTED``, others must be of the model's own. Doubles are
-    taken where all are doubles, of a model that was trained in them; among others they are a mistake.
+    Floating-point tensors may have any type in ``COMPUTED``, others must have the type in the model. float64
+    is allowed only if all floating-point tensors have it, as in a model that was trained in float64.
 
     Raises:
-        ValueError: some are of another type; file, key and type are listed.
+        ValueError: tensors have another type; file, key and type are listed.
     """
     types = {name: value.dtype for name, value in module.state_dict(keep_vars=True).items()}
     found = [
@@ -224,24 +224,24 @@ def check_types(module: nn.Module, files: Sequence[Path]) -> None:
 
 
 class NotFinite:
-    """Notices tensors with NaN or infinite values on their way into a model, to say it once."""
+    """Collects the names of loaded tensors with NaN or infinite values, for one warning."""
 
     def __init__(self, source: object) -> None:
         self.source = source
         self.names: list[str] = []
 
     def passing(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """``tensors`` as they are."""
+        """Yield ``tensors`` unchanged while recording their names."""
         for name, value in tensors:
             if value.is_floating_point() and value.numel() and not value.is_meta:
-                # Without a copy: NaN is passed on by both, and infinity is one of them.
+                # Needs no copy: both results are NaN if a value is, and an infinite value is one of them.
                 least, most = value.aminmax()
                 if not (isfinite(float(least)) and isfinite(float(most))):
                     self.names.append(name)
             yield name, value
 
     def warn(self) -> None:
-        """Say which they were, if there were any."""
+        """Warn with the recorded names, if there are any."""
         if self.names:
             more = f" and {len(self.names) - 5} more" if len(self.names) > 5 else ""
             warnings.warn(

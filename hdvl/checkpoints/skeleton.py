@@ -1,4 +1,4 @@
-"""Building a model without filling its weights, which are about to be read anyway."""
+"""Builds a model without initialising its weights, which are read from files afterwards."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from hdvl.checkpoints.shards import tie_groups
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
-    """Modules built inside have their parameters on ``meta``; buffers are computed as usual.
+    """A context in which modules are built with parameters on ``meta``; buffers are computed as usual.
 
-    Buffers outside the state dict (rotary frequencies) are thus right without being stored, and
-    random initialisation costs neither time nor memory. Call :func:`tie` on what was built.
+    Buffers that are not in the state dict, such as rotary frequencies, are then correct without being
+    stored, and random initialisation needs neither time nor memory. Call :func:`tie` on the result.
     """
     from accelerate import init_empty_weights
 
@@ -25,7 +25,7 @@ def parameters_on_meta() -> Iterator[None]:
 
 
 def tie(module: nn.Module) -> None:
-    """Tie the weights of transformers' models in ``module`` that was built on ``meta``: it unties them."""
+    """Tie the weights of transformers' models in ``module`` again, which building on ``meta`` unties."""
     from transformers import PreTrainedModel
 
     for child in module.modules():
@@ -34,10 +34,10 @@ def tie(module: nn.Module) -> None:
 
 
 def fill(module: nn.Module, tensors: Iterator[tuple[str, Tensor]]) -> None:
-    """Put ``tensors`` (the stored name of each tie group) into a module built on ``meta``.
+    """Put ``tensors`` (one for each group of tied tensors) into a module that was built on ``meta``.
 
-    Values keep their stored dtype, parameters their memory layout and ``requires_grad``, and ties
-    stay ties. The keys must have been checked.
+    Values keep their stored dtype. Parameters keep their memory layout and ``requires_grad``, and tied
+    tensors stay tied. The keys must have been checked.
     """
     own = module.state_dict(keep_vars=True)
     groups = tie_groups(own)
@@ -51,14 +51,14 @@ def fill(module: nn.Module, tensors: Iterator[tuple[str, Tensor]]) -> None:
 
 
 def _as_laid_out(value: Tensor, *, like: Tensor) -> Tensor:
-    """``value`` with the strides of ``like``: channels-last convolutions are so on purpose."""
+    """``value`` with the strides of ``like``, so that channels-last weights stay channels-last."""
     if value.stride() == like.stride():
         return value
     return torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def untied(module: nn.Module, ties: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Groups of names that ``module`` ties and ``ties`` does not, or the other way round."""
+    """Groups of names that are tied in only one of ``module`` and ``ties``."""
     mine = {group for group in tie_groups(module).values() if len(group) > 1}
     theirs = {group for group in ties.values() if len(group) > 1}
     return sorted(" = ".join(group) for group in mine ^ theirs)

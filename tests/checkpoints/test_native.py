@@ -245,7 +245,7 @@ def test_save_refuses(tmp_path: Path) -> None:
         save_folder(vlm, tmp_path / "m", {"seed": 0})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
-    with pytest.raises(ValueError, match="holds something else than a model"):
+    with pytest.raises(ValueError, match="contains files that are no model"):
         save_folder(vlm, tmp_path / "mine", {"model": NODE})
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear"
     with pytest.raises(ValueError, match="is a file; give another name"):

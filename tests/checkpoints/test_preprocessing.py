@@ -39,7 +39,9 @@ def test_pixels_that_drift(tiny_folder: Path, tmp_path: Path) -> None:
     assert verify(folder, vlm) == []
     stored["golden"][0]["tile_means"][1] += 2
     file.write_text(json.dumps(stored))
-    with pytest.warns(UserWarning, match=r"is not what it was: image of 97x61: .* moved by 2.00"):
+    with pytest.warns(
+        UserWarning, match=r"differs from that at saving: image of 97x61: .* moved by 2.00"
+    ):
         load_folder(folder)
     load_folder(folder, check=False)
     load_folder(folder, overrides={"tiler": {"max_tiles": 5}})

@@ -91,5 +91,7 @@ def test_another_models_rank_file(folder: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "generation_config.json"):
         (tmp_path / name).symlink_to(folder / name)
     write_ranks(tmp_path, learn_ranks(150))
-    with pytest.raises(ValueError, match=r"must give <imgpad> the id .* it is of another model"):
+    with pytest.raises(
+        ValueError, match=r"must give <imgpad> the id .* it belongs to another model"
+    ):
         hdvl.load(tmp_path)

@@ -14,10 +14,10 @@ from hdvl.processor import Processor
 from hdvl.protocols import Message
 
 SIZES = ((640, 420), (97, 61))
-"""Wide images: tall ones are resized in another order by some versions of Pillow, not by hdvl."""
+"""Wide images, because some versions of Pillow resize the axes of tall images in another order than hdvl."""
 
 LIMIT = 2.5 / 255 / 0.2
-"""Most that a normalised pixel may differ: two grey levels, and some rounding."""
+"""The largest allowed difference of a normalised pixel: two grey levels and some rounding."""
 
 
 def disagreements(vlm: VLM, folder: Path) -> list[str]:
@@ -53,7 +53,7 @@ def disagreements(vlm: VLM, folder: Path) -> list[str]:
 
 
 def read(processor: Any, talk: Sequence[Message], **options: Any) -> Any:
-    """What a processor of transformers makes of ``talk``, its images in front of the text."""
+    """The output of a processor of transformers for ``talk``, with the images before the text."""
     messages = [
         {
             "role": message.role,
@@ -75,7 +75,7 @@ def read(processor: Any, talk: Sequence[Message], **options: Any) -> Any:
 
 
 def tiles_of(pixels: Tensor, counts: Sequence[int]) -> Tensor:
-    """Tiles behind each other, whether a processor padded them image by image or not."""
+    """The tiles of all images in one tensor, without the padding that some processors add for each image."""
     if pixels.ndim == 5 and len(pixels) == 1:  # one conversation, not one image
         return pixels[0, : sum(counts)]
     if pixels.ndim == 5:

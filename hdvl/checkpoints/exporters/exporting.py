@@ -1,4 +1,4 @@
-"""Exports a model folder to transformers, tensor by tensor. It is checked before it is put in place."""
+"""Exports a model folder to transformers, tensor by tensor, and checks the result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hdvl.checkpoints.exporters.jinja import chat_template
 from hdvl.checkpoints.exporters.target import TransformersTarget
 from hdvl.checkpoints.exporters.tokenizer import for_processor
 from hdvl.checkpoints.importers import mapping as table
-from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.importers.mapping import TensorSource
 from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.native import unfilled
 from hdvl.checkpoints.shards import GB, find_shards, write_shards
@@ -42,24 +42,24 @@ def export(
     allow: str | Sequence[str] = (),
     max_shard: int = 4 * GB,
 ) -> Exported:
-    """Write the model in ``folder`` as transformers reads it: model, processor, chat template, tokenizer.
+    """Write the model in ``folder`` for transformers: model, processor, chat template and tokenizer.
 
-    ``AutoModelForImageTextToText`` and ``AutoProcessor`` load it without code from there. A probe
-    conversation with an image must give the same ids and pixels before the folder is put in place.
+    ``AutoModelForImageTextToText`` and ``AutoProcessor`` load it without custom code. Before the folder is
+    moved in place, a probe conversation with images must give the same ids and pixels as in hdvl.
 
     Args:
         folder: a model folder of hdvl.
-        to: the folder to write; it must not be there yet.
-        overrides: numbers of the model node to change first, as of ``load_folder``.
-        allow: packages whose classes the folder may name, as of ``load_folder``.
-        max_shard: most bytes of a written weight file.
+        to: the folder to write, which must not exist.
+        overrides: values of the model node to change first, as in ``load_folder``.
+        allow: packages whose classes the folder may name, as in ``load_folder``.
+        max_shard: the largest size of a written weight file in bytes.
 
     Raises:
-        ValueError: no class of transformers can be this model, with all the reasons why.
+        ValueError: no class of transformers can represent this model; all reasons are listed.
     """
     folder, to = Path(folder), Path(to)
     if to.exists():
-        raise ValueError(f"to must be a new folder, {str(to)!r} is there already")
+        raise ValueError(f"to must be a new folder, {str(to)!r} exists; give another name")
     vlm = unfilled(folder, overrides or {}, allow).eval()
     target = target_of(vlm)
     published = Published.in_files(find_shards(folder))
@@ -68,15 +68,17 @@ def export(
         _write_processor(target, vlm, written)
         wrong = disagreements(vlm, written)
         if wrong:
-            raise ValueError(f"the exported processor must read as hdvl does: {'; '.join(wrong)}")
+            raise ValueError(
+                f"the exported processor must give the ids and pixels of hdvl: {'; '.join(wrong)}"
+            )
     return Exported(to, architecture, target.notes)
 
 
 def target_of(vlm: VLM) -> TransformersTarget:
-    """How transformers describes ``vlm``.
+    """The description of ``vlm`` in terms of a class of transformers.
 
     Raises:
-        ValueError: it cannot, with all the reasons.
+        ValueError: no class can represent it; all reasons are listed.
     """
     if internvl.is_like(vlm):
         found, reasons = internvl.target(vlm)
@@ -93,25 +95,25 @@ def target_of(vlm: VLM) -> TransformersTarget:
             "(TransformersEncoder of their own towers, PixelShuffleMLP)"
         ]
     if found is None:
-        raise ValueError(f"no model of transformers is this one: {'; '.join(reasons)}")
+        raise ValueError(f"no class of transformers can represent this model: {'; '.join(reasons)}")
     return found
 
 
-def entries(target: TransformersTarget, model: Any) -> dict[str, From]:
-    """What each tensor of transformers' ``model`` is made of, in the names of hdvl."""
+def entries(target: TransformersTarget, model: Any) -> dict[str, TensorSource]:
+    """The source, by its name in hdvl, of each tensor of transformers' ``model``."""
     targets = list(table.targets_of(model))
     own = {name: entry for name, entry in target.make.items() if name in targets}
     return table.renamed(targets, target.names) | own
 
 
 def on_meta(target: TransformersTarget) -> Any:
-    """transformers' model of ``target`` with its parameters on ``meta``."""
+    """The model of transformers that ``target`` describes, with its parameters on ``meta``."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     plain = dict(target.config)
-    described = AutoConfig.for_model(plain.pop("model_type"), **plain)
+    config = AutoConfig.for_model(plain.pop("model_type"), **plain)
     with parameters_on_meta():
-        return AutoModelForImageTextToText.from_config(described, trust_remote_code=False)
+        return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
 
 
 def _write_model(
@@ -125,12 +127,12 @@ def _write_model(
     table.check(mapping, published, model)
     dtype = published.common_dtype()
     layouts = {
-        target: table.layout(mapping[target], published, dtype)
+        target: table.meta_tensor(mapping[target], published, dtype)
         for target in table.in_reading_order(mapping, published)
     }
 
     def read(target: str) -> Tensor:
-        return table.produce(mapping[target], published, dtype)
+        return table.read_tensor(mapping[target], published, dtype)
 
     write_shards(layouts, folder, max_bytes=max_shard, read=read)
     architecture = type(model).__name__

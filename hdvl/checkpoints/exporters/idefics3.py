@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM of transformers: tiles with tags, pixel shuffle and one linear layer."""
+"""Exports to Idefics3 and SmolVLM of transformers: tiles with tags, pixel shuffle and one linear layer."""
 
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ def is_like(vlm: VLM) -> bool:
 
 
 def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
-    """The layout, or the reasons why neither class of transformers can be this model."""
+    """The description for transformers, or the reasons why neither class can represent this model."""
     encoder, bridge = vlm.encoder, vlm.bridge
     assert isinstance(encoder, TransformersEncoder) and isinstance(bridge, PixelShuffleMLP)
     vision = encoder.model.config
@@ -96,16 +96,16 @@ def _tiler_reasons(vlm: VLM) -> list[str]:
     tiler = vlm.tiler
     if not isinstance(tiler, LongestEdge):
         return [f"tiler is {type(tiler).__name__} (only LongestEdge)"]
-    wanted = {
+    expected = {
         "tiler.max_edge": (min(tiler.max_edge, max(tiler.longest_edge, 4096)), 4096),
         "tiler.thumbnail": (tiler.thumbnail, "last"),
         "tiler.skip_blank": (tiler.skip_blank, False),
     }
-    return differing(wanted)
+    return differing(expected)
 
 
 def _tokens(vlm: VLM, kind: str) -> tuple[dict[str, str], list[str]]:
-    """The tokens of the tags by the names of transformers, and why its processor cannot write the tags."""
+    """The tokens in the tags by transformers' names, and reasons why its processor cannot write the tags."""
     tags = getattr(vlm.merger, "tags", Tags())
     own: Any = vlm.template
     fake = tags.text("after_thumbnail")
@@ -113,17 +113,19 @@ def _tokens(vlm: VLM, kind: str) -> tuple[dict[str, str], list[str]]:
     tokens = {"fake_image_token": fake, "global_image_token": whole, "image_token": own.image_token}
     if kind == "idefics3":
         tokens = dict(TOKENS)
-    braced = {key: token.replace("{", "{{").replace("}", "}}") for key, token in tokens.items()}
-    fake, whole = braced["fake_image_token"], braced["global_image_token"]
-    wanted = Tags(
+    escaped = {key: token.replace("{", "{{").replace("}", "}}") for key, token in tokens.items()}
+    fake, whole = escaped["fake_image_token"], escaped["global_image_token"]
+    expected = Tags(
         before_tile=fake + "<row_{row}_col_{col}>",
         row_end="\n",
         after_windows="\n",
         before_thumbnail=fake + whole,
         after_thumbnail=fake,
     )
-    names = [name for name in vars(wanted) if not name.endswith("_single")]
-    pairs = {f"merger.tags.{n}": (repr(getattr(tags, n)), repr(getattr(wanted, n))) for n in names}
+    names = [name for name in vars(expected) if not name.endswith("_single")]
+    pairs = {
+        f"merger.tags.{n}": (repr(getattr(tags, n)), repr(getattr(expected, n))) for n in names
+    }
     around = (own.image_prefix + own.image_suffix, own.image_token)
     pairs["template's text around an image"] = (repr(around[0]), repr(""))
     pairs["template.image_token"] = (repr(around[1]), repr(tokens["image_token"]))
@@ -131,7 +133,7 @@ def _tokens(vlm: VLM, kind: str) -> tuple[dict[str, str], list[str]]:
 
 
 def _notes(vlm: VLM) -> tuple[str, ...]:
-    """How transformers reads images otherwise than the tiler."""
+    """Notes on how transformers reads images differently from the tiler."""
     tiler: Any = vlm.tiler
     notes = transparency_notes(tiler)
     if tiler.backend != "exact":
@@ -168,10 +170,10 @@ def _processor(vlm: VLM, kind: str, tokenizer: Any, chat_template: str) -> Any:
         "image_std": list(vlm.encoder.std),
     }
     rows, cols = vlm.bridge.out_grid
-    told = {"image_seq_len": rows * cols, "chat_template": chat_template}
+    options = {"image_seq_len": rows * cols, "chat_template": chat_template}
     if kind == "idefics3":
-        return Idefics3Processor(Idefics3ImageProcessor(**settings), tokenizer, **told)
+        return Idefics3Processor(Idefics3ImageProcessor(**settings), tokenizer, **options)
     video = {key: value for key, value in settings.items() if key != "do_image_splitting"}
     return SmolVLMProcessor(
-        *(SmolVLMImageProcessor(**settings), tokenizer, SmolVLMVideoProcessor(**video)), **told
+        *(SmolVLMImageProcessor(**settings), tokenizer, SmolVLMVideoProcessor(**video)), **options
     )

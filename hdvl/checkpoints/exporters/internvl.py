@@ -1,4 +1,4 @@
-"""InternVL of transformers: InternViT, pixel shuffle in raster order, one view or dynamic tiles."""
+"""Exports to InternVL of transformers: InternViT, pixel shuffle in raster order, one view or tiles."""
 
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from hdvl.checkpoints.exporters.target import (
     language_model,
     reading_notes,
 )
-from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.importers.mapping import TensorSource
 from hdvl.encoders import InternViT
 from hdvl.mergers import Concat
 from hdvl.model import VLM
@@ -37,7 +37,7 @@ def is_like(vlm: VLM) -> bool:
 
 
 def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
-    """The layout, or the reasons why InternVL of transformers cannot be this model."""
+    """The description for transformers, or the reasons why its InternVL cannot represent this model."""
     encoder, bridge, tiler = vlm.encoder, vlm.bridge, vlm.tiler
     assert isinstance(encoder, InternViT) and isinstance(bridge, PixelShuffleMLP)
     text, reasons = language_model(vlm)
@@ -82,10 +82,10 @@ def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
         "tie_word_embeddings": text["tie_word_embeddings"],
     }
     make = {}
-    if size != table:  # transformers would stretch the table in the weights' own type
+    if size != table:  # transformers would interpolate the positions in the dtype of the weights
         own, side = table // encoder.patch, encoder.grid[0]
         target = "model.vision_tower.embeddings.position_embeddings"
-        make[target] = From((_POSITIONS,), partial(_stretched, own=own, side=side))
+        make[target] = TensorSource((_POSITIONS,), partial(_stretched, own=own, side=side))
     found = TransformersTarget(
         config=config,
         names=_NAMES,

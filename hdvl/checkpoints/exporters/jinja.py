@@ -1,6 +1,6 @@
-"""A template of hdvl as the Jinja chat template of a processor of transformers.
+"""Translates a template of hdvl to the Jinja chat template of a processor of transformers.
 
-Messages may be text, or lists of parts of type ``image`` and ``text``, as transformers takes them.
+The content of a message may be text, or a list of parts of type ``image`` and ``text``.
 """
 
 import json
@@ -63,10 +63,14 @@ _TURNS = """\
 
 
 def chat_template(template: Template, *, wraps: bool) -> str:
-    """The Jinja source; ``wraps`` if the processor itself writes what stands around an image.
+    """The Jinja source of ``template``.
+
+    Args:
+        template: the template.
+        wraps: whether the processor itself writes the tokens around an image.
 
     Raises:
-        ValueError: a kind of template, or an option of it, that Jinja is not written for here.
+        ValueError: the class of the template, or one of its options, is not supported.
     """
     if not isinstance(template, TurnTemplate | TokenizerTemplate):
         raise ValueError(
@@ -80,7 +84,7 @@ def chat_template(template: Template, *, wraps: bool) -> str:
                 f"placeholder={template.placeholder!r}, image_prefix={template.image_prefix!r} and "
                 f"image_suffix={template.image_suffix!r}"
             )
-        head = "{%- set all = namespace(messages=messages) -%}\n"  # it reads parts as they come
+        head = "{%- set all = namespace(messages=messages) -%}\n"  # it reads lists of parts itself
     else:
         head = _parts(template, wraps)
     if template.system:
@@ -95,11 +99,15 @@ def chat_template(template: Template, *, wraps: bool) -> str:
             "cls_token",
             "mask_token",
         }
-        told = {key: value for key, value in template.variables.items() if key not in known}
-        sets = "".join(f"{{%- set {key} = {_literal(value)} -%}}\n" for key, value in told.items())
+        variables = {key: value for key, value in template.variables.items() if key not in known}
+        sets = "".join(
+            f"{{%- set {key} = {_literal(value)} -%}}\n" for key, value in variables.items()
+        )
         return f"{head}{sets}{{%- set messages = all.messages -%}}\n{template.chat_template}"
     if template.window is not None:
-        raise ValueError("template.window drops old turns, which a chat template cannot")
+        raise ValueError(
+            "template.window must be null for an export, because a chat template cannot drop old turns"
+        )
     names = (
         *("start", "system_prefix", "system_end", "user_prefix", "user_end"),
         *("assistant_prefix", "assistant_end", "separator"),
@@ -125,13 +133,13 @@ def _parts(template: Any, wraps: bool) -> str:
 
 
 def _inner(template: Any, text: str) -> str:
-    """A message's content as the inner template reads it."""
+    """The content of a message in the form that the inner template reads."""
     parts = isinstance(template, TokenizerTemplate) and (template.parts or template.image_parts)
     return f"[{{'type': 'text', 'text': {text}}}]" if parts else text
 
 
 def _filled(source: str, values: dict[str, str]) -> str:
-    """``source`` with the names in capitals replaced, in one pass: values may hold such names."""
+    """``source`` with names in capitals replaced, in one pass because values may contain such names."""
     return re.sub(r"\b[A-Z]+(?:_[A-Z]+)*\b", lambda match: values[match[0]], source)
 
 

@@ -1,4 +1,4 @@
-"""LLaVA, LLaVA-NeXT and LLaVA-OneVision of transformers: a CLIP or SigLIP tower, an MLP on each patch."""
+"""Exports to LLaVA, LLaVA-NeXT and LLaVA-OneVision of transformers: CLIP or SigLIP, an MLP on each patch."""
 
 from functools import partial
 from typing import Any
@@ -13,15 +13,15 @@ from hdvl.checkpoints.exporters.target import (
     language_model,
     reading_notes,
 )
-from hdvl.checkpoints.exporters.tokenizer import silent_token
+from hdvl.checkpoints.exporters.tokenizer import unused_special_token
 from hdvl.checkpoints.importers.image_settings import FILTERS
-from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.importers.mapping import TensorSource
 from hdvl.encoders import TransformersEncoder
 from hdvl.mergers import Concat, Spatial
 from hdvl.model import VLM
 from hdvl.tilers import AnyRes, Squash
 
-# Type of the vision tower: which of its tokens are features, and how many others it has.
+# Type of the vision tower -> vision_feature_select_strategy, and the number of tokens that are no patches.
 _TOWERS = {"clip_vision_model": ("default", 1), "siglip_vision_model": ("full", 0)}
 _NAMES = (
     (r"model\.vision_tower\.(.*)", r"encoder.model.\1"),
@@ -39,7 +39,7 @@ def is_like(vlm: VLM) -> bool:
 
 
 def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
-    """The layout, or the reasons why no LLaVA of transformers can be this model."""
+    """The description for transformers, or the reasons why no LLaVA of it can represent this model."""
     encoder = vlm.encoder
     assert isinstance(encoder, TransformersEncoder)
     text, reasons = language_model(vlm)
@@ -50,7 +50,7 @@ def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
     elif vision.image_size != encoder.tile_size:
         reasons.append(
             f"encoder.tile_size={encoder.tile_size} (only its image_size={vision.image_size}: "
-            "transformers does not stretch the positions)"
+            "transformers does not interpolate the positions)"
         )
     reasons += differing(
         {
@@ -82,15 +82,17 @@ def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
         merger: Any = vlm.merger
         config["vision_aspect_ratio"] = f"anyres_max_{merger.shrink_above}"
         names = vlm.llm.tokenizer
-        config["video_token_index"] = names.convert_tokens_to_ids(silent_token(vlm))
+        config["video_token_index"] = names.convert_tokens_to_ids(unused_special_token(vlm))
     width = vision.hidden_size
     return TransformersTarget(
         config=config,
         names=_NAMES,
-        # Behind the features: what it says does not matter, but the class has it.
+        # The class has this norm, whose output is not used.
         make={
-            "model.vision_tower.post_layernorm.weight": From((), partial(torch.ones, width)),
-            "model.vision_tower.post_layernorm.bias": From((), partial(torch.zeros, width)),
+            "model.vision_tower.post_layernorm.weight": TensorSource(
+                (), partial(torch.ones, width)
+            ),
+            "model.vision_tower.post_layernorm.bias": TensorSource((), partial(torch.zeros, width)),
         },
         processor=partial(_processor, vlm),
         notes=reading_notes(vlm),
@@ -111,7 +113,7 @@ def _bridge_reasons(vlm: VLM) -> list[str]:
 
 
 def _kind(vlm: VLM) -> str:
-    """The design that the tiler and the merger are of."""
+    """The ``model_type`` of the design with this tiler and this merger."""
     tiler, merger = vlm.tiler, vlm.merger
     if not isinstance(tiler, AnyRes):
         return "llava"
@@ -120,7 +122,7 @@ def _kind(vlm: VLM) -> str:
 
 
 def _activation(vlm: VLM) -> str | None:
-    """What transformers calls the activation of the bridge; None for one that it does not have."""
+    """The name in transformers of the bridge's activation; None if transformers does not have it."""
     bridge: Any = vlm.bridge
     if len(bridge.mlp) < 2:
         return None
@@ -173,7 +175,7 @@ def _one_view_reasons(vlm: VLM) -> list[str]:
 
 
 def _mean_colour(vlm: VLM) -> tuple[int, ...]:
-    """The colour that transformers pads with: the encoder's mean."""
+    """The colour with which transformers pads images: the mean of the encoder."""
     return tuple(int(level * 255) for level in vlm.encoder.mean)
 
 
@@ -208,7 +210,7 @@ def _processor(vlm: VLM, tokenizer: Any, chat_template: str) -> Any:
             image_processor=_images(vlm),
             video_processor=LlavaOnevisionVideoProcessor(size=_square(vlm)),
             num_image_tokens=encoder.grid[0] * encoder.grid[1] + extra,
-            video_token=silent_token(vlm),
+            video_token=unused_special_token(vlm),
             vision_aspect_ratio=f"anyres_max_{merger.shrink_above}",
             **shared,
         )

@@ -4,12 +4,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.importers.base import differing
+from hdvl.checkpoints.importers.mapping import TensorSource
 from hdvl.llms.transformers_config import plain_numbers
 from hdvl.model import VLM
 
+__all__ = [
+    "TransformersTarget",
+    "differing",
+    "language_model",
+    "reading_notes",
+    "transparency_notes",
+]
+
 LANGUAGE_MODELS = ("llama", "mistral", "qwen2", "qwen3")
-"""Types whose logits are nothing but ``lm_head`` of the last state, as these layouts take it."""
+"""Types of language models whose logits are ``lm_head`` of the last hidden state and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -17,26 +26,26 @@ class TransformersTarget:
     """A model in the terms of one class of transformers.
 
     Attributes:
-        config: of the class, as plain data with ``model_type``.
+        config: the configuration of the class as plain data with ``model_type``.
         names: rules (regular expression, name) from its tensors to those of the model.
-        make: what makes a tensor of ``names`` where it is not taken as it is.
-        processor: builds the processor for a tokenizer and a chat template.
-        tokens: what the processor looks for on its tokenizer besides the image token: name, token.
+        make: sources of tensors that are not just renamed.
+        processor: builds the processor from a tokenizer and a chat template.
+        tokens: attributes that the processor reads from its tokenizer besides the image token -> tokens.
         wraps: whether the processor itself writes ``image_prefix`` and ``image_suffix``.
-        notes: what transformers will do otherwise, in a sentence each.
+        notes: one sentence for each difference between transformers and hdvl.
     """
 
     config: Mapping[str, Any]
     names: tuple[tuple[str, str], ...]
     processor: Callable[[Any, str], Any]
-    make: Mapping[str, From] = field(default_factory=dict)
+    make: Mapping[str, TensorSource] = field(default_factory=dict)
     tokens: Mapping[str, str] = field(default_factory=dict)
     wraps: bool = False
     notes: tuple[str, ...] = ()
 
 
 def language_model(vlm: VLM) -> tuple[dict[str, Any], list[str]]:
-    """The configuration of the language model, and why these layouts cannot hold it, if so."""
+    """The configuration of the language model, and reasons why the exported classes do not support it."""
     from transformers import PreTrainedModel
 
     llm, backbone = vlm.llm, vlm.llm.backbone
@@ -55,15 +64,10 @@ def language_model(vlm: VLM) -> tuple[dict[str, Any], list[str]]:
     rows = llm.embedding_layers()[0].weight.shape[0]
     if not 0 <= vlm.image_token_id < rows:
         reasons.append(
-            f"image_token_id={vlm.image_token_id} is no row of the embeddings (0..{rows - 1}), "
-            "which transformers looks it up in"
+            f"image_token_id={vlm.image_token_id} must be a row of the embeddings (0..{rows - 1}), "
+            "because transformers embeds it"
         )
     return numbers, reasons
-
-
-def differing(pairs: Mapping[str, tuple[object, object]]) -> list[str]:
-    """A reason for each name whose value differs from the one that transformers uses."""
-    return [f"{name}={told} (only {only})" for name, (told, only) in pairs.items() if told != only]
 
 
 def transparency_notes(tiler: Any) -> list[str]:

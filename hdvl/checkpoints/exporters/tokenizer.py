@@ -1,4 +1,4 @@
-"""The model's tokenizer with the attributes that a processor of transformers looks for."""
+"""Makes a copy of the model's tokenizer with the attributes that a processor of transformers reads."""
 
 import tempfile
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from hdvl.protocols import Message
 def for_processor(
     vlm: VLM, beside: Path, *, wraps: bool, tokens: Mapping[str, str] | None = None
 ) -> Any:
-    """A copy of the model's tokenizer, made by way of files in the folder ``beside``.
+    """A copy of the model's tokenizer, made through temporary files in the folder ``beside``.
 
-    With ``wraps`` it names the tokens around an image, and it names ``tokens``.
-    InternVL's processor wants a token for videos too, which it looks for in every text. None is
-    added to the vocabulary for that: one that no conversation holds stands in.
+    The copy has the image token and ``tokens`` as attributes, and with ``wraps`` also the tokens around an
+    image. InternVL's processor needs a token for videos too, which it replaces in every text. The vocabulary
+    is not extended for it: a special token that no conversation contains is used.
     """
     from transformers import AutoTokenizer
 
@@ -28,7 +28,7 @@ def for_processor(
             "start_image_token": template.image_prefix,
             "end_image_token": template.image_suffix,
             "context_image_token": template.image_token,
-            "video_token": silent_token(vlm),
+            "video_token": unused_special_token(vlm),
         }
     with tempfile.TemporaryDirectory(dir=beside) as folder:
         save_tokenizer(vlm.llm.tokenizer, folder)
@@ -37,21 +37,20 @@ def for_processor(
         )
 
 
-def silent_token(vlm: VLM) -> str:
-    """A special token of the tokenizer that no conversation of the template holds.
+def unused_special_token(vlm: VLM) -> str:
+    """A special token of the tokenizer that no conversation in the template's format contains.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such token.
     """
     tokenizer, template = vlm.llm.tokenizer, vlm.template
     talk = [Message("system", "a"), Message("user", "a"), Message("assistant", "a")]
     text = template.render([*talk, Message("user", "a")], add_generation_prompt=True).text
-    spoken = {*template.special_tokens, *template.stop, template.image_token}
+    used = {*template.special_tokens, *template.stop, template.image_token}
     for token in (tokenizer.pad_token, tokenizer.unk_token, *tokenizer.all_special_tokens):
-        if token is not None and token not in text and token not in spoken:
+        if token is not None and token not in text and token not in used:
             return str(token)
     raise ValueError(
-        "this class of transformers needs a special token for videos, the tokenizer has none to "
-        "spare: "
-        "add one, such as <video>, with a row in the embeddings"
+        "this class of transformers needs a special token for videos, and all those of the tokenizer are "
+        "in use; add one, such as <video>, with a row in the embeddings"
     )

@@ -1,4 +1,4 @@
-"""Models as others published them: recognised, checked key by key, loaded or converted."""
+"""Importers of published models: each layout is recognised, checked key by key, and loaded or converted."""
 
 from hdvl.checkpoints.importers.conversion import convert, load_published
 from hdvl.checkpoints.importers.registry import IMPORTERS, detect

@@ -1,14 +1,13 @@
 """Aya Vision (Dash et al., arXiv 2505.08751), ``AyaVisionForConditionalGeneration`` of transformers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from hdvl.checkpoints.importers import native_layout as native
-from hdvl.checkpoints.importers.base import CheckpointSource, Importer, one_folder, read_json
+from hdvl.checkpoints.importers import transformers_layout as layout
+from hdvl.checkpoints.importers.base import differing, read_json, refuse_unsupported
 from hdvl.checkpoints.importers.image_settings import dynamic_tiles, statistics
-from hdvl.checkpoints.importers.mapping import From, renamed
-from hdvl.checkpoints.importers.published import Published
+from hdvl.checkpoints.importers.transformers_importer import TransformersImporter
 from hdvl.checkpoints.nodes import Node
 
 PROCESSOR = "processor_config.json"
@@ -20,112 +19,89 @@ TOKENS = {
     "tile_token": "TILE",
     "tile_global_token": "TILE_GLOBAL",
 }
-"""What the processor writes unless its file says otherwise."""
+"""The default tokens of the processor, which its file may replace."""
 
 
-class AyaVision(Importer):
-    """Folders whose ``config.json`` says ``aya_vision``, with a SigLIP tower and Cohere2."""
+class AyaVision(TransformersImporter):
+    """Folders whose ``model_type`` is ``aya_vision``, with a SigLIP tower and Cohere2."""
 
-    name = "aya_vision"
+    name = model_type = "aya_vision"
     preset = "aya_vision_8b"
     licence = "cc-by-nc-4.0"
+    bridge_names: ClassVar[Mapping[str, str]] = {"0": "layernorm", "1": "linear_1", "3": "linear_2"}
 
-    def recognises(self, config: Mapping[str, Any], files: Sequence[str]) -> bool:
-        return config.get("model_type") == self.name
-
-    def node(
-        self, source: CheckpointSource, config: Mapping[str, Any], published: Published
-    ) -> Node:
-        folder = one_folder(self.name, source)
-        described = native.resolved(config)
-        settings, node, vision = (
-            native.image_settings(folder), self.preset_node(), described.vision_config
-        )  # fmt: skip
+    def fill_vision(
+        self, node: Node, hf_config: Any, settings: Mapping[str, Any], folder: Path
+    ) -> None:
+        vision = hf_config.vision_config
         node["tiler"] |= {"tile_size": vision.image_size}
         node["tiler"] |= dynamic_tiles(settings, source=folder)
-        _refuse(described, node["tiler"]["tile_size"], folder)
+        _check_supported(hf_config, node["tiler"]["tile_size"], folder)
         node["encoder"] |= {
-            "config": native.structure(vision),
+            "config": layout.structure(vision),
             "tile_size": vision.image_size,
-            "select_layer": native.counted_from_last(described),
+            "select_layer": layout.counted_from_last(hf_config),
             **statistics(settings),
         }
-        width = described.text_config.hidden_size
+        width = hf_config.text_config.hidden_size
         node["bridge"] |= {
-            "factor": described.downsample_factor,
-            "hidden": getattr(described, "alignment_intermediate_size", width) // 2,
-            "norm_eps": described.adapter_layer_norm_eps,
+            "factor": hf_config.downsample_factor,
+            "hidden": getattr(hf_config, "alignment_intermediate_size", width) // 2,
+            "norm_eps": hf_config.adapter_layer_norm_eps,
         }
-        tokens = _tokens(folder)
-        node["merger"]["tags"] |= _tags(tokens)
-        native.fill_language(node, folder, config, described, published, tokens["image_token"])
-        if described.text_config.model_type == "cohere2":
-            # The class takes the states of the language model and not its scaled logits.
+        node["merger"]["tags"] |= _tags(_tokens(folder))
+
+    def image_placeholder(self, folder: Path) -> str:
+        return _tokens(folder)["image_token"]
+
+    def fill_text(self, node: Node, hf_config: Any, folder: Path) -> None:
+        if hf_config.text_config.model_type == "cohere2":
+            # The published class applies lm_head to the hidden states and does not scale the logits.
             node["llm"]["config"]["logit_scale"] = 1.0
-        _check_image_token(node, tokens, folder)
-        return node
-
-    def mapping(
-        self, targets: Sequence[str], node: Mapping[str, Any], published: Published
-    ) -> dict[str, From]:
-        at = {part: native.prefix(published, part) for part in native.PREFIXES}
-        rules = [
-            (r"encoder\.model\.(.*)", rf"{at['vision']}\1"),
-            (r"bridge\.mlp\.0\.(.*)", rf"{at['projector']}layernorm.\1"),
-            (r"bridge\.mlp\.1\.(.*)", rf"{at['projector']}linear_1.\1"),
-            (r"bridge\.mlp\.3\.(.*)", rf"{at['projector']}linear_2.\1"),
-            (r"llm\.model\.model\.(.*)", rf"{at['language']}\1"),
-            (r"llm\.model\.lm_head\.(.*)", rf"{at['head']}\1"),
-        ]
-        return renamed(targets, rules)
-
-    def ignorable(self, node: Mapping[str, Any]) -> Sequence[str]:
-        depth = int(node["encoder"]["config"]["num_hidden_layers"])
-        return [*native.ignorable_vision(node, depth), *native.ignorable_head(node)]
+        _check_image_token(node, _tokens(folder), folder)
 
 
 def _tokens(folder: Path) -> dict[str, str]:
     """The strings that the folder's processor writes."""
     file = folder / PROCESSOR
-    told = read_json(file) if file.is_file() else {}
-    return {name: str(told.get(name, usual)) for name, usual in TOKENS.items()}
+    settings = read_json(file) if file.is_file() else {}
+    return {name: str(settings.get(name, default)) for name, default in TOKENS.items()}
 
 
 def _tags(tokens: Mapping[str, str]) -> dict[str, str]:
-    plain = {name: text.replace("{", "{{").replace("}", "}}") for name, text in tokens.items()}
+    escaped = {name: layout.escape_braces(text) for name, text in tokens.items()}
     return {
-        "before_image": plain["start_of_img_token"],
-        "after_image": plain["end_of_img_token"],
-        "before_tile": plain["tile_token"] + "_{index}",
-        "before_thumbnail": plain["tile_global_token"],
-        "before_single": plain["tile_global_token"],
+        "before_image": escaped["start_of_img_token"],
+        "after_image": escaped["end_of_img_token"],
+        "before_tile": escaped["tile_token"] + "_{index}",
+        "before_thumbnail": escaped["tile_global_token"],
+        "before_single": escaped["tile_global_token"],
     }
 
 
-def _refuse(described: Any, tile_size: int, folder: Path) -> None:
-    vision, text = described.vision_config, described.text_config
-    wanted = {
-        "vision_config.model_type": (vision.model_type, "siglip_vision_model"),
-        "vision_config.num_channels": (vision.num_channels, 3),
-        "vision_feature_select_strategy": (described.vision_feature_select_strategy, "full"),
-        "size of the image processor": (tile_size, vision.image_size),
-    }
-    wrong = [f"{name}={told} (not {ours})" for name, (told, ours) in wanted.items() if told != ours]
+def _check_supported(hf_config: Any, tile_size: int, folder: Path) -> None:
+    vision, text = hf_config.vision_config, hf_config.text_config
+    strategy = hf_config.vision_feature_select_strategy
+    faults = differing(
+        {
+            "vision_config.model_type": (vision.model_type, "siglip_vision_model"),
+            "vision_config.num_channels": (vision.num_channels, 3),
+            "vision_feature_select_strategy": (strategy, "full"),
+            "size of the image processor": (tile_size, vision.image_size),
+        }
+    )
     if text.model_type != "cohere2":
-        wrong += native.unlike_a_plain_head(text)
-    if wrong:
-        raise ValueError(
-            f"configuration of {folder} asks for what hdvl does not do: {'; '.join(wrong)}"
-        )
+        faults += layout.head_faults(text)
+    refuse_unsupported(faults, source=folder)
 
 
 def _check_image_token(node: Mapping[str, Any], tokens: Mapping[str, str], folder: Path) -> None:
-    """Refuse a processor whose visual token is not the one that the model replaces."""
+    """Raise an error if the processor's visual token is not the one that the model replaces."""
     if node["llm"]["tokenizer"] is None:
         return
     own, written = node["template"]["image_token"], tokens["img_patch_token"]
     if own != written:
         raise ValueError(
             f"image_token_index of {str(folder)!r} must be the id of the processor's {written!r}, it "
-            f"is that of {own!r}; one of the two is of another model"
+            f"is that of {own!r}; one of the two belongs to another model"
         )

@@ -1,4 +1,4 @@
-"""From a published folder to a model in memory, or to a native folder without the model in memory."""
+"""Loads a published model, or converts it to a native folder without holding the model in memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hdvl.checkpoints.importers import mapping as table
 from hdvl.checkpoints.importers.base import CheckpointSource, Importer
-from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.importers.mapping import TensorSource
 from hdvl.checkpoints.importers.published import Published
-from hdvl.checkpoints.importers.registry import importer_of, said
+from hdvl.checkpoints.importers.registry import describe_source, importer_of
 from hdvl.checkpoints.native import build_vlm, override, write_folder
 from hdvl.checkpoints.nodes import Node, marked
 from hdvl.checkpoints.shards import GB, NotFinite, write_shards
@@ -21,14 +21,14 @@ from hdvl.model import VLM
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A published model, checked against hdvl's: nothing of its weights has been read yet."""
+class OpenedModel:
+    """A published model whose layout was checked against hdvl's model. Its weights are not read yet."""
 
     importer: Importer
     published: Published
     node: Node
     vlm: VLM
-    mapping: dict[str, From]
+    mapping: dict[str, TensorSource]
     dtype: torch.dtype
 
 
@@ -38,17 +38,17 @@ def open_published(
     *,
     overrides: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
-) -> Opened:
-    """Everything about a published model but its numbers; see :func:`load_published`."""
+) -> OpenedModel:
+    """Open and check a published model without reading its weights; see :func:`load_published`."""
     parts = _as_source(source)
     importer = importer_of(parts, name)
     config = importer.config(parts)
     published = importer.published(parts)
     node = Node(override(_node(importer, parts, config, published), marked(overrides or {})))
-    vlm = build_vlm(node, source=said(parts))
+    vlm = build_vlm(node, source=describe_source(parts))
     mapping = importer.mapping(list(table.targets_of(vlm)), node, published)
     table.check(mapping, published, vlm, importer.ignorable(node))
-    return Opened(importer, published, node, vlm, mapping, dtype or published.common_dtype())
+    return OpenedModel(importer, published, node, vlm, mapping, dtype or published.common_dtype())
 
 
 def load_published(
@@ -58,22 +58,24 @@ def load_published(
     overrides: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> VLM:
-    """The model in a published folder, in evaluation mode. Reads what lies there and nothing else.
+    """Load the model in a published folder, in evaluation mode. Only files in ``source`` are read.
 
     Args:
-        source: the folder, or the parts of a model that was published in several.
-        name: which layout it is; None recognises it.
-        overrides: numbers of the model node to change, as of ``load_folder``.
-        dtype: of all floating-point weights; None takes the one that most of them are stored in.
+        source: the folder, or the parts of a model that was published in several parts.
+        name: the name of the layout; None detects it.
+        overrides: values of the model node to change, as in ``load_folder``.
+        dtype: the type of all floating-point weights; None takes the most frequent stored type.
 
     Raises:
-        ValueError: unknown layout, damaged or missing files, a configuration that disagrees with
-            the weights, or keys that do not fit, all listed.
+        ValueError: the layout is unknown, files are damaged or missing, the configuration disagrees with
+            the weights, or keys do not fit; all faults are listed.
     """
     opened = open_published(source, name, overrides=overrides, dtype=dtype)
-    odd = NotFinite(said(_as_source(source)))
-    fill(opened.vlm, odd.passing(table.stream(opened.mapping, opened.published, opened.dtype)))
-    odd.warn()
+    not_finite = NotFinite(describe_source(_as_source(source)))
+    fill(
+        opened.vlm, not_finite.passing(table.stream(opened.mapping, opened.published, opened.dtype))
+    )
+    not_finite.warn()
     return opened.vlm.eval()
 
 
@@ -85,20 +87,20 @@ def convert(
     dtype: torch.dtype | None = None,
     max_shard: int = 4 * GB,
 ) -> Path:
-    """Write a published model as a native folder, tensor by tensor: the model is never in memory.
+    """Write a published model as a native folder, one tensor at a time, so that it needs little memory.
 
-    Arguments and errors are those of :func:`load_published`; ``max_shard`` is the most bytes of a
-    written weight file.
+    Arguments and errors are those of :func:`load_published`. ``max_shard`` is the largest size in bytes of
+    a written weight file.
     """
     opened = open_published(source, name, dtype=dtype)
     order = table.in_reading_order(opened.mapping, opened.published)
     layouts = {
-        target: table.layout(opened.mapping[target], opened.published, opened.dtype)
+        target: table.meta_tensor(opened.mapping[target], opened.published, opened.dtype)
         for target in order
     }
 
     def read(target: str) -> Tensor:
-        return table.produce(opened.mapping[target], opened.published, opened.dtype)
+        return table.read_tensor(opened.mapping[target], opened.published, opened.dtype)
 
     def weights(folder: Path) -> None:
         write_shards(layouts, folder, max_bytes=max_shard, read=read)
@@ -111,7 +113,7 @@ def convert(
 def _node(
     importer: Importer, source: CheckpointSource, config: Mapping[str, Any], published: Published
 ) -> Node:
-    """The importer's node; whatever a value of a wrong kind leads to is one error."""
+    """The importer's node. Errors that values of a wrong type cause become a ``ValueError``."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
@@ -121,8 +123,8 @@ def _node(
         StrictDataclassError,
     ) as error:
         raise ValueError(
-            f"configuration of {said(source)} must be that of a {importer.name} model, a value in it is "
-            f"absent or of another kind: {type(error).__name__}: {error}"
+            f"configuration of {describe_source(source)} must be that of a {importer.name} model, a value in "
+            f"it is absent or of another type: {type(error).__name__}: {error}"
         ) from error
 
 

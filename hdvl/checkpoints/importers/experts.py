@@ -1,4 +1,4 @@
-"""Mixtures of experts: published expert by expert, computed from one tensor of all of them."""
+"""Mixtures of experts that are published as one tensor per expert and computed from stacked tensors."""
 
 import re
 from collections import Counter
@@ -7,16 +7,21 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.importers.mapping import TensorSource
 
 _EXPERT = re.compile(r"(.*\.experts)\.\d+\.down_proj\.weight")
 
 
-def with_experts(mapping: Mapping[str, From], stored: Collection[str]) -> dict[str, From]:
-    """``mapping`` in which tensors of all experts are made of those stored for each (Qwen3-MoE and others).
+def with_experts(
+    mapping: Mapping[str, TensorSource], stored: Collection[str]
+) -> dict[str, TensorSource]:
+    """A copy of ``mapping`` that stacks the stored tensors of single experts (Qwen3-MoE and others).
 
-    ``stored`` are the names of the stored tensors. A tensor that is stored whole, as GPT-OSS's are, stays
-    as it is.
+    Tensors that are stored for all experts together, as those of GPT-OSS, keep their entries.
+
+    Args:
+        mapping: target name -> source, with the name of the stacked tensor as key.
+        stored: names of the stored tensors.
     """
     counts = Counter(match[1] for key in stored if (match := _EXPERT.fullmatch(key)))
     found = dict(mapping)
@@ -31,10 +36,10 @@ def with_experts(mapping: Mapping[str, From], stored: Collection[str]) -> dict[s
                 for name in ("gate_proj", "up_proj")
                 for i in range(count)
             ]
-            found[target] = From(tuple(parts), _gates_and_values)
+            found[target] = TensorSource(tuple(parts), _gates_and_values)
         elif count and kind == "down_proj":
             parts = [f"{stem}.{i}.down_proj.weight" for i in range(count)]
-            found[target] = From(tuple(parts), _stacked)
+            found[target] = TensorSource(tuple(parts), _stacked)
     return found
 
 
@@ -43,6 +48,6 @@ def _stacked(*experts: Tensor) -> Tensor:
 
 
 def _gates_and_values(*tensors: Tensor) -> Tensor:
-    """The gates of all experts, then the values of all, as rows under each other."""
+    """The gate projections of all experts stacked, concatenated with the stacked up projections."""
     half = len(tensors) // 2
     return torch.cat((torch.stack(tensors[:half]), torch.stack(tensors[half:])), dim=1)

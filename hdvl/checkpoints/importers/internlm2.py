@@ -1,7 +1,8 @@
-"""InternLM2 (Cai et al., arXiv 2403.17297) and InternLM3 as the Llamas that they are, for InternVL.
+"""InternLM2 (Cai et al., arXiv 2403.17297) and InternLM3 as Llama models, for InternVL.
 
-InternLM3 has a Llama's names. InternLM2 differs in names, and keeps queries, keys and values in one
-matrix, group by group: the queries that share a key, then the key, then the value.
+Both compute the same function as a Llama. InternLM3 also has the names of a Llama. InternLM2 has other
+names and stores queries, keys and values in one matrix, group by group: the queries that share a key, then
+the key, then the value.
 """
 
 import re
@@ -11,7 +12,7 @@ from typing import Any
 from einops import rearrange
 from torch import Tensor
 
-from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.importers.mapping import TensorSource
 
 _NAMES = (
     (r"model\.embed_tokens\.", "model.tok_embeddings."),
@@ -26,38 +27,38 @@ _NAMES = (
 )
 
 
-def as_llama(told: Mapping[str, Any]) -> dict[str, Any]:
-    """An InternLM2 configuration as a Llama's."""
-    biased = bool(told.get("bias", False))
-    return {**told, "model_type": "llama", "attention_bias": biased, "mlp_bias": False}
+def as_llama(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert an InternLM2 configuration to that of a Llama."""
+    biased = bool(config.get("bias", False))
+    return {**config, "model_type": "llama", "attention_bias": biased, "mlp_bias": False}
 
 
-def internlm3_as_llama(told: Mapping[str, Any]) -> dict[str, Any]:
-    """An InternLM3 configuration as a Llama's, which has one switch for all biases of attention.
+def internlm3_as_llama(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert an InternLM3 configuration to that of a Llama, which has one switch for all attention biases.
 
     Raises:
-        ValueError: queries, keys and values have biases and the output has none, or the other way.
+        ValueError: only one of the output and the queries, keys and values has biases.
     """
-    biased, outer = bool(told.get("qkv_bias", False)), bool(told.get("bias", False))
+    biased, outer = bool(config.get("qkv_bias", False)), bool(config.get("bias", False))
     if biased != outer:
         raise ValueError(
             f"InternLM3 must have qkv_bias equal to bias to be computed as a Llama, got "
             f"qkv_bias={biased} and bias={outer}"
         )
-    return {**told, "model_type": "llama", "attention_bias": outer, "mlp_bias": outer}
+    return {**config, "model_type": "llama", "attention_bias": outer, "mlp_bias": outer}
 
 
-def llama_entry(target: str, config: Mapping[str, Any], *, prefix: str) -> From:
-    """What tensor ``target`` of the Llama is made of; stored names start with ``prefix``."""
+def llama_entry(target: str, config: Mapping[str, Any], *, prefix: str) -> TensorSource:
+    """The source of tensor ``target`` of the Llama; stored names start with ``prefix``."""
     name = target
     for pattern, stored in _NAMES:
         name = re.sub("^" + pattern, stored, name)
     part = re.search(r"\.([qkv])_proj\.", target)
     if part is None:
-        return From((prefix + name,))
+        return TensorSource((prefix + name,))
     heads = int(config["num_attention_heads"])
     groups = int(config.get("num_key_value_heads") or heads)
-    return From((prefix + name,), _of_groups(part[1], groups, heads // groups))
+    return TensorSource((prefix + name,), _of_groups(part[1], groups, heads // groups))
 
 
 def _of_groups(part: str, groups: int, queries: int) -> Callable[[Tensor], Tensor]:

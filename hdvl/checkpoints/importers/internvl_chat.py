@@ -1,4 +1,4 @@
-"""InternVL-Chat as OpenGVLab published it: ``vision_model``, ``mlp1`` and ``language_model``.
+"""InternVL-Chat in the layout of OpenGVLab: ``vision_model``, ``mlp1`` and ``language_model``.
 
 Chen et al., arXiv 2312.14238 (1.2 and 1.2-Plus) and 2404.16821 (dynamic tiles, tokens in raster order);
 InternVL 2.5, 3 and 3.5 (arXiv 2412.05271, 2504.10479 and 2508.18265).
@@ -16,32 +16,33 @@ from hdvl.checkpoints.importers.base import (
     Importer,
     agree,
     one_folder,
+    refuse_unsupported,
     required,
-    text_side,
+    tokenizer_and_image_id,
 )
 from hdvl.checkpoints.importers.experts import with_experts
 from hdvl.checkpoints.importers.internlm2 import as_llama, internlm3_as_llama, llama_entry
 from hdvl.checkpoints.importers.llm_config import llm_numbers, stop_ids
-from hdvl.checkpoints.importers.mapping import From, lora, third
-from hdvl.checkpoints.importers.native_layout import known_boxes
+from hdvl.checkpoints.importers.mapping import TensorSource, merge_lora, qkv_rows
 from hdvl.checkpoints.importers.published import Published
+from hdvl.checkpoints.importers.transformers_layout import known_boxes
 from hdvl.checkpoints.nodes import Node, marked
 from hdvl.encoders.intern_vit import published_key
 from hdvl.llms import load_tokenizer
 from hdvl.templates import node_of
 
 SYSTEM = "Answer the questions."
-"""What 1.2 was trained with; its first configurations do not say it."""
+"""The system prompt of the training of 1.2, which its first configurations do not contain."""
 
 LORA_SCALE = 2.0
-"""alpha / rank of the published training code since February 2024: alpha is twice the rank."""
+"""alpha / rank of LoRA in the published training code since February 2024."""
 
 _TEMPLATES = {
     "Hermes-2": "internvl_chat_v1_2",
     "internlm2-chat": "internvl_chat_v1_2",
     "internvl2_5": "internvl3_8b",
 }
-"""Published names of templates -> the choice of ``conf/model/`` that has it. The first two are one text."""
+"""Published names of templates -> the choice of ``conf/model/`` with it. The first two are equal."""
 
 _MODEL_TYPES = {
     "LlamaForCausalLM": "llama",
@@ -58,7 +59,7 @@ _TOP = ("vision_config", "llm_config", "select_layer", "downsample_ratio")
 
 
 class InternVLChat(Importer):
-    """InternVL-Chat folders, merged or with the LoRA tensors that its trainer leaves in them."""
+    """InternVL-Chat folders, with LoRA merged or with the separate LoRA tensors that its trainer stores."""
 
     name = "internvl_chat"
     preset = "internvl_chat_v1_2"
@@ -74,7 +75,7 @@ class InternVLChat(Importer):
     ) -> Node:
         folder = one_folder(self.name, source)
         required(config, _TOP, source=folder)
-        _refuse(config, folder)
+        _check_supported(config, folder)
         dynamic = _is_dynamic(config)
         node = self.preset_node("internvl_1_5_dynamic" if dynamic else None)
         template = config.get("template", "Hermes-2")
@@ -85,7 +86,7 @@ class InternVLChat(Importer):
         node["tiler"] |= {"tile_size": size, **(_tiles(config) if dynamic else {})}
         node["encoder"] |= _encoder(config, vision, size)
         node["bridge"] |= _bridge(config, shapes)
-        tokenizer, slot = text_side(folder, node["template"]["image_token"])
+        tokenizer, slot = tokenizer_and_image_id(folder, node["template"]["image_token"])
         if tokenizer is not None:
             boxes = known_boxes(load_tokenizer(folder), node["template"]["boxes"])
             node["template"]["boxes"] = marked(node_of(boxes))
@@ -94,23 +95,23 @@ class InternVLChat(Importer):
             "tokenizer": tokenizer,
             "stop_ids": stop_ids(config["llm_config"], folder),
         }
-        usual = node["template"]["system"] if template == "internvl2_5" else SYSTEM
-        node["template"]["system"] = config.get("system_message", usual)
+        default = node["template"]["system"] if template == "internvl2_5" else SYSTEM
+        node["template"]["system"] = config.get("system_message", default)
         node["image_token_id"] = config.get("image_context_id", slot) if slot < 0 else slot
         _check_shapes(node, config, shapes, folder)
         return node
 
     def mapping(
         self, targets: Sequence[str], node: Mapping[str, Any], published: Published
-    ) -> dict[str, From]:
-        spelled = {_merged_name(key): key for key in published.shapes}
-        internlm2 = "language_model.model.tok_embeddings.weight" in spelled
+    ) -> dict[str, TensorSource]:
+        stored_names = {_merged_name(key): key for key in published.shapes}
+        internlm2 = "language_model.model.tok_embeddings.weight" in stored_names
         plain = {target: _entry(target, node, internlm2) for target in targets}
-        plain = with_experts(plain, spelled)
-        return {target: _merged(entry, spelled) for target, entry in plain.items()}
+        plain = with_experts(plain, stored_names)
+        return {target: _merged(entry, stored_names) for target, entry in plain.items()}
 
     def ignorable(self, node: Mapping[str, Any]) -> Sequence[str]:
-        """Vision blocks behind the chosen one, stored rotary frequencies, the head if it is tied."""
+        """Vision blocks after ``select_layer``, stored rotary frequencies, and the head if it is tied."""
         encoder = node["encoder"]
         built = encoder["depth"] + encoder["select_layer"] + 1
         left_out = "|".join(str(number) for number in range(built, encoder["depth"]))
@@ -123,29 +124,25 @@ class InternVLChat(Importer):
 
 
 def _merged_name(key: str) -> str:
-    """``key`` without what peft puts into it: the name that the tensor has after merging."""
+    """``key`` without the infixes of peft: the name of the tensor after merging."""
     return key.replace(".base_model.model.", ".").replace(".base_layer.", ".")
 
 
-def _refuse(config: Mapping[str, Any], folder: object) -> None:
+def _check_supported(config: Mapping[str, Any], folder: object) -> None:
     vision = config["vision_config"]
     faults = []
     if config.get("pad2square"):
-        faults.append("pad2square=true, which pads images before they are squashed")
+        faults.append("pad2square=True (only False)")
     if vision.get("hidden_act", "gelu") != "gelu":
-        faults.append(f"vision_config.hidden_act={vision['hidden_act']}, only gelu is known")
+        faults.append(f"vision_config.hidden_act={vision['hidden_act']} (only gelu)")
     if config.get("template", "Hermes-2") not in _TEMPLATES:
-        known = ", ".join(_TEMPLATES)
-        faults.append(f"template={config['template']}, only {known} are known")
+        faults.append(f"template={config['template']} (only {', '.join(_TEMPLATES)})")
     if config.get("ps_version", "v1") not in ("v1", "v2"):
-        faults.append(f"ps_version={config['ps_version']}, only v1 and v2 are known")
+        faults.append(f"ps_version={config['ps_version']} (only v1 and v2)")
     for key in ("use_backbone_lora", "use_llm_lora"):
         if not isinstance(config.get(key, 0), int):
-            faults.append(f"{key} must be a rank or 0, got {config[key]!r}")
-    if faults:
-        raise ValueError(
-            f"configuration of {folder} asks for what hdvl does not do: {'; '.join(faults)}"
-        )
+            faults.append(f"{key}={config[key]!r} (only a rank or 0)")
+    refuse_unsupported(faults, source=folder)
 
 
 def _is_dynamic(config: Mapping[str, Any]) -> bool:
@@ -161,7 +158,7 @@ def _tiles(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encoder(config: Mapping[str, Any], vision: Mapping[str, Any], size: int) -> dict[str, Any]:
-    told = config["vision_config"]
+    stored = config["vision_config"]
     return {
         "width": vision["hidden_size"],
         "depth": vision["num_hidden_layers"],
@@ -171,12 +168,12 @@ def _encoder(config: Mapping[str, Any], vision: Mapping[str, Any], size: int) ->
         "image_size": vision["image_size"],
         "tile_size": size,
         "select_layer": config["select_layer"],
-        # Absent in the published 6B files: these are the defaults of the published class.
-        "norm": told.get("norm_type", "rms_norm"),
-        "norm_eps": told.get("layer_norm_eps", 1e-6),
-        "qk_norm": told.get("qk_normalization", True),
-        "qkv_bias": told.get("qkv_bias", False),
-        "drop_path": told.get("drop_path_rate", 0.0),
+        # The published 6B files lack these keys: the defaults are those of the published class.
+        "norm": stored.get("norm_type", "rms_norm"),
+        "norm_eps": stored.get("layer_norm_eps", 1e-6),
+        "qk_norm": stored.get("qk_normalization", True),
+        "qkv_bias": stored.get("qkv_bias", False),
+        "drop_path": stored.get("drop_path_rate", 0.0),
     }
 
 
@@ -184,22 +181,24 @@ def _bridge(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) ->
     ratio = float(config["downsample_ratio"])
     factor = round(1 / ratio)
     if factor * ratio != 1:
-        raise ValueError(f"downsample_ratio must be one over a whole number, got {ratio}")
-    # Revisions before July 2024 do not say ps_version: they know only v1.
+        raise ValueError(
+            f"1 / downsample_ratio must be a whole number, got downsample_ratio={ratio}"
+        )
+    # Revisions before July 2024 have no ps_version: they compute v1.
     bridge = {"factor": factor, "order": config.get("ps_version", "v1")}
     return bridge | {"hidden": shapes.get("mlp1.1.weight", (None,))[0]}
 
 
-def _llm_numbers(told: Mapping[str, Any], source: str) -> dict[str, Any]:
-    kind = (told.get("architectures") or [None])[0]
+def _llm_numbers(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    kind = (config.get("architectures") or [None])[0]
     if kind not in _MODEL_TYPES:
         raise ValueError(
             f"architectures of {source} must be one of {', '.join(_MODEL_TYPES)}, got {kind}"
         )
     model_type = _MODEL_TYPES[kind]
-    translated = {"internlm2": as_llama, "internlm3": internlm3_as_llama}.get(model_type)
-    told = translated(told) if translated else {**told, "model_type": model_type}
-    return llm_numbers(told, source=source)
+    translate = {"internlm2": as_llama, "internlm3": internlm3_as_llama}.get(model_type)
+    config = translate(config) if translate else {**config, "model_type": model_type}
+    return llm_numbers(config, source=source)
 
 
 def _check_shapes(
@@ -208,7 +207,7 @@ def _check_shapes(
     shapes: Mapping[str, tuple[int, ...]],
     folder: object,
 ) -> None:
-    """Compare the numbers that the two files both say, where the weights are there."""
+    """Compare numbers of the configuration with the shapes of the weights, as far as those are stored."""
     pairs = dict[str, tuple[object, object]]()
     table = shapes.get("vision_model.embeddings.position_embedding")
     if table is not None:
@@ -232,33 +231,33 @@ def _check_shapes(
     agree(pairs, source=folder)
 
 
-def _entry(target: str, node: Mapping[str, Any], internlm2: bool) -> From:
-    """What ``target`` is made of, in names without adapters."""
+def _entry(target: str, node: Mapping[str, Any], internlm2: bool) -> TensorSource:
+    """The source of ``target``, with the names that tensors have without adapters."""
     if target.startswith("encoder.model."):
         key, part = published_key(target.removeprefix("encoder.model."))
         key = f"vision_model.{key}"
-        return From((key,)) if part is None else From((key,), third(part))
+        return TensorSource((key,)) if part is None else TensorSource((key,), qkv_rows(part))
     if target.startswith("bridge.mlp."):
-        return From((target.replace("bridge.mlp.", "mlp1.", 1),))
+        return TensorSource((target.replace("bridge.mlp.", "mlp1.", 1),))
     own = target.removeprefix("llm.model.")
     if internlm2:
         return llama_entry(own, node["llm"]["config"], prefix="language_model.")
-    return From((f"language_model.{own}",))
+    return TensorSource((f"language_model.{own}",))
 
 
-def _merged(entry: From, spelled: Mapping[str, str]) -> From:
-    """``entry`` from the stored names, with the adapter of a tensor merged into it."""
-    if len(entry.keys) > 1:  # experts, which no adapter of the published trainer changes
-        return From(tuple(spelled.get(key, key) for key in entry.keys), entry.make)
+def _merged(entry: TensorSource, stored_names: Mapping[str, str]) -> TensorSource:
+    """``entry`` with the stored names, and with the adapter of its tensor merged if there is one."""
+    if len(entry.keys) > 1:  # experts, for which the published trainer makes no adapters
+        return TensorSource(tuple(stored_names.get(key, key) for key in entry.keys), entry.make)
     (name,) = entry.keys
-    base, adapters = spelled.get(name, name), _adapters(name)
-    if not all(key in spelled for key in adapters):
-        return From((base,), entry.make)
-    keys = (base, *(spelled[key] for key in adapters))
-    return From(keys, _after(lora(LORA_SCALE), entry.make))
+    base, adapters = stored_names.get(name, name), _lora_keys(name)
+    if not all(key in stored_names for key in adapters):
+        return TensorSource((base,), entry.make)
+    keys = (base, *(stored_names[key] for key in adapters))
+    return TensorSource(keys, _after(merge_lora(LORA_SCALE), entry.make))
 
 
-def _adapters(name: str) -> tuple[str, str]:
+def _lora_keys(name: str) -> tuple[str, str]:
     stem = re.sub(r"\.weight$", "", name)
     return f"{stem}.lora_A.default.weight", f"{stem}.lora_B.default.weight"
 

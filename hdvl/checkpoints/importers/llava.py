@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hdvl.checkpoints.importers import native_layout as native
+from hdvl.checkpoints.importers import transformers_layout as layout
 from hdvl.checkpoints.importers.llava_images import any_resolution, one_view
 from hdvl.checkpoints.importers.llava_layout import LlavaImporter
 from hdvl.checkpoints.nodes import Node
@@ -18,34 +18,34 @@ _ASPECT = re.compile(r"anyres_max_([1-9]\d*)")
 
 
 class Llava(LlavaImporter):
-    """Folders whose ``config.json`` says ``llava``: one view of each image."""
+    """Folders whose ``model_type`` is ``llava``: one view of each image."""
 
-    name = "llava"
+    name = model_type = "llava"
     preset = "llava_1_5"
 
     def fill_images(
-        self, node: Node, described: Any, settings: Mapping[str, Any], folder: Path
+        self, node: Node, hf_config: Any, settings: Mapping[str, Any], folder: Path
     ) -> None:
-        node["tiler"] |= one_view(settings, described.vision_config.image_size, source=folder)
+        node["tiler"] |= one_view(settings, hf_config.vision_config.image_size, source=folder)
 
 
 class LlavaOnevision(LlavaImporter):
-    """Folders whose ``config.json`` says ``llava_onevision``: tiles of one image, one view of several."""
+    """Folders whose ``model_type`` is ``llava_onevision``: tiles for one image, one view each for several."""
 
-    name = "llava_onevision"
+    name = model_type = "llava_onevision"
     preset = "llava_onevision"
 
     def fill_images(
-        self, node: Node, described: Any, settings: Mapping[str, Any], folder: Path
+        self, node: Node, hf_config: Any, settings: Mapping[str, Any], folder: Path
     ) -> None:
-        side, pinpoints = described.vision_config.image_size, described.image_grid_pinpoints
+        side, pinpoints = hf_config.vision_config.image_size, hf_config.image_grid_pinpoints
         node["tiler"] |= any_resolution(settings, pinpoints, side, source=folder)
-        told = described.vision_aspect_ratio
-        processor = native.processor_settings(folder).get("vision_aspect_ratio", told)
-        limit = _ASPECT.fullmatch(told)
-        if limit is None or processor != told:
+        ratio = hf_config.vision_aspect_ratio
+        processor = layout.processor_settings(folder).get("vision_aspect_ratio", ratio)
+        limit = _ASPECT.fullmatch(ratio)
+        if limit is None or processor != ratio:
             raise ValueError(
                 f"vision_aspect_ratio of {folder} must be anyres_max_N, the same in the model and in the "
-                f"processor, got {told!r} and {processor!r}"
+                f"processor, got {ratio!r} and {processor!r}"
             )
         node["merger"]["shrink_above"] = int(limit[1])

@@ -1,4 +1,4 @@
-"""How the image processors of LLaVA's folders read an image, in the terms of hdvl's tilers."""
+"""Translates the image processors of LLaVA models to options of hdvl's tilers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,12 +26,13 @@ _SQUASHES = {"do_center_crop": None, "size": {"height": 224, "width": 224}}
 def one_view(settings: Mapping[str, Any], side: int, *, source: object) -> dict[str, Any]:
     """The options of ``Squash`` that make one view of ``side`` pixels as the image processor does.
 
-    The processors are those of CLIP, SigLIP and LLaVA. ``do_pad`` of LLaVA's own pads the image to a square
-    in the mean colour first; CLIP's and LLaVA's cut the middle out of the resized image, SigLIP's do not.
-    Without a file (empty ``settings``) the middle is cut out of an image whose shortest edge is ``side``.
+    The processors of CLIP, SigLIP and LLaVA are supported. With ``do_pad``, LLaVA's pads the image to a
+    square in the mean colour first. Those of CLIP and LLaVA crop the centre of the resized image, that of
+    SigLIP does not. Empty ``settings`` (no file) mean a centre crop of an image whose shortest edge is
+    ``side``.
 
     Raises:
-        ValueError: the views are not ``side`` pixels square, or a setting has no like in the tiler.
+        ValueError: the views are not squares of ``side`` pixels, or the tiler does not support a setting.
     """
     kind = _PROCESSOR.fullmatch(_kind(settings) or "CLIPImageProcessor")
     if kind is None:
@@ -40,18 +41,20 @@ def one_view(settings: Mapping[str, Any], side: int, *, source: object) -> dict[
         )
     if not settings:
         return {"tile_size": side, "fit": "crop"}
-    told = {**_COMMON, **(_SQUASHES if kind[1] == "Siglip" else _CROPS), **settings}
-    resized, square = _edge(told["size"], square=kind[1] == "Siglip")
-    cropped = _edge(told["crop_size"], square=True)[0] if told["do_center_crop"] else resized
-    pads = kind[1] == "Llava" and bool(told["do_pad"])
-    wanted = {
-        **common_settings(told),
-        "size": resized is not None and (square or pads or bool(told["do_center_crop"])),
+    settings = {**_COMMON, **(_SQUASHES if kind[1] == "Siglip" else _CROPS), **settings}
+    resized, square = _edge(settings["size"], square=kind[1] == "Siglip")
+    cropped = (
+        _edge(settings["crop_size"], square=True)[0] if settings["do_center_crop"] else resized
+    )
+    pads = kind[1] == "Llava" and bool(settings["do_pad"])
+    expected = {
+        **common_settings(settings),
+        "size": resized is not None and (square or pads or bool(settings["do_center_crop"])),
         "crop_size": cropped == side and (resized == side or not (square or pads)),
-        "pad_size": told["pad_size"] is None,
+        "pad_size": settings["pad_size"] is None,
     }
-    refuse_settings(told, wanted, source, side=side)
-    found = {"tile_size": side, "resample": FILTERS[told["resample"]]}
+    refuse_settings(settings, expected, source, side=side)
+    found = {"tile_size": side, "resample": FILTERS[settings["resample"]]}
     if pads:
         return {**found, "fit": "pad_image", "padding": "mean"}
     if square:
@@ -65,46 +68,47 @@ def any_resolution(
     """The options of ``AnyRes`` for tiles of ``side`` pixels and canvases of (height, width) ``pinpoints``.
 
     Raises:
-        ValueError: a canvas is not made of whole tiles, the model and the image processor have other
-            canvases, or a setting has no like in the tiler.
+        ValueError: a canvas is not made of whole tiles, the model and the image processor have different
+            canvases, or the tiler does not support a setting.
     """
-    told = {**_COMMON, "size": {"height": side, "width": side}, **settings}
+    settings = {**_COMMON, "size": {"height": side, "width": side}, **settings}
     canvases = [list(pair) for pair in pinpoints]
-    wanted = {
-        **common_settings(told),
-        "size": _edge(told["size"], square=True)[0] == side,
-        "crop_size": told["crop_size"] is None or _edge(told["crop_size"], square=True)[0] == side,
+    expected = {
+        **common_settings(settings),
+        "size": _edge(settings["size"], square=True)[0] == side,
+        "crop_size": settings["crop_size"] is None
+        or _edge(settings["crop_size"], square=True)[0] == side,
         "image_grid_pinpoints": canvases
-        == [list(pair) for pair in told.setdefault("image_grid_pinpoints", canvases)]
+        == [list(pair) for pair in settings.setdefault("image_grid_pinpoints", canvases)]
         and not any(length % side for pair in canvases for length in pair),
     }
-    refuse_settings(told, wanted, source, side=side)
+    refuse_settings(settings, expected, source, side=side)
     grids = [[high // side, wide // side] for high, wide in canvases]
     return {
         "tile_size": side,
         "grids": grids,
         "max_tiles": max(rows * cols for rows, cols in grids),
-        "resample": FILTERS[told["resample"]],
+        "resample": FILTERS[settings["resample"]],
     }
 
 
-def common_settings(told: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether each setting that all image processors have is one that hdvl follows."""
+def common_settings(settings: Mapping[str, Any]) -> dict[str, bool]:
+    """For each setting that all image processors have, whether hdvl supports its value."""
     return {
-        "do_resize": told["do_resize"] is True,
-        "do_rescale": told["do_rescale"] is True,
-        "resample": told["resample"] in FILTERS,
+        "do_resize": settings["do_resize"] is True,
+        "do_rescale": settings["do_rescale"] is True,
+        "resample": settings["resample"] in FILTERS,
     }
 
 
 def refuse_settings(
-    told: Mapping[str, Any], wanted: Mapping[str, bool], source: object, *, side: int
+    settings: Mapping[str, Any], expected: Mapping[str, bool], source: object, *, side: int
 ) -> None:
-    """An error that names every setting of ``wanted`` that is not followed."""
-    wrong = [f"{name}={told[name]}" for name, right in wanted.items() if not right]
+    """Raise an error that names every setting whose value in ``expected`` is False."""
+    wrong = [f"{name}={settings[name]}" for name, right in expected.items() if not right]
     if wrong:
         raise ValueError(
-            f"image processor of {source} asks for what hdvl does not do with a vision tower of "
+            f"image processor of {source} has settings that hdvl does not support with a vision tower of "
             f"{side} x {side} pixels: {'; '.join(wrong)}"
         )
 
@@ -115,9 +119,9 @@ def _kind(settings: Mapping[str, Any]) -> str | None:
 
 
 def _edge(size: Any, *, square: bool) -> tuple[int | None, bool]:
-    """The one edge that a size names, and whether both sides get it; None if it names more.
+    """The length that a size sets, and whether both sides get it; None if it sets several lengths.
 
-    ``square`` is what a bare number means, and a height without a width.
+    ``square`` is the second value for a size that is a number.
     """
     if isinstance(size, int):
         return size, square

@@ -13,13 +13,13 @@ from hdvl.checkpoints.nodes import Node
 
 
 class LlavaNext(LlavaImporter):
-    """Folders whose ``config.json`` says ``llava_next``, with a CLIP or SigLIP tower."""
+    """Folders whose ``model_type`` is ``llava_next``, with a CLIP or SigLIP tower."""
 
-    name = "llava_next"
+    name = model_type = "llava_next"
     preset = "llava_next"
 
     def fill_images(
-        self, node: Node, described: Any, settings: Mapping[str, Any], folder: Path
+        self, node: Node, hf_config: Any, settings: Mapping[str, Any], folder: Path
     ) -> None:
-        side, pinpoints = described.vision_config.image_size, described.image_grid_pinpoints
+        side, pinpoints = hf_config.vision_config.image_size, hf_config.image_grid_pinpoints
         node["tiler"] |= any_resolution(settings, pinpoints, side, source=folder)

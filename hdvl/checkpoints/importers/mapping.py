@@ -1,7 +1,7 @@
-"""From stored tensors to a model's, told from the model's side: what each of its tensors is made of.
+"""Mappings from the tensors of a model to the stored tensors that they are computed from.
 
-The whole table is run on ``meta`` first, so that everything that does not fit is one error, before
-any weight is read.
+A mapping is first evaluated on the ``meta`` device, so that one error lists everything that does not fit
+before any weight is read.
 """
 
 import re
@@ -16,45 +16,45 @@ from hdvl.checkpoints.shards import COMPUTED, tie_groups
 from hdvl.weights import refuse
 
 
-def same(value: Tensor) -> Tensor:
-    """``value`` as it is stored."""
+def unchanged(value: Tensor) -> Tensor:
+    """Return ``value``."""
     return value
 
 
 @dataclass(frozen=True)
-class From:
-    """What a tensor of the model is made of: stored ``keys``, handed to ``make`` in their order.
+class TensorSource:
+    """How a tensor of the model is computed: ``make`` of the stored tensors under ``keys``, in order.
 
-    Without keys ``make`` gives a constant.
+    Without keys, ``make`` returns a constant.
     """
 
     keys: tuple[str, ...]
-    make: Callable[..., Tensor] = same
+    make: Callable[..., Tensor] = unchanged
 
 
-Mapped = Mapping[str, From]
-"""Names of a model's ``state_dict`` (one of each tie) -> what they are made of."""
+Mapped = Mapping[str, TensorSource]
+"""Names in a model's ``state_dict`` (one of each group of tied tensors) -> their sources."""
 
 
-def renamed(targets: Iterable[str], rules: Sequence[tuple[str, str]]) -> dict[str, From]:
-    """Entries for the ``targets`` that a rule matches whole; the first rule that does counts.
+def renamed(targets: Iterable[str], rules: Sequence[tuple[str, str]]) -> dict[str, TensorSource]:
+    """Entries for the ``targets`` that a rule matches as a whole; the first such rule is used.
 
-    A rule is a regular expression of target names and the stored name, with ``\\1`` for groups.
+    A rule is a regular expression of target names and a stored name, with ``\\1`` for groups.
 
     >>> renamed(["llm.model.norm.weight"], [(r"llm\\.(.*)", r"\\1")])["llm.model.norm.weight"].keys
     ('model.norm.weight',)
     """
-    found = dict[str, From]()
+    found = dict[str, TensorSource]()
     compiled = [(re.compile(pattern), name) for pattern, name in rules]
     for target in targets:
         for pattern, name in compiled:
             if match := pattern.fullmatch(target):
-                found[target] = From((match.expand(name),))
+                found[target] = TensorSource((match.expand(name),))
                 break
     return found
 
 
-def third(number: int) -> Callable[[Tensor], Tensor]:
+def qkv_rows(number: int) -> Callable[[Tensor], Tensor]:
     """Rows ``number`` (0, 1 or 2) of three equal parts: query, key or value of a ``c_attn``."""
 
     def make(value: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def third(number: int) -> Callable[[Tensor], Tensor]:
     return make
 
 
-def lora(scale: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def merge_lora(scale: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """``base + scale * B @ A`` in float32 (Hu et al., 2021, arXiv:2106.09685); keys: base, A, B."""
 
     def make(base: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def lora(scale: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 def targets_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what a mapping must give: each tensor once, ties under their first name."""
+    """Names and shapes of the tensors that a mapping must provide; tied tensors once, by their first name."""
     own = module.state_dict(keep_vars=True)
     return {name: tuple(own[name].shape) for name in tie_groups(own)}
 
@@ -87,16 +87,16 @@ def check(
     """Run ``mapping`` on ``meta`` tensors of the stored shapes and compare with ``module``.
 
     Args:
-        mapping: what each tensor of ``module`` is made of.
-        published: what is stored.
-        module: the model, which may lie on ``meta``.
-        ignorable: regular expressions of stored keys that mean nothing here, matched whole.
+        mapping: the source of each tensor of ``module``.
+        published: the stored tensors.
+        module: the model, which may be on ``meta``.
+        ignorable: regular expressions of stored keys that are not used, matched as a whole.
 
     Raises:
-        ValueError: stored keys are missing, surplus, misshapen or of a type that is not taken over, or
+        ValueError: stored keys are missing, surplus, or have a wrong shape or an unsupported type, or
             tensors of the model have no source; all are listed.
     """
-    wanted = targets_of(module)
+    expected = targets_of(module)
     used = {key for entry in mapping.values() for key in entry.keys}
     harmless = re.compile("|".join(f"(?:{pattern})" for pattern in ignorable) or r"(?!)")
     faults = {
@@ -107,10 +107,10 @@ def check(
         "misshapen": [
             text
             for target, entry in mapping.items()
-            if target in wanted and (text := _misfit(target, entry, published, wanted[target]))
+            if target in expected and (text := _misfit(target, entry, published, expected[target]))
         ],
-        "without a source": sorted(set(wanted) - set(mapping)),
-        "not in the model": sorted(set(mapping) - set(wanted)),
+        "without a source": sorted(set(expected) - set(mapping)),
+        "not in the model": sorted(set(mapping) - set(expected)),
     }
     refuse(faults, "published weights must fit the model, they do not")
     own = module.state_dict(keep_vars=True)
@@ -120,12 +120,14 @@ def check(
     refuse(mistyped, "published weights must be of types that hdvl computes with, they are not")
 
 
-def _mistyped(entry: From, published: Published, own: Tensor) -> Iterator[str]:
-    """Stored numbers that are not taken over: of 64 or 8 bits, or whole where others are wanted."""
+def _mistyped(entry: TensorSource, published: Published, own: Tensor) -> Iterator[str]:
+    """Stored tensors of an unsupported type: floats of 64 or 8 bits, or another kind than ``own``."""
     if not entry.keys:
         return
     result = (
-        published.dtypes[entry.keys[0]] if entry.make is same else layout(entry, published).dtype
+        published.dtypes[entry.keys[0]]
+        if entry.make is unchanged
+        else meta_tensor(entry, published).dtype
     )
     right = result.is_floating_point if own.is_floating_point() else result == own.dtype
     for key in entry.keys:
@@ -135,25 +137,29 @@ def _mistyped(entry: From, published: Published, own: Tensor) -> Iterator[str]:
             yield f"{key} in {stored.file.name} is {stored.dtype} for {own.dtype}"
 
 
-def _misfit(target: str, entry: From, published: Published, wanted: tuple[int, ...]) -> str | None:
+def _misfit(
+    target: str, entry: TensorSource, published: Published, expected: tuple[int, ...]
+) -> str | None:
     if any(key not in published.shapes for key in entry.keys):
-        return None  # said already
+        return None  # listed as missing
     stored = ", ".join(f"{key} {published.shapes[key]}" for key in entry.keys)
     try:
         shape = _shape(entry, published)
     except (RuntimeError, ValueError, IndexError) as error:
-        return f"{stored} cannot make {target} {wanted}: {error}"
-    return None if shape == wanted else f"{stored} for {target} {wanted}"
+        return f"{stored} cannot make {target} {expected}: {error}"
+    return None if shape == expected else f"{stored} for {target} {expected}"
 
 
-def _shape(entry: From, published: Published) -> tuple[int, ...]:
-    if entry.make is same:
+def _shape(entry: TensorSource, published: Published) -> tuple[int, ...]:
+    if entry.make is unchanged:
         return published.shapes[entry.keys[0]]
-    return tuple(layout(entry, published).shape)
+    return tuple(meta_tensor(entry, published).shape)
 
 
-def layout(entry: From, published: Published, dtype: torch.dtype | None = None) -> Tensor:
-    """What ``entry`` will give, on ``meta``."""
+def meta_tensor(
+    entry: TensorSource, published: Published, dtype: torch.dtype | None = None
+) -> Tensor:
+    """The tensor that ``entry`` gives, on the ``meta`` device; see :func:`read_tensor`."""
     with torch.device("meta"):
         sources = [
             torch.empty(published.shapes[key], dtype=published.dtypes[key]) for key in entry.keys
@@ -161,14 +167,23 @@ def layout(entry: From, published: Published, dtype: torch.dtype | None = None) 
         return _as(entry.make(*sources), dtype)
 
 
-def produce(
-    entry: From, published: Published, dtype: torch.dtype | None = None, *, held: bool = False
+def read_tensor(
+    entry: TensorSource,
+    published: Published,
+    dtype: torch.dtype | None = None,
+    *,
+    held: bool = False,
 ) -> Tensor:
-    """What ``entry`` gives; floating-point numbers as ``dtype``, if one is given.
+    """Compute the tensor of ``entry`` from the stored ones.
 
-    ``held``: the caller keeps it, and with it what was read if that is handed on as it is.
+    Args:
+        entry: the stored tensors and the function of them.
+        published: the stored tensors.
+        dtype: the type of floating-point results; None keeps the stored type.
+        held: whether the caller keeps the result, and so the memory of a stored tensor that is returned
+            unchanged.
     """
-    held = held and entry.make is same
+    held = held and entry.make is unchanged
     with torch.no_grad():
         sources = (
             published.read(key, held=held and dtype in (None, published.dtypes[key]))
@@ -178,7 +193,7 @@ def produce(
 
 
 def in_reading_order(mapping: Mapped, published: Published) -> list[str]:
-    """The targets in such an order that each stored file is opened about once."""
+    """The targets ordered by the stored file, so that each file is opened about once."""
 
     def place(target: str) -> int:
         keys = mapping[target].keys
@@ -190,9 +205,9 @@ def in_reading_order(mapping: Mapped, published: Published) -> list[str]:
 def stream(
     mapping: Mapped, published: Published, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """The model's tensors one after the other, to be kept; only as much memory as that needs."""
+    """The model's tensors one after the other, for a caller that keeps them; no further copy is made."""
     for target in in_reading_order(mapping, published):
-        yield target, produce(mapping[target], published, dtype, held=True)
+        yield target, read_tensor(mapping[target], published, dtype, held=True)
 
 
 def _as(value: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -86,11 +86,11 @@ class _PickledFile:
         return self._state[name].detach()
 
 
-class _Shelf:
-    """Holds one file open at a time: the last one that was read from.
+class _OpenFiles:
+    """Keeps one file open at a time: the last one that was read from.
 
-    What was read of a mapped file counts as memory of this process until the file is let go, so that
-    happens each time a twentieth of it has been read.
+    The pages of a mapped file that were read count as memory of this process until the file is closed.
+    It is therefore closed each time a twentieth of it has been read.
     """
 
     def __init__(self, inner: str | None = None) -> None:
@@ -100,7 +100,7 @@ class _Shelf:
         self._bytes_read = self._size = 0
 
     def open(self, file: Path) -> _SafeFile | _PickledFile:
-        """``file``, opened; the one before it is let go first."""
+        """Open ``file``; the file that was open before is closed first."""
         if self._opened is None or file != self._file:
             self._opened = None
             with file.open("rb") as stream:
@@ -112,7 +112,7 @@ class _Shelf:
         return self._opened
 
     def read(self, file: Path, name: str, *, held: bool) -> Tensor:
-        """One tensor of ``file``; one that is ``held`` is in memory whether the file is or not."""
+        """One tensor of ``file``; with ``held`` its memory is not counted, since the caller keeps it."""
         opened = self.open(file)
         value = opened.read(name)
         self._bytes_read += 0 if held else value.numel() * value.element_size()
@@ -123,21 +123,21 @@ class _Shelf:
 
 @dataclass(frozen=True)
 class Stored:
-    """One stored tensor: what it is, and where it lies."""
+    """One stored tensor: shape, type, file and name in the file."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     file: Path
     name: str
-    shelf: _Shelf
+    opener: _OpenFiles
 
 
 class Published:
     """The tensors of a published model by the names they are stored under.
 
-    Of each folder one shard is held open at a time, mapped where its format allows it: reading
-    costs the memory of what is kept of it and a twentieth of the shard. A torch file of the older kind
-    (before 1.6) is in memory as a whole while it is open.
+    One shard of each folder is open at a time, mapped into memory if its format allows it. Reading then
+    needs the memory of the tensors that are kept and of a twentieth of the shard. A torch file of the format
+    before 1.6 is loaded as a whole while it is open.
     """
 
     stored: dict[str, Stored]
@@ -156,8 +156,8 @@ class Published:
         """The weights in ``folder``: shards with or without an index, or one file.
 
         Raises:
-            ValueError: no weights, or shards that are absent, cut short, or lack what the index
-                promises; all are named.
+            ValueError: there are no weights, or shards are absent, truncated, or lack tensors that the
+                index lists; all are named.
         """
         files, promised = weight_files(folder)
         return cls.in_files(files, promised=promised)
@@ -174,19 +174,19 @@ class Published:
 
         Args:
             files: safetensors files or torch pickles, which are read with ``weights_only``.
-            promised: file name of each key, as an index says.
-            inner: key of a pickle under which the dict of tensors lies.
+            promised: the file name of each key according to an index.
+            inner: the key of a pickle under which the dict of tensors is stored.
         """
-        shelf, stored, faults = _Shelf(inner), dict[str, Stored](), list[str]()
+        opener, stored, faults = _OpenFiles(inner), dict[str, Stored](), list[str]()
         for file in files:
             if not file.is_file():
                 faults.append(f"{file.name} is not there")
                 continue
             try:
-                for name, shape, dtype in shelf.open(file).layouts():
+                for name, shape, dtype in opener.open(file).layouts():
                     if name in stored:
                         faults.append(f"{name} is in {stored[name].file.name} and in {file.name}")
-                    stored[name] = Stored(shape, dtype, file, name, shelf)
+                    stored[name] = Stored(shape, dtype, file, name, opener)
             except ValueError as error:
                 faults.append(str(error))
         if not faults:
@@ -205,7 +205,7 @@ class Published:
 
     @classmethod
     def joined(cls, parts: Mapping[str, "Published"]) -> "Published":
-        """Several folders as one: each key with its folder's prefix in front."""
+        """Several folders as one, with the prefix of each folder in front of its keys."""
         return cls(
             {
                 prefix + key: item
@@ -215,9 +215,9 @@ class Published:
         )
 
     def read(self, key: str, *, held: bool = False) -> Tensor:
-        """The tensor stored under ``key``. Treat it as read-only. ``held``: the caller keeps it."""
+        """The tensor stored under ``key``; treat it as read-only. ``held``: whether the caller keeps it."""
         item = self.stored[key]
-        return item.shelf.read(item.file, item.name, held=held)
+        return item.opener.read(item.file, item.name, held=held)
 
     def place(self, key: str) -> int:
         """The number of the file that holds ``key``: reading in this order opens each file once."""
@@ -233,12 +233,12 @@ class Published:
 
 
 def weight_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """The weight files of ``folder``, and the file name that its index gives for each key.
+    """The weight files of ``folder``, and the file name of each key in its index.
 
-    safetensors are preferred to pickles.
+    If there are both safetensors files and pickles, the pickles are not read.
 
     Raises:
-        ValueError: there are none, or the index cannot be read.
+        ValueError: there are no weight files, or the index cannot be read.
     """
     files, promised = find_weights(folder)
     if not files:

@@ -1,58 +1,58 @@
-"""Quantised linear layers of Qwen-1, in the layout of AutoGPTQ."""
+"""Quantised linear layers of Qwen-1 in the layout of AutoGPTQ."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from hdvl.checkpoints.importers.mapping import From
+from hdvl.checkpoints.importers.mapping import TensorSource
 from hdvl.llms.gptq import BITS, GPTQ_TENSORS, columns, dequantised
 
 
 def quantisation(config: Mapping[str, Any], source: object) -> int | None:
-    """Bits of a quantised checkpoint; None for one that is not.
+    """The number of bits of a quantised checkpoint; None if it is not quantised.
 
     Raises:
-        ValueError: it was quantised in another way.
+        ValueError: it was quantised by another method.
     """
-    told = config.get("quantization_config")
-    if told is None:
+    settings = config.get("quantization_config")
+    if settings is None:
         return None
-    wrong = {
-        "quant_method": (told.get("quant_method", "gptq"), ("gptq",)),
-        "bits": (told.get("bits"), BITS),
-        "checkpoint_format": (told.get("checkpoint_format", "gptq"), ("gptq",)),
+    supported = {
+        "quant_method": (settings.get("quant_method", "gptq"), ("gptq",)),
+        "bits": (settings.get("bits"), BITS),
+        "checkpoint_format": (settings.get("checkpoint_format", "gptq"), ("gptq",)),
     }
-    faults = [f"{name} {value}" for name, (value, known) in wrong.items() if value not in known]
+    faults = [f"{name} {value}" for name, (value, known) in supported.items() if value not in known]
     if faults:
         raise ValueError(
             f"quantised weights of {source} must be AutoGPTQ's (quant_method gptq, "
             f"checkpoint_format gptq, bits {', '.join(map(str, BITS))}), got {', '.join(faults)}"
         )
-    return int(told["bits"])
+    return int(settings["bits"])
 
 
-def quantised_weight(module: str, third: int | None, *, zero_bias: bool) -> From:
-    """The weight of layer ``module``, or a third of its rows, worked out from what is stored.
+def quantised_weight(module: str, third: int | None, *, zero_bias: bool) -> TensorSource:
+    """The dequantised weight of layer ``module``, or the given third of its rows.
 
-    With ``zero_bias`` the layer has no bias, and the one that AutoGPTQ stored all the same is zero.
+    ``zero_bias``: the layer has no bias, and the one that AutoGPTQ stores nevertheless must be zero.
     """
     keys = _keys(module, zero_bias)
 
     def make(*stored: Tensor) -> Tensor:
         return dequantised(*_cut(module, third, stored))
 
-    return From(keys, make)
+    return TensorSource(keys, make)
 
 
-def quantised_part(module: str, part: str, third: int | None, *, zero_bias: bool) -> From:
-    """A stored tensor of ``module`` as it is, or what of it gives a third of its rows: for kernels."""
+def quantised_part(module: str, part: str, third: int | None, *, zero_bias: bool) -> TensorSource:
+    """A quantised tensor of ``module`` for use by kernels: whole, or its part for a third of the rows."""
     keys = _keys(module, zero_bias)
 
     def make(*stored: Tensor) -> Tensor:
         return _cut(module, third, stored)[GPTQ_TENSORS.index(part)].contiguous()
 
-    return From(keys, make)
+    return TensorSource(keys, make)
 
 
 def _keys(module: str, zero_bias: bool) -> tuple[str, ...]:
@@ -73,5 +73,5 @@ def _refuse_bias(module: str, bias: Tensor) -> None:
     if not bias.is_meta and bool(bias.any()):
         raise ValueError(
             f"{module}.bias must be zero, since this layer has none, got up to "
-            f"{float(bias.abs().max()):.3g}; the checkpoint is of another model"
+            f"{float(bias.abs().max()):.3g}; the checkpoint belongs to another model"
         )

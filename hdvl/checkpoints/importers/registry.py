@@ -1,4 +1,4 @@
-"""Which importers there are, and which of them a folder is for."""
+"""The list of importers, and the choice of the one for a folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ def importer_of(source: CheckpointSource, name: str | None = None) -> Importer:
     """The importer called ``name``, or the one that recognises ``source``.
 
     Raises:
-        ValueError: no such importer, no such folder, or nobody recognises it.
+        ValueError: there is no such importer or no such folder, or no importer recognises it.
     """
     known = ", ".join(IMPORTERS)
     if name is not None and name not in IMPORTERS:
@@ -41,8 +41,8 @@ def importer_of(source: CheckpointSource, name: str | None = None) -> Importer:
     found = detect(source)
     if found is None:
         raise ValueError(
-            f"{said(source)} is no published layout that hdvl knows, which are: {known}; give the "
-            "folder that holds config.json and the weights, or say from="
+            f"{describe_source(source)} has no published layout that hdvl knows, which are: {known}; "
+            "give the folder that holds config.json and the weights, or set from="
         )
     return IMPORTERS[found]
 
@@ -60,7 +60,9 @@ def detect(source: CheckpointSource) -> str | None:
         return None
     if len(found) > 1:
         names = ", ".join(item.name for item in found)
-        raise ValueError(f"{said(source)} could be of {names}; say from= which it is")
+        raise ValueError(
+            f"{describe_source(source)} is recognised by several importers, {names}; set from= to one of them"
+        )
     return found[0].name if found else None
 
 
@@ -68,8 +70,8 @@ def _paths(source: CheckpointSource) -> list[Path]:
     return list(source.values()) if isinstance(source, Mapping) else [source]
 
 
-def said(source: CheckpointSource) -> str:
-    """``source`` in a message."""
+def describe_source(source: CheckpointSource) -> str:
+    """``source`` for a message."""
     if isinstance(source, Mapping):
         return f"{{{', '.join(f'{key}: {path}' for key, path in source.items())}}}"
     return f"folder {str(source)!r}"

@@ -1,8 +1,8 @@
 """XVERSE-V-13B (https://github.com/xverse-ai/XVERSE-V-13B): CLIP, XVERSE-13B-Chat, bridge and LoRA.
 
 It was published in three parts: the folder of ``openai/clip-vit-large-patch14``, the folder of
-``xverse/XVERSE-13B-Chat``, and ``adapter_and_lora.bin``, which holds the bridge, perhaps the LayerNorm
-behind the encoder, and the LoRA of every linear layer of the language model.
+``xverse/XVERSE-13B-Chat``, and ``adapter_and_lora.bin``. The last holds the bridge, in some releases the
+LayerNorm after the encoder, and the LoRA tensors of every linear layer of the language model.
 """
 
 import re
@@ -21,16 +21,16 @@ from hdvl.checkpoints.importers.base import (
     read_json,
     required,
     template_node,
-    text_side,
+    tokenizer_and_image_id,
 )
 from hdvl.checkpoints.importers.llm_config import llm_numbers, stop_ids
-from hdvl.checkpoints.importers.mapping import From, lora, renamed
+from hdvl.checkpoints.importers.mapping import TensorSource, merge_lora, renamed
 from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.nodes import Node, assemble
 
 ADAPTER = "adapter_and_lora.bin"
 SCALE = 2.0
-"""alpha / rank of the published LoRA. The file does not say it; alpha was twice the rank."""
+"""alpha / rank of the published LoRA: alpha was twice the rank, which the file does not contain."""
 
 _VISION_SIZES = (
     "hidden_size",
@@ -47,7 +47,7 @@ _WRAPPED = "adapter/llama_model.base_model.model."
 
 
 class XverseV(Importer):
-    """One folder that holds the three parts, under any names, or ``{vision, llm, adapter}``."""
+    """One folder that holds the three parts, under any names, or a mapping ``{vision, llm, adapter}``."""
 
     name = "xverse_v"
     preset = "xverse_v_13b"
@@ -55,11 +55,11 @@ class XverseV(Importer):
     parts = ("vision", "llm", "adapter")
 
     def recognises(self, config: Mapping[str, Any], files: Sequence[str]) -> bool:
-        """The adapter file lies in it, or one level down."""
+        """The adapter file is in the folder or one level down."""
         return any(Path(name).name == ADAPTER for name in files)
 
     def config(self, source: CheckpointSource) -> dict[str, Any]:
-        """The configurations of ``vision`` and ``llm``, and where the three parts lie."""
+        """The configurations of ``vision`` and ``llm``, and the paths of the three parts."""
         parts = locate(source)
         return {
             "vision": read_json(parts["vision"] / CONFIG),
@@ -94,7 +94,7 @@ class XverseV(Importer):
         node["bridge"].update(depth=max(1, len(layers)), hidden=None if first is None else first[0])
         folder = config["parts"]["llm"]
         llm = _llm_config(config["llm"], published, node["llm"]["config"])
-        tokenizer, slot = text_side(
+        tokenizer, slot = tokenizer_and_image_id(
             folder,
             node["template"]["image_token"],
             rows=llm["vocab_size"],
@@ -104,14 +104,14 @@ class XverseV(Importer):
         stop = stop_ids(config["llm"], folder) or node["llm"]["stop_ids"]
         node["llm"].update(config=llm, tokenizer=tokenizer, stop_ids=stop)
         node["image_token_id"] = slot
-        # Its system prompt too, which the preset leaves to the class.
+        # Written out with its system prompt, which is a default of the class in the preset.
         node["template"] = template_node(assemble(node["template"], source="the preset"))
         return node
 
     def mapping(
         self, targets: Sequence[str], node: Mapping[str, Any], published: Published
-    ) -> dict[str, From]:
-        """Renamed tensors; linear layers of the language model with their LoRA merged."""
+    ) -> dict[str, TensorSource]:
+        """Renamed tensors; LoRA is merged into the linear layers of the language model."""
         vision = _vision_prefix(published)
         found = renamed(
             targets,
@@ -123,20 +123,20 @@ class XverseV(Importer):
             ],
         )
         if not any(key.startswith("adapter/ln_vision.") for key in published.shapes):
-            # The published code makes it, and loads it from nowhere: it stays as it was made.
+            # The published code then leaves this LayerNorm at its initial values.
             width = node["encoder"]["config"]["hidden_size"]
-            found["encoder.feature_norm.weight"] = From((), partial(torch.ones, width))
-            found["encoder.feature_norm.bias"] = From((), partial(torch.zeros, width))
+            found["encoder.feature_norm.weight"] = TensorSource((), partial(torch.ones, width))
+            found["encoder.feature_norm.bias"] = TensorSource((), partial(torch.zeros, width))
         newer = any(key.endswith(".lora_A.default.weight") for key in published.shapes)
         end = ".default.weight" if newer else ".weight"
         for target in targets:
             if match := re.fullmatch(_LORA, target):
                 a, b = (f"{_WRAPPED}{match[1]}.lora_{side}{end}" for side in "AB")
-                found[target] = From((f"llm/{match[1]}.weight", a, b), lora(SCALE))
+                found[target] = TensorSource((f"llm/{match[1]}.weight", a, b), merge_lora(SCALE))
         return found
 
     def ignorable(self, node: Mapping[str, Any]) -> Sequence[str]:
-        """CLIP's text side and what comes after the chosen block; stored rotary frequencies."""
+        """CLIP's text model, tensors after the selected block, and stored rotary frequencies."""
         last = node["encoder"]["config"]["num_hidden_layers"] - 1
         return (
             r"vision/(text_model\..*|logit_scale|(text|visual)_projection\.weight)",
@@ -147,13 +147,13 @@ class XverseV(Importer):
 
 
 def locate(source: CheckpointSource) -> dict[str, Path]:
-    """Where the three parts lie: as given, or found in a folder by what is in them.
+    """The paths of the three parts, which are given or found in a folder by their content.
 
-    In a folder the adapter is the one ``adapter_and_lora.bin`` in it or one level down, and the
-    other two are the sub-folders whose ``config.json`` is CLIP's and XVERSE's.
+    In a folder, the adapter is the only ``adapter_and_lora.bin`` in it or one level down, and the other two
+    parts are the sub-folders whose ``config.json`` is that of CLIP and that of XVERSE.
 
     Raises:
-        ValueError: a part is not there, or there are several; or other parts are given.
+        ValueError: a part is absent or there are several, or other parts are given.
     """
     if isinstance(source, Mapping):
         if set(source) != set(XverseV.parts):
@@ -198,7 +198,7 @@ def _vision_prefix(published: Published) -> str:
 
 
 def _layers(published: Published, prefix: str) -> int:
-    """How many layers are stored under ``prefix``: the highest number and one."""
+    """The number of layers stored under ``prefix``: the highest index plus one."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
     numbers = [int(match[1]) for key in published.shapes if (match := pattern.match(key))]
     return max(numbers, default=-1) + 1
@@ -214,8 +214,8 @@ def _vision_config(config: Mapping[str, Any], published: Published) -> dict[str,
         raise ValueError(
             f"vision folder must be CLIP's, its {CONFIG} says model_type={config.get('model_type')!r}"
         )
-    told = config.get("vision_config", config)
-    sizes = required(told, _VISION_SIZES, source="the CLIP folder")
+    settings = config.get("vision_config", config)
+    sizes = required(settings, _VISION_SIZES, source="the CLIP folder")
     prefix = _vision_prefix(published)
     agree(
         {
@@ -230,30 +230,30 @@ def _vision_config(config: Mapping[str, Any], published: Published) -> dict[str,
         },
         source="the CLIP folder",
     )
-    kept = {name: told[name] for name in ("hidden_act", "layer_norm_eps") if name in told}
+    kept = {name: settings[name] for name in ("hidden_act", "layer_norm_eps") if name in settings}
     return {**sizes, **kept}
 
 
 def _llm_config(
-    config: Mapping[str, Any], published: Published, usual: Mapping[str, Any]
+    config: Mapping[str, Any], published: Published, defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The configuration as a Llama's, which XVERSE-13B is; ``usual`` is what it leaves out."""
+    """The configuration as that of a Llama, which XVERSE-13B computes; ``defaults`` fill absent keys."""
     if not _is_xverse(config):
         raise ValueError(
             f"llm folder must be XVERSE's, its {CONFIG} says model_type={config.get('model_type')!r}"
         )
-    told = llm_numbers({**config, "model_type": "llama"}, source="the XVERSE folder")
+    settings = llm_numbers({**config, "model_type": "llama"}, source="the XVERSE folder")
     table = "llm/model.embed_tokens.weight"
     agree(
         {
-            "vocab_size": (told["vocab_size"], _side(published, table)),
-            "vocab_size (head)": (told["vocab_size"], _side(published, "llm/lm_head.weight")),
-            "hidden_size": (told["hidden_size"], _side(published, table, axis=1)),
+            "vocab_size": (settings["vocab_size"], _side(published, table)),
+            "vocab_size (head)": (settings["vocab_size"], _side(published, "llm/lm_head.weight")),
+            "hidden_size": (settings["hidden_size"], _side(published, table, axis=1)),
             "num_hidden_layers": (
-                told["num_hidden_layers"],
+                settings["num_hidden_layers"],
                 _layers(published, "llm/model.layers."),
             ),
         },
         source="the XVERSE folder",
     )
-    return {**usual, "num_key_value_heads": told["num_attention_heads"], **told}
+    return {**defaults, "num_key_value_heads": settings["num_attention_heads"], **settings}

@@ -82,7 +82,7 @@ def test_a_processor_that_wraps_gets_the_bare_token() -> None:
 
 
 def test_what_jinja_cannot_say() -> None:
-    with pytest.raises(ValueError, match=r"template.window drops old turns"):
+    with pytest.raises(ValueError, match=r"template.window must be null for an export"):
         chat_template(ChatML(window=100), wraps=False)
 
 

@@ -113,7 +113,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
     save_file(state, vision)
     to.mkdir()
     (to / "thesis.txt").touch()
-    with pytest.raises(ValueError, match="holds something else than a model"):
+    with pytest.raises(ValueError, match="contains files that are no model"):
         convert(source, to)
 
 

@@ -378,14 +378,14 @@ def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pad2square": True}, "pad2square=true"),
+        ({"pad2square": True}, "pad2square=True"),
         (
             {"template": "phi3-chat"},
-            "template=phi3-chat, only Hermes-2, internlm2-chat, internvl2_5",
+            "template=phi3-chat .only Hermes-2, internlm2-chat, internvl2_5",
         ),
         ({"vision": {"hidden_act": "quick_gelu"}}, "hidden_act=quick_gelu"),
-        ({"downsample_ratio": 0.4}, "downsample_ratio must be one over a whole number"),
-        ({"ps_version": "v3"}, "ps_version=v3, only v1 and v2 are known"),
+        ({"downsample_ratio": 0.4}, "1 . downsample_ratio must be a whole number"),
+        ({"ps_version": "v3"}, "ps_version=v3 .only v1 and v2"),
         ({"llm": {"architectures": ["Phi3ForCausalLM"]}}, "must be one of LlamaForCausalLM"),
         ({"llm": {"vocab_size": 97}}, "llm_config.vocab_size=97 but 90 is stored"),
         ({"vision": {"image_size": 84}}, "image_size=84 but 56 is stored"),
@@ -415,7 +415,7 @@ def test_a_configuration_that_lacks_something(name: str, tmp_path: Path) -> None
     told = config()
     state = reference_state(manifest(told))
     del told[name]
-    with pytest.raises(ValueError, match=rf"must have {name}; it is of another model"):
+    with pytest.raises(ValueError, match=rf"must have {name}; it belongs to another model"):
         load_published(write_published(tmp_path, told, state))
 
 

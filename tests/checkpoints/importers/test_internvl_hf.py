@@ -93,11 +93,11 @@ def test_tiles_are_those_of_the_image_processor(
     [
         ("vision_config", {"use_mean_pooling": False}, "use_mean_pooling=False"),
         ("vision_config", {"layer_norm_eps": 1e-5}, "layer_norm_eps=1e-05"),
-        ("vision_config", {"image_size": [28, 56]}, "one side of image_size=2"),
+        ("vision_config", {"image_size": [28, 56]}, "different sides in image_size=2"),
         (None, {"vision_feature_select_strategy": "full"}, "select_strategy=full"),
         (None, {"vision_feature_layer": 0}, "one of 3 blocks, 1..3 or -3..-1, got 0"),
         (None, {"vision_feature_layer": [-1, -2]}, r"got \[-1, -2\]; hdvl does not join"),
-        (None, {"downsample_ratio": 0.4}, "downsample_ratio=0.4 is one over a whole number=False"),
+        (None, {"downsample_ratio": 0.4}, "downsample_ratio=0.4 is a whole number=False"),
         ("text_config", {"model_type": "cohere2"}, r"model_type=cohere2 \(only llama, .*gpt_oss"),
     ],
 )

@@ -282,8 +282,8 @@ def test_parts_of_today_on_a_loaded_model(published: Published) -> None:
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        ({"downsample_factor": 4}, {}, r"downsample_factor of the image processor=2 \(not 4\)"),
-        ({}, {"encoder_patch_size": 8}, r"encoder_patch_size=8 \(not 4\)"),
+        ({"downsample_factor": 4}, {}, r"downsample_factor of the image processor=2 \(only 4\)"),
+        ({}, {"encoder_patch_size": 8}, r"encoder_patch_size=8 \(only 4\)"),
         ({}, {"do_rescale": False}, "do_rescale=False"),
         ({}, {"do_pad": False}, "do_pad=False"),
         ({}, {"resample": 0}, "resample=0"),

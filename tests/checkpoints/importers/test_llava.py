@@ -161,7 +161,7 @@ REFUSED = [
         r"vision_feature_layer must .* got \[-2, -3\]",
     ),
     ("llava", {"vision_feature_layer": 0}, {}, r"vision_feature_layer must .* got 0"),
-    ("llava", {"vision_feature_select_strategy": "full"}, {}, "select_strategy=full .not default"),
+    ("llava", {"vision_feature_select_strategy": "full"}, {}, "select_strategy=full .only default"),
     ("llava", {"projector_hidden_act": "wavy"}, {}, "activation must be a known name, got 'wavy'"),
     ("llava", {}, {"do_resize": False}, "do_resize=False"),
     ("llava", {}, {"resample": 0}, "resample=0"),

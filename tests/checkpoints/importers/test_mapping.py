@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hdvl.checkpoints.importers import mapping as table
 from hdvl.checkpoints.importers import published as files
-from hdvl.checkpoints.importers.mapping import From, lora, renamed, third
+from hdvl.checkpoints.importers.mapping import TensorSource, merge_lora, qkv_rows, renamed
 from hdvl.checkpoints.importers.published import Published
 
 
@@ -28,23 +28,23 @@ def test_renaming_by_the_first_rule_that_matches_whole() -> None:
 
 def test_thirds() -> None:
     value = torch.arange(12.0).reshape(6, 2)
-    assert torch.equal(torch.cat([third(i)(value) for i in range(3)]), value)
-    assert third(1)(value).tolist() == [[4, 5], [6, 7]]
+    assert torch.equal(torch.cat([qkv_rows(i)(value) for i in range(3)]), value)
+    assert qkv_rows(1)(value).tolist() == [[4, 5], [6, 7]]
     with pytest.raises(ValueError, match="rows must come in three equal parts, got 5"):
-        third(0)(value[:5])
+        qkv_rows(0)(value[:5])
 
 
 def test_lora_is_merged_in_float32() -> None:
     base = torch.randn(5, 7).to(torch.bfloat16)
     a, b = torch.randn(2, 7).half(), torch.randn(5, 2)
     before = base.clone()
-    merged = lora(2.0)(base, a, b)
+    merged = merge_lora(2.0)(base, a, b)
     assert merged.dtype == torch.float32 and torch.equal(base, before)
     wanted = base.double() + 2 * b.double() @ a.double()
     torch.testing.assert_close(merged.double(), wanted, atol=1e-6, rtol=1e-6)
     single = torch.randn(5, 7)
     kept = single.clone()
-    lora(2.0)(single, a, b)
+    merge_lora(2.0)(single, a, b)
     assert torch.equal(single, kept), "a stored float32 tensor is read-only"
 
 
@@ -57,7 +57,7 @@ class Tied(nn.Module):
         self.second.weight = self.first.weight
 
 
-MAPPING = {"first.weight": From(("w", "v"), torch.add), "first.bias": From(("b",))}
+MAPPING = {"first.weight": TensorSource(("w", "v"), torch.add), "first.bias": TensorSource(("b",))}
 
 
 def test_a_table_that_fits_gives_each_tensor_once(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_table_that_fits_gives_each_tensor_once(tmp_path: Path) -> None:
     made = dict(table.stream(MAPPING, found, torch.bfloat16))
     assert made["first.weight"].dtype == torch.bfloat16 and made["first.weight"].eq(2).all()
     whole = published(tmp_path, b=torch.arange(4))
-    made = dict(table.stream({"first.bias": From(("b",))}, whole, torch.bfloat16))
+    made = dict(table.stream({"first.bias": TensorSource(("b",))}, whole, torch.bfloat16))
     assert made["first.bias"].dtype == torch.int64, "only floating-point numbers are cast"
 
 
@@ -81,7 +81,7 @@ def test_numbers_of_another_type_are_refused(tmp_path: Path, kind: torch.dtype) 
 
 def test_everything_that_does_not_fit_is_one_error(tmp_path: Path) -> None:
     found = published(tmp_path, w=torch.ones(4, 3), v=torch.ones(4, 2), extra=torch.ones(1))
-    entries = {**MAPPING, "third.bias": From((), lambda: torch.ones(2))}
+    entries = {**MAPPING, "third.bias": TensorSource((), lambda: torch.ones(2))}
     with pytest.raises(ValueError) as raised:
         table.check(entries, found, nn.Sequential(nn.Linear(1, 1)), ignorable=("ext",))
     said = str(raised.value)
@@ -105,7 +105,9 @@ def test_files_are_read_one_after_the_other(tmp_path: Path) -> None:
             {key: torch.tensor(float(v)) for key, v in state.items()}, tmp_path / f"{name}.bin"
         )
     found = Published.in_files([tmp_path / "1.bin", tmp_path / "2.bin"])
-    entries = {name: From((name,)) for name in "bdac"} | {"e": From((), lambda: torch.ones(1))}
+    entries = {name: TensorSource((name,)) for name in "bdac"} | {
+        "e": TensorSource((), lambda: torch.ones(1))
+    }
     assert [name for name, _ in table.stream(entries, found)] == ["a", "c", "e", "b", "d"]
 
 
@@ -114,7 +116,7 @@ def test_what_is_kept_as_it_is_keeps_the_file_open(
 ) -> None:
     """Letting go of a file frees what was made something else of, and nothing of what is kept."""
     found = published(tmp_path, **{f"n{number}": torch.ones(100) for number in range(40)})
-    entries = {name: From((name,)) for name in found.shapes}
+    entries = {name: TensorSource((name,)) for name in found.shapes}
     opened = list[Path]()
 
     class Counted(files._PickledFile):

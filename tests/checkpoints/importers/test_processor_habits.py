@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tokenizers import processors
 
-from hdvl.checkpoints.importers.native_layout import as_processor
+from hdvl.checkpoints.importers.transformers_layout import as_processor
 from hdvl.protocols import Message
 from hdvl.templates import TokenizerTemplate
 from hdvl.templates.encode import encode
@@ -60,5 +60,5 @@ def test_a_token_that_the_template_writes_is_not_added_again() -> None:
 
 
 def test_tokens_at_the_end_are_refused() -> None:
-    with pytest.raises(ValueError, match="must add tokens at the beginning of a text alone"):
+    with pytest.raises(ValueError, match="must add tokens at the beginning of a text only"):
         template_of(tokenizer_of("byte_level", end="</s>"), TURNS)

@@ -450,8 +450,8 @@ def test_all_keys_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         ({"layers": 1}, "visual.layers=1 but 2 is stored"),
         ({"intermediate_size": 96}, "intermediate_size / 2=48 but 96 is stored"),
         ({"output_dim": 64}, "visual.output_dim=64 but 128 is stored"),
-        ({"rotary_pct": 0.5}, "rotary_pct must be 1.0, got 0.5"),
-        ({"no_bias": False}, "no_bias must be True, got False"),
+        ({"rotary_pct": 0.5}, "rotary_pct=0.5 .only 1.0"),
+        ({"no_bias": False}, "no_bias=False .only True"),
     ],
 )
 def test_configurations_that_disagree(
@@ -462,7 +462,7 @@ def test_configurations_that_disagree(
 
 def test_configuration_of_another_model(tmp_path: Path) -> None:
     state = published(described())
-    refused(tmp_path, "must have visual; it is of another model, of type 'llama'",
+    refused(tmp_path, "must have visual; it belongs to another model, of type 'llama'",
             {"model_type": "llama"}, state)  # fmt: skip
     config = described()
     del config["seq_length"], config["kv_channels"]

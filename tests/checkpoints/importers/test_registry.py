@@ -39,7 +39,7 @@ def test_names_of_folders_mean_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_of_nobody(tmp_path: Path) -> None:
     unknown = folder(tmp_path / "bert", {"model_type": "bert"})
-    message = r"'.*bert' is no published layout that hdvl knows, which are: xverse_v.*say from="
+    message = r"'.*bert' has no published layout that hdvl knows, which are: xverse_v.*set from="
     for load in (load_published, hdvl.load):
         with pytest.raises(ValueError, match=message):
             load(unknown)

@@ -1,7 +1,7 @@
-"""What the vision-language models of transformers have in common on disk.
+"""The layout on disk that the vision-language models of transformers share.
 
-``config.json`` holds ``vision_config`` and ``text_config``; tensors lie under ``vision_tower``,
-``multi_modal_projector`` and ``language_model``, spelled one way before transformers 5 and another since.
+``config.json`` holds ``vision_config`` and ``text_config``. Names of tensors start with ``vision_tower``,
+``multi_modal_projector`` and ``language_model``, behind prefixes that changed with transformers 5.
 """
 
 import json
@@ -32,80 +32,80 @@ PREFIXES = {
     "head": ("lm_head.", "language_model.lm_head."),
     "newline": ("model.image_newline", "image_newline"),
 }
-"""What each part's names start with: the more special spelling first."""
+"""Possible prefixes of the names of each part; the longer of two that overlap comes first."""
 
 _PLAIN_HEADS = (
     *("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt_oss"),
     *("lfm2", "lfm2_moe"),
 )
-"""Language models whose logits are ``lm_head`` of the last state, which is all that these layouts take."""
+"""Types of language models whose logits are ``lm_head`` of the last hidden state and nothing else."""
 
 _PROBE = "a question that no template writes by itself"
 
 
 def prefix(published: Published, part: str) -> str:
-    """What the names of ``part`` start with in these files; today's spelling if it is not there."""
+    """The prefix of the names of ``part`` in these files; the current one if the part is not stored."""
     for candidate in PREFIXES[part]:
         if any(key.startswith(candidate) for key in published.shapes):
             return candidate
     return PREFIXES[part][-1] if part == "vision" else PREFIXES[part][0]
 
 
-def resolved(config: Mapping[str, Any]) -> Any:
-    """``config`` as transformers' own class, which knows the defaults that the file leaves out."""
+def transformers_config(config: Mapping[str, Any]) -> Any:
+    """``config`` as an object of its class in transformers, which fills in the defaults."""
     from transformers import AutoConfig
 
     plain = {key: value for key, value in config.items() if key != "model_type"}
     return AutoConfig.for_model(str(config["model_type"]), **plain)
 
 
-def structure(described: Any) -> dict[str, Any]:
-    """The numbers of a configuration that say what the model is, without those of every model."""
+def structure(hf_config: Any) -> dict[str, Any]:
+    """The values of a configuration that define the model, without those that all configurations have."""
     from transformers import PreTrainedConfig
 
-    usual = set(type(described)().to_dict()) - set(PreTrainedConfig().to_dict())
-    plain: dict[str, Any] = json.loads(json.dumps(described.to_dict()))
-    return {key: value for key, value in plain.items() if key in usual}
+    own = set(type(hf_config)().to_dict()) - set(PreTrainedConfig().to_dict())
+    plain: dict[str, Any] = json.loads(json.dumps(hf_config.to_dict()))
+    return {key: value for key, value in plain.items() if key in own}
 
 
-def text_numbers(config: Mapping[str, Any], described: Any, published: Published) -> dict[str, Any]:
-    """The language model's configuration, tied to the head as the checkpoint is.
+def text_numbers(config: Mapping[str, Any], hf_config: Any, published: Published) -> dict[str, Any]:
+    """The language model's configuration, with ``tie_word_embeddings`` as the checkpoint has it.
 
-    transformers ties by a default that differs from class to class; a stored head is one of its
-    own unless the file says otherwise.
+    The default of transformers differs from class to class. A stored head is not tied unless
+    ``config`` says so.
     """
-    told = described.text_config
+    text = hf_config.text_config
     kept = {
-        name: getattr(told, name)
+        name: getattr(text, name)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id")
-        if getattr(told, name, None) is not None
+        if getattr(text, name, None) is not None
     }
     head = prefix(published, "head") + "weight"
     tied = config.get("tie_word_embeddings", head not in published.shapes)
-    # The text configuration may say alone that there is no head.
-    tied = tied or (head not in published.shapes and described.tie_word_embeddings)
-    return {"model_type": told.model_type, **structure(told), **kept, "tie_word_embeddings": tied}
+    # Only the text configuration may declare that the head is tied.
+    tied = tied or (head not in published.shapes and hf_config.tie_word_embeddings)
+    return {"model_type": text.model_type, **structure(text), **kept, "tie_word_embeddings": tied}
 
 
-def unlike_a_plain_head(text: Any) -> list[str]:
-    """Why logits are not those of a language model with this configuration; maybe nothing.
+def head_faults(text: Any) -> list[str]:
+    """A reason why this text configuration is not supported, or an empty list.
 
-    The vision-language classes of transformers put ``lm_head`` behind the last state and nothing else,
-    so that what a family does more to its logits is lost in them.
+    The vision-language classes of transformers compute ``lm_head`` of the last hidden state. Families that
+    also scale or cap their logits would therefore give other logits here than in the published class.
     """
     if text.model_type in _PLAIN_HEADS:
         return []
     return [f"text_config.model_type={text.model_type} (only {', '.join(_PLAIN_HEADS)})"]
 
 
-def counted_from_last(described: Any) -> int:
-    """``vision_feature_layer`` counted from the last block, which is -1.
+def counted_from_last(hf_config: Any) -> int:
+    """``vision_feature_layer`` as a negative index; -1 is the last block.
 
     Raises:
-        ValueError: several layers, or one that is not the output of a block.
+        ValueError: there are several layers, or it is not the output of a block.
     """
-    layer = described.vision_feature_layer
-    depth: int = described.vision_config.num_hidden_layers
+    layer = hf_config.vision_feature_layer
+    depth: int = hf_config.vision_config.num_hidden_layers
     if isinstance(layer, int) and 1 <= layer <= depth:
         return layer - depth - 1
     if isinstance(layer, int) and -depth <= layer <= -1:
@@ -117,13 +117,13 @@ def counted_from_last(described: Any) -> int:
 
 
 def processor_settings(folder: Path) -> dict[str, Any]:
-    """The settings of the processor itself; maybe nothing."""
+    """The settings of the processor itself; empty if the folder has none."""
     file = folder / "processor_config.json"
     return read_json(file) if file.is_file() else {}
 
 
 def image_settings(folder: Path) -> dict[str, Any]:
-    """The image processor's settings, from whichever file holds them; maybe nothing."""
+    """The settings of the image processor, from either of two files; empty if the folder has none."""
     found = processor_settings(folder).get("image_processor")
     if isinstance(found, dict):
         return found
@@ -132,13 +132,13 @@ def image_settings(folder: Path) -> dict[str, Any]:
 
 
 def statistics(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``mean`` and ``std`` where the settings say them."""
+    """``mean`` and ``std``, as far as they are in the settings."""
     names = {"mean": "image_mean", "std": "image_std"}
     return {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
 
 
 def chat_template(folder: Path, tokenizer: Any) -> str | None:
-    """The folder's Jinja chat template, the processor's before the tokenizer's."""
+    """The Jinja chat template of the folder: that of the processor, else that of the tokenizer."""
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if (folder / "chat_template.json").is_file():
@@ -147,7 +147,7 @@ def chat_template(folder: Path, tokenizer: Any) -> str | None:
     return found
 
 
-def text_side(
+def tokenizer_and_template(
     folder: Path,
     fallback: Node,
     image_id: int,
@@ -155,15 +155,23 @@ def text_side(
     *,
     adds_tokens: bool = True,
 ) -> tuple[Node | None, Node]:
-    """The nodes of the tokenizer and of the template in ``folder``; None and ``fallback`` without.
+    """The nodes of the tokenizer and of the template in ``folder``.
 
-    The image token is the one with the configured ``image_id``, the tokens around it those that the
-    tokenizer names. Boxes are written by tags if the tokenizer knows them, else as plain numbers.
-    ``placeholder`` is what the chat template writes for an image, if that is not the image token.
-    ``adds_tokens``: whether the processor lets the tokenizer add tokens such as ``<s>`` to a text.
+    The tokens around an image are those that the tokenizer names. Boxes are written with tags if the
+    tokenizer has them, else as plain numbers.
+
+    Args:
+        folder: the published folder.
+        fallback: the node of the preset's template.
+        image_id: the id of the image token.
+        placeholder: what the chat template writes for an image, if that is not the image token.
+        adds_tokens: whether the processor lets the tokenizer add tokens such as ``<s>`` to a text.
+
+    Returns:
+        The two nodes; None and ``fallback`` if the folder has no tokenizer.
 
     Raises:
-        ValueError: ``image_id`` is no added token: the tokenizer is of another model.
+        ValueError: ``image_id`` is no added token of the tokenizer.
     """
     if not has_tokenizer(folder):
         return None, fallback
@@ -172,7 +180,7 @@ def text_side(
     if image_id not in added:
         raise ValueError(
             f"image_token_id={image_id} must be an added token of the tokenizer in {folder}, which "
-            f"are {sorted(added)}; one of the two is of another model"
+            f"are {sorted(added)}; one of the two belongs to another model"
         )
     boxes = known_boxes(tokenizer, fallback["boxes"])
     around = {
@@ -201,7 +209,7 @@ def text_side(
 
 
 def known_boxes(tokenizer: Any, preset: Node) -> Any:
-    """The box codec of ``preset`` if ``tokenizer`` knows its tags, else one that writes plain numbers."""
+    """The box codec of ``preset`` if ``tokenizer`` has its tags, else one that writes plain numbers."""
     boxes = assemble(preset, source="the preset", where="model.template.boxes")
     return boxes if set(boxes.tokens) <= set(tokenizer.get_vocab()) else Unit()
 
@@ -209,31 +217,31 @@ def known_boxes(tokenizer: Any, preset: Node) -> Any:
 def as_processor(
     template: TokenizerTemplate, tokenizer: Any, *, adds_tokens: bool = True
 ) -> TokenizerTemplate:
-    """``template`` as a processor of transformers uses it, which hands its text to ``tokenizer`` whole.
+    """A copy of ``template`` that gives the same text and ids as a processor of transformers.
 
-    A tokenizer that begins each text with a token such as ``<s>`` does so here too, unless the
-    template writes that token itself, or the processor has it add none. A template that writes no
-    control token after an answer gets an empty end marker.
+    Such a processor passes the rendered text to ``tokenizer``, which may put a token such as ``<s>`` at
+    its beginning. The copy writes this token if ``adds_tokens``, unless the template writes it already.
+    If the template writes no control token after an answer, the end marker of the copy is empty.
 
     Raises:
         ValueError: the tokenizer adds tokens at the end of a text.
     """
     if adds_tokens:
         template = _started(template, tokenizer)
-    talk = [Message("user", "a"), Message("assistant", _PROBE)]
-    answered = _text(replace(template, end=""), talk)
+    messages = [Message("user", "a"), Message("assistant", _PROBE)]
+    answered = _text(replace(template, end=""), messages)
     after = answered.rpartition(_PROBE)[2].lstrip()
     ends = not answered or after.startswith(tuple(template.control))
     return template if ends else replace(template, end="")
 
 
 def _started(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTemplate:
-    """``template`` behind what ``tokenizer`` adds at the beginning of a text."""
+    """``template`` with the tokens that ``tokenizer`` adds at the beginning of a text."""
     bare = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     whole = tokenizer(_PROBE)["input_ids"]
     if whole[len(whole) - len(bare) :] != bare:
         raise ValueError(
-            "tokenizer must add tokens at the beginning of a text alone, it makes "
+            "tokenizer must add tokens at the beginning of a text only, it makes "
             f"{tokenizer.convert_ids_to_tokens(whole)} of {_PROBE!r}; set add_eos_token=false in "
             "tokenizer_config.json"
         )
@@ -245,7 +253,7 @@ def _started(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTemplate:
 
 
 def _text(template: TokenizerTemplate, messages: Sequence[Message]) -> str:
-    """What ``template`` writes; nothing where it refuses the conversation."""
+    """The text that ``template`` renders; empty if it rejects the conversation."""
     try:
         return template.render(messages).text
     except ValueError:
@@ -256,39 +264,39 @@ def fill_language(
     node: Node,
     folder: Path,
     config: Mapping[str, Any],
-    described: Any,
+    hf_config: Any,
     published: Published,
     placeholder: str = "",
     *,
     adds_tokens: bool = True,
 ) -> None:
-    """Put the language model, its tokenizer and template, and the slot's id into ``node``."""
-    image_id = described.image_token_id
-    tokenizer, node["template"] = text_side(
+    """Put the language model, its tokenizer, the template and ``image_token_id`` into ``node``."""
+    image_id = hf_config.image_token_id
+    tokenizer, node["template"] = tokenizer_and_template(
         folder, node["template"], image_id, placeholder, adds_tokens=adds_tokens
     )
     node["llm"] |= {
-        "config": text_numbers(config, described, published),
+        "config": text_numbers(config, hf_config, published),
         "tokenizer": tokenizer,
-        "stop_ids": stop_ids(described.text_config.to_dict(), folder),
+        "stop_ids": stop_ids(hf_config.text_config.to_dict(), folder),
     }
     node["image_token_id"] = image_id
 
 
 def _writes_images(tokenizer: Any, image_token: str) -> bool:
-    """Whether the template writes ``image_token`` where a message has an image among its parts."""
+    """Whether the template writes ``image_token`` for an image among the parts of a message."""
     parts = [{"type": "image"}, {"type": "text", "text": _PROBE}]
     text = _written(tokenizer, parts)
     return image_token in text and _PROBE in text
 
 
 def _reads_parts_only(tokenizer: Any) -> bool:
-    """Whether the template loses a message that is text, not a list of parts."""
+    """Whether the template omits the text of a message that is not a list of parts."""
     return _PROBE not in _written(tokenizer, _PROBE)
 
 
 def _written(tokenizer: Any, content: Any) -> str:
-    """What the template makes of one question; nothing where it fails."""
+    """The text that the template renders for one question; empty if it fails."""
     from jinja2 import TemplateError
 
     try:
@@ -300,7 +308,7 @@ def _written(tokenizer: Any, content: Any) -> str:
 
 
 def ignorable_vision(node: Mapping[str, Any], depth: int) -> list[str]:
-    """Patterns of what features of ``select_layer`` do not need: later blocks, norms, heads."""
+    """Patterns of tensors that features of ``select_layer`` do not need: later blocks, norms, heads."""
     built = depth + int(node["encoder"]["select_layer"]) + 1
     later = "|".join(str(number) for number in range(built, depth)) or "(?!)"
     tower = r"(model\.)?vision_tower\.(vision_model\.)?"
@@ -312,7 +320,16 @@ def ignorable_vision(node: Mapping[str, Any], depth: int) -> list[str]:
     ]
 
 
+def escape_braces(token: str) -> str:
+    """``token`` for a tag of a merger, where single braces are placeholders.
+
+    >>> escape_braces("<{row}>")
+    '<{{row}}>'
+    """
+    return token.replace("{", "{{").replace("}", "}}")
+
+
 def ignorable_head(node: Mapping[str, Any]) -> Sequence[str]:
-    """The pattern of a stored head that is tied to the embeddings, and so says nothing."""
+    """The pattern of a stored head that is tied to the embeddings; empty if it is not tied."""
     tied = node["llm"]["config"]["tie_word_embeddings"]
     return [r"(language_model\.)?lm_head\.weight"] if tied else []
