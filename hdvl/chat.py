@@ -22,16 +22,13 @@ def read_line() -> str:
 def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Load the model and talk until the input ends."""
     pipe = pipeline_of(cfg, overrides)
-    import torch
-
     from hdvl.inference.terminal import TerminalChat
 
-    torch.manual_seed(cfg["seed"])  # of sampled answers
     chat = TerminalChat(
         pipe,
         write=partial(print, end="", flush=True),
         note=partial(print, file=sys.stderr, flush=True),
-        generation=cfg["generation"],
+        generation={**cfg["generation"], "seed": cfg["seed"], "max_tiles": cfg["max_tiles"]},
         system=cfg["system"],
     )
     parameters = sum(value.numel() for value in pipe.model.parameters())

@@ -45,6 +45,7 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
             device=cfg["device"],
             dtype=cfg["dtype"],
             max_length=cfg["max_length"],
+            engine=cfg.get("engine"),
             allow=cfg.get("allow", ()),
             tiler_follows=tiler_follows(keys),
             **changes_of(cfg, keys),
@@ -58,4 +59,4 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
     print(RANDOM, file=sys.stderr)
     torch.manual_seed(cfg["seed"])
     vlm = converted(build(cfg["model"]), dtype=as_dtype(cfg["dtype"]), device=cfg["device"])
-    return Pipeline(model=vlm, max_length=cfg["max_length"])
+    return Pipeline(model=vlm, max_length=cfg["max_length"], engine=cfg.get("engine"))

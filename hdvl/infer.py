@@ -16,18 +16,16 @@ if TYPE_CHECKING:
 
 NO_SETTINGS = (
     *("inputs", "outputs", "image", "out", "stream", "device", "model", *PART_GROUPS),
-    *("batch_size", "batch_tokens", "num_workers", "max_bad_rows"),
+    *("engine", "num_workers", "max_bad_rows"),
 )
 """Keys that answers do not depend on, and those of the parts, which are written as they are used."""
 
 
 def generate_answer(pipe: "Pipeline", cfg: Mapping[str, Any]) -> "Answer":
     """Ask, and print the answer: at once, or as it is written."""
-    import torch
 
-    question = {name: cfg[name] for name in ("prompt", "system")}
-    question["images"] = cfg["image"]
-    torch.manual_seed(cfg["seed"])  # of the sampled answer
+    question = {name: cfg[name] for name in ("prompt", "system", "max_tiles")}
+    question |= {"images": cfg["image"], "seed": cfg["seed"]}
     if not cfg["stream"]:
         answer = pipe.chat(**question, **cfg["generation"])
         print(answer.text)
@@ -113,25 +111,32 @@ def ask_rows(
     Returns:
         What is wrong with each bad row, and the numbers of the run.
     """
-    import torch
-
     from hdvl.data.questions import PreparedQuestions
     from hdvl.data.threads import ThreadLoader
-    from hdvl.inference.batch import answer_batches, answer_fields
+    from hdvl.inference.batch import answer_fields, answer_questions
     from hdvl.inference.progress import AskingProgress
 
     prepared = ThreadLoader(
-        PreparedQuestions(questions, pipe.processor),
+        PreparedQuestions(questions, pipe.processor.limited(cfg["max_tiles"])),
         [[number] for number in left],
         collate=lambda items: items[0],
         num_workers=cfg["num_workers"],
-        prefetch_factor=cfg["batch_size"],
     )
-    batching = {key: cfg[key] for key in ("batch_size", "batch_tokens")}
+    asked = answer_questions(
+        pipe,
+        prepared,
+        in_flight=2 * pipe.engine.counters.slots,
+        seed=cfg["seed"],
+        **cfg["generation"],
+    )
+
+    def known() -> float:
+        counters = pipe.engine.counters
+        return counters.picture_hits / max(1, counters.picture_hits + counters.picture_misses)
+
     total, bad = len(questions), list[str]()
-    torch.manual_seed(cfg["seed"])  # of sampled answers
-    with AskingProgress(total, done=total - len(left)) as progress:
-        for row, answer in answer_batches(pipe, prepared, **batching, **cfg["generation"]):
+    with AskingProgress(total, done=total - len(left), hits=known) as progress:
+        for row, answer in asked:
             result = {"error": row.error} if answer is None else answer_fields(answer)
             file.append(row.number, {**row.fields, **result})
             progress.add(answer, row.error)

@@ -27,6 +27,7 @@ from hdvl.protocols import (
 )
 from hdvl.templates.encode import encode, prompt_length
 from hdvl.templates.shared_prefix import encode_row, images_of
+from hdvl.tilers.limits import with_max_tiles
 from hdvl.views import join_pixels, map_pixels
 
 
@@ -44,6 +45,7 @@ class Sample:
         row: the index of the sample in the training data.
         suffix_lengths: the number of ids that each conversation adds to the shared prefix; empty for a
             single conversation.
+        blank_tiles: the number of blank windows that the tiler left out.
     """
 
     ids: Int[Tensor, " s"]
@@ -53,6 +55,7 @@ class Sample:
     dropped: int = 0
     row: int | None = None
     suffix_lengths: tuple[int, ...] = ()
+    blank_tiles: int = 0
 
     @property
     def segment(self) -> Segment:
@@ -135,6 +138,16 @@ class Processor:
             vlm.tiler, vlm.template, llm.tokenizer, vlm.merger.layout, max_length, llm.context
         )
 
+    def limited(self, max_tiles: int | None) -> "Processor":
+        """Return the processor with at most ``max_tiles`` tiles of an image; ``None`` changes nothing.
+
+        Raises:
+            ValueError: ``max_tiles`` is below 1, or the tiler cannot be limited.
+        """
+        if max_tiles is None:
+            return self
+        return replace(self, tiler=with_max_tiles(self.tiler, max_tiles))
+
     def token_count(self, plan: TilePlan) -> int:
         """Return the number of visual tokens of an image that was cut by ``plan``."""
         return token_count(self.layout(plan))
@@ -203,6 +216,7 @@ class Processor:
             pixels=self._pixels(tiles),
             plans=tuple(item.plan for item in tiles),
             dropped=len(messages) - len(prompt),
+            blank_tiles=_blank_tiles(tiler, tiles),
         )
 
     def _shared(self, several: SharedPrefix) -> Sample:
@@ -223,6 +237,14 @@ class Processor:
         size = self.tiler.tile_size
         empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
         return join_pixels([empty, *(item.pixels for item in tiles)])
+
+
+def _blank_tiles(tiler: Tiler, tiles: Sequence[Tiles]) -> int:
+    """The number of windows that ``tiler`` left out because they are blank."""
+    if not getattr(tiler, "skip_blank", False):
+        return 0
+    plans = (item.plan for item in tiles)
+    return sum(tiler.plan(plan.width, plan.height).count - plan.count for plan in plans)
 
 
 def require_tokenizer(tokenizer: Any) -> Any:

@@ -254,7 +254,7 @@ def test_many_questions_go_on_after_an_interruption(
     tiny_folder: Path, scans: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     outputs = scans.parent / "answers.jsonl"
-    words = many(tiny_folder, outputs, "batch_size=2", "max_bad_rows=1")
+    words = many(tiny_folder, outputs, "engine.max_slots=2", "max_bad_rows=1")
     append, written = AnswersFile.append, list[int]()
 
     def interrupted(self: AnswersFile, number: int, row: Any) -> None:
@@ -307,7 +307,7 @@ def test_many_questions_killed_on_the_command_line(tiny_folder: Path, scans: Pat
     for number in range(40):
         with Image.open(scans / "1.png") as opened:
             opened.save(scans / f"more-{number}.png")
-    words = many(tiny_folder, outputs, "batch_size=1", "generation.max_new_tokens=64")
+    words = many(tiny_folder, outputs, "engine.max_slots=1", "generation.max_new_tokens=64")
     process = subprocess.Popen(
         [sys.executable, "-m", "hdvl.infer", *words],
         stderr=subprocess.DEVNULL,

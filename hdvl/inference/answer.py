@@ -22,12 +22,13 @@ class Numbers:
     """What an answer took.
 
     Attributes:
-        tiles: tiles of all images, thumbnails included.
+        tiles: tiles of all images that the model read, thumbnails included.
         visual_tokens: tokens of all images.
         prompt_tokens: ids of the prompt, those of the images included.
         new_tokens: ids that the model said, its end marker included.
         seconds: wall clock from the question, when its images were read, to the last id.
         cached_tokens: ids of the prompt that were known from earlier prompts.
+        blank_tiles: blank windows that the tiler left out (``skip_blank``).
     """
 
     tiles: int
@@ -36,6 +37,7 @@ class Numbers:
     new_tokens: int
     seconds: float
     cached_tokens: int = 0
+    blank_tiles: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Answer:
         plans: how each was cut.
         numbers: what it took.
         exif: whether the images were turned by their EXIF orientation.
+        finish_reason: ``stop``, or ``length`` if ``max_new_tokens`` cut the answer off.
     """
 
     text: str
@@ -62,6 +65,7 @@ class Answer:
     numbers: Numbers
     exif: bool = True
     malformed: tuple[str, ...] = ()
+    finish_reason: str = "stop"
 
     @property
     def readable(self) -> str:

@@ -1,10 +1,12 @@
-"""Answers to many prepared questions, in batches of bounded size."""
+"""Answers to many prepared questions, several at a time."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from hdvl.inference.answer import Answer
 from hdvl.inference.pipeline import Pipeline
+from hdvl.inference.sampling import SamplingParams
 from hdvl.processor import Sample
 from hdvl.protocols import Message
 
@@ -12,6 +14,9 @@ from hdvl.protocols import Message
 @runtime_checkable
 class Question(Protocol):
     """A conversation that ends with a question, as it is and as the model reads it."""
+
+    @property
+    def number(self) -> int: ...
 
     @property
     def messages(self) -> Sequence[Message]: ...
@@ -23,52 +28,41 @@ class Question(Protocol):
 Asked = TypeVar("Asked", bound=Question)
 
 
-def answer_batches(
+def answer_questions(
     pipe: Pipeline,
     questions: Iterable[Asked],
     *,
-    batch_size: int,
-    batch_tokens: int,
-    **generation: Any,
+    in_flight: int,
+    seed: int = 0,
+    **options: Any,
 ) -> Iterator[tuple[Asked, Answer | None]]:
     """Yield each question with its answer, in order; questions without a sample have none.
 
+    An answer does not depend on the other questions, also if it is sampled: the seed of each question is
+    ``seed`` plus its number.
+
     Args:
         pipe: the model.
-        questions: read one batch ahead at most.
-        batch_size: the largest number of questions in a batch.
-        batch_tokens: the largest number of ids in a batch, padding included. A question that is longer
-            is asked alone.
-        **generation: see :meth:`hdvl.inference.Pipeline.generate`.
+        questions: read as they are needed.
+        in_flight: the most questions whose images are in memory at a time.
+        seed: the seed of question 0.
+        **options: options of the answers, see :class:`hdvl.inference.SamplingParams`.
     """
-    if batch_size < 1 or batch_tokens < 1:
-        raise ValueError(
-            f"batch_size and batch_tokens must be at least 1, got {batch_size} and {batch_tokens}"
-        )
-    for batch in _batches(questions, batch_size, batch_tokens):
-        samples = [question.sample for question in batch]
-        asked = [place for place, sample in enumerate(samples) if sample is not None]
-        answers = pipe.answer_samples(
-            [batch[place].messages for place in asked],
-            [sample for sample in samples if sample is not None],
-            **generation,
-        )
-        found = dict(zip(asked, answers, strict=True))
-        for place, question in enumerate(batch):
-            yield question, found.get(place)
+    waiting = deque[Asked]()
 
+    def prompts() -> Iterator[tuple[tuple[Message, ...], Sample, SamplingParams]]:
+        for question in questions:
+            waiting.append(question)
+            if question.sample is not None:
+                params = SamplingParams.of(**options, seed=seed + question.number)
+                yield tuple(question.messages), question.sample, params
 
-def _batches(questions: Iterable[Asked], size: int, tokens: int) -> Iterator[list[Asked]]:
-    batch, longest = list[Asked](), 0
-    for question in questions:
-        length = 0 if question.sample is None else len(question.sample.ids)
-        if batch and (len(batch) == size or max(longest, length) * (len(batch) + 1) > tokens):
-            yield batch
-            batch, longest = [], 0
-        batch.append(question)
-        longest = max(longest, length)
-    if batch:
-        yield batch
+    for answer in pipe.answers(prompts(), in_flight=in_flight):
+        while waiting[0].sample is None:
+            yield waiting.popleft(), None
+        yield waiting.popleft(), answer
+    for question in waiting:
+        yield question, None
 
 
 def answer_fields(answer: Answer) -> dict[str, Any]:
@@ -87,10 +81,12 @@ def answer_fields(answer: Answer) -> dict[str, Any]:
     }
     if answer.malformed:
         fields["malformed_boxes"] = list(answer.malformed)
+    fields["finish_reason"] = answer.finish_reason
     fields["numbers"] = {
         "tiles": numbers.tiles,
         "visual_tokens": numbers.visual_tokens,
         "prompt_tokens": numbers.prompt_tokens,
         "new_tokens": numbers.new_tokens,
+        **({"blank_tiles": numbers.blank_tiles} if numbers.blank_tiles else {}),
     }
     return fields

@@ -25,6 +25,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     max_length: int | None = None,
+    engine: Mapping[str, Any] | None = None,
     allow: str | Sequence[str] = (),
     tiler_follows: bool = False,
     **overrides: Any,
@@ -41,6 +42,7 @@ def load(
         dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps what is stored, of a published
             model what most of it is stored in.
         max_length: most ids of a prompt.
+        engine: options of the engine, see :class:`Pipeline`.
         allow: packages whose classes the folder may name, such as ``["mypkg"]``. A folder is data: it
             may name parts of hdvl alone, and what these packages do when they are imported and called
             is up to them.
@@ -57,7 +59,8 @@ def load(
         check_checkpoint(str(source), "model")
     place = source if isinstance(source, Mapping) else find_folder(source)
     vlm = _read(place, overrides, wanted, allow, tiler_follows)
-    return Pipeline(model=converted(vlm, dtype=wanted, device=device), max_length=max_length)
+    vlm = converted(vlm, dtype=wanted, device=device)
+    return Pipeline(model=vlm, max_length=max_length, engine=engine)
 
 
 def _read(

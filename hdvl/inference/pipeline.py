@@ -83,6 +83,7 @@ class Pipeline:
         *,
         image_folder: str | Path | None = None,
         num_patches_list: Sequence[int] | None = None,
+        max_tiles: int | None = None,
         stop: str | Sequence[str] = (),
         **generation_options: Any,
     ) -> Answer:
@@ -97,6 +98,8 @@ class Pipeline:
             system: the system message, of a conversation's first turn.
             image_folder: take ``<img>path</img>`` in questions as an image inside this folder.
             num_patches_list: tiles of each image of the conversation, checked against the tiler's.
+            max_tiles: the most tiles of each image, its thumbnail not counted, in place of the tiler's
+                own limit.
             stop: a string, or strings, that end the answer before their first occurrence, beside those
                 of the template.
             **generation_options: options of the answer, see :class:`SamplingParams`.
@@ -106,7 +109,7 @@ class Pipeline:
                 tokens or open tags in the text, or a prompt over ``max_length``.
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
-        sample = self._sample(messages, num_patches_list)
+        sample = self._sample(messages, num_patches_list, max_tiles)
         generation = self._submit(sample, SamplingParams.of(stop=stop, **generation_options))
         return self._answer(messages, sample, generation.wait())
 
@@ -119,6 +122,7 @@ class Pipeline:
         *,
         image_folder: str | Path | None = None,
         num_patches_list: Sequence[int] | None = None,
+        max_tiles: int | None = None,
         stop: str | Sequence[str] = (),
         **generation_options: Any,
     ) -> AnswerStream:
@@ -128,7 +132,7 @@ class Pipeline:
         the stream's ``answer`` afterwards.
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
-        sample = self._sample(messages, num_patches_list)
+        sample = self._sample(messages, num_patches_list, max_tiles)
         generation = self._submit(sample, SamplingParams.of(stop=stop, **generation_options))
         return AnswerStream(generation, lambda done: self._answer(messages, sample, done))
 
@@ -137,6 +141,7 @@ class Pipeline:
         conversations: Sequence[Sequence[Turn]],
         *,
         batch_size: int | None = None,
+        max_tiles: int | None = None,
         stop: str | Sequence[str] = (),
         **generation_options: Any,
     ) -> list[Answer]:
@@ -147,6 +152,7 @@ class Pipeline:
         Args:
             conversations: messages, or turns of ``role`` and ``content``, with their images.
             batch_size: most conversations at a time; None takes all at once.
+            max_tiles: as of :meth:`chat`.
             stop: a string, or strings, that end an answer before their first occurrence, beside those
                 of the template.
             **generation_options: options of the answer, see :class:`SamplingParams`.
@@ -155,40 +161,30 @@ class Pipeline:
             raise ValueError(f"batch_size must be at least 1 or None, got {batch_size}")
         params = SamplingParams.of(stop=stop, **generation_options)
         most = batch_size or 2 * self.engine.scheduler.max_slots
-        prompts = ((turns, self._sample(turns)) for turns in map(as_messages, conversations))
-        return list(self._answers(prompts, params, most))
+        prompts = (
+            (turns, self._sample(turns, max_tiles=max_tiles), params)
+            for turns in map(as_messages, conversations)
+        )
+        return list(self.answers(prompts, in_flight=most))
 
-    def answer_samples(
+    def answers(
         self,
-        conversations: Sequence[Sequence[Message]],
-        samples: Sequence[Sample],
+        prompts: Iterable[tuple[tuple[Message, ...], Sample, SamplingParams]],
         *,
-        stop: str | Sequence[str] = (),
-        **generation_options: Any,
-    ) -> list[Answer]:
-        """As :meth:`generate`, of conversations that were preprocessed before.
+        in_flight: int,
+    ) -> Iterator[Answer]:
+        """Yield the answers to prompts that were preprocessed before, in their order.
 
         Args:
-            conversations: messages that end with the user's.
-            samples: ``processor(messages, add_generation_prompt=True)`` of each.
-            stop: as of :meth:`generate`.
-            **generation_options: options of the answer, see :class:`SamplingParams`.
+            prompts: the messages of each conversation, what ``processor(messages,
+                add_generation_prompt=True)`` makes of them, and the options of the answer. They are read
+                as they are needed.
+            in_flight: the most conversations whose images are in memory at a time.
         """
-        params = SamplingParams.of(stop=stop, **generation_options)
-        prompts = zip(map(tuple, conversations), samples, strict=True)
-        return list(self._answers(prompts, params, max(1, len(samples))))
-
-    def _answers(
-        self,
-        prompts: Iterable[tuple[tuple[Message, ...], Sample]],
-        params: SamplingParams,
-        most: int,
-    ) -> Iterator[Answer]:
-        """Answers in order, while the images of up to ``most`` conversations are in memory."""
         asked = deque[tuple[tuple[Message, ...], Sample, Generation]]()
         try:
-            for messages, sample in prompts:
-                if len(asked) >= most:
+            for messages, sample, params in prompts:
+                if len(asked) >= in_flight:
                     yield self._oldest(asked)
                 asked.append((messages, sample, self._submit(sample, params)))
             while asked:
@@ -227,30 +223,35 @@ class Pipeline:
         return [generation.wait().ids for generation in asked]
 
     def request(
-        self, messages: Sequence[Turn], *, continue_final_message: bool = False, **options: Any
+        self,
+        messages: Sequence[Turn],
+        *,
+        continue_final_message: bool = False,
+        max_tiles: int | None = None,
+        **options: Any,
     ) -> Request:
         """The request to the engine that a conversation makes.
 
         Args:
             messages: the conversation, with its images.
             continue_final_message: whether the answer goes on with the last message, an assistant's.
+            max_tiles: as of :meth:`chat`.
             **options: options of the answer.
         """
         turns = as_messages(messages)
         sample = (
-            open_ended(self.processor, turns)[0] if continue_final_message else self._sample(turns)
+            open_ended(self.processor.limited(max_tiles), turns)[0]
+            if continue_final_message
+            else self._sample(turns, max_tiles=max_tiles)
         )
         return self._request(sample, SamplingParams.of(**options))
 
-    def submit(
-        self, messages: Sequence[Turn], *, continue_final_message: bool = False, **options: Any
-    ) -> Generation:
+    def submit(self, messages: Sequence[Turn], **options: Any) -> Generation:
         """Let the engine answer a conversation, and return its answer before it is generated.
 
         The arguments are those of :meth:`request`.
         """
-        asked = self.request(messages, continue_final_message=continue_final_message, **options)
-        return self.engine.submit(asked)
+        return self.engine.submit(self.request(messages, **options))
 
     def likelihood(self, messages: Sequence[Turn], options: Sequence[str]) -> list[float]:
         """The log-probability of each of ``options`` as the answer to ``messages``, its text alone.
@@ -302,9 +303,12 @@ class Pipeline:
         )
 
     def _sample(
-        self, messages: Sequence[Message], num_patches_list: Sequence[int] | None = None
+        self,
+        messages: Sequence[Message],
+        num_patches_list: Sequence[int] | None = None,
+        max_tiles: int | None = None,
     ) -> Sample:
-        sample = self.processor(messages, add_generation_prompt=True)
+        sample = self.processor.limited(max_tiles)(messages, add_generation_prompt=True)
         check_tiles(sample.plans, num_patches_list)
         return sample
 
@@ -330,8 +334,10 @@ class Pipeline:
             history=(*messages, Message("assistant", text)),
             images=tuple(image for message in sample.read(messages) for image in message.images),
             plans=sample.plans,
+            finish_reason=str(generation.finish_reason),
             numbers=Numbers(
                 tiles=view_count(sample.pixels),
+                blank_tiles=sample.blank_tiles,
                 visual_tokens=sum(image.visual_tokens for image in usage.images),
                 prompt_tokens=usage.prompt_tokens,
                 new_tokens=usage.new_tokens,

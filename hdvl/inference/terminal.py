@@ -120,10 +120,11 @@ class TerminalChat:
         known = sum(len(message.images) for message in self.history) + len(self.images)
         for name in names:
             path = Path(name).expanduser()
-            plan = self.pipe.tiler(path).plan
+            processor = self.pipe.processor.limited(self.generation.get("max_tiles"))
+            plan = processor.tiler(path).plan
             self.images.append(path)
             known += 1
-            tokens = self.pipe.processor.token_count(plan)
+            tokens = processor.token_count(plan)
             self._note(f"{image_line(known, plan)}, {tokens} tokens")
 
     def _boxes(self, names: list[str]) -> None:

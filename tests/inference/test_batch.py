@@ -1,5 +1,6 @@
 """Many questions in batches: the same answers as one by one, in order, within the budget."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,16 +8,17 @@ import pytest
 import torch
 
 from hdvl.inference import Pipeline
-from hdvl.inference.batch import answer_batches, answer_fields
+from hdvl.inference.batch import answer_fields, answer_questions
 from hdvl.inference.progress import AskingProgress
 from hdvl.processor import Sample
 from hdvl.protocols import Message
 from tests.inference.saying import say
-from tests.tiny_model import tiny_vlm
+from tests.tiny_model import tiny_node, tiny_vlm
 
 
 @dataclass(frozen=True)
 class Asked:
+    number: int
     messages: tuple[Message, ...]
     sample: Sample | None
 
@@ -27,42 +29,49 @@ def questions(pipe: Pipeline) -> list[Asked]:
         images = (torch.arange(40 * (30 + 20 * number) * 3).reshape(40, -1, 3) % 251).byte().numpy()
         message = Message("user", "What is it?" * (1 + number % 3), (images,) * (number % 2))
         sample = pipe.processor([message], add_generation_prompt=True)
-        made.append(Asked((message,), None if number == 3 else sample))
+        made.append(Asked(number, (message,), None if number == 3 else sample))
     return made
 
 
 def test_answers_are_those_of_one_by_one() -> None:
     pipe = Pipeline(model=tiny_vlm())
     asked = questions(pipe)
-    wanted = [
-        None
-        if row.sample is None
-        else pipe.chat(row.messages[0].text, row.messages[0].images, max_new_tokens=6).text
-        for row in asked
-    ]
-    assert len(set(wanted)) > 3
-    sizes = list[int]()
-    answer_samples = pipe.answer_samples
 
-    def counted(conversations: Any, samples: Any, **options: Any) -> Any:
-        sizes.append(sum(len(sample.ids) for sample in samples))
-        return answer_samples(conversations, samples, **options)
+    def alone(row: Asked, **options: Any) -> str | None:
+        if row.sample is None:
+            return None
+        message = row.messages[0]
+        return pipe.chat(message.text, message.images, max_new_tokens=6, **options).text
 
-    pipe.answer_samples = counted  # type: ignore[method-assign]
-    longest = max(len(row.sample.ids) for row in asked if row.sample is not None)
-    for batch_size, tokens in ((1, 1), (3, 10**6), (7, 2 * longest)):
-        sizes.clear()
-        found = list(
-            answer_batches(
-                pipe, asked, batch_size=batch_size, batch_tokens=tokens, max_new_tokens=6
+    for options in ({}, {"temperature": 2.0}):
+        wanted = [alone(row, seed=5 + row.number, **options) for row in asked]
+        assert len(set(wanted)) > 3
+        for in_flight, rows in ((1, asked), (3, asked), (20, asked[3:])):
+            found = list(
+                answer_questions(
+                    pipe, rows, in_flight=in_flight, seed=5, max_new_tokens=6, **options
+                )
             )
-        )
-        assert [row for row, _ in found] == asked
-        assert [None if answer is None else answer.text for _, answer in found] == wanted
-        assert max(sizes) <= max(tokens, longest)
-    assert 1 < len(sizes) < 6
-    with pytest.raises(ValueError, match="batch_size and batch_tokens must be at least 1, got 0"):
-        list(answer_batches(pipe, asked, batch_size=0, batch_tokens=1))
+            assert [row for row, _ in found] == rows
+            texts = [None if answer is None else answer.text for _, answer in found]
+            assert texts == wanted[-len(rows) :]
+
+
+def test_questions_are_read_as_they_are_needed() -> None:
+    pipe = Pipeline(model=tiny_vlm())
+    read = list[int]()
+
+    def reading() -> Iterator[Asked]:
+        for row in questions(pipe):
+            read.append(row.number)
+            yield row
+
+    answers = answer_questions(pipe, reading(), in_flight=2, max_new_tokens=2)
+    next(answers)
+    assert len(read) <= 3
+    answers.close()
+    bad = [Asked(9, (), None)]
+    assert list(answer_questions(pipe, bad, in_flight=2)) == [(bad[0], None)]
 
 
 def test_the_fields_of_an_answer_and_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,3 +92,31 @@ def test_the_fields_of_an_answer_and_the_progress(capsys: pytest.CaptureFixture[
         numbers = progress.numbers()
     assert numbers["asked"] == 2 and numbers["bad"] == numbers["images"] == 1
     assert numbers["new_tokens"] == answer.numbers.new_tokens
+
+
+def test_a_question_limits_the_tiles_of_its_images() -> None:
+    pipe = Pipeline(model=tiny_vlm())
+    image = (torch.arange(200 * 300 * 3).reshape(200, 300, 3) % 251).byte().numpy()
+    counts = {}
+    for limit in (1, 2, 4, None):
+        answer = pipe.chat("What?", image, max_tiles=limit, max_new_tokens=2)
+        counts[limit] = len(answer.plans[0].windows)
+        (same,) = pipe.generate([answer.history[:1]], max_tiles=limit, max_new_tokens=2)
+        assert same.text == answer.text and same.plans == answer.plans
+        stream = pipe.stream("What?", image, max_tiles=limit, max_new_tokens=2)
+        assert "".join(stream) == answer.text
+        assert pipe.request(answer.history[:1], max_tiles=limit).plans == answer.plans
+    assert counts[1] == 1 < counts[2] <= 2 <= counts[4] <= 4 < counts[None]
+    with pytest.raises(ValueError, match="max_tiles must be a whole number of at least 1, got 0"):
+        pipe.chat("What?", image, max_tiles=0)
+
+
+def test_blank_windows_and_cut_answers_are_counted() -> None:
+    node = tiny_node(tiler={"skip_blank": True})
+    node["merger"] = {"_target_": "hdvl.mergers.Concat", "_partial_": True}
+    pipe = Pipeline(model=tiny_vlm(node))
+    image = torch.zeros(64, 96, 3, dtype=torch.uint8).numpy()
+    image[:20, :20] = 255
+    answer = pipe.chat("What?", image, max_new_tokens=2)
+    assert answer.numbers.tiles == 2 and answer.numbers.blank_tiles == 5
+    assert answer.finish_reason == "length"
