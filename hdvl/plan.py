@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from hdvl.command import command
 from hdvl.composition import fine_tuned, started
 from hdvl.config import given_values, resolve
+from hdvl.tables import duration
 from hdvl.tables import table as table
 
 if TYPE_CHECKING:
@@ -162,8 +163,45 @@ def data_costs(vlm: "VLM", data: Any, config: Mapping[str, Any]) -> str:
             "",
             f"each of {config['gpus']} (gpus), {taken.strategy}, estimated from peak:",
             table(devices, right=(1,)),
+            *([time_here(vlm, layout, trainer, config, share)] if config["measure"] else []),
         ]
     )
+
+
+def time_here(
+    vlm: "VLM", layout: Any, trainer: Mapping[str, Any], config: Mapping[str, Any], share: float
+) -> str:
+    """The time of a step, an epoch and the training on this machine, from a short measurement of it.
+
+    ``share`` is the number of conversations per measured one.
+    """
+    from dataclasses import replace
+
+    from hdvl.training.cluster import Peak, estimate
+    from hdvl.training.machine import measure_machine
+
+    found = measure_machine(trainer["precision"], str(trainer["accelerator"]))
+    peak = replace(Peak(**config["peak"]), flops=found.flops, memory=None)
+    taken = estimate(vlm, layout, trainer=trainer, gpus=config["gpus"], peak=peak)
+    rows = [
+        ["a step", duration_text(taken.compute)],
+        ["an epoch", duration_text(taken.compute * taken.steps * share)],
+        [f"{trainer['max_steps']} steps", duration_text(taken.compute * trainer["max_steps"])],
+    ]
+    each = "" if config["gpus"] == 1 else f" {config['gpus']} of"
+    return (
+        f"\non{each} this machine ({found.device}; {amount(found.flops, 'FLOP/s')} measured, of which a "
+        f"training is taken to reach {100 * peak.utilisation:g} %):\n{table(rows, right=(1,))}"
+    )
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds below a minute, above it hours, minutes and seconds.
+
+    >>> duration_text(0.125), duration_text(75)
+    ('0.12 s', '1:15')
+    """
+    return f"{seconds:.2g} s" if seconds < 60 else duration(seconds)
 
 
 def amount(number: float, unit: str) -> str:
