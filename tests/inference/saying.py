@@ -18,6 +18,9 @@ class Script:
         self.rows, self.vocabulary, self.end = cycle(rows), vocabulary, end
         self.saying: dict[int, Iterator[int]] = {}
 
+    def compile(self) -> None:
+        """Nothing is compiled."""
+
     def reserve(self, count: int, length: int) -> None:
         """Nothing is stored."""
 
