@@ -235,7 +235,8 @@ class Scheduler:
         assert self._reading is not None
         sequence, slot, start, rest = self._reading
         keep = 1 if sequence.targets is None else len(sequence.targets)
-        count = min(most, len(rest))
+        # Caches of the model itself may not be able to continue a prompt in several parts.
+        count = min(most, len(rest)) if self.slots.reusable else len(rest)
         if count < len(rest):  # the positions that are scored are read in one part
             count = min(count, max(len(rest) - keep, 0)) or len(rest)
         total, last = sequence.prompt.length, count == len(rest)

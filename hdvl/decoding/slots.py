@@ -17,7 +17,8 @@ logger = logging.getLogger("hdvl.decoding")
 class Slots(Protocol):
     """The states of several sequences, each in a slot of its own.
 
-    * ``reusable``: whether ``copy_out`` and ``copy_in`` work, by which prefixes are read once.
+    * ``reusable``: whether ``copy_out`` and ``copy_in`` work, by which prefixes are read once, and
+      whether a prompt may be read in several parts.
     * ``compile``: compiles decoding steps, or raises a ``ValueError`` with the reason why it cannot.
     * ``reserve``: makes room for a number of slots of a length; what they hold is kept.
     * ``prefill``: reads a part of a prompt of length ``total`` into a slot that holds ``start`` positions

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
@@ -15,8 +15,17 @@ from hdvl.decoding import Sequence as Decoding
 from hdvl.inference.text import Detokenizer, TextStream
 from hdvl.protocols import Pixels, TilePlan
 
-if TYPE_CHECKING:
-    from hdvl.inference.engine import Engine
+
+@runtime_checkable
+class Runner(Protocol):
+    """What generates answers: the engine.
+
+    * ``wait``: waits until a condition holds, and generates meanwhile if no other thread does.
+    * ``wake``: tells all threads that wait to look again.
+    """
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None) -> None: ...
+    def wake(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -93,13 +102,13 @@ class Generation:
 
     def __init__(
         self,
-        engine: "Engine",
+        runner: Runner,
         request: Request,
         decoding: Decoding,
         images: tuple[ImageUsage, ...],
         detokenizer: Detokenizer | None,
     ) -> None:
-        self.request, self._engine, self.decoding = request, engine, decoding
+        self.request, self._runner, self.decoding = request, runner, decoding
         self._images, self._detokenizer = images, detokenizer
         self._stream = None if detokenizer is None else TextStream(detokenizer)
         self._lock = threading.Lock()
@@ -157,7 +166,7 @@ class Generation:
     def cancel(self) -> None:
         """End the answer before its next id and free its slot; nothing happens if it is done."""
         self.decoding.cancelled = True
-        self._engine.wake()
+        self._runner.wake()
 
     def wait(self, timeout: float | None = None) -> "Generation":
         """Wait until the answer is done, and return it.
@@ -166,7 +175,7 @@ class Generation:
             TimeoutError: it is not done after ``timeout`` seconds.
             Exception: what went wrong in the model.
         """
-        self._engine.wait(lambda: self.done, timeout)
+        self._runner.wait(lambda: self.done, timeout)
         if self.error is not None:
             raise self.error
         return self
@@ -183,7 +192,7 @@ class Generation:
         seen, sent = 0, ""
         done = False
         while not done:
-            self._engine.wait(partial(self._has_more, seen), None)
+            self._runner.wait(partial(self._has_more, seen), None)
             done = self.done  # read first: what it says of the ids below is complete
             ids, logprobs = self.ids, self.logprobs
             text = "" if self._stream is None else self.text

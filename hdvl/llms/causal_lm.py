@@ -14,6 +14,7 @@ from hdvl.llms.building import checked_config, from_numbers, note_attention
 from hdvl.llms.caching import continued, empty_cache
 from hdvl.llms.family import Family
 from hdvl.llms.gptq_kernels import GPTQKernels
+from hdvl.llms.plain_slots import PlainSlots
 from hdvl.llms.qwen1 import Qwen1Rules
 from hdvl.llms.rotary import (
     check_shared,
@@ -345,6 +346,8 @@ class CausalLM(nn.Module):
             return "the rotary frequencies depend on the length of each text"
         if not holds_keys_only(self.model):
             return f"{self._family.name} keeps more of a text than keys and values"
+        if self._family.has_plain_slots():
+            return PlainSlots(self.model)
         fault = self._family.slots_fault()
         if fault:
             return f"{self._family.name} reads slots otherwise than a sequence alone: {fault}"

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from hdvl.llms import probe
+from hdvl.llms.plain_slots import is_plain
 from hdvl.llms.segments import NAME
 
 
@@ -90,6 +91,10 @@ class Family:
     def slots_fault(self) -> str | None:
         """Return why slots of different lengths give other logits than each sequence alone, if so."""
         return self._fault("slots")
+
+    def has_plain_slots(self) -> bool:
+        """Whether the layers that hdvl computes itself give the logits of the model."""
+        return is_plain(self._model) and self._fault("plain slots") is None
 
     def _padding_faults(self) -> list[str | None]:
         return [self._fault(question) for question in ("padding", "padding on the left")]

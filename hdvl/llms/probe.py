@@ -16,8 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hdvl.llms.plain_slots import PlainSlots
 from hdvl.llms.rotary import positions_of, separate_documents
 from hdvl.llms.segments import NAME, segment_options, use_segments
+from hdvl.llms.slots import ModelSlots
 
 LENGTHS = (2, 4)
 SMALL = 4_000_000
@@ -131,10 +133,16 @@ def slots_fault(model: Any, tolerance: float = 1e-3) -> Found:
 
     The first tokens of each are read as a prompt in two parts, the last one together.
     """
-    from hdvl.llms.slots import ModelSlots
+    return _slots_fault(model, ModelSlots(model), tolerance)
 
+
+def plain_slots_fault(model: Any, tolerance: float = 1e-3) -> Found:
+    """As :func:`slots_fault`, for slots whose layers hdvl computes itself."""
+    return _slots_fault(model, PlainSlots(model), tolerance)
+
+
+def _slots_fault(model: Any, slots: ModelSlots, tolerance: float) -> Found:
     def in_slots() -> Tensor:
-        slots = ModelSlots(model)
         slots.reserve(len(LENGTHS), max(LENGTHS))
         for slot, (part, length) in enumerate(zip(documents, LENGTHS, strict=True)):
             middle = max(1, length // 2)
@@ -160,6 +168,7 @@ QUESTIONS: dict[str, Callable[[Any, float], Found]] = {
     "padding on the left": partial(padding_fault, left=True),
     "packing": packing_fault,
     "slots": slots_fault,
+    "plain slots": plain_slots_fault,
 }
 _ANSWERS: dict[Any, Found] = {}
 _TWINS: dict[Any, Any] = {}
