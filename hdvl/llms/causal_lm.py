@@ -346,7 +346,7 @@ class CausalLM(nn.Module):
             return "the rotary frequencies depend on the length of each text"
         if not holds_keys_only(self.model):
             return f"{self._family.name} keeps more of a text than keys and values"
-        if self._family.has_plain_slots():
+        if self.model.device.type == "cpu" and self._family.has_plain_slots():
             return PlainSlots(self.model)
         fault = self._family.slots_fault()
         if fault:

@@ -3,14 +3,14 @@
 The modules of transformers spend much of a small step outside of matrix products: on masks, caches,
 options, and norms in several operations. This module computes the same from the same weights, with the
 fused operations of torch and without copies of keys and values. It is used only if its logits are those
-of the model (:mod:`hdvl.llms.probe`).
+of the model (:mod:`hdvl.llms.probe`), and on a CPU: on a GPU decoding steps are CUDA graphs or compiled.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -90,17 +90,12 @@ class PlainSlots(ModelSlots):
         call = _Call(cosines, sines, mask, causal=not start and count > 1)
         return self._head(self._layers(embeddings[None], call)[0, -keep:])
 
-    def decode(
-        self, embeddings: Float[Tensor, "rows e"], lengths: list[int]
+    def _decode_rows(
+        self, embeddings: Float[Tensor, "rows e"], places: Int[Tensor, " rows"], size: int
     ) -> Float[Tensor, "rows v"]:
-        """Read one token into each of the first slots; see :class:`~hdvl.decoding.slots.Slots`."""
-        if len(lengths) == 1:
-            return self.prefill(embeddings, 0, lengths[0], lengths[0] + 1)
-        places = torch.tensor(lengths, device=embeddings.device)
-        self.cache.read_rows(places, max(lengths))
+        self.cache.read_rows(places, size)
         cosines, sines = (part[places, None, None] for part in self._rotation(embeddings))
-        keys = torch.arange(max(lengths) + 1, device=embeddings.device)
-        unseen = keys > places[:, None, None, None]
+        unseen = torch.arange(size, device=embeddings.device) > places[:, None, None, None]
         mask = embeddings.new_zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
         call = _Call(cosines, sines, mask, causal=False)
         return self._head(self._layers(embeddings[:, None], call)[:, 0])
