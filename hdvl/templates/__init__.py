@@ -1,4 +1,4 @@
-"""How conversations and boxes are written for a language model."""
+"""Templates that write conversations as text and ids, and codecs that write boxes as text."""
 
 from hdvl.protocols import Decoded
 from hdvl.templates.base import IMAGE, ImageSlots

@@ -1,4 +1,4 @@
-"""What all templates share: where images stand in the text, and which tokens they need."""
+"""The base of all templates: the text that is written for an image, and the tokens that it needs."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,25 +7,25 @@ from hdvl.protocols import BoxCodec, Message, Rendered
 from hdvl.templates.boxes import Norm1000
 
 IMAGE = "<image>"
-"""What stands for an image in the text of a message."""
+"""The placeholder of an image in the text of a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSlots:
     """How images are written into the text.
 
-    An image becomes ``numbering``, ``image_prefix``, ``image_token``, ``image_suffix``. Images
-    that no ``<image>`` places stand in front of the text, each followed by ``image_separator``.
+    An image is written as ``numbering``, ``image_prefix``, ``image_token``, ``image_suffix``. If the text
+    has no ``<image>``, the images are put before the text, each followed by ``image_separator``.
 
     Attributes:
         image_token: one id, repeated for each visual token of the image.
         image_prefix: a token such as ``<img>``, or empty.
         image_suffix: a token such as ``</img>``, or empty.
-        image_separator: stands after an image that is put in front of the text.
-        numbering: such as ``"Picture {k}: "``, k counting from 1 over the conversation, or empty. A number
-            that a text has in front of ``<image>`` is not written twice.
-        number_single: number the image of a conversation that has no other.
-        boxes: how boxes are written.
+        image_separator: text after an image that is put before the text.
+        numbering: text before each image such as ``"Picture {k}: "``, where k counts from 1 over the
+            conversation, or empty. It is not written again if the text before ``<image>`` ends with it.
+        number_single: whether the only image of a conversation is numbered.
+        boxes: the codec of boxes.
     """
 
     image_token: str = "<|image_pad|>"
@@ -56,10 +56,10 @@ class ImageSlots:
         """The text of each message with its images written out.
 
         Raises:
-            ValueError: a message has images and ``<image>`` in different numbers (but not none), or
-                its text holds what images are written with.
+            ValueError: a message has some ``<image>``, but not one for each of its images, or its text
+                contains one of the tokens around an image.
         """
-        refuse_tokens((self.image_prefix, self.image_token, self.image_suffix), messages)
+        check_no_tokens((self.image_prefix, self.image_token, self.image_suffix), messages)
         texts, k = list[str](), 0
         several = self.number_single or sum(len(message.images) for message in messages) > 1
         for number, message in enumerate(messages):
@@ -84,7 +84,7 @@ class ImageSlots:
         return texts
 
     def _ends(self, text: str, k: int) -> bool:
-        """Whether ``text`` before an image already ends with its number, written by hand."""
+        """Whether the ``text`` before an image already ends with the image's number."""
         return bool(self.numbering) and text.endswith(self.numbering.replace("{k}", str(k)))
 
     def _slot(self, k: int, numbered: bool) -> str:
@@ -96,12 +96,12 @@ class ImageSlots:
         messages: Sequence[Message],
         length: Callable[[Rendered, Sequence[Message]], int],
     ) -> Sequence[Message]:
-        """What of a conversation the model reads before it answers: all of it."""
+        """The messages that the model reads before it answers; by default all of them."""
         return messages
 
 
-def refuse_tokens(tokens: Iterable[str], messages: Sequence[Message]) -> None:
-    """An error for the first message whose text (``<image>`` aside) holds one of ``tokens``."""
+def check_no_tokens(tokens: Iterable[str], messages: Sequence[Message]) -> None:
+    """Raise a ``ValueError`` for the first text that contains one of ``tokens``; ``<image>`` is allowed."""
     for number, message in enumerate(messages):
         text = message.text.replace(IMAGE, "")
         found = sorted(token for token in tokens if token and token in text)

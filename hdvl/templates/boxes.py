@@ -1,4 +1,4 @@
-"""Box codecs: how a box is written in text, and found again in source pixels."""
+"""Box codecs, which write a box as text and read it back in pixels of the source image."""
 
 import re
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ _TAGGED = re.compile(
     re.DOTALL,
 )
 _LOCATIONS = re.compile(r"<loc_(\d{1,3})>" * 4)
-# Something like "[12, 34": numbers with at least one comma; "[1]" and "[see there]" are prose.
+# Text like "[12, 34": numbers with at least one comma. "[1]" and "[see there]" do not match.
 _BRACKETED = re.compile(r"\[(?P<box>[-\d.\s]*,[-\d.,\s]*)(?P<end>\])?")
 _IMAGE = re.compile(r"\b(?:Picture |Image-)(\d+):")
 
@@ -38,7 +38,7 @@ def _clip(value: float, top: float) -> float:
 
 
 def _image(text: str, position: int, count: int) -> int:
-    """Which image a box at ``position`` is in: the last number before it, or the last."""
+    """The index of the image of a box at ``position``: the last one numbered before it, else the last one."""
     marks = [int(match[1]) for match in _IMAGE.finditer(text, 0, position)]
     return marks[-1] - 1 if marks else count - 1
 
@@ -48,7 +48,7 @@ def _where(image: int | None) -> str:
 
 
 def _to_pixels(values: Sequence[str], scale: float, width: int, height: int) -> Box:
-    """Numbers as written, of which ``scale`` are the whole side, clipped to the image."""
+    """Convert written numbers to pixels, clipped to the image; ``scale`` stands for the whole side."""
     x0, y0, x1, y1 = (
         _clip(float(value) * side / scale, side)
         for value, side in zip(values, (width, height, width, height), strict=True)
@@ -58,19 +58,19 @@ def _to_pixels(values: Sequence[str], scale: float, width: int, height: int) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Norm1000:
-    """``<ref>label</ref><box>(x1,y1),(x2,y2)</box>``, whole numbers in thousandths of the image.
+    """``<ref>label</ref><box>(x1,y1),(x2,y2)</box>`` with whole numbers in thousandths of the image.
 
-    As Qwen-VL writes them (Bai et al., 2023, "Qwen-VL", arXiv:2308.12966): 0 <= v <= 999, and v means
-    v / ``divisor`` of the width or height. With 1000, which it draws by, a box ends at 0.999 of them
-    at most; its published scores divide by 999. InternVL-Chat writes ``<box>[[x1, y1, x2, y2]]</box>``.
-    With ``locations`` each number is one token, ``<loc_0>`` to ``<loc_999>``, as in Florence-2 (Xiao et
-    al., 2024, arXiv:2311.06242): a box is four tokens, whose embeddings can say what is near what.
+    This is the format of Qwen-VL (Bai et al., 2023, "Qwen-VL", arXiv:2308.12966): 0 <= v <= 999, and v means
+    v / ``divisor`` of the width or height. Its drawing code divides by 1000, so that a box ends at 0.999 at
+    most; its published scores divide by 999. InternVL-Chat writes ``<box>[[x1, y1, x2, y2]]</box>``. With
+    ``locations`` each number is one token, ``<loc_0>`` to ``<loc_999>``, as in Florence-2 (Xiao et al.,
+    2024, arXiv:2311.06242), so that a box has four tokens with embeddings of their own.
 
     Attributes:
         divisor: 1000 or 999.
-        form: how a box is written: ``corners`` as Qwen-VL, ``lists`` as InternVL-Chat, ``locations``. All
-            are read.
-        quads: make ``<quad>`` and ``</quad>`` tokens too. Quadrilaterals are read in any case.
+        form: the format in which boxes are written: ``corners`` as Qwen-VL, ``lists`` as InternVL-Chat, or
+            ``locations``. All three are read.
+        quads: whether ``<quad>`` and ``</quad>`` are tokens too. Quadrilaterals are read in any case.
 
     >>> Norm1000().encode((536, 509, 588, 602), 1000, 1000, label="击掌")
     '<ref>击掌</ref><box>(536,509),(588,602)</box>'
@@ -88,7 +88,7 @@ class Norm1000:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Tags and locations to be made tokens of their own."""
+        """The tags and locations that must be tokens of their own."""
         quads = ("<quad>", "</quad>") if self.quads else ()
         locations = (f"<loc_{value}>" for value in range(1000)) if self.form == "locations" else ()
         return "<ref>", "</ref>", "<box>", "</box>", *quads, *locations
@@ -96,7 +96,7 @@ class Norm1000:
     def encode(
         self, box: Box, width: int, height: int, *, label: str = "", image: int | None = None
     ) -> str:
-        """``box`` in pixels of an image as text; ``image`` counts from 0, written from 1."""
+        """``box`` in pixels of an image as text; ``image`` is an index from 0, which is written from 1."""
         _check(box, width, height)
         values = [
             int(_clip(round(v * self.divisor / side), 999.0))
@@ -106,7 +106,7 @@ class Norm1000:
         return f"{_where(image)}{name}{self.write(values)}"
 
     def write(self, values: Sequence[int]) -> str:
-        """The tag of one box given in thousandths: x1, y1, x2, y2."""
+        """The tag of one box whose values x1, y1, x2, y2 are in thousandths."""
         x0, y0, x1, y1 = values
         forms = {
             "corners": f"({x0},{y0}),({x1},{y1})",
@@ -120,12 +120,12 @@ class Norm1000:
         return self.decode_with_errors(text, sizes).boxes
 
     def decode_with_errors(self, text: str, sizes: Sequence[tuple[int, int]]) -> Decoded:
-        """The boxes of ``text``, and every piece that begins like a box and is none.
+        """The boxes of ``text``, and every piece that starts like a box but is malformed.
 
-        Each box takes the label before it, so several boxes may follow one ``<ref>``, and belongs
-        to the image that the last ``Picture k:`` before it names, or else to the last one.
-        Numbers outside the image are clipped to it, corners in the wrong order are put right.
-        ``<quad>`` gives its four points and the box around them.
+        A box has the label of the last ``<ref>`` before it, which several boxes may share. It belongs to
+        the image that the last ``Picture k:`` before it names, else to the last image. Numbers outside the
+        image are clipped, and corners in the wrong order are swapped. ``<quad>`` gives its four points and
+        the box around them.
         """
         found, errors, label = list[GroundedBox](), list[str](), ""
         for match in _TAGGED.finditer(text):
@@ -159,7 +159,7 @@ class Norm1000:
 
 
 def _shapes(tag: str, inside: str) -> list[Sequence[str]]:
-    """The numbers of each box or quadrilateral inside one tag; none where it is malformed."""
+    """The numbers of each box or quadrilateral inside one tag; empty if it is malformed."""
     for pattern in (_QUAD,) if tag == "quad" else (_CORNERS, _LOCATIONS):
         match = pattern.fullmatch(inside)
         if match is not None:
@@ -171,11 +171,11 @@ def _shapes(tag: str, inside: str) -> list[Sequence[str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Bracketed(ABC):
-    """``label [x1, y1, x2, y2]`` as plain text. The label is the words right before the bracket."""
+    """``label [x1, y1, x2, y2]`` as plain text. The label is the text directly before the bracket."""
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """None: brackets and digits are text."""
+        """Empty, since brackets and digits are ordinary text."""
         return ()
 
     def decode(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[GroundedBox]:
@@ -183,7 +183,7 @@ class _Bracketed(ABC):
         return self.decode_with_errors(text, sizes).boxes
 
     def decode_with_errors(self, text: str, sizes: Sequence[tuple[int, int]]) -> Decoded:
-        """The boxes of ``text``, and every bracket of numbers that is none."""
+        """The boxes of ``text``, and every bracket with numbers that is not a box."""
         found, errors, done = list[GroundedBox](), list[str](), 0
         for match in _BRACKETED.finditer(text):
             numbers = _FOUR.fullmatch(match["box"]) if match["end"] else None
@@ -204,7 +204,7 @@ class _Bracketed(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Unit(_Bracketed):
-    """``label [x1, y1, x2, y2]`` in parts of the width and height, as LLaVA 1.5 writes boxes.
+    """``label [x1, y1, x2, y2]`` in fractions of the width and height, as LLaVA 1.5 writes boxes.
 
     (Liu et al., 2023, "Improved baselines with visual instruction tuning", arXiv:2310.03744.)
 

@@ -1,4 +1,4 @@
-"""A conversation as ids and labels: one rendering, one tokenisation, labels by offsets."""
+"""Encodes a conversation as ids and labels, with one rendering, one tokenisation, and labels by offsets."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hdvl.protocols import Layout, Message, Rendered, Template
-from hdvl.templates.base import refuse_tokens
+from hdvl.templates.base import check_no_tokens
 from hdvl.templates.layouts import Expanded, expand, show
 from hdvl.templates.tokens import Token, control_tokens, tokenise
 
 IGNORED = -100
-"""The label of a position that is not trained."""
+"""The label of positions that do not count in the loss."""
 
 
 class NothingSupervised(ValueError):
-    """A sample that would teach nothing."""
+    """The sample has no supervised token."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Ids with the slots of each image written out, their labels, and where they come from.
+    """The ids of a conversation with its image slots, the labels, and the rendered text.
 
     Attributes:
-        ids: ids; an image is its layout: the image id as often as the layout counts, and its tags.
-        labels: the id itself where the model is trained to say it, else -100. Not shifted.
-        slots: (start, stop) of each image in ``ids``, its tags included.
-        truncated: how many ids were cut off the end.
+        ids: the ids. An image is written as its layout: one image id for each visual token, and its tags.
+        labels: the id at supervised positions, else -100. They are not shifted.
+        slots: (start, stop) of each image in ``ids``, including its tags.
+        truncated: the number of ids that were cut off at the end.
         rendered: the text and the spans that were tokenised.
     """
 
@@ -52,38 +52,39 @@ def encode(
     max_length: int | None = None,
     truncate: bool = False,
 ) -> Encoded:
-    """Render ``messages``, tokenise the text once, and label what the model is to say.
+    """Render ``messages``, tokenise the text once, and label the answers.
 
     ``tokenizer.decode(ids[labels != -100])`` is the text of the answers, each with its end marker.
 
-    Control tokens (the template's and the tokenizer's, but for box tags) in the text of a message
-    are refused, or are but letters where the template says so: text must not be able to end a turn or
-    to open an image.
+    The text of a message must not be able to end a turn or to open an image. Control tokens of the template
+    and the tokenizer (except box tags) in it raise an error, or are tokenised as ordinary letters if the
+    template has ``control_text="letters"``.
 
-    A conversation longer than ``max_length`` is an error. With ``truncate`` it loses text at its
-    end instead, and ``Encoded.truncated`` says how many ids; a cut never touches an image.
+    A conversation longer than ``max_length`` raises an error. With ``truncate``, its end is cut off instead,
+    and ``Encoded.truncated`` is the number of removed ids. Images are never cut.
 
     Args:
-        template: how the conversation is written.
-        tokenizer: a fast tokenizer of transformers that knows the template's tokens.
+        template: the template that writes the conversation.
+        tokenizer: a fast tokenizer of transformers that has the template's tokens.
         messages: the turns.
-        layouts: what stands for each image, in the order of appearance: the layout of the merger, or
-            a number of visual tokens.
-        add_generation_prompt: open the assistant's turn at the end; labels may then be empty.
-        max_length: most ids.
-        truncate: cut a longer conversation rather than refuse it.
+        layouts: for each image in the order of appearance, the layout of the merger or the number of visual
+            tokens.
+        add_generation_prompt: whether to open the assistant's turn at the end. The sample may then have no
+            supervised token.
+        max_length: the largest number of ids.
+        truncate: whether to cut a longer conversation instead of raising an error.
 
     Raises:
-        ValueError: images and placeholders differ in number, nothing is supervised, a text holds
-            a control token, or the sample does not fit; the message shows the sample.
+        ValueError: images and placeholders differ in number, nothing is supervised, a text contains
+            a control token, or the sample is too long; the message shows the sample.
     """
     rendered = template.render(messages, add_generation_prompt=add_generation_prompt)
     if not rendered.literal:
-        refuse_tokens(control_tokens(template, tokenizer, template.boxes.tokens), messages)
+        check_no_tokens(control_tokens(template, tokenizer, template.boxes.tokens), messages)
     image_id = _image_id(template.image_token, tokenizer, len(tokenizer))
     expanded = expand(rendered, template.image_token, as_layouts(layouts))
     tokens = tokenise(tokenizer, expanded.rendered)
-    ids, labels, slots = _open_slots(tokens, _labels(tokens, expanded), image_id, expanded)
+    ids, labels, slots = _expand_slots(tokens, _labels(tokens, expanded), image_id, expanded)
     truncated = 0
     if max_length is not None and len(ids) > max_length:
         _check_cut(len(ids), max_length, slots, truncate and not add_generation_prompt, rendered)
@@ -105,14 +106,14 @@ def encode(
 
 
 def as_layouts(layouts: Sequence[Layout | int]) -> list[Layout]:
-    """Layouts, where a number stands for that many visual tokens without tags."""
+    """``layouts`` with each number replaced by the layout of that many visual tokens without tags."""
     return [(layout,) if isinstance(layout, int) else layout for layout in layouts]
 
 
 def prompt_length(
     template: Template, tokenizer: Any, rendered: Rendered, layouts: Sequence[Layout | int]
 ) -> int:
-    """How many ids :func:`encode` makes of a rendered conversation."""
+    """The number of ids that :func:`encode` gives for a rendered conversation."""
     expanded = expand(rendered, template.image_token, as_layouts(layouts))
     slots = sum(count - 1 for count in expanded.counts)
     return len(tokenise(tokenizer, expanded.rendered)) + slots
@@ -123,20 +124,21 @@ def _labels(tokens: Sequence[Token], expanded: Expanded) -> list[int]:
     spans = sorted(expanded.rendered.spans)
     labels = list[int]()
     for token, start, stop in tokens:
-        said = start < stop and _within(spans, start, stop)
-        labels.append(token if said and not _within(expanded.regions, start, stop) else IGNORED)
+        supervised = start < stop and _within(spans, start, stop)
+        supervised = supervised and not _within(expanded.regions, start, stop)
+        labels.append(token if supervised else IGNORED)
     return labels
 
 
 def _within(spans: Sequence[tuple[int, int]], start: int, stop: int) -> bool:
-    """Whether one of the ordered ``spans`` holds all of ``start:stop``."""
+    """Whether one of the ordered ``spans`` contains all of ``start:stop``."""
     place = bisect_right(spans, start, key=lambda span: span[0]) - 1
     return place >= 0 and stop <= spans[place][1]
 
 
 @lru_cache(maxsize=8)
 def _image_id(token: str, tokenizer: Any, size: int) -> int:
-    """The id of an image token. ``size`` makes room for tokens added later."""
+    """The id of an image token. ``size`` makes the cache miss after tokens were added."""
     ids = tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         raise ValueError(
@@ -146,10 +148,10 @@ def _image_id(token: str, tokenizer: Any, size: int) -> int:
     return int(ids[0])
 
 
-def _open_slots(
+def _expand_slots(
     tokens: Sequence[Token], labels: Sequence[int], image_id: int, expanded: Expanded
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Each image token as often as it has visual tokens, and where each image begins and ends."""
+    """Repeat each image token for its visual tokens; returns ids, labels and (start, stop) of each image."""
     found = sum(token.id == image_id for token in tokens)
     if found != len(expanded.counts):
         raise ValueError(
@@ -164,7 +166,7 @@ def _open_slots(
         out_labels += [label] * repeat
         while regions and regions[0][1][1] <= token.start:
             regions.pop(0)
-        if regions and regions[0][1][0] < token.stop:  # the token shows a part of this image
+        if regions and regions[0][1][0] < token.stop:  # the token belongs to this image
             slot = slots[regions[0][0]]
             slot[:] = [begin if slot[0] < 0 else slot[0], len(out_ids)]
     return out_ids, out_labels, [(start, stop) for start, stop in slots]

@@ -1,4 +1,4 @@
-"""The layouts of images written into a rendered conversation: tags as text, visual tokens as image tokens."""
+"""Writes the layouts of images into a rendered conversation: tags as text, visual tokens as image tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ class Expanded:
     Attributes:
         rendered: the text, in which one image token stands for each run of visual tokens.
         regions: (start, stop) of each image's layout in the text, in characters.
-        counts: how many visual tokens each image token of the text stands for, in order.
+        counts: the number of visual tokens for each image token of the text, in order.
     """
 
     rendered: Rendered
@@ -25,13 +25,13 @@ class Expanded:
 
 
 def expand(rendered: Rendered, image_token: str, layouts: Sequence[Layout]) -> Expanded:
-    """Write the layout of each image in place of its placeholder, the image token.
+    """Replace the placeholder of each image, the image token, by the image's layout.
 
-    An image without tags keeps its placeholder as it is. Spans move with the text.
+    Spans are moved with the text. The placeholder of an image without tags is unchanged.
 
     Raises:
         ValueError: images and placeholders differ in number, an image has no visual token, or a tag
-            holds the image token.
+            contains the image token.
     """
     places = find_placeholders(rendered, image_token)
     if len(places) != len(layouts):
@@ -91,7 +91,7 @@ def _write(layout: Layout, image_token: str) -> str:
 def moved(
     spans: Sequence[Span], places: Sequence[int], grown: Sequence[int]
 ) -> tuple[tuple[int, int], ...]:
-    """``spans`` of a text in which what stands at each of ``places`` became longer by ``grown``."""
+    """``spans`` after the pieces of text at ``places`` became longer by ``grown`` characters each."""
 
     def shifted(edge: int) -> int:
         return edge + sum(more for place, more in zip(places, grown, strict=True) if place < edge)

@@ -6,13 +6,13 @@ from typing import Any
 
 
 def node_of(value: Any) -> Any:
-    """The ``_target_`` node of a template or box codec, as a model folder stores it.
+    """The ``_target_`` node of a template or box codec, as it is stored in a model folder.
 
-    Also for a template that was read from a tokenizer. Texts stand in it as they are: Hydra would
-    look up ``${...}`` in them, what loads a folder does not.
+    Templates that were read from a tokenizer are supported. Texts are stored without escaping: Hydra would
+    resolve ``${...}`` in them, but loading a model folder does not.
 
     Raises:
-        ValueError: a field holds something that plain data cannot say.
+        ValueError: a field has a value that is not plain data.
     """
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)

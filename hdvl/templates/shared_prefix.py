@@ -1,8 +1,9 @@
 """Encodes several conversations about the same images as one row of ids that holds the images once.
 
-The row begins with what all of them begin with, up to the last image, and then holds the rest of each.
-A rest is read as if it alone followed the beginning (:mod:`hdvl.llms.segments`), so that the row has the
-logits, the loss and the gradients of the conversations by themselves, for the cost of one set of images.
+The row consists of the prefix that all conversations share, up to the last image, followed by the suffix of
+each conversation. Every suffix attends to the prefix and to itself only (:mod:`hdvl.llms.segments`). The row
+therefore has the logits, the loss and the gradients of the separate conversations, while the images are
+computed once.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from hdvl.templates.encode import IGNORED, Encoded, encode
 
 @dataclass(frozen=True)
 class Row:
-    """Ids and labels as in ``Encoded``. ``suffix_lengths``: lengths of the rests; empty for one text."""
+    """Ids and labels as in ``Encoded``. ``suffix_lengths`` is empty for a single conversation."""
 
     ids: Int[Tensor, " s"]
     labels: Int[Tensor, " s"]
@@ -30,7 +31,7 @@ def images_of(conversation: Conversation) -> list[Any]:
     """The images of a conversation in order. Images shared by several conversations appear once.
 
     Raises:
-        ValueError: independent conversations show other images.
+        ValueError: the conversations of a shared prefix have different images.
     """
     shown = [image for message in first_of(conversation) for image in message.images]
     if isinstance(conversation, SharedPrefix):
@@ -56,15 +57,15 @@ def encode_row(
     """Encode one conversation, or several that share a prefix as the prefix followed by each suffix.
 
     Args:
-        template: how conversations are written.
-        tokenizer: a fast tokenizer of transformers that knows the template's tokens.
+        template: the template that writes conversations.
+        tokenizer: a fast tokenizer of transformers that has the template's tokens.
         conversation: the turns, or several conversations with the same images.
-        layouts: what stands for each image, as :func:`encode` takes it.
-        max_length: most ids of the row.
+        layouts: the layout of each image, as in :func:`encode`.
+        max_length: the largest number of ids of the row.
 
     Raises:
-        ValueError: see :func:`encode`; or independent conversations do not begin alike, have no
-            image, or have to say something within the beginning or right after it.
+        ValueError: as in :func:`encode`; or the conversations have different prefixes or no image, or
+            supervised tokens in the prefix or directly after it.
     """
     if not isinstance(conversation, SharedPrefix):
         encoded = encode(template, tokenizer, conversation, layouts, max_length=max_length)
@@ -75,8 +76,8 @@ def encode_row(
     if max_length is not None and len(row.ids) > max_length:
         raise ValueError(
             f"independent conversations must not be longer together than max_length={max_length}, "
-            f"got {len(row.ids)} ids of {len(row.suffix_lengths)} conversations; ask fewer questions a "
-            "image, use fewer tiles or a larger max_length"
+            f"got {len(row.ids)} ids of {len(row.suffix_lengths)} conversations; use fewer questions per "
+            "image, fewer tiles or a larger max_length"
         )
     return row
 
@@ -94,8 +95,8 @@ def _join(several: Sequence[Encoded]) -> Row:
             )
         if (encoded.labels[: end + 1] != IGNORED).any():
             raise ValueError(
-                "independent conversations must have something to read between their last image "
-                "and the first word they are to say, and nothing to say before it, conversation "
+                "independent conversations must have text that is not supervised between their last image "
+                "and the first answer, and no answer before the image, conversation "
                 f"{number} has not: {encoded.rendered.text[:500]!r}"
             )
     return Row(

@@ -8,7 +8,7 @@ Write = Callable[[Turns], str]
 _THOUGHT = "</think>"
 
 
-def _whole(answer: str) -> tuple[int, int]:
+def _entire(answer: str) -> tuple[int, int]:
     return 0, len(answer)
 
 
@@ -17,28 +17,28 @@ def _stripped(answer: str) -> tuple[int, int]:
     return start, max(start, len(answer.rstrip()))
 
 
-def _visible(answer: str) -> tuple[int, int]:
+def _without_reasoning(answer: str) -> tuple[int, int]:
     after = answer.rfind(_THOUGHT) + len(_THOUGHT) if _THOUGHT in answer else 0
     start, stop = _stripped(answer[after:])
     return after + start, after + stop
 
 
-# What templates keep of an answer: all of it, without outer spaces, without its reasoning.
-_KEPT = (_whole, _stripped, _visible)
+# The parts of an answer that templates write: all of it, without outer spaces, or without its reasoning.
+_KEPT_PARTS = (_entire, _stripped, _without_reasoning)
 
 
 def find_answers(write: Write, turns: Turns, text: str) -> Spans:
     """The (start, stop) of each answer in ``text``, which is ``write(turns)``.
 
-    Writes the conversation again with a mark on either side of each answer. If ``text`` comes out
-    when the marks are taken away, each answer stands between its marks: no other reading is possible.
+    The conversation is written again with a mark on either side of each answer. If removing the marks gives
+    ``text``, the answers are exactly between their marks.
 
     Raises:
-        ValueError: no way of placing the marks gives the text again.
+        ValueError: ``text`` is not obtained for any kind of marks.
     """
     answers = [turn["content"] for turn in turns if turn["role"] == "assistant"]
     opening, closing = _unused(text + "".join(turn["content"] for turn in turns))
-    for kept in _KEPT:
+    for kept in _KEPT_PARTS:
         marked = write([_mark(turn, kept, opening, closing) for turn in turns])
         if marked.replace(opening, "").replace(closing, "") != text:
             continue
@@ -47,16 +47,16 @@ def find_answers(write: Write, turns: Turns, text: str) -> Spans:
         if [text[a:b] for a, b in spans] == cores:
             return [_with_reasoning(text, s, a) for s, a in zip(spans, answers, strict=True)]
     raise ValueError(
-        "the places of the answers cannot be proven in what this chat template writes; mark them "
+        "the places of the answers cannot be proven in the output of this chat template; mark them "
         f"in it with {{% generation %}}, or choose another template: {text[:2000]!r}"
     )
 
 
 def check_marked(text: str, marked: Sequence[tuple[int, int]], answers: Sequence[str]) -> Spans:
-    """The spans that the template itself marked, each from its beginning to the end of the answer.
+    """The spans that the template itself marks, each from the mark's start to the end of the answer.
 
     Raises:
-        ValueError: the marks are not one an answer, or do not hold the answers.
+        ValueError: there is not one mark for each answer, or a mark does not contain its answer.
     """
     if len(marked) != len(answers):
         raise ValueError(
@@ -65,7 +65,7 @@ def check_marked(text: str, marked: Sequence[tuple[int, int]], answers: Sequence
         )
     spans = Spans()
     for (start, stop), answer in zip(marked, answers, strict=True):
-        cores = [answer[slice(*kept(answer))] for kept in _KEPT]
+        cores = [answer[slice(*kept(answer))] for kept in _KEPT_PARTS]
         core = next((core for core in cores if core in text[start:stop]), None)
         if core is None:
             raise ValueError(
@@ -77,10 +77,10 @@ def check_marked(text: str, marked: Sequence[tuple[int, int]], answers: Sequence
 
 
 def widen_to_prompts(prompt: Write, turns: Turns, text: str, spans: Spans) -> Spans:
-    """Spans that begin where ``prompt(turns so far)`` ends, if only white space lies between.
+    """``spans`` extended to the left up to the end of the prompt, if there is only white space between.
 
-    A template that writes a space before the answer leaves it to the model to say: the prompt ends
-    before it.
+    If a template writes a space before the answer, the prompt for generation ends before this space, so the
+    model must be trained to write it.
     """
     indices = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
     widened = Spans()
@@ -109,7 +109,7 @@ def _mark(
 
 
 def _between(marked: str, opening: str, closing: str) -> Spans:
-    """Spans between the marks, counted in the text without marks."""
+    """The spans between the marks, as positions in the text without marks."""
     spans, start, clean = Spans(), 0, 0
     for character in marked:
         if character == opening:

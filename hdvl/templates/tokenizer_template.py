@@ -1,4 +1,4 @@
-"""The chat template of a tokenizer, and the spans of the answers in the text that it writes."""
+"""The chat template of a tokenizer, and the spans of the answers in its output."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from hdvl.protocols import Message, Rendered
 from hdvl.sequences import one_or_several
-from hdvl.templates.base import IMAGE, ImageSlots, refuse_tokens
+from hdvl.templates.base import IMAGE, ImageSlots, check_no_tokens
 from hdvl.templates.layouts import moved
 from hdvl.templates.spans import Spans, Turns, check_marked, find_answers, widen_to_prompts
 
@@ -16,35 +16,33 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTemplate(ImageSlots):
-    """A tokenizer's Jinja chat template. The spans of the answers are found by rendering, not by counting.
+    """A tokenizer's Jinja chat template. The spans of the answers are found by rendering it with marks.
 
-    Where the template marks ``{% generation %}``, the marks are the spans. Elsewhere the
-    conversation is written twice, the second time with two marks around each answer: if taking the
-    marks out of the second gives the first, the answers stand where the marks stood. If that cannot
-    be shown, rendering is an error.
+    If the template has ``{% generation %}`` blocks, these are the spans. Otherwise the conversation is
+    rendered twice, the second time with marks around each answer. If the second output without the marks
+    equals the first, the answers are between the marks; if not, an error is raised.
 
-    An answer's span begins where its generation prompt ends, if only white space lies between, and
-    includes the end marker: the control token that follows the answer. Reasoning before
-    ``</think>`` belongs to the span where the template keeps it as it was written.
+    The span of an answer starts at the end of its generation prompt, if there is only white space between,
+    and includes the end marker, which is the control token after the answer. Reasoning before ``</think>``
+    is included if the template writes it unchanged.
 
     Attributes:
         chat_template: Jinja source.
-        variables: what the template reads beside the messages: ``bos_token``, ``enable_thinking``.
-        control: the tokenizer's special tokens.
-        markers: control tokens that a tokenizer which did not bring the template may lack, and gets.
-        end: the end marker, where no control token follows an answer; ``""`` for none.
-        system: the system turn where a conversation brings none; empty leaves it to the template.
-        supervise_end: train the end marker too.
-        parts: hand each message over as a list of one text part, for templates of vision-language
-            models that read nothing else.
-        image_parts: hand each message over as a list of its images and texts, in their order, for
-            templates that write the image token themselves, perhaps with more around it, or that go
-            by what a message begins with. ``image_separator`` is then the template's affair, while
-            ``image_prefix`` and ``image_suffix`` are put around what it writes.
-        placeholder: of ``image_parts``: what the template writes for an image, where that is not the
-            image token itself.
-        start: control tokens in front of everything that the template writes, such as ``<s>`` where
-            the tokenizer adds it to each text by itself. They are tokenised on their own.
+        variables: variables of the template besides the messages, such as ``bos_token``.
+        control: the special tokens of the tokenizer.
+        markers: control tokens of the template that are added to a tokenizer without them.
+        end: the end marker of templates that write no control token after an answer; ``""`` for none.
+        system: the system turn for conversations without one; empty leaves it to the template.
+        supervise_end: whether the end marker is supervised.
+        parts: pass each message as a list with one text part, for templates of vision-language models that
+            read nothing else.
+        image_parts: pass each message as a list of its images and texts, in order, for templates that write
+            the image token themselves or depend on the first part of a message. ``image_separator`` is then
+            not used, while ``image_prefix`` and ``image_suffix`` are put around the image token.
+        placeholder: with ``image_parts``, what the template writes for an image if it is not the image
+            token.
+        start: control tokens before the output of the template, such as ``<s>`` if the tokenizer adds it to
+            each text. They are tokenised separately.
     """
 
     chat_template: str
@@ -63,12 +61,12 @@ class TokenizerTemplate(ImageSlots):
         super().__post_init__()
         if self.image_parts and self.numbering:
             raise ValueError(
-                "image_parts=true leaves to the chat template what stands before an image, got "
+                "image_parts=true leaves the text before an image to the chat template, got "
                 f"numbering={self.numbering!r}; write it into the chat template"
             )
         if self.placeholder and not self.image_parts:
             raise ValueError(
-                "placeholder is what a chat template writes for an image by itself, got "
+                "placeholder needs a chat template that writes images itself, got "
                 f"placeholder={self.placeholder!r} with image_parts=false; set image_parts=true"
             )
         if self.image_parts:
@@ -78,7 +76,7 @@ class TokenizerTemplate(ImageSlots):
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, **options: Any) -> "TokenizerTemplate":
-        """The template of ``tokenizer``; ``options`` are fields, ``variables`` add to its own."""
+        """The template of ``tokenizer``. ``options`` are fields; ``variables`` are added to its own."""
         if not tokenizer.chat_template:
             raise ValueError(
                 "tokenizer must have a chat template, got none; choose template=chatml or another"
@@ -94,7 +92,7 @@ class TokenizerTemplate(ImageSlots):
 
     @classmethod
     def from_pretrained(cls, path: str, **options: Any) -> "TokenizerTemplate":
-        """The template of the tokenizer in a local folder or of a hub name."""
+        """The template of the tokenizer in a local folder or under a hub name."""
         from transformers import AutoTokenizer
 
         return cls.from_tokenizer(
@@ -103,12 +101,12 @@ class TokenizerTemplate(ImageSlots):
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Every token that must be one id; a tokenizer that brought the template has them."""
+        """Every token that must be one id. The tokenizer that the template was read from has them all."""
         return tuple(dict.fromkeys((*self.markers, *self.image_tokens)))
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings that end an answer: the end marker, and the end of sequence."""
+        """The strings that end an answer: the end marker and the end-of-sequence token."""
         text = self.render([Message("user", "a"), Message("assistant", "b")]).text
         end = self._end(text, text.rindex("b") + 1).strip()
         return tuple(dict.fromkeys(s for s in (end, self.variables.get("eos_token")) if s))
@@ -116,12 +114,12 @@ class TokenizerTemplate(ImageSlots):
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False
     ) -> Rendered:
-        """The conversation as the template writes it, and the spans of the answers.
+        """Render the conversation, and find the spans of the answers.
 
         Raises:
-            ValueError: the template refuses the conversation, or the spans cannot be proven.
+            ValueError: the template rejects the conversation, or the spans cannot be determined.
         """
-        refuse_tokens((self.placeholder,) if self.placeholder != IMAGE else (), messages)
+        check_no_tokens((self.placeholder,) if self.placeholder != IMAGE else (), messages)
         texts = self.place_images(messages)
         turns = [{"role": m.role, "content": t} for m, t in zip(messages, texts, strict=True)]
         if self.system and turns and turns[0]["role"] != "system":
@@ -157,7 +155,7 @@ class TokenizerTemplate(ImageSlots):
             expected = "a control token of the tokenizer" if self.end is None else repr(self.end)
             raise ValueError(
                 f"an answer must be followed by its end marker, {expected}, got "
-                f"{text[position : position + 40]!r}; say what it is with template.end"
+                f"{text[position : position + 40]!r}; set template.end to the end marker"
             )
         return found
 
@@ -175,11 +173,11 @@ class TokenizerTemplate(ImageSlots):
                 **self.variables,
             )
         except TemplateError as error:
-            raise ValueError(f"the chat template refuses the conversation: {error}") from error
+            raise ValueError(f"the chat template rejects the conversation: {error}") from error
         return self._with_images(texts[0], spans[0] if marks else None)
 
     def _with_images(self, text: str, spans: Spans | None) -> tuple[str, Spans | None]:
-        """``text`` with its images written out, where the chat template placed them; spans move along."""
+        """``text`` with the placeholders of the chat template replaced by images; spans are moved."""
         if not self.image_parts:
             return text, spans
         written = self.placeholder or self.image_token
@@ -200,7 +198,7 @@ class TokenizerTemplate(ImageSlots):
         return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
 
     def _split(self, content: str) -> list[dict[str, str]]:
-        """A message as parts: the texts between image tokens, and an image for each token."""
+        """Split a message into parts: an image for each image token, and the texts between them."""
         first, *rest = content.split(self.image_token)
         parts = [{"type": "text", "text": first}] if first or not rest else []
         for text in rest:

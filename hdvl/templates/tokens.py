@@ -9,7 +9,7 @@ from hdvl.protocols import Rendered, Template
 
 
 class Token(NamedTuple):
-    """An id and the characters ``start:stop`` of the text that it stands for."""
+    """An id and the characters ``start:stop`` of the text that it covers."""
 
     id: int
     start: int
@@ -19,12 +19,12 @@ class Token(NamedTuple):
 def tokenise(tokenizer: Any, rendered: Rendered) -> list[Token]:
     """The tokens of the text. No token crosses the edge of a span.
 
-    The text is tokenised once, or in pieces where it has literal spans or an opening. Where a token
-    lies over an edge (an answer that begins with a newline after a newline), the text is cut there and
-    tokenised in pieces: in generation the prompt ends at that very edge.
+    The text is tokenised as a whole, or in pieces if it has literal spans or an opening. If a token crosses
+    an edge, for example for an answer that begins with a newline after a newline, the text is split there
+    and tokenised in pieces, because in generation the prompt ends at this edge.
 
     Raises:
-        ValueError: the tokenizer cannot be cut there, because pieces of text give other text.
+        ValueError: the pieces decode to another text than the whole.
     """
     text, literal = rendered.text, rendered.literal
     tokens = _pieces(tokenizer, text, [rendered.opening], literal)
@@ -66,10 +66,10 @@ def _pieces(
     for (base, _), (ids, offsets) in zip(parts, found, strict=True):
         done = base
         for token, (start, stop) in zip(ids, offsets, strict=True):
-            # Some tokenizers leave spaces out of their offsets: they are of the token after them.
+            # Some tokenizers leave spaces out of their offsets. They are counted to the next token.
             start, stop = min(base + start, done), base + stop
             done = max(done, stop)
-            if token in greedy:  # and some markers take the spaces around them into theirs
+            if token in greedy:  # the offsets of some added tokens include the spaces around them
                 start = text.index(greedy[token], start, stop)
                 stop = start + len(greedy[token])
             tokens.append(Token(token, start, stop))
@@ -91,7 +91,7 @@ def _letters(tokenizer: Any, size: int) -> Any:
 
 @lru_cache(maxsize=8)
 def _greedy_tokens(tokenizer: Any, size: int) -> dict[int, str]:
-    """Markers that absorb the spaces beside them. ``size`` makes room for tokens added later."""
+    """Added tokens that absorb adjacent spaces. ``size`` makes the cache miss after tokens were added."""
     added = tokenizer.added_tokens_decoder.items()
     return {i: str(t) for i, t in added if t.lstrip or t.rstrip}
 
@@ -109,10 +109,10 @@ def control_tokens(template: Template, tokenizer: Any, tags: Sequence[str]) -> s
 
 
 def stop_ids(template: Template, tokenizer: Any) -> list[int]:
-    """Ids that end an answer: the template's stop strings, and the tokenizer's end of sequence.
+    """The ids that end an answer: the template's stop strings and the end-of-sequence token.
 
     Raises:
-        ValueError: none of them is one id, so generation could not be told where to stop.
+        ValueError: none of them is a single id, so that generation would not stop.
     """
     pieces = [tokenizer(stop, add_special_tokens=False)["input_ids"] for stop in template.stop]
     ids = [piece[0] for piece in pieces if len(piece) == 1]

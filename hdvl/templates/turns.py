@@ -15,22 +15,22 @@ from hdvl.templates.boxes import Norm1000, Unit
 class TurnTemplate(ImageSlots):
     """Fixed strings around each turn: ``{prefix}{text}{end}{separator}``.
 
-    The model is trained to say an answer's text and its end; the separator only divides turns.
+    The text of an answer and its end marker are supervised; the separator is not.
 
     Attributes:
-        system: the system turn where a conversation brings none; empty for no such turn.
-        start: stands before everything, such as a beginning-of-sequence token.
-        separator: stands after every turn.
-        markers: tokens of the template's own, beside those of images and boxes.
-        extra_stop: strings that end an answer, beside ``assistant_end``.
-        supervise_end: train the end marker too; without it a model never learns to stop.
-        supervise_markers: train also the first marker of every turn, and what follows its text, as
-            Qwen-VL's published fine-tuning does.
-        control_text: what control tokens in the text of a message are: ``refuse``, an error, or
-            ``letters``: each text is tokenised on its own, and they are letters like others, as in
-            Qwen-VL's published chat. What images are written with is refused in any case.
-        window: most ids of the system turn and the answered questions, in a prompt. Older ones are
-            left out; the question itself is not counted. None for no such limit.
+        system: the system turn for conversations without one; empty for none.
+        start: text before the conversation, such as a beginning-of-sequence token.
+        separator: text after every turn.
+        markers: tokens of the template besides those of images and boxes.
+        extra_stop: strings besides ``assistant_end`` that end an answer.
+        supervise_end: whether the end marker is supervised; without it a model does not learn to stop.
+        supervise_markers: whether the first marker of every turn and the text after every turn are
+            supervised too, as in Qwen-VL's published fine-tuning.
+        control_text: the treatment of control tokens in the text of a message. ``refuse`` raises an error.
+            ``letters`` tokenises each text separately, with control tokens as ordinary letters, as in
+            Qwen-VL's published chat. The tokens around images raise an error in both cases.
+        window: the largest number of ids of the system turn and the answered questions in a prompt. The
+            oldest questions are left out; the current question is not counted. None for no limit.
     """
 
     system: str = ""
@@ -55,7 +55,7 @@ class TurnTemplate(ImageSlots):
             raise ValueError(f"control_text must be refuse or letters, got {self.control_text!r}")
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 or null, got {self.window}")
-        # Configurations bring lists; a frozen value holds tuples.
+        # Configurations give lists, but the values of a frozen dataclass must be hashable.
         object.__setattr__(self, "markers", one_or_several(self.markers, "markers"))
         object.__setattr__(self, "extra_stop", one_or_several(self.extra_stop, "extra_stop"))
 
@@ -73,7 +73,7 @@ class TurnTemplate(ImageSlots):
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False
     ) -> Rendered:
-        """The conversation as one string, and the spans of the answers with their end markers.
+        """Render the conversation as one string, with the spans of the answers and their end markers.
 
         Raises:
             ValueError: the turns are not [system], user, assistant, user, ... in this order.
@@ -97,7 +97,7 @@ class TurnTemplate(ImageSlots):
         return Rendered(text=text + last, spans=tuple(spans), literal=tuple(literal))
 
     def _literal(self, first: int, content: str) -> list[tuple[int, int]]:
-        """The spans of ``content``, which stands at ``first``, between images and tags."""
+        """The spans of ``content``, which starts at ``first``, between images and tags."""
         if self.control_text == "refuse":
             return []
         tokens = "|".join(map(re.escape, self.image_tokens))
@@ -113,9 +113,12 @@ class TurnTemplate(ImageSlots):
     ) -> Sequence[Message]:
         """``messages`` without the oldest answered questions that do not fit into ``window``.
 
-        From the newest on, a question with its answer is kept while the system turn and all that is
-        kept are less than ``window`` ids; the first that does not fit ends it (Qwen-VL's published
-        chat). ``length`` gives the ids of a piece, images included.
+        Questions with their answers are kept from the newest to the oldest, as long as they and the system
+        turn have fewer than ``window`` ids in total (as in Qwen-VL's published chat).
+
+        Args:
+            messages: the conversation, which ends with a question.
+            length: the number of ids of a rendered piece with its messages, including images.
         """
         if self.window is None:
             return messages
@@ -139,15 +142,15 @@ class TurnTemplate(ImageSlots):
     def _spans(
         self, role: str, first: int, prefix: str, content: str, end: str
     ) -> list[tuple[int, int]]:
-        said = first + len(prefix)
-        stop = said + len(content)
+        start = first + len(prefix)
+        stop = start + len(content)
         if self.supervise_markers:
             marker = next((m for m in self.markers if prefix.startswith(m)), "")
-            begin = said if role == "assistant" else stop
+            begin = start if role == "assistant" else stop
             return [(first, first + len(marker)), (begin, stop + len(end + self.separator))]
         if role != "assistant":
             return []
-        return [(said, stop + len(end) * self.supervise_end)]
+        return [(start, stop + len(end) * self.supervise_end)]
 
     def _around(self, role: str) -> tuple[str, str]:
         return {
@@ -168,7 +171,7 @@ class TurnTemplate(ImageSlots):
 
 @dataclass(frozen=True, kw_only=True)
 class ChatML(TurnTemplate):
-    """``<|im_start|>role\\n ... <|im_end|>\\n``, as Qwen writes it.
+    """``<|im_start|>role\\n ... <|im_end|>\\n``, the format of Qwen.
 
     With ``numbering="Picture {k}: "``, ``image_prefix="<img>"``, ``image_token="<imgpad>"`` and
     ``image_suffix="</img>"`` it is Qwen-VL-Chat's (Bai et al., 2023, arXiv:2308.12966): see
@@ -188,7 +191,7 @@ class ChatML(TurnTemplate):
 
 @dataclass(frozen=True, kw_only=True)
 class Hermes2(ChatML):
-    """ChatML without newlines between the turns, as InternVL-Chat 1.2 was trained on it.
+    """ChatML without newlines between the turns, with which InternVL-Chat 1.2 was trained.
 
     (Chen et al., 2023, "InternVL", arXiv:2312.14238.)
     """
@@ -203,9 +206,9 @@ class Hermes2(ChatML):
 
 @dataclass(frozen=True, kw_only=True)
 class Xverse(TurnTemplate):
-    """``Human: ...\\nAssistant: ...<|endoftext|>``, as XVERSE-V was trained on it.
+    """``Human: ...\\nAssistant: ...<|endoftext|>``, the format of XVERSE-V's training.
 
-    Its evaluation uses ``system=""``. It was not trained on boxes; they are written as plain text.
+    Its evaluation uses ``system=""``. It was not trained on boxes, which are written as plain text.
     """
 
     system: str = (
@@ -224,10 +227,10 @@ class Xverse(TurnTemplate):
 
 @dataclass(frozen=True, kw_only=True)
 class Plain(TurnTemplate):
-    """A prompt for a base model: the question, ``user_end``, the answer, and the end of text.
+    """A prompt for a base model: the question, ``user_end``, the answer, and the end-of-text token.
 
-    ``user_prefix="Question: "`` and ``user_end="\\nAnswer: "`` make the usual few-word prompt. A
-    model whose text ends otherwise needs another ``assistant_end`` (``</s>``).
+    ``user_prefix="Question: "`` and ``user_end="\\nAnswer: "`` give the usual prompt for short answers. A
+    model with another end-of-text token needs another ``assistant_end``, such as ``</s>``.
     """
 
     user_end: str = "\n"

@@ -59,7 +59,7 @@ def test_other_images_are_refused() -> None:
         (
             [[*talk("Hm", "Ok"), *talk("<image>\nWhat?", "This", "a")]],
             [4],
-            "nothing to say before it, conversation 0",
+            "no answer before the image, conversation 0",
         ),
     ],
 )

@@ -96,7 +96,7 @@ def test_a_system_turn_is_written_or_refused(name: str) -> None:
         assert "Be brief." in encoded.rendered.text
         assert said(encoded, tokenizer).lstrip(" ") == expected(messages, STYLES[name])[0]
     else:
-        with pytest.raises(ValueError, match="the chat template refuses the conversation"):
+        with pytest.raises(ValueError, match="the chat template rejects the conversation"):
             template.render(messages)
 
 
