@@ -1,4 +1,4 @@
-"""Where the time of a sample goes, and how many samples a second each kind of worker gives."""
+"""Measures the CPU time of each stage of a sample, and the samples per second of a loader."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ STAGES = ("read", "decode", "tile", "tokenise", "collate")
 
 @dataclass(frozen=True)
 class Split:
-    """CPU seconds of each stage, over ``samples`` samples with ``tiles`` tiles and ``tokens`` ids."""
+    """CPU seconds of each stage, for ``samples`` samples with ``tiles`` tiles and ``tokens`` ids in total."""
 
     seconds: dict[str, float]
     samples: int
@@ -30,8 +30,8 @@ def split_time(
 ) -> Split:
     """Time the stages one after the other, in this process.
 
-    Tiling is timed on decoded images, decoding is what an image's file takes more than that; ``read`` is
-    the row alone, ``collate`` a batch of all.
+    Tiling is timed on decoded images. Decoding is the additional time for an image file. ``read`` is the time
+    for the row without its images, ``collate`` that for one batch of all samples.
     """
     seconds = dict.fromkeys(STAGES, 0.0)
     samples, tiles, tokens = [], 0, 0
@@ -64,7 +64,7 @@ def split_time(
 
 
 def samples_per_second(loader: Iterable[Any], batches: int, *, warm: int = 2) -> float:
-    """Wall-clock rate of ``loader`` over ``batches`` batches, after ``warm`` of them.
+    """The wall-clock rate of ``loader`` over ``batches`` batches, after ``warm`` batches.
 
     Raises:
         ValueError: the loader has fewer batches.

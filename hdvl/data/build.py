@@ -1,4 +1,4 @@
-"""From the ``data`` config to a data module."""
+"""Builds the data module from the ``data`` config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,15 +16,15 @@ KEYS = (
     *("train", "validation", "max_length", "batch_size", "num_workers", "prefetch_factor"),
     *("shuffle", "max_bad", "workers", "packing", "holdout", "holdout_by"),
 )
-"""What the ``data`` config may have."""
+"""The keys of the ``data`` config."""
 _PLACES = ("path", "shards", "local")
-"""Arguments of readers that say where their rows are."""
+"""Arguments of readers that locate their rows."""
 
 
 def build_conversations(
     config: Mapping[str, Any], *, boxes: BoxCodec | None
 ) -> tuple[Conversations, Conversations | None]:
-    """What the plain ``config`` (the ``data`` group) trains on, and what it validates on, if anything.
+    """The training data and the validation data (or None) of the plain ``config``, the ``data`` group.
 
     Raises:
         ValueError: validation data are given twice, as data of their own and as ``holdout``; or the
@@ -43,14 +43,14 @@ def build_conversations(
 
 
 def validation_node(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The node of the validation data; None where it is null or names no place to read from."""
+    """The node of the validation data; None if it is null or locates no rows."""
     node: dict[str, Any] | None = config["validation"]
     places = [] if node is None else [node[name] for name in _PLACES if name in node]
     return None if node is None or (places and all(place is None for place in places)) else node
 
 
 def build_data(config: Mapping[str, Any], vlm: VLM, *, seed: int) -> ChatData:
-    """The data module for the plain ``config`` (the ``data`` group), finished with what the model knows.
+    """The data module for the plain ``config`` (the ``data`` group) and the preprocessing of the model.
 
     Raises:
         ValueError: a key of ``config`` is unknown.

@@ -1,6 +1,6 @@
-"""Where conversations come from. Each source is map-style: ``source[i]`` is a list of messages.
+"""The protocol of conversations, and synthetic conversations. ``source[i]`` is a list of messages.
 
-Or it is several lists about the same images (``SharedPrefix``), none of which sees another.
+It may also be a ``SharedPrefix``: several lists about the same images that do not attend to each other.
 """
 
 import random
@@ -28,32 +28,34 @@ class Conversations(Protocol):
 
 @runtime_checkable
 class Named(Protocol):
-    """Conversations that have names of their own in errors and reports."""
+    """Conversations that provide their own names for errors and reports."""
 
     def name(self, index: int) -> str: ...
 
 
 def name_of(conversations: Conversations, index: int) -> str:
-    """What errors and reports call conversation ``index``."""
+    """The name of conversation ``index`` in errors and reports."""
     if isinstance(conversations, Named):
         return conversations.name(index)
     return f"conversation {index}"
 
 
 class SyntheticConversations:
-    """Questions and answers about synthetic documents, several turns an image.
+    """Questions and answers about synthetic documents, with several questions for each image.
 
     Args:
-        documents: where the images come from.
-        boxes: how boxes are written (the template's codec).
-        length: how many conversations there are.
-        turns: most questions about one image.
-        locate_share, count_share: share of such questions, or pages with such a question.
-        compare_share, transcribe_share: share of conversations that are of these tasks alone.
-        independent: each question begins a conversation of its own about the image, which is encoded
-            once all the same. As turns of one conversation the answers can be told from the earlier
-            ones, since no field is asked for twice: a model may learn to go by what is left, and to
-            copy, before it learns to look. A model that is to hold conversations needs turns as well.
+        documents: the documents, which provide the images.
+        boxes: the codec of boxes (that of the template).
+        length: the number of conversations.
+        turns: the largest number of questions about one image.
+        locate_share: the share of questions that ask for a box.
+        count_share: the share of pages with a question for a count.
+        compare_share: the share of conversations that only compare two documents.
+        transcribe_share: the share of conversations that only transcribe a document.
+        independent: whether each question starts a conversation of its own about the image, which is still
+            encoded once. In a single conversation no field is asked for twice, so a model may learn to infer
+            answers from the earlier ones instead of reading the image. A model for dialogues needs training
+            on turns as well.
     """
 
     def __init__(
@@ -90,13 +92,13 @@ class SyntheticConversations:
         return self.length
 
     def __getitem__(self, index: int) -> list[Message] | SharedPrefix:
-        """Conversation number ``index``; it follows from the documents' seed and the index."""
+        """Conversation number ``index``, which depends only on the seed of the documents and the index."""
         if not 0 <= index < self.length:
             raise IndexError(f"conversation {index} is not in 0..{self.length - 1}")
         rng = random.Random(f"ask/{self.documents.seed}/{index}")
         document = self.documents[index]
         if rng.random() < self.compare_share:
-            # A second image that no other conversation shows.
+            # A second image that is in no other conversation.
             other = self.documents[self.length + index]
             return _chat([compare(document, other)], document, other)
         if rng.random() < self.transcribe_share:
@@ -115,7 +117,7 @@ class SyntheticConversations:
 
 
 def _chat(questions: Sequence[Question], *documents: Document) -> list[Message]:
-    """The questions and answers as turns; the images stand in the first."""
+    """The questions and answers as turns; the images are in the first one."""
     messages: list[Message] = []
     for number, question in enumerate(questions):
         images = tuple(document.image for document in documents) if number == 0 else ()

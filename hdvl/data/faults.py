@@ -1,4 +1,4 @@
-"""Rows that cannot be learned from: left out of their batch, named, counted, and not too many."""
+"""Skips rows that cannot be used for training, names and counts them, and limits their number."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,13 +7,13 @@ from typing import TypeVar
 import torch
 
 from hdvl.data.conversations import Conversations, name_of
-from hdvl.data.rows import NOT_LEARNED, printable
+from hdvl.data.rows import SKIPPABLE, printable
 from hdvl.processor import Batch, Sample
 from hdvl.protocols import Conversation
 from hdvl.templates.encode import IGNORED
 
 SHOWN = 20
-"""Rows that the message of a stopped run names; all are named as they are met."""
+"""The number of rows in the message of a stopped run. Every row is also printed when it is skipped."""
 
 
 Made = TypeVar("Made")
@@ -21,7 +21,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class SkippedRow:
-    """What stands in the place of a sample that could not be made."""
+    """Takes the place of a sample that could not be made."""
 
     name: str
     reason: str
@@ -30,28 +30,31 @@ class SkippedRow:
 def attempt(
     conversations: Conversations, index: int, make: Callable[[Conversation], Made]
 ) -> Made | SkippedRow:
-    """What ``make`` makes of conversation ``index``, or why nothing can be learned from it.
+    """The result of ``make`` for conversation ``index``, or the reason why it cannot be used.
 
-    Training, the plan, packing and the sampled answers all read conversations through this function,
-    so that they leave out the same ones.
+    Training, planning, packing and the sampled answers all read conversations through this function,
+    so that they skip the same ones.
     """
     try:
         return make(conversations[index])
-    except NOT_LEARNED as error:
+    except SKIPPABLE as error:
         name = name_of(conversations, index)
         reason = str(error) or type(error).__name__
         return SkippedRow(name, printable(reason.removeprefix(f"{name}: ")))
 
 
 class TooManyBadRows(RuntimeError):
-    """More rows were left out than the budget allows; the message names them."""
+    """More rows were skipped than ``max_bad`` allows; the message names them."""
 
 
 class BadRows:
-    """Counts the rows that were left out, each once, however many epochs meet it.
+    """Counts the rows that were skipped. Each is counted once, also over several epochs.
 
-    At most ``max_bad`` of the ``rows`` may be: a share, rounded down. Of several ranks each meets its
-    own rows; after :meth:`share` all count the rows of all.
+    Args:
+        max_bad: the share of rows that may be skipped; the number is rounded down.
+        rows: the number of rows.
+
+    Each rank records its own rows. After :meth:`share`, every rank counts the rows of all ranks.
     """
 
     def __init__(self, max_bad: float, rows: int) -> None:
@@ -65,7 +68,7 @@ class BadRows:
         return len(self.met)
 
     def meet(self, left_out: Iterable[tuple[str, str]]) -> None:
-        """Take note of (name, reason) of rows; new ones are printed."""
+        """Record (name, reason) of skipped rows, and print those that are new."""
         for name, reason in left_out:
             if name not in self.met:
                 self.met[name] = reason
@@ -73,24 +76,24 @@ class BadRows:
                 print(f"left out ({len(self.met)}): {name}: {reason}", flush=True)
 
     def share(self, everyone: Iterable[Iterable[tuple[str, str]]]) -> None:
-        """Count also the ``news`` that the ranks had since they last shared."""
+        """Count the new rows of all ranks, which are the ``news`` of each since the last call."""
         self.news = []
         for news in everyone:
             for name, reason in news:
                 self.met.setdefault(name, reason)
 
     def check(self) -> None:
-        """Hold to the budget.
+        """Check the number of skipped rows.
 
         Raises:
-            TooManyBadRows: the budget is spent.
+            TooManyBadRows: more rows were skipped than ``max_bad`` allows.
         """
         allowed = int(self.max_bad * self.rows)
         if len(self.met) > allowed:
             raise TooManyBadRows(self._list(allowed))
 
     def load(self, met: Mapping[str, str]) -> None:
-        """Go on from what a run had met."""
+        """Restore the rows that an earlier run skipped."""
         self.met = dict(met)
 
     def _list(self, allowed: int) -> str:
@@ -111,10 +114,10 @@ def batch_of(
     pad_id: int,
     tile_size: int,
 ) -> Batch:
-    """A batch of the samples among ``items``; the others stand in its ``left_out``.
+    """A batch of the samples among ``items``; the skipped rows are listed in its ``left_out``.
 
-    Nothing takes the place of what is left out. A batch of faulty rows alone is one id without a
-    label, so that every rank has a batch for every step.
+    Skipped rows are not replaced. If all rows are skipped, the batch is a single id without a label, so that
+    every rank has a batch in every step.
     """
     good = [item for item in items if isinstance(item, Sample)]
     left_out = tuple((item.name, item.reason) for item in items if isinstance(item, SkippedRow))

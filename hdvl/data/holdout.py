@@ -37,19 +37,19 @@ class Selected:
         return self.source[self.indices[index]]
 
     def name(self, index: int) -> str:
-        """What errors call conversation ``index``."""
+        """The name of conversation ``index`` in errors."""
         return name_of(self.source, self.indices[index])
 
 
 class Joined:
-    """Several sources behind each other."""
+    """The concatenation of several sources."""
 
     def __init__(self, parts: Sequence[Conversations]) -> None:
         self._places = [(part, index) for part in parts for index in range(len(part))]
         self.sources: Mapping[str, Conversations] = {str(n): part for n, part in enumerate(parts)}
 
     def with_sources(self, sources: Mapping[str, Conversations]) -> "Joined":
-        """Other sources behind each other."""
+        """The concatenation of other sources."""
         return Joined(list(sources.values()))
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class Joined:
         return source[place]
 
     def name(self, index: int) -> str:
-        """What errors call conversation ``index``."""
+        """The name of conversation ``index`` in errors."""
         return name_of(*self._places[index])
 
 
@@ -192,8 +192,8 @@ def _choose(groups: Sequence[list[int]], count: int, share: float) -> list[int]:
             f"data.holdout={share} cannot split {count} rows that all share an image; add rows with "
             "other images, or validate on a file of its own (data.validation.path)"
         )
-    wanted, chosen = max(1, round(share * count)), list[int]()
+    target, chosen = max(1, round(share * count)), list[int]()
     for group in groups:
-        if len(chosen) + len(group) <= wanted:
+        if len(chosen) + len(group) <= target:
             chosen += group
     return chosen or min(groups, key=len)

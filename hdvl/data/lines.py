@@ -1,4 +1,4 @@
-"""Rows of a JSON file, an array or one row a line, parsed where they are asked for."""
+"""Reads single rows of a JSON file, which is an array or has one row per line."""
 
 import json
 import re
@@ -17,24 +17,25 @@ _OTHER = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 _SPACE = re.compile(r"[ \t\r\n]*+")
-# What opens and closes, outside of strings; and a number or a word.
+# A number or a word; and brackets outside of strings.
 _SCALAR = re.compile(r"[^\s,\]]+")
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])', re.DOTALL)
 _LOOKED_AT = 16
-"""Rows that are parsed at the start: if none of them is JSON, the file holds something else."""
+"""The number of rows that are parsed when the file is opened. If none is JSON, an error is raised."""
 
 
 class JsonRows:
     """``rows[i]`` is row ``i`` of the file.
 
-    Of JSON lines only the places are held, and each row is read from the file; of an array the text
-    and the places. Neither grows where data workers share it, as a list of parsed rows would.
+    For JSON lines only the positions of the rows are kept in memory, and each row is read from the file. For
+    an array the text is kept too. Unlike a list of parsed rows, neither is copied by data workers when they
+    access it.
 
-    A row that cannot be parsed is an error where it is asked for. What makes it unknown where rows begin
-    and end, such as text behind an array, is an error of the file.
+    A row that cannot be parsed raises an error when it is accessed. If the positions of the rows cannot be
+    determined, for example because of text after an array, opening the file raises an error.
 
     Raises:
-        ValueError: no such file, nothing in it, no JSON, or another encoding than UTF-8.
+        ValueError: there is no such file, or it is empty, no JSON, or not UTF-8.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -107,7 +108,7 @@ class JsonRows:
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            # Its offset does not count the mark that may stand in front.
+            # The offset of the error does not count a byte order mark.
             place = error.start + len(_UTF8_MARK) * data.startswith(_UTF8_MARK)
             row = _whole_elements(data[:place].decode("utf-8-sig"))
             raise ValueError(self._no_utf8(data, place, 0, row)) from error
@@ -133,10 +134,10 @@ class JsonRows:
 
 
 def _elements(text: str) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each element of the JSON array that ``text`` is.
+    """(start, stop) of each element of the JSON array ``text``.
 
     Raises:
-        ValueError: it is no array, or something follows the array; the message says where.
+        ValueError: it is no array, or text follows the array; the message has the position.
     """
     decoder, place = json.JSONDecoder(), _after_space(text, text.index("[") + 1)
     while text[place : place + 1] != "]":
@@ -157,7 +158,7 @@ def _elements(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_element(decoder: json.JSONDecoder, text: str, place: int) -> int:
-    """Where the element at ``place`` ends, also of one that Python does not parse, but could be JSON."""
+    """The end of the element at ``place``, also if it is valid JSON that Python cannot parse."""
     try:
         return decoder.raw_decode(text, place)[1]
     except json.JSONDecodeError:
@@ -175,7 +176,7 @@ def _end_of_element(decoder: json.JSONDecoder, text: str, place: int) -> int:
 
 
 def _whole_elements(text: str) -> int:
-    """How many elements ``text`` holds, which breaks off within one."""
+    """The number of complete elements in ``text``, which ends within an element."""
     count = 0
     try:
         for _ in _elements(text):
@@ -186,7 +187,7 @@ def _whole_elements(text: str) -> int:
 
 
 def _after_space(text: str, place: int) -> int:
-    """The first character from ``place`` on that is no white space."""
+    """The position of the first character from ``place`` on that is no white space."""
     match = _SPACE.match(text, place)
     assert match is not None
     return match.end()

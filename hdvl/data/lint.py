@@ -1,4 +1,4 @@
-"""What is wrong with the rows of data, each looked at as training would: images, text, boxes, length."""
+"""Checks the images, text, boxes and length of every row of training data, as training would read them."""
 
 import hashlib
 from collections import Counter
@@ -12,7 +12,7 @@ from hdvl.data.boxes import box_faults
 from hdvl.data.conversations import Conversations
 from hdvl.data.quarantine import VERSION, digest_at
 from hdvl.data.readers.base import RowConversations
-from hdvl.data.rows import NOT_LEARNED, RowError, printable
+from hdvl.data.rows import SKIPPABLE, RowError, printable
 from hdvl.data.sizes import max_pixels_of, plan_by
 from hdvl.data.sources import Composite as Composite
 from hdvl.data.sources import finish, leaves
@@ -23,12 +23,12 @@ from hdvl.protocols import Message, Tiler, tiler_for, token_count
 from hdvl.templates.encode import NothingSupervised, encode
 
 FAULTS: Mapping[str, str] = {
-    "row": "not of the shape of a conversation",
-    "placeholder": "other images than marks for them",
+    "row": "not a conversation",
+    "placeholder": "another number of images than of <image> marks",
     "image": "an image that cannot be read",
-    "box": "a box that is none, or leaves its image",
-    "conversation": "turns or control tokens that the template refuses",
-    "unsupervised": "no token to learn from",
+    "box": "a box that is malformed, without area, or not inside its image",
+    "conversation": "turns or control tokens that the template rejects",
+    "unsupervised": "no supervised token",
     "long": "longer than data.max_length or the context of the language model",
     "duplicate": "the same as an earlier row",
 }
@@ -36,20 +36,20 @@ _TOGETHER = 16
 
 
 def row_sources(conversations: Conversations) -> list[RowConversations]:
-    """The sources with rows of files that ``conversations`` are made of.
+    """The sources of ``conversations``, which must all read rows of files.
 
     Raises:
-        ValueError: some have none, or leave rows out already: all are looked at.
+        ValueError: a source does not read rows, or skips rows by a quarantine file.
     """
     found = list[RowConversations]()
     for leaf in leaves(conversations):
         if not isinstance(leaf, RowConversations):
             raise ValueError(
-                f"data to look at must be rows of files, {type(leaf).__name__} makes its own"
+                f"data to check must be rows of files, {type(leaf).__name__} generates its own"
             )
         if len(leaf) != leaf.count():
             raise ValueError(
-                f"every row is looked at, the quarantine of {leaf.label} leaves some out; set "
+                f"every row must be checked, the quarantine of {leaf.label} leaves some out; set "
                 "quarantine=null"
             )
         found.append(leaf)
@@ -57,8 +57,8 @@ def row_sources(conversations: Conversations) -> list[RowConversations]:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """One row: what is wrong with it as (fault, reason), and a hash of what it says and shows."""
+class CheckedRow:
+    """The result for one row: (fault, reason) of each fault, and a hash of its text and images."""
 
     place: int
     faults: tuple[tuple[str, str], ...]
@@ -77,18 +77,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found. ``rows`` are the rows of each source by its name."""
+    """The results for all sources. ``rows`` is the number of rows of each source by its name."""
 
     rows: dict[str, int]
     findings: tuple[Finding, ...]
     sources: tuple[RowConversations, ...]
 
     def bad(self, leave_out: Collection[str]) -> list[Finding]:
-        """The rows with one of the faults ``leave_out``."""
+        """The rows that have one of the faults in ``leave_out``."""
         return [f for f in self.findings if any(fault in leave_out for fault, _ in f.faults)]
 
     def counts(self) -> dict[str, int]:
-        """How many rows have each fault."""
+        """The number of rows with each fault."""
         counted = Counter(fault for f in self.findings for fault in dict(f.faults))
         return {fault: counted[fault] for fault in FAULTS}
 
@@ -132,33 +132,33 @@ class Report:
 def lint(
     sources: Sequence[RowConversations], processor: Processor, *, num_workers: int = 1
 ) -> Report:
-    """Look at every row of ``sources``, with ``num_workers`` threads.
+    """Check every row of ``sources`` with ``num_workers`` threads.
 
-    A row is looked at as far as it goes: an image that cannot be read hides what its tokens would be.
-    Of equal rows, in one source or in several, the first is right.
+    If an image of a row cannot be read, the text of this row is not checked. Of several equal rows, in one
+    source or in several, all but the first are faulty.
     """
     finish(sources, processor)
     seen = dict[str, str]()
     findings = list[Finding]()
     unique = {source.called: source for source in sources}
     for called, source in unique.items():
-        for looked in _look_at_all(source, processor, num_workers):
-            faults = looked.faults
-            if looked.digest is not None:
-                first = seen.setdefault(looked.digest, source.name(looked.place))
-                if first != source.name(looked.place):
+        for checked in _check_all(source, processor, num_workers):
+            faults = checked.faults
+            if checked.digest is not None:
+                first = seen.setdefault(checked.digest, source.name(checked.place))
+                if first != source.name(checked.place):
                     faults = (*faults, ("duplicate", f"the same as {first}"))
             if faults:
-                name = source.name(looked.place)
-                said = tuple((fault, printable(reason)) for fault, reason in faults)
-                findings.append(Finding(called, looked.place, name, said))
+                name = source.name(checked.place)
+                shown = tuple((fault, printable(reason)) for fault, reason in faults)
+                findings.append(Finding(called, checked.place, name, shown))
     rows = {called: source.count() for called, source in unique.items()}
     return Report(rows, tuple(findings), tuple(unique.values()))
 
 
-def _look_at_all(
+def _check_all(
     source: RowConversations, processor: Processor, num_workers: int
-) -> Iterator[Looked]:
+) -> Iterator[CheckedRow]:
     total = len(source)
     batches = [range(at, min(at + _TOGETHER, total)) for at in range(0, total, _TOGETHER)]
     rows = _Rows(source, processor)
@@ -167,25 +167,25 @@ def _look_at_all(
 
 
 class _Rows:
-    """Rows that are looked at where they are asked for."""
+    """The checked rows by number; each is checked when it is accessed."""
 
     def __init__(self, source: RowConversations, processor: Processor) -> None:
         self.source, self.processor = source, processor
 
-    def __getitem__(self, index: int) -> Looked:
-        return look(self.source, index, self.processor)
+    def __getitem__(self, index: int) -> CheckedRow:
+        return check_row(self.source, index, self.processor)
 
 
-def look(source: RowConversations, index: int, processor: Processor) -> Looked:
-    """What is wrong with one row."""
+def check_row(source: RowConversations, index: int, processor: Processor) -> CheckedRow:
+    """Check one row."""
     place = source.place(index)
     try:
         messages = source.as_written(index)
     except RowError as error:
-        return Looked(place, ((error.fault, str(error)),), None)
+        return CheckedRow(place, ((error.fault, str(error)),), None)
     sizes, faults = _sizes(messages, processor.tiler)
     if faults:
-        return Looked(place, faults, None)
+        return CheckedRow(place, faults, None)
     codec = source.written or processor.template.boxes
     shown = 0
     for message in messages:
@@ -196,19 +196,19 @@ def look(source: RowConversations, index: int, processor: Processor) -> Looked:
     if not faults:
         messages = source[index]  # with its boxes as the template writes them
     faults = (*faults, *_text_faults(messages, sizes, processor))
-    return Looked(place, faults, _digest(messages))
+    return CheckedRow(place, faults, _digest(messages))
 
 
 def _sizes(
     messages: Sequence[Message], tiler: Tiler
 ) -> tuple[list[tuple[int, int]], tuple[tuple[str, str], ...]]:
-    """(width, height) of each image, all pixels decoded, and those that cannot be."""
+    """(width, height) of each image after decoding all its pixels, and the faults of those that fail."""
     sizes, faults = list[tuple[int, int]](), list[tuple[str, str]]()
     for image in (image for message in messages for image in message.images):
         try:
             size = read_image(image, exif=tiler.exif, max_pixels=max_pixels_of(tiler)).size
             plan_by(tiler, size)
-        except NOT_LEARNED as error:
+        except SKIPPABLE as error:
             faults.append(("image", str(error)))
         else:
             sizes.append(size)
@@ -233,12 +233,14 @@ def _text_faults(
     limit = processor.max_length
     if limit is not None and len(encoded.ids) > limit:
         images = sum(map(token_count, layouts))
-        return [("long", f"{len(encoded.ids)} ids, {images} of them of images; {limit} may be")]
+        return [
+            ("long", f"{len(encoded.ids)} ids, {images} of them of images; at most {limit} fit")
+        ]
     return []
 
 
 def _digest(messages: Sequence[Message]) -> str:
-    """Hash of what a conversation says and shows: the bytes of its images, whatever their names."""
+    """Hash of the text and the image bytes of a conversation; file names are not included."""
     whole = hashlib.blake2b(digest_size=16)
     for message in messages:
         for part in (message.role, message.text):

@@ -1,4 +1,4 @@
-"""Several sources in fixed shares: which sample stands at which position follows from the seed alone."""
+"""Mixes several sources in fixed shares. The sample at each position depends on the seed only."""
 
 import zlib
 from bisect import bisect_right
@@ -14,26 +14,26 @@ from hdvl.data.order import GlobalOrder
 from hdvl.protocols import BoxCodec, Conversation
 
 LONGEST = 100_000
-"""Most positions until a pattern of sources repeats: weights of five digits."""
+"""The longest pattern of sources, which allows weights of five digits."""
 
 
 @runtime_checkable
 class Ordered(Protocol):
-    """Conversations with an order of their own: from a position to the index of a conversation."""
+    """Conversations that define their own order, a function from positions to indices of conversations."""
 
     def order(self, seed: int, *, shuffle: bool = True) -> Callable[[int], int]: ...
 
 
 class Mixture:
-    """Sources behind each other, and :meth:`index`, an order in which each has its share.
+    """The concatenation of sources, with an :meth:`order` in which each source has its share.
 
     Args:
-        sources: name -> what gives its conversations for ``boxes=``.
-        weights: name -> a number above 0; the share of a source is its part of their sum.
-        boxes: how boxes are written.
+        sources: name -> a function of ``boxes=`` that returns the conversations.
+        weights: name -> a number above 0. The share of a source is its weight divided by the sum.
+        boxes: the codec of boxes.
 
     Raises:
-        ValueError: other names, a weight of 0 or below, or weights of more digits than a pattern holds.
+        ValueError: the names differ, a weight is not above 0, or the pattern of the weights is too long.
     """
 
     def __init__(
@@ -65,23 +65,23 @@ class Mixture:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Conversation:
-        """Conversation number ``index`` of all sources behind each other."""
+        """Conversation number ``index`` of the concatenated sources."""
         source, place = self._find(index)
         return source[place]
 
     def name(self, index: int) -> str:
-        """What errors call conversation ``index``."""
+        """The name of conversation ``index`` in errors."""
         return name_of(*self._find(index))
 
     def order(self, seed: int, *, shuffle: bool = True) -> Callable[[int], int]:
-        """From a position in the training to the index of its conversation; any position, at once.
+        """A function from a position in training to the index of the conversation at this position.
 
-        Position p is of source ``pattern[p % len(pattern)]``, and the sources' own samples come in
-        shuffled epochs, each sample once an epoch. A source's order depends on its name and the
-        seed, not on the others.
+        Position p belongs to source ``pattern[p % len(pattern)]``. The samples of each source come in
+        shuffled epochs, each sample once per epoch. The order within a source depends on its name and the
+        seed, not on the other sources. Positions can be looked up in any order.
         """
         counts = [self.pattern.count(number) for number in range(len(self._sources))]
-        # How often the source at each place of the pattern stood before it in the pattern.
+        # For each place of the pattern, the number of earlier places of the same source.
         before, seen = list[int](), [0] * len(counts)
         for number in self.pattern:
             before.append(seen[number])
@@ -105,21 +105,21 @@ class Mixture:
         return index
 
     def state_dict(self) -> dict[str, Any]:
-        """What the order follows from, beside the seed: kept in checkpoints."""
+        """The shares and lengths of the sources, on which the order depends besides the seed."""
         counts = [self.pattern.count(number) for number in range(len(self._sources))]
         shares = dict(zip(self.sources, counts, strict=True))
         return {"shares": shares, "rows": {n: len(source) for n, source in self.sources.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """A run goes on with the sources and shares it was begun with.
+        """Check that the sources and shares are those of the resumed run.
 
         Raises:
-            ValueError: they are others.
+            ValueError: they differ.
         """
         if state != self.state_dict():
             raise ValueError(
-                f"a mixture must go on as it was begun, {state}, got {self.state_dict()}; begin anew "
-                "from the run's weights with init_from"
+                f"a run must be resumed with the mixture it was started with, {state}, got "
+                f"{self.state_dict()}; start a new run from its weights with init_from"
             )
 
     def _find(self, index: int) -> tuple[Conversations, int]:
@@ -130,11 +130,11 @@ class Mixture:
 
 
 def interleave(weights: list[float]) -> list[int]:
-    """The shortest sequence in which number i stands as often as ``weights[i]`` says, evenly spread.
+    """The shortest sequence in which the frequencies of the numbers are ``weights``, evenly spread.
 
-    Each place goes to the number whose next turn is due first (due dates (2k + 1) / (2 share), the
-    quota rule of Sainte-Laguë), so that any stretch holds each number within two of its share, and any
-    whole repetition exactly.
+    Each place goes to the number that is due first; turn k of a number is due at (2k + 1) / (2 share), which
+    is the rule of Sainte-Laguë. In any part of the repeated sequence, each number occurs within two of its
+    share, and exactly by its share in whole repetitions.
 
     >>> interleave([2, 1])
     [0, 1, 0]

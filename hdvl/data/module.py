@@ -1,4 +1,4 @@
-"""Conversations -> batches, as Lightning wants them."""
+"""The Lightning data module, which makes batches of conversations."""
 
 import signal
 from collections.abc import Callable
@@ -25,9 +25,9 @@ Loader = DataLoader[Sample | SkippedRow] | ThreadLoader[Batch]
 
 
 class Samples(Dataset[Sample | SkippedRow]):
-    """Conversations turned into samples where they are asked for: in the data workers.
+    """The samples of conversations, which the data workers make when they access them.
 
-    In the place of one that cannot be made stands why.
+    A sample that cannot be made is replaced by a ``SkippedRow`` with the reason.
     """
 
     def __init__(self, conversations: Conversations, processor: Processor) -> None:
@@ -43,7 +43,7 @@ class Samples(Dataset[Sample | SkippedRow]):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Conversations with a state of their own, which is kept in the checkpoints."""
+    """Conversations with a state that is stored in checkpoints."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -52,12 +52,12 @@ class Stateful(Protocol):
 class ChatData(pl.LightningDataModule):
     """Training and validation batches.
 
-    The position in the training data is a count of samples over all ranks; it is all that a resumed
-    run needs, whatever its number of workers. With ``packing`` a batch is one pack, a row of samples
-    within that budget, and the position is a count of packs.
+    The position in the training data is the number of samples consumed by all ranks. A resumed run needs
+    nothing else, and may have another number of workers. With ``packing`` a batch is one pack, a row of
+    samples within this budget, and the position is the number of packs.
 
-    Rows that cannot be learned from are left out of their batch and named, at most ``max_bad`` of all.
-    ``workers`` are processes, or threads of this one.
+    Rows that cannot be used are left out of their batch and named; at most the share ``max_bad`` of all rows
+    may be. ``workers`` selects processes, or threads of this process.
     """
 
     def __init__(
@@ -95,17 +95,17 @@ class ChatData(pl.LightningDataModule):
 
     @property
     def per_batch(self) -> int:
-        """By how much a training batch of one rank moves the position: its samples, or one pack."""
+        """The number of positions of a training batch on one rank: its samples, or one pack."""
         return self.batch_size if self.packing is None else 1
 
     @property
     def pad_id(self) -> int:
-        """What rows of ids are padded with."""
+        """The id with which rows are padded."""
         tokenizer = self.processor.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
     def train_dataloader(self) -> Loader:
-        """Batches from position ``consumed`` on, as many as the trainer's steps need."""
+        """An endless stream of batches from position ``consumed`` on."""
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         samples = Samples(self.conversations, self.processor)
@@ -125,8 +125,8 @@ class ChatData(pl.LightningDataModule):
             return self._loader(samples, BatchSampler(order, self.batch_size, False), self.collate)
         accumulate = trainer.accumulate_grad_batches if trainer else 1
         packs = self._pack(order)
-        # A sample over the budget is said now. In the sampler of a loader with workers it would be said
-        # while Lightning makes its iterator, whose clean-up then fails with an error of its own.
+        # This raises the error for a sample over the budget here. In the sampler of a loader with workers it
+        # would be raised while Lightning makes its iterator, whose clean-up then fails with another error.
         next(packs.after(self.consumed))
         batches = RankPacks(
             packs, start=self.consumed, rank=rank, world=world, accumulate=accumulate
@@ -134,7 +134,7 @@ class ChatData(pl.LightningDataModule):
         return self._loader(samples, batches, pack)
 
     def _shares(self) -> Callable[[int], int] | None:
-        """The order of sources that have one of their own."""
+        """The order that the conversations define, or None."""
         if isinstance(self.conversations, Ordered):
             return self.conversations.order(self.seed, shuffle=self.shuffle)
         return None
@@ -187,7 +187,10 @@ class ChatData(pl.LightningDataModule):
         return batch
 
     def sync_skipped_rows(self, trainer: pl.Trainer) -> None:
-        """Every rank calls it; it costs one number. All ranks go on, or none does."""
+        """Count the skipped rows of all ranks; all ranks then continue, or all raise an error.
+
+        Every rank must call it. If no rank has new rows, one number is communicated.
+        """
         count = torch.tensor(float(len(self.bad.news)), device=trainer.strategy.root_device)
         if not trainer.strategy.reduce(count, reduce_op="sum"):
             return
@@ -197,11 +200,11 @@ class ChatData(pl.LightningDataModule):
         self.bad.check()
 
     def collate(self, samples: list[Sample]) -> Batch:
-        """Samples padded on the right."""
+        """A batch of samples padded on the right."""
         return collate(samples, pad_id=self.pad_id)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the data, counted over all ranks, and what it is a position in."""
+        """The position in the data, counted over all ranks, and what is checked when the run is resumed."""
         state: dict[str, Any] = {
             "consumed": self.consumed,
             "length": len(self.conversations),
@@ -217,10 +220,10 @@ class ChatData(pl.LightningDataModule):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where a run stopped, with any number of workers and of ranks.
+        """Continue from the position of an earlier run, with any number of workers and ranks.
 
         Raises:
-            ValueError: these are other data, or steps of another size.
+            ValueError: the data or the size of a step differ.
         """
         if (self.packing is not None) != ("packs" in state):
             raise ValueError(
@@ -235,7 +238,7 @@ class ChatData(pl.LightningDataModule):
         self._packs_state = state.get("packs")
 
     def _step_size(self) -> int:
-        """By how much an optimizer step moves the position."""
+        """The number of positions of an optimizer step."""
         trainer = self.trainer
         ranks = trainer.world_size * trainer.accumulate_grad_batches if trainer else 1
         return self.per_batch * ranks
@@ -250,15 +253,15 @@ class ChatData(pl.LightningDataModule):
         if state.get("step", step) != step:
             raise ValueError(
                 f"a step must have the size it was started with, ranks * accumulate_grad_batches * "
-                f"{self.per_batch} = {state['step']}, got {step}; set "
-                "trainer.accumulate_grad_batches or data.batch_size so that it has"
+                f"{self.per_batch} = {state['step']}, got {step}; change "
+                "trainer.accumulate_grad_batches or data.batch_size"
             )
 
 
 def _outlive_sigterm(worker: int) -> None:
-    """A scheduler sends SIGTERM to all processes; the batches of the last step are still needed.
+    """Ignore the first SIGTERM in a data worker; the second one ends it.
 
-    The second SIGTERM ends the worker.
+    A scheduler sends SIGTERM to all processes, but the batches of the last step are still needed.
     """
 
     def only_once(number: int, frame: FrameType | None) -> None:

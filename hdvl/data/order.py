@@ -1,4 +1,4 @@
-"""The order of samples: a pure function of seed and position, so any run can go on anywhere."""
+"""The order of samples as a pure function of seed and position, so that a run can resume anywhere."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,11 +9,11 @@ from torch.utils.data import Sampler
 class GlobalOrder(Sampler[int]):
     """Indices of samples ``start``, ``start + 1``, ... of an endless sequence of shuffled epochs.
 
-    Position p of the sequence is entry p % length of the permutation of epoch p // length. With
-    ``world`` ranks, each takes ``block`` positions in turn (a batch): the union over ranks is the
-    sequence, and the batches are the same, whatever the world size. Stops before position ``stop``.
+    Position p of the sequence is entry p % length of the permutation of epoch p // length. The ``world``
+    ranks take ``block`` positions (a batch) in turn, so that the union over the ranks is the sequence, and
+    the batches do not depend on the world size. The sequence ends before position ``stop``.
 
-    With ``index`` the sequence is another: that gives the sample at a position.
+    ``index``, if given, is the function from positions to samples, instead of the permutations.
     """
 
     def __init__(

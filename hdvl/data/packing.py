@@ -1,13 +1,13 @@
-"""Packs: samples that share one row, within a budget of tokens and one of tiles.
+"""Packs several samples into one row, within a budget of tokens and of tiles.
 
-The sequence of packs follows from the order of the samples, their sizes and the budget alone. Ranks
-and accumulation only say who takes which of them: an optimizer step takes the next ``world *
-accumulate`` packs, whoever they are computed by. Samples are packed whole, each once an epoch.
+The sequence of packs depends only on the order of the samples, their sizes and the budget. The numbers of
+ranks and of accumulated batches only determine which rank computes which packs: an optimizer step takes the
+next ``world * accumulate`` packs. Samples are never split, and each is packed once per epoch.
 
-A window of samples is packed at a time, large ones first, each into the pack that lacks most of what
-it has (dot-product heuristic of vector bin packing, Panigrahy et al. 2011), so that all packs of a
-window become alike in tokens and in tiles. What does not fit waits for the next window; at the end of
-an epoch nothing waits.
+One window of samples is packed at a time, in the order of decreasing size. Each sample goes to the pack that
+lacks most of what the sample has (the dot-product heuristic of vector bin packing, Panigrahy et al. 2011), so
+that the packs of a window become similar in tokens and in tiles. Samples that do not fit are packed with the
+next window; at the end of an epoch, all are packed.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ from hdvl.data.sizes import Size
 
 @dataclass(frozen=True)
 class Budget:
-    """Most ``tokens`` and ``tiles`` of a pack; ``window`` samples are packed at a time."""
+    """The largest numbers of ``tokens`` and ``tiles`` of a pack; ``window`` samples are packed at a time."""
 
     tokens: int
     tiles: int
@@ -39,7 +39,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Pack:
-    """Samples that share a row, and what they take together."""
+    """The samples that share a row, and their total size."""
 
     indices: tuple[int, ...]
     size: Size
@@ -47,7 +47,7 @@ class Pack:
 
 @runtime_checkable
 class SizeTable(Protocol):
-    """Where sizes come from; ``prefetch`` says what will be asked for next."""
+    """Provides the sizes of samples; ``prefetch`` announces those that will be needed next."""
 
     def of(self, indices: Sequence[int]) -> list[Size]: ...
     def prefetch(self, indices: Sequence[int]) -> None: ...
@@ -56,9 +56,9 @@ class SizeTable(Protocol):
 def fill(
     sizes: Sequence[Size], budget: Budget, *, waiting: int = 0, flush: bool = False
 ) -> tuple[list[list[int]], list[int]]:
-    """Numbers of ``sizes`` as packs that are alike, and those left over.
+    """Distribute the indices of ``sizes`` to packs of similar size; returns packs and indices left over.
 
-    The first ``waiting`` come before the others. With ``flush`` none is left over.
+    The first ``waiting`` samples are packed before the others. With ``flush``, none is left over.
     """
     caps, items = np.array([budget.tokens, budget.tiles]), np.array(sizes)
     need = float((items.sum(0) / caps).max())
@@ -83,7 +83,7 @@ def fill(
             continue
         loads[best] += items[i]
         packs[best].append(i)
-    # Neighbours go to the ranks of one step: the more alike, the less they wait for each other.
+    # Neighbours go to the ranks of one step, which wait less for each other if their packs are similar.
     packs.sort(key=lambda pack: tuple(items[pack].sum(0)[::-1]))
     return [sorted(pack) for pack in packs], sorted(left)
 
@@ -91,10 +91,10 @@ def fill(
 class Packs:
     """The endless sequence of packs over the endless ``order``.
 
-    ``state`` is one that :meth:`state_at` gave; without it the sequence starts at its beginning.
+    ``state`` is a result of :meth:`state_at`; without it the sequence starts at its beginning.
 
     Raises:
-        ValueError: a sample larger than the budget; its number and size are named.
+        ValueError: a sample is larger than the budget; its number and size are named.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Packs:
         self._marks = deque([start])
 
     def state_at(self, number: int) -> dict[str, Any]:
-        """The last place at or before pack ``number`` from which the sequence can go on."""
+        """The last state at or before pack ``number`` from which the sequence can be continued."""
         while len(self._marks) > 1 and self._marks[1]["number"] <= number:
             self._marks.popleft()
         return self._marks[0]
@@ -131,8 +131,8 @@ class Packs:
             self._check(indices, sizes)
             flush = end % self.order.length == 0
             packs, left = fill(sizes, self.budget, waiting=len(waiting), flush=flush)
-            if (position // self.budget.window) % 2:  # there and back, not a saw
-                packs.reverse()
+            if (position // self.budget.window) % 2:
+                packs.reverse()  # so that the sizes do not jump between two windows
             self.sizes.prefetch([self.order.index(place) for place in range(end, self._end(end))])
             for pack in packs:
                 total = Size(*(sum(part) for part in zip(*(sizes[i] for i in pack), strict=True)))
@@ -141,7 +141,7 @@ class Packs:
             self._marks.append({"number": number, "position": position, "waiting": waiting})
 
     def _end(self, position: int) -> int:
-        """Where the window from ``position`` ends: within its epoch."""
+        """The end of the window from ``position`` on, which does not exceed the epoch."""
         epoch_end = (position // self.order.length + 1) * self.order.length
         return min(position + self.budget.window, epoch_end)
 
@@ -156,7 +156,7 @@ class Packs:
 
 
 def share(packs: Sequence[Pack], world: int, budget: Budget) -> list[list[Pack]]:
-    """The packs of a step dealt out to ``world`` ranks, equally many each, by tokens and tiles."""
+    """Distribute the packs of a step to ``world`` ranks: equally many each, balanced by tokens and tiles."""
     limit = len(packs) // world
 
     def load(size: Size) -> float:

@@ -1,4 +1,4 @@
-"""Rows to leave out: a file that ``hdvl data lint`` writes and every reader takes.
+"""Quarantine files, which ``hdvl data lint`` writes and from which readers know the rows to leave out.
 
 ::
 
@@ -23,7 +23,7 @@ VERSION = 1
 
 
 def row_digest(row: Any) -> str:
-    """Hash of a row as it stands in its source."""
+    """Hash of the content of a row."""
     text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=_bytes_digest)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -36,24 +36,24 @@ def left_out(
     *,
     settings: Mapping[str, str] | None = None,
 ) -> list[int]:
-    """The rows of source ``label``, read with ``settings``, that the file leaves out, once each.
+    """The numbers of the rows of source ``label``, read with ``settings``, that the file leaves out.
 
     Raises:
-        ValueError: the file knows no such source, or was made for other rows or settings: leaving out
-            by number would then leave out the wrong ones.
+        ValueError: the file has no such source, or was made for other rows or settings, so that its numbers
+            may be those of other rows.
     """
     source = _source(path, label, settings)
     if source["rows"] != rows:
         raise ValueError(
             f"quarantine {path} was made for {source['rows']} rows of {label}, which has "
-            f"{rows}; make it anew with: hdvl data lint"
+            f"{rows}; write it again with: hdvl data lint"
         )
     entries = {entry["row"]: entry for entry in source["left_out"]}
     for place, entry in entries.items():
         if not 0 <= place < rows or digest_at(row, place) != entry["digest"]:
             raise ValueError(
-                f"quarantine {path} leaves out {entry['name']}, which is another row now; make it "
-                "anew with: hdvl data lint"
+                f"quarantine {path} leaves out {entry['name']}, which is another row now; write it "
+                "again with: hdvl data lint"
             )
     if len(entries) == rows:
         raise ValueError(f"quarantine {path} leaves out every row of {label}; nothing is left")
@@ -61,13 +61,13 @@ def left_out(
 
 
 def _source(path: str, label: str, settings: Mapping[str, str] | None) -> dict[str, Any]:
-    """What the file says of a source; two sources may have one label and differ in their settings."""
+    """The entry of a source. Two sources with the same label may differ in their settings."""
     sources = _read(path)
     known = [entry for name, entry in sources.items() if entry.get("label", name) == label]
     if not known:
         raise ValueError(
-            f"quarantine {path} must know the source {label!r}, it knows {sorted(sources)}; make it "
-            "anew with: hdvl data lint"
+            f"quarantine {path} must have the source {label!r}, it has {sorted(sources)}; write it "
+            "again with: hdvl data lint"
         )
     for entry in known:
         if settings is None or entry.get("settings", settings) == settings:
@@ -75,23 +75,23 @@ def _source(path: str, label: str, settings: Mapping[str, str] | None) -> dict[s
             return found
     made_for = " and ".join(str(entry["settings"]) for entry in known)
     raise ValueError(
-        f"quarantine {path} was made for {label} with {made_for}, got {dict(settings or {})}; make it "
-        "anew with: hdvl data lint"
+        f"quarantine {path} was made for {label} with {made_for}, got {dict(settings or {})}; write it "
+        "again with: hdvl data lint"
     )
 
 
 def digest_at(row: Callable[[int], Any], place: int) -> str:
-    """Hash of row ``place``; one that cannot be read has the hash of the reason."""
+    """Hash of row ``place``; the hash of the error message if it cannot be read."""
     try:
         return row_digest(row(place))
     except UNREADABLE as error:
-        # How deep a row may be nested differs from call to call, and so does what is said of it.
+        # The message of a RecursionError depends on the depth of the call, so only its type is hashed.
         kind = type(error).__name__
         return row_digest(str(error) if isinstance(error, ValueError) else kind)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` whole or not at all."""
+    """Write ``value`` as JSON; the file is written as a whole or not at all."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -107,10 +107,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _bytes_digest(value: Any) -> str:
-    """Images in rows: by their bytes, or by their pixels where the source has decoded them.
-
-    Anything else that is no JSON, such as a date, by how it is written.
-    """
+    """Hash of a value that is no JSON: the bytes of an image, the pixels of a decoded one, else its repr."""
     if isinstance(value, Image.Image | np.ndarray):
         data = value.tobytes()
     else:

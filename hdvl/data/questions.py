@@ -1,4 +1,4 @@
-"""Rows that ask a model: the images of a folder or of a pattern, and rows of JSON and parquet files."""
+"""Questions for a model: the images of a folder or pattern, and the rows of JSON and parquet files."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from PIL import Image
 from hdvl.data.readers.base import RowConversations
 from hdvl.data.readers.hf import ParquetConversations
 from hdvl.data.readers.llava import LlavaConversations
-from hdvl.data.rows import NOT_LEARNED, RowError, printable
+from hdvl.data.rows import SKIPPABLE, RowError, printable
 from hdvl.messages import is_given
 from hdvl.processor import Processor, Sample
 from hdvl.protocols import Message
@@ -225,7 +225,7 @@ def _hash(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A row that is ready to be asked, or the reason why it cannot be.
+    """A row that is ready for generation, or the reason why it is not.
 
     Attributes:
         number: the number of the row.
@@ -262,7 +262,7 @@ class PreparedQuestions:
             fields = self.questions.describe(number)
             messages = tuple(self.questions[number])
             sample = self.processor(messages, add_generation_prompt=True)
-        except NOT_LEARNED as error:
+        except SKIPPABLE as error:
             name, reason = self.questions.name(number), str(error)
             error_text = reason if name in reason else f"{name}: {reason}"
             return Prepared(number, fields, error=printable(" ".join(error_text.split())))

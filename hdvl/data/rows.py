@@ -1,4 +1,4 @@
-"""A row of a file -> a conversation: the one conversion that all readers share."""
+"""Converts a row of a file to a conversation, for all readers."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from hdvl.protocols import Message
 from hdvl.templates.base import IMAGE
 
 Fault = Literal["row", "placeholder", "image", "box", "conversation", "unsupervised", "long"]
-"""What may be wrong with a row on its own (that it stands there twice is known to a whole file)."""
+"""The kinds of faults of a single row. (Duplicates are found only by comparing all rows.)"""
 
 ROLES = {
     "human": "user",
@@ -30,10 +30,12 @@ UNREADABLE = (
     ArithmeticError,
     RecursionError,
 )
-"""What reading a row of another shape may raise, in a library or here. Only what reads rows catches these:
-anywhere else they are mistakes of the program."""
+"""Errors that reading a row of an unexpected structure may raise, in a library or here.
 
-NOT_LEARNED = (
+Only code that reads rows catches them: elsewhere they are errors of the program.
+"""
+
+SKIPPABLE = (
     ValueError,
     RecursionError,
     FileNotFoundError,
@@ -41,12 +43,11 @@ NOT_LEARNED = (
     NotADirectoryError,
     PermissionError,
 )
-"""What a row may be left out for. Other errors are the machine's, such as a disk that is gone, and end
-the run."""
+"""Errors for which a row is left out. Other errors, such as those of a failing disk, end the run."""
 
 
 class RowError(ValueError):
-    """A row that is no conversation. ``fault`` says of which kind the fault is."""
+    """A row is not a valid conversation. ``fault`` is the kind of the fault."""
 
     def __init__(self, fault: Fault, message: str) -> None:
         super().__init__(message)
@@ -58,22 +59,22 @@ def to_messages(
 ) -> list[Message]:
     """The turns of ``row`` with their images.
 
-    The turns stand in one of three fields (as a list, or as JSON text of one)::
+    The turns are in one of three fields (as a list, or as the JSON text of a list)::
 
         conversations   [{from, value}]                     LLaVA, InternVL, Qwen-VL
         messages        [{role, content}]                   text, or parts: text, image, image_url
         texts           [{user, assistant}]                 The Cauldron, FineVision
 
-    and the images in ``image`` or ``images``, one or a list, or in the parts. An image belongs to
-    the turn that names it with ``<image>``; without any such mark all belong to the first user turn.
+    The images are in ``image`` or ``images``, as one value or a list, or in the parts. Each ``<image>`` in
+    a turn takes the next image; without any such mark, all images belong to the first user turn.
 
     Args:
         row: the row.
-        image: from what the row says of an image to what :func:`hdvl.images.read_image` takes.
-        inline: images stand in the text, as ``<img>path</img>``, and the text numbers them itself.
+        image: converts an image of the row to an argument of :func:`hdvl.images.read_image`.
+        inline: whether images are in the text as ``<img>path</img>``, which also contains their numbers.
 
     Raises:
-        RowError: the row is of another shape, or has other images than marks.
+        RowError: the row has another structure, or the numbers of images and marks differ.
     """
     if not isinstance(row, Mapping):
         raise RowError("row", f"a row must be a mapping of fields, got {type(row).__name__}")
@@ -82,7 +83,7 @@ def to_messages(
     images = _images(row)
     turns = _turns(row, images)
     if inline:
-        turns = _take_inline(turns, images)
+        turns = _extract_inline_images(turns, images)
     marks = sum(text.count(IMAGE) for _, text in turns)
     if marks not in (0, len(images)):
         raise RowError("placeholder", f"{len(images)} images but {marks} {IMAGE} marks")
@@ -100,7 +101,7 @@ def to_messages(
 
 
 def printable(text: str) -> str:
-    """``text`` with what no terminal or file can hold, such as half a surrogate pair, as escapes."""
+    """``text`` with characters that cannot be encoded, such as half a surrogate pair, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -112,8 +113,8 @@ def _images(row: Mapping[str, Any]) -> list[Any]:
 
 
 def _turns(row: Mapping[str, Any], images: list[Any]) -> list[Turn]:
-    """(role, text) of each turn; images that stand in parts are added to ``images``."""
-    shapes = {"conversations": _said, "messages": _message, "texts": _pair}
+    """(role, text) of each turn; images in parts are appended to ``images``."""
+    shapes = {"conversations": _from_value, "messages": _message, "texts": _pair}
     name = next((name for name in shapes if is_given(row.get(name))), None)
     if name is None:
         fields = sorted(map(str, row))
@@ -127,13 +128,13 @@ def _turns(row: Mapping[str, Any], images: list[Any]) -> list[Turn]:
             turns += shapes[name](turn, images)
     except (KeyError, TypeError, AttributeError) as error:
         raise RowError(
-            "row", f"{name} has a turn of another shape, {error!r:.200}: {turn!r:.200}"
+            "row", f"{name} has a turn of another structure, {error!r:.200}: {turn!r:.200}"
         ) from error
     return turns
 
 
 def _parsed(value: Any) -> Any:
-    """Formats without nested fields hold them as JSON."""
+    """``value`` parsed from JSON if it is text, as in formats without nested fields."""
     if not isinstance(value, str | bytes):
         return value
     try:
@@ -148,7 +149,7 @@ def _role(name: Any) -> str:
     return ROLES[name]
 
 
-def _said(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
+def _from_value(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
     return [(_role(turn["from"]), _text(turn["value"]))]
 
 
@@ -163,7 +164,7 @@ def _message(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
     try:
         text, shown = read_parts(
             content, beside=True
-        )  # of the row's images the next, if it has none
+        )  # an image part without a source takes the next image of the row
     except ValueError as error:
         raise RowError("row", str(error)) from error
     images += shown
@@ -184,12 +185,12 @@ def _text(value: Any) -> str:
     return value
 
 
-def _take_inline(turns: list[Turn], images: list[Any]) -> list[Turn]:
-    """The turns with ``<image>`` for each ``<img>path</img>``, whose paths go to ``images``."""
+def _extract_inline_images(turns: list[Turn], images: list[Any]) -> list[Turn]:
+    """Replace each ``<img>path</img>`` by ``<image>``, and append the paths to ``images``."""
     texts = [text for _, text in turns]
     if images or any(IMAGE in text for text in texts):
         raise RowError(
-            "placeholder", f"images must stand in the text as <img>path</img>, not as {IMAGE} too"
+            "placeholder", f"images must be in the text as <img>path</img> only, not as {IMAGE} too"
         )
     taken = list[Turn]()
     for role, text in turns:

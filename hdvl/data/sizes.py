@@ -1,4 +1,4 @@
-"""How many tokens and tiles a conversation takes, without its pixels: headers of images and text."""
+"""The numbers of tokens and tiles of a conversation, from its text and the headers of its images."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,11 +16,11 @@ from hdvl.templates.shared_prefix import encode_row, images_of
 from hdvl.tilers.base import Cutter
 
 _TOGETHER = 16
-"""Conversations that a worker measures at a time."""
+"""The number of conversations that a worker measures at a time."""
 
 
 class Size(NamedTuple):
-    """What a sample takes of a budget."""
+    """The size of a sample, as it counts for a budget."""
 
     tokens: int
     tiles: int
@@ -28,7 +28,7 @@ class Size(NamedTuple):
 
 @runtime_checkable
 class Limited(Protocol):
-    """A tiler that refuses images which it could not hold."""
+    """A tiler with a limit on the size of images."""
 
     @property
     def max_pixels(self) -> int: ...
@@ -36,9 +36,9 @@ class Limited(Protocol):
 
 
 def image_size(source: Any, *, exif: bool, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of the upright image; pixels are decoded for TIFF alone."""
+    """Width and height of the upright image. Pixels are decoded only for TIFF files."""
     image = open_image(source, max_pixels=max_pixels)
-    if image.format == "TIFF":  # Pillow turns these as it decodes them
+    if image.format == "TIFF":  # Pillow rotates them while decoding
         return read_image(source, exif=exif, max_pixels=max_pixels).size
     width, height = image.size
     lying = exif and orientation(image, name=name_of(source)) >= 5
@@ -46,25 +46,25 @@ def image_size(source: Any, *, exif: bool, max_pixels: int = MAX_PIXELS) -> tupl
 
 
 def size_by(tiler: Tiler, source: Any) -> tuple[int, int]:
-    """Width and height of the image as ``tiler`` sees it: turned by EXIF or not, within its limit.
+    """Width and height of the image for ``tiler``, with its EXIF option and its limit of pixels.
 
-    This is the one answer to how large an image is, for the boxes of its rows, its plan and its drawing.
+    Boxes in rows, plans and drawings all use this size.
     """
     return image_size(source, exif=tiler.exif, max_pixels=max_pixels_of(tiler))
 
 
 def max_pixels_of(tiler: Tiler) -> int:
-    """Most pixels of an image; a tiler without a limit of its own has Pillow's."""
+    """The largest number of pixels of an image; Pillow's limit for a tiler without one."""
     return tiler.max_pixels if isinstance(tiler, Limited) else MAX_PIXELS
 
 
 def plan_by(tiler: Tiler, size: tuple[int, int]) -> TilePlan:
-    """How ``tiler`` cuts an image of ``size``; what it would refuse to cut is refused here too."""
+    """The plan of ``tiler`` for an image of ``size``; sizes that the tiler rejects raise its error."""
     return tiler.checked_plan(*size) if isinstance(tiler, Limited) else tiler.plan(*size)
 
 
 def plan_image(tiler: Tiler, source: Any) -> TilePlan:
-    """How ``tiler`` cuts the image: from its header, or from its pixels where the plan depends on them."""
+    """The plan of ``tiler`` for an image, by its header, or from its pixels if the plan depends on these."""
     if isinstance(tiler, Cutter) and tiler.skip_blank:
         return tiler(source).plan
     return plan_by(tiler, size_by(tiler, source))
@@ -87,33 +87,35 @@ def measure(processor: Processor, messages: Conversation) -> Size:
 
 
 class _Measured(Dataset[tuple[int, int, int]]):
-    """Sizes of conversations, measured where they are asked for: in the workers."""
+    """Sizes of conversations, which the workers measure when they access them."""
 
     def __init__(self, conversations: Conversations, processor: Processor) -> None:
         self.conversations, self.processor = conversations, processor
 
     def __getitem__(self, index: int) -> tuple[int, int, int]:
         size = attempt(self.conversations, index, partial(measure, self.processor))
-        # One that fails is named where its sample is made, and left out of the pack.
+        # A row that fails is named when its sample is made, and is left out of the pack then.
         return (index, 1, 0) if isinstance(size, SkippedRow) else (index, *size)
 
 
 class Sizes:
-    """Sizes of all conversations: each is measured once, in the background if there are workers."""
+    """The sizes of all conversations. Each is measured once, in the background if there are workers."""
 
     def __init__(
         self, conversations: Conversations, processor: Processor, *, num_workers: int = 0
     ) -> None:
         self.measured, self.num_workers = _Measured(conversations, processor), num_workers
-        self.table = torch.zeros(len(conversations), 2, dtype=torch.int32)  # 0 tokens: not yet
+        self.table = torch.zeros(
+            len(conversations), 2, dtype=torch.int32
+        )  # 0 tokens: not measured yet
         self._ahead: tuple[list[int], Iterator[Any]] = ([], iter(()))
 
     def of(self, indices: Sequence[int]) -> list[Size]:
         """Sizes of the samples at ``indices``."""
         unknown = self._unknown(indices)
         if unknown:
-            wanted, stream = self._ahead
-            if wanted != unknown:
+            ahead, stream = self._ahead
+            if ahead != unknown:
                 stream = self._start(unknown)
             for batch in stream:
                 for index, *size in batch:
@@ -122,7 +124,7 @@ class Sizes:
         return [Size(*self.table[index].tolist()) for index in indices]
 
     def prefetch(self, indices: Sequence[int]) -> None:
-        """Start to measure what will be asked for next."""
+        """Start to measure the samples that will be needed next."""
         unknown = self._unknown(indices)
         if unknown and self.num_workers and self._ahead[0] != unknown:
             self._ahead = (unknown, self._start(unknown))

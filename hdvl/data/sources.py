@@ -1,4 +1,4 @@
-"""The sources that conversations are made of, and what they are told when the model is known."""
+"""The sources of conversations, and their configuration for a model."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,29 +13,28 @@ from hdvl.processor import Processor
 
 @runtime_checkable
 class Composite(Protocol):
-    """Conversations made of others."""
+    """Conversations that are composed of other conversations."""
 
     @property
     def sources(self) -> Mapping[str, Conversations]: ...
 
     def with_sources(self, sources: Mapping[str, Conversations]) -> Conversations:
-        """The same made of other sources of the same names."""
+        """The same composition of other sources with the same names."""
         ...
 
 
 def leaves(conversations: Conversations) -> list[Conversations]:
-    """The sources that ``conversations`` are made of, at any depth; itself if it is made of none."""
+    """The sources of ``conversations`` at any depth; ``conversations`` itself if it is not composed."""
     if isinstance(conversations, Composite):
         return [leaf for part in conversations.sources.values() for leaf in leaves(part)]
     return [conversations]
 
 
 def finish(data: Sequence[Conversations], processor: Processor) -> None:
-    """Tell the readers among ``data`` how large images are to the tiler, how the template writes boxes if
-    they do not know yet, and what each is called.
+    """Set in all readers of ``data`` the sizes of images, the box codec of the template, and their names.
 
-    Sources of one label that read their rows in different ways are called by their settings too, so that
-    "row 3" of one of them is not "row 3" of another.
+    A box codec that a reader has already is kept. If sources with the same label differ in their settings,
+    the settings are added to their names, so that "row 3" is unambiguous.
     """
     readers = [leaf for part in data for leaf in leaves(part) if isinstance(leaf, RowConversations)]
     kinds = {(reader.label, str(reader.settings)) for reader in readers}

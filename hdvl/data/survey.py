@@ -1,4 +1,4 @@
-"""What training on some data will take, from the sizes of its conversations: no pixel is decoded."""
+"""Estimates batches and padding of training from the sizes of conversations, without decoding pixels."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ from hdvl.processor import Processor
 class Survey:
     """The sizes of ``len(sizes)`` of ``length`` conversations.
 
-    ``too_long`` and ``faulty`` are (name, reason) of those that training would refuse.
+    ``too_long`` and ``faulty`` are (name, reason) of those that training would leave out.
     """
 
     length: int
@@ -29,7 +29,7 @@ class Survey:
     faulty: tuple[tuple[str, str], ...]
 
     def check(self, *, max_bad: float, max_length: int | None) -> None:
-        """ValueError if training would leave out more than its budget, or everything."""
+        """Raise a ``ValueError`` if training would leave out more than ``max_bad``, or everything."""
         seen = len(self.sizes) + len(self.too_long) + len(self.faulty)
         for field, found in (
             (f"data.max_length={max_length}", self.too_long),
@@ -45,7 +45,7 @@ class Survey:
             raise ValueError(f"data.train must have a usable conversation, {seen} had none")
 
     def rows(self) -> list[list[str]]:
-        """(what, number, share, bar) of a table."""
+        """The rows of a table: name, and share with a bar."""
         rows = [
             ["left out", f"{len(self.too_long)} over max_length, {len(self.faulty)} faulty"],
             *_histogram_rows("tokens", [size.tokens for size in self.sizes]),
@@ -55,9 +55,13 @@ class Survey:
 
 
 class Micro(NamedTuple):
-    """What one rank computes at a time: ``tokens`` in ``positions``, of which the rest is padding.
+    """The size of a micro-batch, which one rank computes at a time.
 
-    ``squares`` is the sum of the squared lengths that attention runs over.
+    Attributes:
+        tokens: the number of useful positions.
+        positions: the number of all positions, including padding.
+        tiles: the number of tiles.
+        squares: the sum of the squared lengths over which attention is computed.
     """
 
     tokens: int
@@ -68,10 +72,13 @@ class Micro(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochBatches:
-    """How samples fill batches and ranks.
+    """The distribution of samples to batches and ranks.
 
-    ``filled`` is the share of useful positions: of those computed, or with packing of the budget.
-    ``balance`` is the load of the slowest rank of a step over the mean, in tokens and in tiles.
+    Attributes:
+        micros: the micro-batches.
+        packed: whether samples are packed.
+        filled: the share of useful positions among the computed ones, or in the budget of packing.
+        balance: the load of the slowest rank of a step divided by the mean load, in tokens and in tiles.
     """
 
     micros: tuple[Micro, ...]
@@ -81,11 +88,11 @@ class EpochBatches:
 
     @property
     def tokens(self) -> int:
-        """Useful positions in all."""
+        """The total number of useful positions."""
         return sum(micro.tokens for micro in self.micros)
 
     def rows(self) -> list[list[str]]:
-        """(what, number) of a table."""
+        """The rows of a table: name and value."""
         of = "of the packing's budget" if self.packed else "of the padded batches"
         tokens, tiles = self.balance
         return [
@@ -97,7 +104,7 @@ class EpochBatches:
 def survey(
     conversations: Conversations, processor: Processor, *, most: int | None, seed: int = 0
 ) -> Survey:
-    """Sizes of ``most`` conversations, drawn by ``seed``, or of all."""
+    """The sizes of ``most`` conversations drawn with ``seed``, or of all if it is None."""
     length = len(conversations)
     if length < 1:
         raise ValueError("data.train must have at least one conversation, got none")
@@ -120,7 +127,7 @@ def survey(
 def lay_out(
     sizes: Sequence[Size], *, batch_size: int, packing: Budget | None, world: int, accumulate: int
 ) -> EpochBatches:
-    """One epoch over ``sizes`` as training would lay it out."""
+    """The batches of one epoch over ``sizes``, as training would make them."""
     if packing is None:
         rows = [sizes[start : start + batch_size] for start in range(0, len(sizes), batch_size)]
         micros = [_padded(row) for row in rows]
@@ -141,7 +148,7 @@ def lay_out(
 
 
 def histogram(values: Sequence[int], *, exact: bool = False) -> list[tuple[str, int]]:
-    """(bucket, count) in order: buckets are powers of two, or each number by itself.
+    """(bucket, count) in order. Buckets end at powers of two; with ``exact`` each number has its own.
 
     >>> histogram([1, 3, 3, 4])
     [('1', 1), ('3..4', 3)]
@@ -184,7 +191,7 @@ def _packed(row: Sequence[Size]) -> Micro:
 
 
 class _Known:
-    """Sizes that were measured before."""
+    """A table of known sizes."""
 
     def __init__(self, sizes: Sequence[Size]) -> None:
         self.sizes = sizes
@@ -193,7 +200,7 @@ class _Known:
         return [self.sizes[index] for index in indices]
 
     def prefetch(self, indices: Sequence[int]) -> None:
-        """Nothing is to be begun."""
+        """Do nothing, since all sizes are known."""
 
 
 def _epoch(sizes: Sequence[Size], budget: Budget) -> list[Pack]:
@@ -208,7 +215,7 @@ def _epoch(sizes: Sequence[Size], budget: Budget) -> list[Pack]:
 
 
 def _groups(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """Whole groups of ``size``; if there is not even one, all items."""
+    """Complete groups of ``size`` items; all items as one group if there are fewer."""
     rest = iter(items)
     whole = 0
     while len(group := list(islice(rest, size))) == size or (group and not whole):
@@ -219,7 +226,7 @@ def _groups(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
 def _balance(
     steps: Iterable[Sequence[Sequence[Micro]]], length: Literal["positions", "tokens"]
 ) -> tuple[float, float]:
-    """Mean over the steps of the heaviest rank's load over the mean load, in length and in tiles."""
+    """The largest load of a rank divided by the mean load, averaged over the steps: in length, in tiles."""
     ratios = []
     for ranks in steps:
         loads = [

@@ -1,7 +1,7 @@
-"""A loader whose workers are threads: batches are handed over, not copied between processes.
+"""A loader whose workers are threads, so that batches are not copied between processes.
 
-Decoding, resizing and tokenising let go of Python's lock, so threads do them at once; on small
-images this takes a sixth less CPU than processes do (docs/performance.md).
+Decoding, resizing and tokenising release Python's global lock and run in parallel. With small images this
+takes a sixth less CPU time than processes (docs/performance.md).
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ Made = TypeVar("Made")
 
 @runtime_checkable
 class Indexed(Protocol):
-    """Items by their number."""
+    """Items that are accessed by number."""
 
     def __getitem__(self, index: int, /) -> Any: ...
 
@@ -27,11 +27,11 @@ class ThreadLoader(Generic[Made]):
     """Batches of ``items``, in the order of ``batches``, made by ``num_workers`` threads.
 
     Args:
-        items: asked by several threads at once.
-        batches: the numbers of each batch's items.
-        collate: from items to a batch, in the thread that read them.
-        num_workers: threads; each makes whole batches.
-        prefetch_factor: batches a thread may be ahead.
+        items: the items, which several threads access at the same time.
+        batches: the numbers of the items of each batch.
+        collate: makes a batch of its items, in the thread that read them.
+        num_workers: the number of threads; each makes whole batches.
+        prefetch_factor: the number of batches that are prefetched per thread.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class ThreadLoader(Generic[Made]):
 
 
 def _one_thread_each(count: int) -> ThreadPoolExecutor:
-    """Threads in which torch uses one core each; the rest of the process keeps its own number.
+    """A pool of threads in which torch uses one core each; other threads keep their number of cores.
 
-    torch's number is a thread's own once the thread has asked for it, and the default of threads that
-    have not.
+    torch's number of threads becomes local to a thread when the thread first reads it. Until then, the
+    global default applies.
     """
     before, ready = torch.get_num_threads(), Barrier(count + 1)
 

@@ -69,8 +69,7 @@ def encode(
         messages: the turns.
         layouts: for each image in the order of appearance, the layout of the merger or the number of visual
             tokens.
-        add_generation_prompt: whether to open the assistant's turn at the end. The sample may then have no
-            supervised token.
+        add_generation_prompt: whether to open the assistant's turn at the end; labels may then be empty.
         max_length: the largest number of ids.
         truncate: whether to cut a longer conversation instead of raising an error.
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hdvl.data.boxes import holds_boxes, rewrite_boxes, wrong_boxes
+from hdvl.data.boxes import box_faults, holds_boxes, rewrite_boxes, wrong_boxes
 from hdvl.templates import Absolute, Norm1000, Unit
 
 SIZES = [(400, 200)]
@@ -68,3 +68,24 @@ def test_what_is_no_box_stays():
     text = "<box>(1,2)</box> and [0, 1] and <ref>x</ref>"
     assert rewrite_boxes(text, Norm1000(), Unit(), SIZES) == text
     assert holds_boxes("a <box>(1,2),(3,4)</box>") and not holds_boxes("see [3, 4]")
+
+
+@pytest.mark.parametrize(
+    ("codec", "text", "fault"),
+    [
+        (Norm1000(), "<box>(10,10),(10,90)</box>", "has no area"),
+        (Norm1000(), "<box>(10,90),(50,90)</box>", "has no area"),
+        (Unit(), "[0.5, 0.5, 0.5, 0.5]", "has no area"),
+        (Absolute(), "[3, 4, 30, 4]", "has no area"),
+        (Norm1000(), "<box>(１０,10),(50,90)</box>", "must be written with the digits 0 to 9"),
+        (Absolute(), "[３, ４, ３０, ４０]", "must be written with the digits 0 to 9"),
+    ],
+)
+@pytest.mark.parametrize("declared", [True, False])
+def test_boxes_without_area_or_in_other_digits_are_faults(codec, text, fault, declared):
+    assert box_faults(text, codec, [(100, 100)], declared=declared) == [f"{text!r} {fault}"]
+
+
+def test_labels_may_have_other_digits():
+    text = "<ref>第１行</ref><box>(10,10),(50,90)</box>"
+    assert box_faults(text, Norm1000(), [(100, 100)], declared=True) == []

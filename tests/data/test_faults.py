@@ -154,7 +154,7 @@ def test_a_mixture_goes_on_anywhere_with_its_shares(read, processor):
         rest = module()
         rest.load_state_dict({"consumed": consumed, "source": rest.conversations.state_dict()})
         assert ids(rest, 5) == whole[consumed : consumed + 20]
-    with pytest.raises(ValueError, match="a mixture must go on as it was begun"):
+    with pytest.raises(ValueError, match="a run must be resumed with the mixture"):
         module().conversations.load_state_dict({"shares": {"a.json": 1}})
 
 

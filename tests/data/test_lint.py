@@ -98,7 +98,7 @@ def test_a_quarantine_of_other_data_is_refused(folder, processor):
     with pytest.raises(ValueError, match=r"leaves out row 1 .id row.*, which is another row now"):
         read(folder, quarantine=str(path))
     (folder / "other.jsonl").write_text(lines[0])
-    with pytest.raises(ValueError, match=r"must know the source '.*other.jsonl', it knows"):
+    with pytest.raises(ValueError, match=r"must have the source '.*other.jsonl', it has"):
         LlavaConversations(path=str(folder / "other.jsonl"), quarantine=str(path))
     path.write_text("{}")
     with pytest.raises(ValueError, match="must be of version 1"):
@@ -145,5 +145,5 @@ def test_data_without_rows_are_named():
         def __getitem__(self, index):
             return [Message("user", "a")]
 
-    with pytest.raises(ValueError, match="must be rows of files, Made makes its own"):
+    with pytest.raises(ValueError, match="must be rows of files, Made generates its own"):
         row_sources(Made())

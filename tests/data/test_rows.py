@@ -93,7 +93,7 @@ def test_inline_images_are_taken_out_of_the_text():
         ({"id": 1}, "row", "one of conversations, messages, texts, got .'id'"),
         ({"conversations": []}, "row", "a list of turns"),
         ({"conversations": "[{"}, "row", "JSON of one"),
-        ({"conversations": [{"from": "human"}]}, "row", "another shape, KeyError"),
+        ({"conversations": [{"from": "human"}]}, "row", "another structure, KeyError"),
         ({"conversations": [{"from": "bot", "value": "x"}]}, "row", "from must be one of"),
         ({"conversations": [{"from": "gpt", "value": 3}]}, "row", "must be a string, got 3"),
         ({"conversations": TURNS, "image": ["a", "b"]}, "placeholder", "2 images but 1"),
