@@ -125,6 +125,11 @@ class Engine:
         self._weights: tuple[Any, ...] | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever something changed, from the thread that steps. It must not wait."""
+        self._listeners.append(listener)
 
     def submit(self, request: Request) -> Generation:
         """Let ``request`` be answered, and return its answer at once, before it is generated.
@@ -274,6 +279,8 @@ class Engine:
         with self._changed:
             self._turn += 1
             self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
 
     def start(self) -> None:
         """Step in a thread of the engine's own, as a server needs it, until :meth:`stop`."""

@@ -113,6 +113,7 @@ class Generation:
         self._stream = None if detokenizer is None else TextStream(detokenizer)
         self._lock = threading.Lock()
         self._submitted = time.perf_counter()
+        self._taken = (0, "")
 
     @property
     def ids(self) -> list[int]:
@@ -144,7 +145,11 @@ class Generation:
         """The text so far, as far as no further id can change it; the whole text if done."""
         if self._stream is None or self._detokenizer is None:
             raise ValueError("text needs a tokenizer, this model was loaded without one")
-        done, ids = self.done, self.ids
+        done = self.done
+        return self._text(self.ids, done)
+
+    def _text(self, ids: list[int], done: bool) -> str:
+        assert self._stream is not None and self._detokenizer is not None
         if done:
             return self._detokenizer.text(self._detokenizer.own_ids(ids))
         with self._lock:
@@ -183,23 +188,31 @@ class Generation:
     def _has_more(self, seen: int) -> bool:
         return self.done or len(self.decoding.ids) > seen
 
+    def take(self) -> Delta | None:
+        """Return what is new since the last call, without waiting; ``None`` if nothing is."""
+        done = self.done  # read first: what it says of the ids below is complete
+        ids, logprobs = self.ids, self.logprobs
+        text = "" if self._stream is None else self._text(ids, done)
+        seen, sent = self._taken
+        if not text.startswith(sent):
+            raise RuntimeError(f"decoded text changed behind what was sent: {sent!r}, {text!r}")
+        if len(ids) == seen and len(text) == len(sent):
+            return None
+        self._taken = len(ids), text
+        return Delta(text[len(sent) :], tuple(ids[seen:]), tuple(logprobs[seen:]))
+
     def __iter__(self) -> Iterator[Delta]:
         """Yield what is new until the answer is done.
 
         Raises:
             Exception: what went wrong in the model, after what was generated before.
         """
-        seen, sent = 0, ""
         done = False
         while not done:
-            self._runner.wait(partial(self._has_more, seen), None)
-            done = self.done  # read first: what it says of the ids below is complete
-            ids, logprobs = self.ids, self.logprobs
-            text = "" if self._stream is None else self.text
-            if not text.startswith(sent):
-                raise RuntimeError(f"decoded text changed behind what was sent: {sent!r}, {text!r}")
-            if len(ids) > seen or len(text) > len(sent):
-                yield Delta(text[len(sent) :], tuple(ids[seen:]), tuple(logprobs[seen:]))
-            seen, sent = len(ids), text
+            self._runner.wait(partial(self._has_more, self._taken[0]), None)
+            done = self.done
+            delta = self.take()
+            if delta is not None:
+                yield delta
         if self.error is not None:
             raise self.error

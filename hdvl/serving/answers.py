@@ -1,0 +1,180 @@
+"""Answers in the forms of OpenAI's API: objects, and chunks of streams."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hdvl.decoding import TokenLogprob
+from hdvl.inference import Pipeline
+from hdvl.inference.generation import Delta, Generation
+
+_REASONS = {"stop": "stop", "length": "length", "cancelled": "stop", "error": "stop"}
+
+
+class ChatForm:
+    """The form of ``/v1/chat/completions``.
+
+    Args:
+        model: the model as clients ask for it.
+        pipe: the model, for the text of ids and for boxes.
+        logprobs: whether log-probabilities are reported.
+    """
+
+    kind, chunk_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+
+    def __init__(self, model: str, pipe: Pipeline, *, logprobs: bool) -> None:
+        self.pipe, self.logprobs = pipe, logprobs
+        self.head = {
+            "id": f"{self.prefix}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def whole(self, generations: Sequence[Generation]) -> dict[str, Any]:
+        """The object of complete answers."""
+        choices = [self._choice(index, answer) for index, answer in enumerate(generations)]
+        return {**self.head, "object": self.kind, "choices": choices, "usage": usage(generations)}
+
+    def first(self, index: int) -> dict[str, Any] | None:
+        """The chunk before the first text of an answer."""
+        return self._chunk({"index": index, "delta": {"role": "assistant", "content": ""}})
+
+    def chunk(self, index: int, delta: Delta) -> dict[str, Any]:
+        """The chunk of what is new of an answer."""
+        choice = {"index": index, "delta": {"content": delta.text}}
+        return self._chunk({**choice, "logprobs": self._report(delta.logprobs)})
+
+    def last(self, index: int, generation: Generation) -> dict[str, Any]:
+        """The chunk that ends an answer."""
+        boxes = self._boxes(generation)
+        extra = {"boxes": boxes} if boxes else {}
+        return self._chunk({"index": index, "delta": {}, **extra}, _reason(generation))
+
+    def usage_chunk(self, generations: Sequence[Generation]) -> dict[str, Any]:
+        """The chunk of the numbers of tokens, after all answers."""
+        return {
+            **self.head,
+            "object": self.chunk_kind,
+            "choices": [],
+            "usage": usage(generations),
+        }
+
+    def _chunk(self, choice: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        return {
+            **self.head,
+            "object": self.chunk_kind,
+            "choices": [{"logprobs": None, **choice, "finish_reason": reason}],
+        }
+
+    def _choice(self, index: int, generation: Generation) -> dict[str, Any]:
+        message = {"role": "assistant", "content": generation.text, "refusal": None}
+        boxes = self._boxes(generation)
+        return {
+            "index": index,
+            "message": {**message, **({"boxes": boxes} if boxes else {})},
+            "logprobs": self._report(generation.logprobs),
+            "finish_reason": _reason(generation),
+        }
+
+    def _boxes(self, generation: Generation) -> list[dict[str, Any]]:
+        """The boxes of an answer, in pixels of the image that they are in."""
+        sizes = [(image.width, image.height) for image in generation.usage.images]
+        if not sizes:
+            return []
+        found = self.pipe.template.boxes.decode(generation.text, sizes)
+        return [
+            {"image": box.image, "label": box.label, "box": [float(value) for value in box.box]}
+            for box in found
+        ]
+
+    def _report(self, found: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+        if not self.logprobs:
+            return None
+        return {
+            "content": [
+                {
+                    **self._token(token.token_id, token.logprob),
+                    "top_logprobs": [self._token(*pair) for pair in token.top],
+                }
+                for token in found
+            ],
+            "refusal": None,
+        }
+
+    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+        text = self.pipe.tokenizer.decode([token])
+        # OpenAI's API writes a probability of 0 so, since JSON has no infinity.
+        return {
+            "token": text,
+            "logprob": max(logprob, -9999.0),
+            "bytes": list(text.encode(errors="replace")),
+        }
+
+
+class TextForm(ChatForm):
+    """The form of ``/v1/completions``."""
+
+    kind = chunk_kind = "text_completion"
+    prefix = "cmpl"
+
+    def first(self, index: int) -> dict[str, Any] | None:
+        """Nothing: a text has no role."""
+        return None
+
+    def chunk(self, index: int, delta: Delta) -> dict[str, Any]:
+        """The chunk of what is new of an answer."""
+        return self._chunk(
+            {"index": index, "text": delta.text, "logprobs": self._report(delta.logprobs)}
+        )
+
+    def last(self, index: int, generation: Generation) -> dict[str, Any]:
+        """The chunk that ends an answer."""
+        return self._chunk({"index": index, "text": ""}, _reason(generation))
+
+    def _choice(self, index: int, generation: Generation) -> dict[str, Any]:
+        return {
+            "index": index,
+            "text": generation.text,
+            "logprobs": self._report(generation.logprobs),
+            "finish_reason": _reason(generation),
+        }
+
+    def _report(self, found: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+        if not self.logprobs:
+            return None
+        decode = self.pipe.tokenizer.decode
+        texts = [decode([token.token_id]) for token in found]
+        offsets = [0]
+        for text in texts:
+            offsets.append(offsets[-1] + len(text))
+        return {
+            "tokens": texts,
+            "token_logprobs": [max(token.logprob, -9999.0) for token in found],
+            "top_logprobs": [
+                {decode([one]): max(value, -9999.0) for one, value in token.top} for token in found
+            ],
+            "text_offset": offsets[:-1],
+        }
+
+
+def _reason(generation: Generation) -> str:
+    return _REASONS[str(generation.finish_reason)]
+
+
+def usage(generations: Sequence[Generation]) -> dict[str, Any]:
+    """The numbers of tokens, and for each image the size that was received, its tiles and its tokens."""
+    used = [generation.usage for generation in generations]
+    prompt, new = used[0].prompt_tokens, sum(one.new_tokens for one in used)
+    images = [asdict(image) for image in used[0].images]
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": new,
+        "total_tokens": prompt + new,
+        "prompt_tokens_details": {
+            "cached_tokens": used[0].cached_tokens,
+            "image_tokens": sum(image["visual_tokens"] for image in images),
+            "images": images,
+        },
+    }

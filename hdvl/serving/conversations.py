@@ -1,0 +1,101 @@
+"""From the messages of a request to a conversation of hdvl."""
+
+from typing import Any, Literal
+
+from PIL import Image
+
+from hdvl.protocols import Message
+from hdvl.serving.errors import bad_request
+from hdvl.serving.media import is_low, read_image_part
+from hdvl.serving.settings import Settings
+from hdvl.templates import IMAGE
+
+Role = Literal["system", "user", "assistant"]
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+
+
+def read_messages(turns: list[dict[str, Any]], settings: Settings) -> tuple[Message, ...]:
+    """The conversation of a request, with its images.
+
+    Raises:
+        APIError: a message is of another form, or holds what is not supported or not allowed.
+    """
+    found, images = list[Message](), 0
+    for number, turn in enumerate(turns):
+        message = _message(turn, f"messages.{number}", settings, settings.max_images - images)
+        images += len(message.images)
+        found.append(message)
+    return tuple(found)
+
+
+def low_detail(turns: list[dict[str, Any]]) -> bool:
+    """Whether all images of a request are sent with ``detail: "low"``."""
+    contents = [turn.get("content") for turn in turns]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    images = [part for part in parts if isinstance(part, dict) and part.get("type") == "image_url"]
+    return bool(images) and all(is_low(part) for part in images)
+
+
+def _message(turn: dict[str, Any], place: str, settings: Settings, room: int) -> Message:
+    role, content = turn.get("role"), turn.get("content")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise bad_request(
+            f"{place}.role must be one of {', '.join(_ROLES)}, got {role!r:.60}", place
+        )
+    for name in ("tool_calls", "function_call"):
+        if turn.get(name):
+            raise bad_request(
+                f"{place}.{name}: tools are not supported", place, "unsupported_parameter"
+            )
+    if content is None and role == "assistant":
+        content = ""
+    if isinstance(content, str):
+        return Message(_ROLES[role], _text(content, place))
+    if not isinstance(content, list):
+        kind = type(content).__name__
+        raise bad_request(f"{place}.content must be text or a list of parts, got {kind}", place)
+    text, images = "", list[Image.Image]()
+    for number, part in enumerate(content):
+        where = f"{place}.content.{number}"
+        part_type: Any = part.get("type") if isinstance(part, dict) else None
+        if part_type == "text" and isinstance(part.get("text"), str):
+            text += _text(part["text"], where)
+        elif part_type == "image_url" and role == "user":
+            if len(images) >= room:
+                raise bad_request(
+                    f"a request must hold at most {settings.max_images} images", place
+                )
+            images.append(read_image_part(part, settings))
+            text += IMAGE
+        elif part_type == "image_url":
+            raise bad_request(f"{where}: only the user may send images, not the {role}", place)
+        else:
+            raise bad_request(
+                f"{where} must be of type text with its text, or of type image_url, got {part_type!r:.60}",
+                place,
+            )
+    leading = IMAGE * len(images)
+    if images and text.startswith(leading):  # the template then places them as it does in training
+        text = text.removeprefix(leading)
+    return Message(_ROLES[role], text, tuple(images))
+
+
+def _text(text: str, place: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise bad_request(
+            f"{place} must be valid Unicode, it holds half a character", place
+        ) from None
+    if IMAGE in text:
+        raise bad_request(
+            f"{place} must not hold {IMAGE}, which marks the position of an image; send images as parts "
+            "of type image_url",
+            place,
+        )
+    return text

@@ -1,0 +1,205 @@
+"""A model that is served: its engine in a thread of its own, and requests that wait without a thread."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio.to_thread
+
+from hdvl.decoding import SamplingParams
+from hdvl.inference import Pipeline
+from hdvl.inference.generation import Delta, Generation, Request
+from hdvl.protocols import Message
+from hdvl.serving.errors import APIError, bad_request
+from hdvl.serving.settings import Settings
+
+RETRY_SECONDS = 1
+_PREPARING_THREADS = 4
+
+
+@dataclass
+class ServedModel:
+    """A model under the name by which clients ask for it.
+
+    Attributes:
+        id: the name, the checkpoint as it was given.
+        pipe: the model.
+    """
+
+    id: str
+    pipe: Pipeline
+    _event: asyncio.Event = field(default_factory=asyncio.Event)
+    _open: int = 0
+    _started: bool = False
+
+    def start(self) -> None:
+        """Let the engine run, and wake the requests of this event loop whenever it has done a step."""
+        if self._started:
+            return
+        loop = asyncio.get_running_loop()
+        self._threads = anyio.CapacityLimiter(_PREPARING_THREADS)
+
+        def changed() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._wake)
+
+        self.pipe.engine.listen(changed)
+        self.pipe.engine.start()
+        self._started = True
+
+    def stop(self) -> None:
+        """End the engine's thread after its current step."""
+        if self._started:
+            self.pipe.engine.stop()
+
+    def _wake(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def prepare(
+        self, messages: Sequence[Message], options: dict[str, Any], *, continue_final_message: bool
+    ) -> Request:
+        """Cut the images of a conversation and write its ids, in a thread.
+
+        Raises:
+            APIError: the conversation or an option does not fit the model.
+        """
+
+        def run() -> Request:
+            return self.pipe.request(
+                messages, continue_final_message=continue_final_message, **options
+            )
+
+        return await self._in_thread(run)
+
+    async def prepare_text(self, text: str, options: dict[str, Any]) -> Request:
+        """Write the ids of a plain text, which is not put into the template of the model.
+
+        Raises:
+            APIError: the text or an option does not fit the model.
+        """
+
+        def run() -> Request:
+            if not text:
+                raise ValueError("prompt must not be empty")
+            ids = self.pipe.tokenizer(text, return_tensors="pt").input_ids[0]
+            if bool((ids == self.pipe.model.image_token_id).any()):
+                raise ValueError(
+                    "prompt must not hold the token of images; use /v1/chat/completions"
+                )
+            return Request(ids, (), (), SamplingParams.of(**options))
+
+        return await self._in_thread(run)
+
+    async def _in_thread(self, run: Callable[[], Request]) -> Request:
+        try:
+            request = await anyio.to_thread.run_sync(run, limiter=self._threads)
+        except (ValueError, TypeError, OSError) as error:
+            raise bad_request(str(error)) from None
+        except MemoryError as error:
+            raise APIError(413, str(error)) from None
+        self._check_length(request)
+        return request
+
+    def _check_length(self, request: Request) -> None:
+        context, length = self.pipe.model.llm.context, len(request.ids)
+        room = self.pipe.engine.scheduler.max_tokens
+        for name, bound in (("context", context), ("room of the server's cache", room)):
+            if bound is not None and length >= bound:
+                raise bad_request(
+                    f"the prompt must leave room in the {name}, {bound} ids, got {length}; send shorter "
+                    "messages, smaller images, or max_tiles",
+                    "messages",
+                    "context_length_exceeded",
+                )
+
+    def submit(self, request: Request, count: int, settings: Settings) -> list[Generation]:
+        """Let the engine answer ``request`` ``count`` times.
+
+        Raises:
+            APIError: too many requests wait already.
+        """
+        bound = self.pipe.engine.scheduler.max_slots + settings.max_waiting
+        if self._open + count > bound:
+            raise APIError(
+                429,
+                f"too many requests wait, at most {settings.max_waiting}; try again later",
+                code="queue_full",
+                headers={"Retry-After": str(RETRY_SECONDS)},
+            )
+        try:
+            generations = self.pipe.engine.submit_branches(request, count)
+        except (ValueError, TypeError) as error:
+            raise bad_request(str(error)) from None
+        self._open += count
+        return generations
+
+    def close(self, generations: Sequence[Generation]) -> None:
+        """Free the places of answers, and end those that are not complete."""
+        self._open -= len(generations)
+        for generation in generations:
+            generation.cancel()  # nothing happens if it is done
+
+    async def wait(self, generations: Sequence[Generation], seconds: float) -> None:
+        """Wait until all answers are complete.
+
+        Raises:
+            APIError: it takes longer than ``seconds``, or the model failed.
+        """
+        end = asyncio.get_running_loop().time() + seconds
+        while True:
+            event = self._event
+            if all(generation.done for generation in generations):
+                break
+            await self._changed(event, end, seconds)
+        for generation in generations:
+            check(generation)
+
+    async def deltas(
+        self, generations: Sequence[Generation], seconds: float
+    ) -> AsyncIterator[tuple[int, Delta | None, bool]]:
+        """What is new of each answer as it comes: its index, what is new, and whether it is complete.
+
+        Raises:
+            APIError: it takes longer than ``seconds``, or the model failed.
+        """
+        end = asyncio.get_running_loop().time() + seconds
+        left = dict(enumerate(generations))
+        while True:
+            event = self._event
+            for index, generation in list(left.items()):
+                done = generation.done
+                delta = generation.take()
+                if done:
+                    check(generation)
+                    del left[index]
+                if delta is not None or done:
+                    yield index, delta, done
+            if not left:
+                return
+            await self._changed(event, end, seconds)
+
+    async def _changed(self, event: asyncio.Event, end: float, seconds: float) -> None:
+        remaining = end - asyncio.get_running_loop().time()
+        try:
+            await asyncio.wait_for(event.wait(), max(remaining, 0))
+        except TimeoutError:
+            raise APIError(
+                504, f"the answer took longer than {seconds:g} seconds; ask for fewer tokens"
+            ) from None
+
+
+def check(generation: Generation) -> None:
+    """Raise what went wrong with an answer.
+
+    Raises:
+        APIError: with status 400 if the request is to blame, else 500.
+    """
+    error = generation.error
+    if isinstance(error, ValueError):
+        raise bad_request(str(error))
+    if error is not None:
+        raise APIError(
+            500, f"the model failed: {type(error).__name__}; try again", code="model_error"
+        )
