@@ -4,13 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 from hdvl.version import __version__ as __version__
 
-__all__ = ["build", "compose", "load"]
+__all__ = ["build", "compose", "fit", "load"]
 
 if TYPE_CHECKING:
+    from hdvl.composition import fit
     from hdvl.config import build, compose
     from hdvl.inference.load import load
 
-_HOMES = {"compose": "hdvl.config", "build": "hdvl.config", "load": "hdvl.inference.load"}
+_HOMES = {
+    "compose": "hdvl.config",
+    "build": "hdvl.config",
+    "fit": "hdvl.composition",
+    "load": "hdvl.inference.load",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +25,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'hdvl' has no attribute {name!r}")
     from importlib import import_module
 
+    from hdvl.compat.tqdm import import_without_widget_warning
+
+    import_without_widget_warning()
     return getattr(import_module(_HOMES[name]), name)
 
 

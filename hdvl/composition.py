@@ -1,9 +1,12 @@
 """Configurations that begin with the composition of another model, in which only what was given differs."""
 
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from hdvl.config import resolve
+from hdvl.config import compose, resolve, to_unresolved, values_of
+from hdvl.overrides import typed_overrides
 from hdvl.plain import is_part, merge
 
 PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
@@ -105,3 +108,32 @@ def _not_given(
         if inner != {}:
             left[key] = inner
     return left
+
+
+def fit(*overrides: str, live_plot: bool = False) -> Path:
+    """Train as ``hdvl train`` does with the words ``overrides``, and return the folder of the trained model.
+
+    >>> fit("init_from=hdvl/small", "data=llava", "data.train.path=mine.json")  # doctest: +SKIP
+
+    Args:
+        *overrides: the words of the command line.
+        live_plot: whether to draw the losses below the cell of a notebook while the model trains.
+
+    Raises:
+        ValueError: something in the config is wrong; nothing was trained.
+        Stopped: the training was stopped by Ctrl-C; the message says how to resume it.
+    """
+    from hdvl.data.build import build_data
+    from hdvl.training.run import run
+    from hdvl.training.stages import check_effect
+
+    words = typed_overrides(overrides)
+    plain, given = to_unresolved(compose(*words)), values_of(words)
+    config = fine_tuned(started(plain, given), given)
+    if live_plot:
+        target = "hdvl.callbacks.live_plot.LivePlot"
+        own = {"_target_": target, "folder": "${run_dir}"}
+        config["callbacks"] = {**config["callbacks"], "live_plot": own}
+    config["run_dir"] = resolve(config)["run_dir"]  # ${now:} is a time: written down once
+    check_effect(config, given)
+    return run(config, build_data, command_line=shlex.join(["hdvl", "train", *overrides]))

@@ -133,6 +133,13 @@ def to_plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True)
 
 
+def to_unresolved(node: Any) -> Any:
+    """Return the config as plain dicts and lists, with its interpolations as text."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=False)
+
+
 def resolve(node: Any, optional: Sequence[str] = ()) -> Any:
     """Return a config as plain data, with every interpolation replaced by its value.
 

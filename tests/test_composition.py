@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import hdvl
 from hdvl.composition import fine_tuned, started
 from hdvl.config import build, compose, resolve
 from hdvl.training.start import check_start, load_start
@@ -74,3 +75,20 @@ def test_unknown_models_are_refused():
     with pytest.raises(ValueError, match="'hdvl/large' is not shipped"):
         config = plain() | {"init_from": "hdvl/large"}
         started(config, given())
+
+
+def test_fit_takes_the_words_of_the_command(monkeypatch, tmp_path):
+    seen = {}
+
+    def run(config, build_data, *, command_line):
+        seen.update(config, line=command_line)
+        return Path(config["run_dir"]) / "model"
+
+    monkeypatch.setattr("hdvl.training.run.run", run)
+    words = (*WORDS, "data.holdout=0.1", f"run_dir={tmp_path / 'a=1'}")
+    assert hdvl.fit(*words, live_plot=True) == tmp_path / "a=1" / "model"
+    assert seen["data"]["holdout"] == 0.1 and seen["trainer"]["max_epochs"] == 10
+    assert seen["callbacks"]["live_plot"]["folder"] == "${run_dir}"
+    assert seen["line"].startswith("hdvl train init_from=hdvl/small data=llava")
+    with pytest.raises(ValueError, match="optimizer.common.lr has no effect"):
+        hdvl.fit("experiment=smoke", "optimizer.common.lr=1e-3")

@@ -82,14 +82,16 @@ def test_it_runs(
         for output in cell.outputs
         for kind in output.get("data", {})
     ]
-    assert shown.count("image/png") >= 3  # tiles, a tile, boxes
+    assert shown.count("image/png") >= 3  # tiles, a tile, boxes; or labels and the losses
+    loud = [o.text for o in notebook.cells[1].outputs if o.get("name") == "stderr"]
+    assert not loud, f"the first cell of {path.name} warns: {loud}"
     if path.stem == "03_fine_tune" and (ASSETS / "small").is_dir():
         before, after = (
             printed(cell)
             for cell in notebook.cells
-            if cell.source.startswith(("pipe = ", "moved = "))
+            if cell.source.startswith(("pipe = ", "tuned = "))
         )
-        assert after.count("right") >= 4 > before.count("right"), f"{before}\n{after}"
+        assert after.count("right") >= 5 > before.count("right"), f"{before}\n{after}"
 
 
 def printed(cell: nbformat.NotebookNode) -> str:

@@ -1,9 +1,10 @@
-"""Losses and learning rates as images in the run folder."""
+"""Draws losses and learning rates as images in the run folder."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 
@@ -11,13 +12,16 @@ from hdvl.files import atomic_write
 from hdvl.training.curves import Curve, read_curves
 from hdvl.training.module import VLMModule
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FILES = ("losses.png", "rates.png")
 
 
 class Plots(pl.Callback):
-    """Draws ``losses.png`` and ``rates.png`` from ``folder/metrics.csv`` when training ends, however it does.
+    """Draws ``losses.png`` and ``rates.png`` from ``folder/metrics.csv`` when training ends or fails.
 
-    Needs matplotlib (``pip install 'hdvl[plots]'``); without it a line says so, and nothing is drawn.
+    Needs matplotlib (``pip install 'hdvl[plots]'``). Without it a line says so, and nothing is drawn.
     """
 
     def __init__(self, *, folder: str) -> None:
@@ -30,7 +34,7 @@ class Plots(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: VLMModule, exception: BaseException
     ) -> None:
-        """What there is before a failure is what one wants to look at."""
+        """Draw what was logged before the failure."""
         self._draw(trainer)
 
     def _draw(self, trainer: pl.Trainer) -> None:
@@ -45,17 +49,29 @@ class Plots(pl.Callback):
 def draw_run(folder: Path) -> list[Path]:
     """Draw what ``folder/metrics.csv`` holds; returns the files."""
     curves = read_curves(folder / "metrics.csv")
-    losses = {name: c for name, c in curves.items() if name.endswith("/loss")}
-    rates = highest(curves)
     written = []
-    for file, title, chosen in zip(FILES, ("loss", "learning rate"), (losses, rates), strict=True):
+    for file, title, chosen in zip(
+        FILES, ("loss", "learning rate"), (losses(curves), highest_rates(curves)), strict=True
+    ):
         if chosen:
-            written.append(_plot(folder / file, title, chosen))
+            with atomic_write(folder / file) as part:
+                _figure(title, chosen).savefig(part, format="png", dpi=110)
+            written.append(folder / file)
     return written
 
 
-def highest(curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    """The highest rate of each part at each step: parts may have a group for every layer."""
+def loss_figure(curves: Mapping[str, Curve]) -> "Figure":
+    """A matplotlib figure of the losses among ``curves``."""
+    return _figure("loss", losses(curves))
+
+
+def losses(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """The curves that are losses."""
+    return {name: curve for name, curve in curves.items() if name.endswith("/loss")}
+
+
+def highest_rates(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """The highest learning rate of each part at each step. A part may have a group for every layer."""
     parts: dict[str, Curve] = {}
     for name, curve in curves.items():
         if name.startswith("lr/"):
@@ -66,7 +82,7 @@ def highest(curves: Mapping[str, Curve]) -> dict[str, Curve]:
 
 
 def smoothed(curve: Curve) -> Curve:
-    """The median of each value and those before it, a twentieth of all."""
+    """The running median of a curve over a twentieth of its values."""
     width, values = max(1, len(curve) // 20), list(curve.values())
     return {
         step: median(values[max(0, place + 1 - width) : place + 1])
@@ -74,7 +90,7 @@ def smoothed(curve: Curve) -> Curve:
     }
 
 
-def _plot(path: Path, title: str, curves: Mapping[str, Curve]) -> Path:
+def _figure(title: str, curves: Mapping[str, Curve]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -87,7 +103,6 @@ def _plot(path: Path, title: str, curves: Mapping[str, Curve]) -> Path:
         axes.plot(list(curve), list(curve.values()), label=name, marker=marker, markersize=4)
     axes.set(xlabel="step", title=title)
     axes.grid(alpha=0.3)
-    axes.legend()
-    with atomic_write(path) as part:
-        figure.savefig(part, format="png", dpi=110)
-    return path
+    if curves:
+        axes.legend()
+    return figure

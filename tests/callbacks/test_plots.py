@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hdvl.callbacks import plots
-from hdvl.callbacks.plots import Plots, draw_run, highest, smoothed
+from hdvl.callbacks.plots import Plots, draw_run, highest_rates, smoothed
 from hdvl.training.curves import read_curves
 from tests.callbacks.fakes import fake_module, fake_trainer
 
@@ -42,7 +42,7 @@ def test_both_images_are_drawn(folder: Path) -> None:
 def test_the_rate_of_a_part_is_its_highest(folder: Path) -> None:
     curves = read_curves(folder / "metrics.csv")
     assert len(curves["train/loss"]) == 100  # the torn row is none
-    assert highest(curves) == {"llm": {step: step * 1e-6 for step in range(100)}}
+    assert highest_rates(curves) == {"llm": {step: step * 1e-6 for step in range(100)}}
 
 
 def test_smoothing_is_a_median_of_the_past() -> None:
