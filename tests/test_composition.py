@@ -90,5 +90,5 @@ def test_fit_takes_the_words_of_the_command(monkeypatch, tmp_path):
     assert seen["data"]["holdout"] == 0.1 and seen["trainer"]["max_epochs"] == 10
     assert seen["callbacks"]["live_plot"]["folder"] == "${run_dir}"
     assert seen["line"].startswith("hdvl train init_from=hdvl/small data=llava")
-    with pytest.raises(ValueError, match="optimizer.common.lr has no effect"):
+    with pytest.raises(ValueError, match=r"optimizer\.common\.lr has no effect"):
         hdvl.fit("experiment=smoke", "optimizer.common.lr=1e-3")
