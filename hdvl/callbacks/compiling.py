@@ -13,9 +13,8 @@ from jaxtyping import Float, Int, Shaped
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from hdvl.compat.torch import recompile_limit
+from hdvl.compat.torch import BatchNorm, compile_backend, recompile_limit
 from hdvl.protocols import Segment
 from hdvl.sequences import one_or_several
 from hdvl.training.blocks import blocks
@@ -130,9 +129,7 @@ class Compile(pl.Callback):
         return forward if sharded else self._compiled(forward)
 
     def _compiled(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        from torch._dynamo import lookup_backend
-
-        compiler: Any = lookup_backend(self.backend)
+        compiler = compile_backend(self.backend)
 
         def backend(graph: Any, inputs: Any) -> Any:
             self.graphs[self._now] += 1
@@ -145,7 +142,7 @@ class Compile(pl.Callback):
         return compiled
 
     def _tiled(self, encoder: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        norms = [child for child in encoder.modules() if isinstance(child, _BatchNorm)]
+        norms = [child for child in encoder.modules() if isinstance(child, BatchNorm)]
 
         def run(pixels: Shaped[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
             if any(norm.training for norm in norms):

@@ -1,4 +1,9 @@
-"""Temporary changes of torch.
+"""Temporary changes of torch, and imports of its private names.
+
+``BatchNorm`` is the common base class of all batch norms, which has no public name in torch; a list of its
+subclasses would miss new ones. ``TorchDispatchMode`` sees every operation on tensors. Torch
+documents its use, but its module is private. The function of a backend of ``torch.compile`` can be
+looked up by its name only through ``torch._dynamo``.
 
 Fused attention has no hook, so that calls of it cannot be counted on ``meta`` otherwise. The limit of
 recompilations of ``torch.compile`` is a global setting without an argument for a single model. The
@@ -16,6 +21,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = [
+    "BatchNorm",
+    "TorchDispatchMode",
+    "attention_replaced",
+    "compile_backend",
+    "has_variable_length_attention",
+    "recompile_limit",
+    "variable_length_attention",
+]
 
 
 @contextmanager
@@ -50,6 +67,14 @@ def recompile_limit(least: int) -> Iterator[None]:
         yield
     finally:
         torch._dynamo.config.recompile_limit = before
+
+
+def compile_backend(name: str) -> Callable[..., Any]:
+    """The function that compiles graphs for the backend ``name`` of ``torch.compile``."""
+    from torch._dynamo import lookup_backend
+
+    backend: Callable[..., Any] = lookup_backend(name)
+    return backend
 
 
 @cache

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hdvl.compat.torch import attention_replaced
+from hdvl.compat.torch import TorchDispatchMode, attention_replaced
 from hdvl.model import VLM
 from hdvl.protocols import TilePlan
 from hdvl.training.nf4 import stored_bytes

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from hdvl.compat.torch import BatchNorm
 from hdvl.training.blocks import blocks
 
 RECOMPUTED_PARTS = ("encoder", "llm")
@@ -29,7 +29,7 @@ def recompute(vlm: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
                 f"callbacks.recompute.parts must be of {', '.join(RECOMPUTED_PARTS)}, got {part}"
             )
         own = blocks(vlm.get_submodule(part))
-        norms = [n for block in own for n in block.modules() if isinstance(n, _BatchNorm)]
+        norms = [n for block in own for n in block.modules() if isinstance(n, BatchNorm)]
         if not own or any(p.requires_grad for norm in norms for p in norm.parameters()):
             what = "batch norms that would count twice" if own else "no list of blocks"
             raise ValueError(f"callbacks.recompute.parts: {part} has {what}; leave it out")

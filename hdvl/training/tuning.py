@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from hdvl.compat.torch import BatchNorm
 from hdvl.protocols import LLM
 from hdvl.sequences import one_or_several
 from hdvl.training.adapters import OPTIONS, add_adapters, lora_options, merge_adapters
@@ -81,7 +81,7 @@ def set_modes(vlm: nn.Module, tuning: Mapping[str, Any]) -> None:
             module.eval()
         elif tuning[part] in ADAPTED:
             for child in module.modules():
-                if isinstance(child, _BatchNorm):
+                if isinstance(child, BatchNorm):
                     child.eval()
         for chosen in _named(tuning, "keep", part, module).values():
             if isinstance(chosen, nn.Module):

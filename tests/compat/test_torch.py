@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hdvl.compat.torch import (
+    BatchNorm,
+    TorchDispatchMode,
     attention_replaced,
+    compile_backend,
     recompile_limit,
     variable_length_attention,
 )
@@ -126,3 +129,33 @@ def test_the_kernel_of_this_release_has_arguments_that_are_known() -> None:
     varlen = pytest.importorskip("torch.nn.attention.varlen")
     names = inspect.signature(varlen.varlen_attn).parameters
     assert "is_causal" in names or "window_size" in names
+
+
+def test_batch_norms_have_a_common_class_that_other_norms_have_not() -> None:
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LazyBatchNorm2d)
+    assert all(issubclass(kind, BatchNorm) for kind in kinds)
+    assert not issubclass(nn.LayerNorm, BatchNorm) and not issubclass(nn.GroupNorm, BatchNorm)
+    assert {"running_mean", "momentum"} <= vars(nn.BatchNorm2d(3)).keys() | dict(
+        nn.BatchNorm2d(3).named_buffers()
+    ).keys()
+
+
+def test_a_dispatch_mode_sees_every_operation() -> None:
+    seen = list[str]()
+
+    class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Mode():  # type: ignore[no-untyped-call]
+        torch.ones(2) + 1
+    assert seen == ["ones", "add"]
+
+
+def test_a_backend_is_a_function_of_a_graph_and_its_inputs() -> None:
+    inputs = [torch.ones(2)]
+    graph = torch.fx.symbolic_trace(nn.ReLU())
+    assert torch.equal(compile_backend("eager")(graph, inputs)(*inputs), torch.ones(2))
