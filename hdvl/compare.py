@@ -1,4 +1,4 @@
-"""``hdvl compare``: how the configs of runs differ, beside how their metrics do."""
+"""``hdvl compare``: prints the differences between the configs and the metrics of runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,9 +37,9 @@ def config_table(runs: Sequence[Path]) -> list[list[str]]:
 def metric_table(
     runs: Sequence[Path], names: Sequence[str] | None, share: float
 ) -> list[list[str]]:
-    """For each stage and each metric the last value of each run, of losses and rates of hits the best.
+    """For each stage and each metric, the last value of each run, and for losses and hit rates the best.
 
-    With two runs the difference stands behind them.
+    For two runs, their difference is appended.
     """
     from hdvl.training.curves import Curve, read_curves
 
@@ -54,7 +54,7 @@ def metric_table(
     rows = []
     for name in dict.fromkeys(name for curves in found for name in curves):
         metric = name.split(" ")[-1]
-        if not wanted(metric, names):
+        if not is_selected(metric, names):
             continue
         for label, numbers in values(metric, [curves.get(name) for curves in found], share):
             rows.append([f"{name}{label}", *_cells(numbers)])
@@ -62,7 +62,7 @@ def metric_table(
     return [["steps", *_cells(steps)], *rows]
 
 
-def wanted(metric: str, names: Sequence[str] | None) -> bool:
+def is_selected(metric: str, names: Sequence[str] | None) -> bool:
     """Whether a metric is compared."""
     if names is not None:
         return metric in names
@@ -72,7 +72,7 @@ def wanted(metric: str, names: Sequence[str] | None) -> bool:
 def values(
     metric: str, curves: Sequence[Any], share: float
 ) -> Iterator[tuple[str, list[float | None]]]:
-    """What is said of a metric: (label, the number of each run)."""
+    """The rows of a metric: (label, the number of each run)."""
     if metric.startswith("total/"):
         yield "", [None if curve is None else list(curve.values())[-1] for curve in curves]
         return

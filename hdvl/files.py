@@ -1,7 +1,7 @@
-"""Files: read within bounds, whoever wrote them, and written whole or not at all.
+"""Reads untrusted JSON and YAML files within limits, and writes files as a whole or not at all.
 
-Reading takes JSON and YAML that may have been written by anyone: bounded in size, depth and time.
-Writing goes to a name beside the final one, which is renamed when everything is on the disk.
+Reading limits the size, the depth and the time, because the files may come from anyone. Writing uses a
+temporary name in the same folder, which is renamed when everything is on the disk.
 """
 
 import errno
@@ -19,7 +19,7 @@ import yaml
 LARGEST_JSON = 256_000_000
 LARGEST_YAML = 2_000_000
 MOST_VALUES = 1_000_000
-"""Values of a YAML file after its aliases are written out: a few lines of aliases can stand for billions."""
+"""The largest number of values of a YAML file with expanded aliases: a few lines can expand to billions."""
 DEEPEST = 64
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 """Errors of a disk that is full, read-only or broken."""
@@ -73,7 +73,7 @@ def read_yaml(file: Path) -> Any:
 
 
 class _Refused(ValueError):
-    """A refusal that names its file already."""
+    """A ``ValueError`` whose message already names the file."""
 
 
 def _read_text(file: Path, largest: int) -> str:
@@ -109,7 +109,7 @@ def _check_depth(value: Any, file: Path) -> None:
 
 
 def _check_nodes(root: Any, file: Path) -> None:
-    """Count the values that the node graph of a YAML file stands for, each node looked at once."""
+    """Count the values of a YAML file with its aliases expanded, visiting each node once."""
     counts: dict[
         int, int | None
     ] = {}  # None: the node is being counted, so an alias is inside itself
@@ -141,7 +141,7 @@ def _check_nodes(root: Any, file: Path) -> None:
 
 
 class WriteError(OSError):
-    """What could not be written, and why; in one line."""
+    """A file could not be written; the message is one line with the file and the reason."""
 
     def __str__(self) -> str:
         return f"could not write {self.filename}: {self.strerror}"
@@ -149,13 +149,14 @@ class WriteError(OSError):
 
 @contextmanager
 def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
-    """Gives a name beside ``path`` to write a file to; it becomes ``path`` when the block ends.
+    """Yield a temporary path in the folder of ``path``, which is renamed to ``path`` when the block ends.
 
-    After an error what was written is removed, and a file that was at ``path`` before is as it was.
+    After an error the temporary file is removed, and a file that was at ``path`` before is unchanged.
 
     Args:
-        path: the file; its folder is made if it is not there.
-        durable: the file survives a power cut after the block. It costs some milliseconds.
+        path: the file; its folder is created if necessary.
+        durable: whether to flush the file to the disk, so that it survives a power cut. This takes some
+            milliseconds.
 
     Raises:
         WriteError: the disk is full, read-only or not the user's to write to.
@@ -186,9 +187,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Gives an empty folder beside ``path`` to fill; it replaces ``path`` when the block ends.
+    """Yield an empty temporary folder next to ``path``, which replaces ``path`` when the block ends.
 
-    After an error what was written is removed, and a folder that was at ``path`` before is as it was.
+    After an error the temporary folder is removed, and a folder that was at ``path`` before is unchanged.
 
     Raises:
         WriteError: the disk is full, read-only or not the user's to write to.
@@ -239,7 +240,7 @@ def _beside(path: Path, what: str) -> Path:
 
 @contextmanager
 def _writing(path: Path, part: Path) -> Iterator[None]:
-    """Errors of the disk name ``path``; errors of other files that are read meanwhile stay theirs."""
+    """Make errors of writing ``part`` name ``path``; errors of other files are passed on unchanged."""
     try:
         yield
     except OSError as error:
@@ -254,7 +255,7 @@ def _writing(path: Path, part: Path) -> Iterator[None]:
 
 
 def _replace_folder(written: Path, path: Path) -> None:
-    """Rename ``written`` to ``path``; what was there goes only when the new one stands."""
+    """Rename ``written`` to ``path``; a previous ``path`` is removed only after that has succeeded."""
     if not os.path.lexists(path):
         written.rename(path)
         return

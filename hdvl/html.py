@@ -1,4 +1,4 @@
-"""Pages of HTML that hold everything they show, images too."""
+"""Self-contained HTML pages with embedded images."""
 
 import base64
 import html
@@ -21,7 +21,7 @@ dt { color: #666 } dd { margin: 0; overflow-wrap: anywhere }
 
 
 def write_html(path: Path, *, title: str, body: str) -> Path:
-    """Write a page of this look, ``body`` being HTML, whole or not at all."""
+    """Write a page with the HTML ``body`` and the common style, as a whole or not at all."""
     page = (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width">\n'

@@ -1,4 +1,4 @@
-"""Conversations as callers write them: messages, pairs of question and answer, or OpenAI's dictionaries."""
+"""Converts conversations of callers: messages, pairs of question and answer, or OpenAI's dictionaries."""
 
 import math
 import re
@@ -21,7 +21,7 @@ def as_message(turn: Mapping[str, Any], number: int) -> Message:
     "image_url": {"url": ...}}`` or ``{"type": "image", "image": ...}``.
 
     Raises:
-        ValueError: the role, a part, or what it holds is another.
+        ValueError: the role, the type of a part, or the content of a part is invalid.
     """
     if not isinstance(turn, Mapping):
         raise ValueError(f"turn {number} of history must be a message, got {str(turn)[:200]!r}")
@@ -44,15 +44,15 @@ def as_message(turn: Mapping[str, Any], number: int) -> Message:
 
 
 def read_parts(parts: Sequence[Any], *, beside: bool = False) -> tuple[str, list[Any]]:
-    """The text of a message's parts with ``<image>`` where they have an image, and these images.
+    """The text of a message's parts with ``<image>`` for each image, and the images.
 
     Args:
         parts: ``{"type": "text", "text": ...}``, ``{"type": "image", "image": ...}`` or ``{"type":
             "image_url", "image_url": {"url": ...}}``.
-        beside: a part of type image may hold none: it stands for an image that is listed elsewhere.
+        beside: whether a part of type image may have no image, for images that are listed elsewhere.
 
     Raises:
-        ValueError: a part is of another type, or does not hold what its type says.
+        ValueError: a part has another type, or lacks the content of its type.
     """
     text, images = "", list[Any]()
     for part in parts:
@@ -93,8 +93,8 @@ def split_inline(text: str) -> tuple[str, list[str]]:
     rest = text[done:]
     if opened >= 0 or _TAG.search(rest):
         raise ValueError(
-            f"every <img> must be closed by </img> before the next, got {rest[:200]!r}; spell the "
-            "tag otherwise where no image is meant"
+            f"every <img> must be closed by </img> before the next, got {rest[:200]!r}; write the "
+            "tag in another way if it is no image"
         )
     return IMAGE.join([*pieces, rest]), paths
 
@@ -113,7 +113,7 @@ def as_messages(turns: Sequence[Turn]) -> tuple[Message, ...]:
     """The messages of a conversation.
 
     Raises:
-        ValueError: a turn is neither a message nor says its role and content.
+        ValueError: a turn is neither a message nor a mapping with role and content.
     """
     if not isinstance(turns, list | tuple):
         raise ValueError(f"a conversation must be a list of messages, got {str(turns)[:200]!r}")

@@ -9,9 +9,9 @@ from hdvl.plain import without_weights
 
 
 def on_meta(node: Any) -> Any:
-    """What a config ``node`` describes, a model or a part, on the ``meta`` device. No weights are read.
+    """Build the model or part of a config ``node`` on the ``meta`` device, without reading weights.
 
-    A plain ``node`` is taken to be resolved, as commands and stages hand it on.
+    A plain ``node`` must already be resolved.
     """
     plain = node if isinstance(node, dict) else resolve(node)
     with torch.device("meta"):

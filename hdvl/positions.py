@@ -1,4 +1,4 @@
-"""Learned or fixed position tables, stretched to another grid."""
+"""Interpolation of position embeddings to another grid."""
 
 import torch
 from einops import rearrange
@@ -10,10 +10,11 @@ from hdvl.geometry import Grid
 
 
 def resized(table: Float[Tensor, "n d"], own: Grid, grid: Grid) -> Float[Tensor, "_m d"]:
-    """A ``table`` of ``own`` = (rows, cols) positions, raster order, for ``grid``; same dtype.
+    """Interpolate ``table`` from the grid ``own`` to ``grid``, both (rows, cols) in raster order.
 
-    Bicubic without antialiasing and with corners as areas, in float32 (or wider) whatever the
-    table's type: what Qwen-VL and InternVL were trained with. Untouched where the grids are equal.
+    The interpolation is bicubic without antialiasing and with ``align_corners=False``, in float32 or wider,
+    as in the training of Qwen-VL and InternVL. The result has the dtype of ``table``; it is ``table`` itself
+    if the grids are equal.
     """
     if tuple(own) == tuple(grid):
         return table

@@ -1,8 +1,8 @@
-"""Weights in another precision, while the frequencies of rotary positions stay exact.
+"""Converts a module to another dtype, except for the frequencies of rotary positions.
 
-Rounded to the eight bits of bf16 they turn far positions by whole radians; transformers'
-``from_pretrained`` keeps them in float32, a cast of the whole module does not. Other buffers are
-cast: biases, masks and tables meet activations, and must have their type.
+Frequencies rounded to bfloat16 rotate distant positions by whole radians. ``from_pretrained`` of transformers
+keeps them in float32, but a cast of the whole module does not. Other buffers are cast, because biases, masks
+and tables are combined with activations and must have their dtype.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _FREQUENCIES = "inv_freq"  # original_inv_freq, sliding_attention_inv_freq, ...
 
 
 def converted(module: Module, *, dtype: torch.dtype | None = None, device: Any = None) -> Module:
-    """``module`` itself, its weights in ``dtype`` and all of it on ``device``; None leaves either."""
+    """Convert ``module`` in place to ``dtype`` and ``device`` and return it; None leaves it unchanged."""
     if device is not None:
         check_device(device)
     if device is None and dtype is None:
@@ -28,7 +28,7 @@ def converted(module: Module, *, dtype: torch.dtype | None = None, device: Any =
 
 
 def frequencies(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the rotary frequencies in ``module``, by the name that transformers gives them."""
+    """Copies of the rotary frequencies in ``module`` by their names."""
     return {
         name: buffer.clone()
         for name, buffer in module.named_buffers()
@@ -37,7 +37,7 @@ def frequencies(module: nn.Module) -> dict[str, Tensor]:
 
 
 def put_back(module: nn.Module, kept: Mapping[str, Tensor]) -> None:
-    """Give ``module`` back those of ``kept`` that have another dtype by now."""
+    """Restore the buffers ``kept`` of ``module`` whose dtype was changed."""
     for name, value in kept.items():
         parent, _, leaf = name.rpartition(".")
         owner = module.get_submodule(parent)
@@ -47,7 +47,11 @@ def put_back(module: nn.Module, kept: Mapping[str, Tensor]) -> None:
 
 
 def check_device(name: Any) -> None:
-    """ValueError if ``name`` is no device, or one that this machine does not have."""
+    """Check that this machine has the device ``name``.
+
+    Raises:
+        ValueError: it is no device name, or there is no such device.
+    """
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -55,4 +59,4 @@ def check_device(name: Any) -> None:
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     count = counts.get(device.type, 1)
     if (device.index or 0) >= count:
-        raise ValueError(f"device={name} must be there, this machine has {count} of {device.type}")
+        raise ValueError(f"device={name} must exist, this machine has {count} of {device.type}")

@@ -18,8 +18,8 @@ def check_members(part: object, protocol: type, name: str) -> None:
     Raises:
         ValueError: it lacks some; the message names them.
     """
-    wanted = (key for base in protocol.__mro__ for key in vars(base) if not key.startswith("_"))
-    missing = [key for key in dict.fromkeys(wanted) if not hasattr(part, key)]
+    expected = (key for base in protocol.__mro__ for key in vars(base) if not key.startswith("_"))
+    missing = [key for key in dict.fromkeys(expected) if not hasattr(part, key)]
     if missing:
         raise ValueError(
             f"{name} {type(part).__name__} must have {' and '.join(missing)}; add what is missing as "

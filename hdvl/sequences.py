@@ -1,11 +1,11 @@
-"""Options that take one item or several."""
+"""Options that accept one item or several."""
 
 from collections.abc import Iterable
 from typing import Any
 
 
 def one_or_several(value: Any, option: str) -> tuple[str, ...]:
-    """``value`` as strings: one string is one item, not its letters.
+    """``value`` as a tuple of strings; a single string is one item.
 
     >>> one_or_several("q_proj", "targets")
     ('q_proj',)

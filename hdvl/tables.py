@@ -1,10 +1,10 @@
-"""Rows of text in columns, as the commands print them."""
+"""Text tables of the commands."""
 
 from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Rows in columns, two spaces apart and two in; the columns ``right`` end at their right edge."""
+    """Format rows as columns, two spaces apart and indented by two; those in ``right`` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

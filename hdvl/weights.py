@@ -1,4 +1,4 @@
-"""Weight files of a folder, and whether stored tensors fit a model: the same for every layout."""
+"""Finds the weight files of a folder, and checks that stored tensors fit a model, for every layout."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +8,7 @@ from hdvl.files import read_json
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
-"""What an index is called: the name of the file that it stands for, and this."""
+"""The suffix of an index, after the name of the file that it replaces."""
 
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.(?P<kind>safetensors|bin)")
 _MOST_SHARDS = 100_000
@@ -18,20 +18,25 @@ Shape = tuple[int, ...]
 def find_weights(
     folder: Path, names: Sequence[str] = (SAFE, PICKLED), *, others: bool = True
 ) -> tuple[list[Path], dict[str, str]]:
-    """The weight files in ``folder``, and the file name that an index gives for each tensor.
+    """The weight files in ``folder``, and the file name of each tensor according to an index.
 
-    ``names`` are looked for in their order, the index of each before the file. With ``others`` numbered
-    files without an index count too, all of which must be there, and else a single ``.safetensors``.
-    The list is empty where there is none; it may name files that are not there.
+    Args:
+        folder: the folder to search.
+        names: names of weight files in the order of preference. An index is preferred to its file.
+        others: whether to use numbered files without an index, or else a single ``.safetensors`` file, if
+            none of ``names`` is found.
+
+    Returns:
+        The files, some of which may not exist, and file names by tensor. Both are empty if nothing is found.
 
     Raises:
-        ValueError: an index that cannot be read, or names files outside of ``folder``.
+        ValueError: an index cannot be read, or names files outside of ``folder``.
     """
     for name in names:
         index = folder / f"{name}{INDEX}"
         if index.is_file():
-            promised = read_index(index)
-            return sorted({folder / file for file in promised.values()}), promised
+            indexed = read_index(index)
+            return sorted({folder / file for file in indexed.values()}), indexed
         if (folder / name).is_file():
             return [folder / name], {}
     return (_other_weights(folder, names) if others else []), {}
@@ -60,21 +65,21 @@ def _all_of(first: re.Match[str], folder: Path) -> list[str]:
 
 
 def read_index(file: Path) -> dict[str, str]:
-    """The name of the file that holds each tensor, as the index ``file`` says.
+    """The file name of each tensor according to the index ``file``.
 
     Raises:
-        ValueError: no such index, or it names files that do not lie beside it.
+        ValueError: the index cannot be read, or names files in another folder.
     """
     index = read_json(file)
-    promised = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(promised, dict) or not all(isinstance(v, str) for v in promised.values()):
+    indexed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(indexed, dict) or not all(isinstance(v, str) for v in indexed.values()):
         raise ValueError(
             f"index {str(file)!r} must be JSON with a weight_map of file names, it is not; copy it again"
         )
-    outside = sorted({name for name in promised.values() if not _is_beside(name)})
+    outside = sorted({name for name in indexed.values() if not _is_beside(name)})
     if outside:
         raise ValueError(f"index {str(file)!r} must name files beside it, got {outside}")
-    return promised
+    return indexed
 
 
 def _is_beside(name: str) -> bool:
@@ -82,25 +87,28 @@ def _is_beside(name: str) -> bool:
 
 
 def misfits(
-    wanted: Mapping[str, Shape], found: Mapping[str, Shape], *, known: Collection[str] = ()
+    expected: Mapping[str, Shape], found: Mapping[str, Shape], *, known: Collection[str] = ()
 ) -> dict[str, list[str]]:
-    """What keeps stored tensors from being those of a model, by the kind of fault.
+    """The differences between stored tensors and those of a model, by the kind of fault.
 
-    ``known`` are names that may be stored though this model does not want them.
+    Args:
+        expected: names and shapes of the tensors of the model.
+        found: names and shapes of the stored tensors.
+        known: names that may be stored although the model does not have them.
     """
     return {
-        "missing": sorted(set(wanted) - set(found)),
-        "surplus": sorted(set(found) - set(wanted) - set(known)),
+        "missing": sorted(set(expected) - set(found)),
+        "surplus": sorted(set(found) - set(expected) - set(known)),
         "misshapen": [
-            f"{name} {found[name]} for {wanted[name]}"
-            for name in sorted(set(wanted) & set(found))
-            if found[name] != wanted[name]
+            f"{name} {found[name]} for {expected[name]}"
+            for name in sorted(set(expected) & set(found))
+            if found[name] != expected[name]
         ],
     }
 
 
-def refuse(faults: Mapping[str, Sequence[str]], said: str) -> None:
-    """Raise a ``ValueError`` that says ``said`` and lists the ``faults``, unless there are none."""
+def refuse(faults: Mapping[str, Sequence[str]], rule: str) -> None:
+    """Raise a ``ValueError`` that states the ``rule`` and lists the ``faults``, unless there are none."""
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in faults.items() if keys)
-        raise ValueError(f"{said}: {listed}")
+        raise ValueError(f"{rule}: {listed}")

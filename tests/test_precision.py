@@ -65,7 +65,7 @@ def test_encoders_with_tables_of_their_own(name: str) -> None:
     ("name", "message"),
     [
         ("gpu", "device must be cpu, cuda"),
-        ("cuda:99", "device=cuda:99 must be there, this machine has"),
+        ("cuda:99", "device=cuda:99 must exist, this machine has"),
     ],
 )
 def test_devices_that_are_not_there(name: str, message: str) -> None:

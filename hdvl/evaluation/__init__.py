@@ -1,1 +1,1 @@
-"""Benchmarks: what a model answered, scored as the official scorers score it."""
+"""Scores the answers of a model on benchmarks by the rules of the official scorers."""

@@ -1,4 +1,4 @@
-"""Reading images: whatever Pillow opens becomes one upright RGB image, or one clear error."""
+"""Reads every image that Pillow can open as one upright RGB image, or raises one clear error."""
 
 from hdvl.images.files import MAX_BYTES, SOURCES, ImageSource, is_base64, name_of, read_bytes
 from hdvl.images.reading import (

@@ -1,6 +1,6 @@
-"""The bytes of an image: of a regular file of bounded size, or out of text.
+"""Reads the bytes of an image from a regular file of limited size, or from base64 text.
 
-Knows nothing of pixels.
+This module does not decode pixels.
 """
 
 import base64
@@ -16,19 +16,19 @@ from PIL import Image
 
 SOURCES = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
-"""What counts as an image: a path, a file in base64 (bare, or as ``data:`` URL), its bytes, a Pillow
-image, an array h w [c]."""
+"""The accepted kinds of images: a path, base64 of a file (alone or as ``data:`` URL), the bytes of a file, a
+Pillow image, or an array h w [c]."""
 
 MAX_BYTES = 512 * 2**20
-"""Image files of more bytes are refused before they are read."""
+"""The largest size of an image file in bytes, which is checked before it is read."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-# How JPEG, PNG, GIF, WebP and TIFF files begin in base64. A path of that many such letters is no path.
-# The quantifiers give nothing back (``+``), so that a text that is no base64 is known in linear time.
+# The beginnings of JPEG, PNG, GIF, WebP and TIFF files in base64, which are too long to be paths.
+# The quantifiers are possessive (``+``), so that other texts are recognised in linear time.
 _BASE64 = re.compile(r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}+={0,2}+\s*+")
 _SHOWN = 200
-"""Characters of a path that errors show."""
-# What the system says of paths that no file can have, beside those for which Python has an exception.
+"""The number of characters of a path that errors show at its beginning."""
+# Errors for paths that no file can have, besides those for which Python has an exception class.
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV)
 
 
@@ -53,7 +53,7 @@ def read_bytes(source: Any) -> bytes:
 def _read_file(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a regular file of at most ``MAX_BYTES``.
 
-    A pipe, a device or a socket is not opened at all: it may never answer, or never end.
+    Pipes, devices and sockets are not opened, because reading them may block or never end.
     """
     try:
         status = os.stat(path)
@@ -71,7 +71,7 @@ def _read_file(path: str | os.PathLike[str]) -> bytes:
             f"image {name_of(path)} is too large: {status.st_size} bytes are more than the "
             f"{MAX_BYTES} bytes that an image file may have; scale it down or compress it"
         )
-    with open(path, "rb", buffering=0) as file:  # at once: a buffer costs small files 2 %
+    with open(path, "rb", buffering=0) as file:  # without a buffer, which takes 2 % for small files
         data = file.read(status.st_size)
         while len(data) < status.st_size and (more := file.read(status.st_size - len(data))):
             data += more
@@ -108,7 +108,7 @@ def _from_base64(text: str) -> bytes:
 
 
 def name_of(source: Any) -> str:
-    """How errors call ``source``."""
+    """The name of ``source`` in errors."""
     if isinstance(source, str) and source[:5].lower() == "data:":
         return f"(data URL of {len(source)} characters)"
     if is_base64(source):

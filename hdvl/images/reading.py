@@ -1,6 +1,6 @@
-"""Reading images: whatever Pillow opens becomes one upright RGB image, or one clear error.
+"""Reads every image that Pillow can open as one upright RGB image, or raises one clear error.
 
-Knows Pillow and numpy, not torch.
+This module uses Pillow and numpy, but not torch.
 """
 
 import io
@@ -18,16 +18,19 @@ Colour = Sequence[int]
 """Red, green and blue, 0..255."""
 
 MAX_PIXELS = 178_956_970
-"""Images of more pixels are refused before they are decoded. Pillow itself stops here, and warns from half
-of it on. Reading an image takes at most :data:`BYTES_PER_PIXEL` bytes of memory for each of its pixels."""
+"""The largest number of pixels of an image, which is checked before decoding.
+
+It is also the limit of Pillow, which warns at half of it. Reading an image takes at most
+:data:`BYTES_PER_PIXEL` bytes of memory for each pixel.
+"""
 
 BYTES_PER_PIXEL = 8
-"""The image as Pillow holds it (at most 4 bytes a pixel), and as RGB (4 bytes); beside its file."""
+"""Bytes per pixel of the decoded image (at most 4) and of its RGB copy (4), without the file itself."""
 
 DECODER_COST = {"WEBP": 2, "AVIF": 2, "JPEG2000": 3}
-"""How many pixels one counts for, because the decoder of the format needs as much memory on its own."""
+"""Factors by which pixels count against the limit, because decoders of these formats need more memory."""
 
-# What Pillow's readers raise on damaged files, found by cutting and flipping bytes of such files.
+# Errors of Pillow's readers for damaged files, found by truncating files and changing their bytes.
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -60,16 +63,21 @@ def read_image(
 ) -> Image.Image:
     """The image as 8-bit RGB, upright.
 
-    ``exif`` turns it by its EXIF orientation (Pillow turns TIFF files in any case). ``background``
-    is the colour under transparent pixels; ``None`` drops alpha as ``convert("RGB")`` does, like
-    the published systems. 16-bit grey is scaled to 8 bits, an animation gives its first frame with
-    a warning. An image that needs no change is returned as it is, not copied.
+    16-bit grey is scaled to 8 bits. Of an animation the first frame is used, with a warning. An image that
+    needs no change is returned without a copy.
+
+    Args:
+        source: the image, see ``ImageSource``.
+        exif: whether to rotate the image by its EXIF orientation (Pillow always rotates TIFF files).
+        background: the colour under transparent pixels; ``None`` drops alpha like ``convert("RGB")``, as
+            the published systems do.
+        max_pixels: the largest number of pixels.
 
     Raises:
-        ValueError: empty, truncated or no image, no regular file, more than ``max_pixels`` or
-            ``MAX_BYTES``, or values whose range is unknown; the message names the file.
-        OSError: the file is not there or may not be read.
-        MemoryError: there is less memory than ``BYTES_PER_PIXEL`` says.
+        ValueError: the file is empty, truncated, no image or no regular file, has more than ``max_pixels``
+            or ``MAX_BYTES``, or values of unknown range; the message names the file.
+        OSError: the file does not exist or cannot be read.
+        MemoryError: there is too little memory.
     """
     return upright_rgb(
         open_image(source, max_pixels=max_pixels),
@@ -82,7 +90,7 @@ def read_image(
 def upright_rgb(
     image: Image.Image, *, name: str, exif: bool, background: Colour | None
 ) -> Image.Image:
-    """The second half of :func:`read_image`: decode, turn, convert."""
+    """Decode, rotate and convert an opened image, see :func:`read_image`."""
     load_pixels(image, name=name)
     turn = _TURNS.get(orientation(image, name=name)) if exif else None
     try:
@@ -93,11 +101,11 @@ def upright_rgb(
 
 
 def load_pixels(image: Image.Image, *, name: str) -> None:
-    """Decode the pixels of ``image`` as its file has them.
+    """Decode the pixels of ``image`` without converting them.
 
     Raises:
-        ValueError: the file is damaged, or holds another size than it says, so that the limit was not
-            asked about it.
+        ValueError: the file is damaged, or its size differs from that in its header, which was compared
+            with the limit.
         MemoryError: there is too little memory.
     """
     size = image.size
@@ -125,7 +133,7 @@ def _too_large_for_memory(image: Image.Image, name: str) -> str:
 def open_image(
     source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: str | None = None
 ) -> Image.Image:
-    """``source`` as a Pillow image of known and checked size, its pixels not yet decoded."""
+    """Open ``source`` as a Pillow image and check its size, without decoding its pixels."""
     name = name_of(source) if name is None else name
     if isinstance(source, Image.Image):
         image = source
@@ -140,7 +148,7 @@ def open_image(
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise ValueError(
                 f"image {name} is too large for Pillow: {error} Scale it down; "
-                f"max_pixels={max_pixels} of the tiler has no say here"
+                f"max_pixels={max_pixels} of the tiler does not change this limit"
             ) from error
         except UnidentifiedImageError as error:
             raise ValueError(
@@ -153,7 +161,7 @@ def open_image(
 
 
 def _kind_of(data: bytes) -> str:
-    """What a file that Pillow does not know is, where its first bytes say it."""
+    """A description of a file that Pillow cannot read, by its first bytes."""
     if data[4:8] == b"ftyp" and data[8:12] in (
         b"heic",
         b"heix",
@@ -191,10 +199,9 @@ def to_rgb(image: Image.Image, *, background: Colour | None, name: str) -> Image
 def rgb_bands(
     image: Image.Image, *, background: Colour | None, name: str
 ) -> Iterator[tuple[int, Image.Image]]:
-    """``image`` as RGB, in bands of rows from the top down: (first row, band).
+    """``image`` as RGB in bands of rows from top to bottom: (first row, band).
 
-    Conversion goes through images of 4 bytes a pixel, several at once where there is alpha. Of a band
-    they are small.
+    Conversion needs copies with 4 bytes per pixel, several of them if there is alpha. Bands keep them small.
     """
     convert = _plain_to_rgb
     if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
@@ -243,7 +250,7 @@ def _check(image: Image.Image, name: str, max_pixels: int) -> None:
             f"image {name} is too large: {image.width}x{image.height} pixels{counted} are more than "
             f"max_pixels={max_pixels}; scale it down, or raise max_pixels of the tiler if you trust it"
         )
-    # A phone's MPO file holds a depth or gain map behind the image: no animation.
+    # MPO files of phones have a depth or gain map after the image, which is no animation.
     try:
         animated = image.format != "MPO" and getattr(image, "is_animated", False)
     except _BROKEN as error:
@@ -269,7 +276,7 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
 
 
 def _top(image: Image.Image) -> int:
-    """What white is in grey of more than 8 bits."""
+    """The value of white in grey images with more than 8 bits."""
     return 1 if image.mode == "F" else 65535
 
 

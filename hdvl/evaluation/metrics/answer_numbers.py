@@ -40,13 +40,13 @@ def key_phrases(response: str, sentences: Sequence[str], indicators: Sequence[st
     return phrases or [response]
 
 
-def holds_answer(parsed: Sequence[str | float], wanted: Sequence[str | float]) -> bool:
-    """Whether a parsed text contains a wanted text, or a parsed number is a wanted number."""
-    texts = [one for one in wanted if isinstance(one, str)]
+def holds_answer(parsed: Sequence[str | float], expected: Sequence[str | float]) -> bool:
+    """Whether a parsed text contains an expected text, or a parsed number is an expected number."""
+    texts = [one for one in expected if isinstance(one, str)]
     for one in parsed:
         if isinstance(one, str):
             if any(text in one for text in texts):
                 return True
-        elif one in wanted:
+        elif one in expected:
             return True
     return False

@@ -14,7 +14,7 @@ def bleu(
 ) -> tuple[float, ...]:
     """BLEU-1, -2, -3 and -4 of one tokenised caption an image."""
     guesses, correct = [0] * LONGEST, [0] * LONGEST
-    given_length = wanted_length = 0
+    given_length = expected_length = 0
     for key, text in predictions.items():
         counts = ngram_counts(text)
         ceiling: Counter[NGram] = Counter()
@@ -22,12 +22,12 @@ def bleu(
             ceiling |= ngram_counts(reference)
         length = len(text.split())
         given_length += length
-        wanted_length += closest_length(length, references[key])
+        expected_length += closest_length(length, references[key])
         for ngram, count in counts.items():
             correct[len(ngram) - 1] += min(count, ceiling[ngram])
         for size in range(LONGEST):
             guesses[size] += max(0, length - size)
-    return combined(correct, guesses, brevity_of(given_length, wanted_length))
+    return combined(correct, guesses, brevity_of(given_length, expected_length))
 
 
 def closest_length(length: int, references: Sequence[str]) -> int:
@@ -36,9 +36,9 @@ def closest_length(length: int, references: Sequence[str]) -> int:
     return min((abs(one - length), one) for one in lengths)[1]
 
 
-def brevity_of(given: int, wanted: int) -> float:
+def brevity_of(given: int, expected: int) -> float:
     """Factor below 1 when the captions are shorter than their references."""
-    ratio = (given + TINY) / (wanted + SMALL)
+    ratio = (given + TINY) / (expected + SMALL)
     return math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
 
 

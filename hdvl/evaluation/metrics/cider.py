@@ -43,9 +43,9 @@ def cider_d(predictions: Mapping[str, str], references: Mapping[str, Sequence[st
     scores = []
     for key, text in predictions.items():
         given = vector_of(ngram_counts(text), frequency, log_images)
-        wanted = [vector_of(one, frequency, log_images) for one in counts[key]]
-        total = sum(similarity(given, one) for one in wanted)
-        scores.append(SCALE * total / LONGEST / len(wanted))
+        expected = [vector_of(one, frequency, log_images) for one in counts[key]]
+        total = sum(similarity(given, one) for one in expected)
+        scores.append(SCALE * total / LONGEST / len(expected))
     return Cider(sum(scores) / len(scores) if scores else 0.0, tuple(scores))
 
 
@@ -61,16 +61,16 @@ def vector_of(counts: Counter[NGram], frequency: Counter[NGram], log_images: flo
     return Vector(weights, tuple(math.sqrt(square) for square in squares), bigrams)
 
 
-def similarity(given: Vector, wanted: Vector) -> float:
+def similarity(given: Vector, expected: Vector) -> float:
     """Clipped cosine of two captions summed over n-gram lengths, less where the lengths differ."""
-    penalty = math.exp(-((given.length - wanted.length) ** 2) / (2 * SIGMA**2))
+    penalty = math.exp(-((given.length - expected.length) ** 2) / (2 * SIGMA**2))
     total = 0.0
     for size in range(LONGEST):
-        theirs = wanted.weights[size]
+        theirs = expected.weights[size]
         common = given.weights[size].items()
         product = sum(
             min(w, theirs.get(ngram, 0.0)) * theirs.get(ngram, 0.0) for ngram, w in common
         )
-        norm = given.norms[size] * wanted.norms[size]
+        norm = given.norms[size] * expected.norms[size]
         total += (product / norm if norm else product) * penalty
     return total

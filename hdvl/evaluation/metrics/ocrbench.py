@@ -14,12 +14,12 @@ def flat(text: str) -> str:
 
 def ocrbench_hit(dataset: str, answers: str | Sequence[str], prediction: str) -> bool:
     """Whether one of ``answers`` is part of ``prediction``."""
-    wanted = [answers] if isinstance(answers, str) else answers
+    expected = [answers] if isinstance(answers, str) else answers
     if dataset == FORMULAS:
         given = flat(prediction).replace(" ", "")
-        return any(flat(answer).replace(" ", "") in given for answer in wanted)
+        return any(flat(answer).replace(" ", "") in given for answer in expected)
     given = flat(prediction.lower())
-    return any(flat(answer.lower()) in given for answer in wanted)
+    return any(flat(answer.lower()) in given for answer in expected)
 
 
 @dataclass(frozen=True)

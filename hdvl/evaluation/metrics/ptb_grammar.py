@@ -1,8 +1,10 @@
-"""The tokens of Penn Treebank English as the tokenizer of the COCO caption scorers knows them.
+"""The token forms of Penn Treebank English in the tokenizer of the COCO caption scorers.
 
-The forms are those that the Stanford tokenizer 3.4.1 recognises, restated as Python patterns and
-compared with what it prints. ``RULES`` is ordered: of the rules that match at a place the one that reaches
-furthest wins, what must follow included, and of equally long ones the first.
+The behaviour is that of the tokenizer of Stanford CoreNLP 3.4.1 (PTBLexer), which is published under the GPL.
+The patterns follow the published definitions of its token forms and were compared with its output.
+
+``RULES`` is ordered. Of the rules that match at a position, the one with the longest match, including the
+text that must follow, is used; of several equally long ones, the first.
 """
 
 from typing import NamedTuple
@@ -22,7 +24,7 @@ def one_of(words: str) -> str:
 
 
 LETTER = r"\p{L}\p{M}\xAD\u02C2-\u02C5\u02D2-\u02DF\u02E5-\u02FF\u0384\u0385\u03F6\u055A-\u055F"
-# The combining marks that may be part of a word; those of some scripts may not.
+# The combining marks that may be part of a word. Those of some scripts may not.
 MARKS = (
     r"\u0300-\u036F\u0483-\u0487\u0591-\u05BD\u05BF\u05C1\u05C2\u05C4\u05C5\u05C7\u0615-\u061A"
     r"\u064B-\u065E\u0670\u06D6-\u06DC\u06DF-\u06E8\u06EA-\u06ED\u0711\u0730-\u074A\u07A6-\u07B0"
@@ -102,7 +104,7 @@ CURRENCY = r"[\xA2-\xA5\x80\u20A0\u20AC\u060B\u0E3F\u20A4\uFFE0\uFFE1\uFFE5\uFFE
 COUNTRIES = r"(?i:canada|sino|korean|eu|japan|non)-(?i:u\.s)|(?i:u\.s\.)-(?i:u\.k|u\.s\.s\.r)"
 ACRONYM = rf"(?:[A-Za-z](?:\.[A-Za-z])*|{COUNTRIES})"
 LONG_ACRONYM = rf"(?:[A-Za-z](?:\.[A-Za-z])+|{COUNTRIES})"
-# Where these words follow, the period of an acronym ends the sentence too.
+# If one of these words follows, the period of an acronym also ends the sentence.
 OPENERS = "|".join(
     f"{word[0]}(?i:{word[1:]})" if len(word) > 1 else word
     for word in (
@@ -111,7 +113,7 @@ OPENERS = "|".join(
         r"There These They This We When While What Yet You"
     ).split()
 )
-# States that are common words too need their capital.
+# States whose names are also common words must start with a capital letter.
 STATES = "|".join(
     f"{s[0]}(?i:{s[1:]})" for s in "Az Ark Del Ill La Mass Miss Ore Pa Tex Wash".split()
 )

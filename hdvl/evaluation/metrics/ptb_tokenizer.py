@@ -1,8 +1,8 @@
-"""Captions tokenised as the COCO caption scorers tokenise them, without Java.
+"""The tokenisation of captions of the COCO caption scorers, without Java.
 
-``tokenize`` gives what pycocoevalcap gets from the Stanford tokenizer: lower case, with a fixed
-list of punctuation left out. All captions are read as one text, a line each, because what begins
-the next line can decide whether a period belongs to an abbreviation.
+``tokenize`` returns the tokens that pycocoevalcap gets from the Stanford tokenizer: lower case, without a
+fixed list of punctuation marks. All captions are read as one text with a line for each, because the beginning
+of the next line can decide whether a period belongs to an abbreviation.
 """
 
 import re
@@ -26,7 +26,7 @@ LINE_BREAKS = regex.compile(r"[\r\n\v\f\x85\u2028\u2029]")
 # Characters that the Java scanner, which reads 16-bit units, does not take for letters.
 NO_LETTER = regex.compile(rf"[\U00010000-\U0010FFFF]|(?![{MARKS}])\p{{M}}")
 STAND_IN = "\ue000"
-# What most of a caption consists of, in places where no rule of the grammar reaches further.
+# Frequent tokens, at positions where no rule of the grammar has a longer match.
 END = r"(?:[ \n]|\Z)"
 COMMON = re.compile(
     rf"(?P<skip>[ \n]+|[.,](?=\n|\Z| [A-Za-z]))"

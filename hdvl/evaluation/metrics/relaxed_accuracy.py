@@ -15,9 +15,9 @@ def as_number(text: str) -> float | None:
 
 def relaxed_correct(target: str, prediction: str, tolerance: float = TOLERANCE) -> bool:
     """Whether ``prediction`` is right by pix2struct's rule: relative to a target that is not zero."""
-    wanted, given = as_number(target), as_number(prediction)
-    if given is not None and wanted:
-        return abs(given - wanted) / abs(wanted) <= tolerance
+    expected, given = as_number(target), as_number(prediction)
+    if given is not None and expected:
+        return abs(given - expected) / abs(expected) <= tolerance
     return prediction.lower() == target.lower()
 
 
@@ -32,5 +32,5 @@ def relaxed_accuracy(
     """Share of questions with a right answer; ``swapped`` is the argument order of Qwen-VL."""
     correct = relaxed_correct_swapped if swapped else relaxed_correct
     pairs = zip(targets, predictions, strict=True)
-    hits = [any(correct(target, given) for target in wanted) for wanted, given in pairs]
+    hits = [any(correct(target, given) for target in expected) for expected, given in pairs]
     return sum(hits) / len(hits)

@@ -53,14 +53,14 @@ def unanswerable_precision(answerable: Sequence[int], predicted: Sequence[float]
     pairs = list(
         zip((1 - one for one in answerable), (1.0 - one for one in predicted), strict=True)
     )
-    wanted = sum(label for label, _ in pairs)
+    expected = sum(label for label, _ in pairs)
     found = seen = 0
     total = 0.0
     for threshold in sorted({score for _, score in pairs}, reverse=True):
         labels = [label for label, score in pairs if score == threshold]
         seen += len(labels)
         found += sum(labels)
-        total += sum(labels) / max(1, wanted) * (found / seen)
+        total += sum(labels) / max(1, expected) * (found / seen)
     return total
 
 

@@ -41,14 +41,14 @@ class PopeRating:
 def pope_rating(rows: Iterable[tuple[str, str]]) -> PopeRating:
     """Rate (extracted, answer) rows of Yes, No or Unknown; Unknown is no positive and never right."""
     pairs = list(rows)
-    positive = sum(given == wanted == "Yes" for given, wanted in pairs)
+    positive = sum(given == expected == "Yes" for given, expected in pairs)
     said, true = (sum(pair[side] == "Yes" for pair in pairs) for side in (0, 1))
     precision = positive / said if said else 0.0
     recall = positive / true if true else 0.0
     both = precision + recall
     return PopeRating(
         f1=100 * 2 * precision * recall / both if both else 0.0,
-        accuracy=per_cent([given == wanted for given, wanted in pairs]),
+        accuracy=per_cent([given == expected for given, expected in pairs]),
         precision=100 * precision,
         recall=100 * recall,
     )
