@@ -1,7 +1,9 @@
 """The pipeline that the config of a command asks for: a checkpoint with changes, or new parts."""
 
+import gc
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hdvl.composition import changes_of, keys_of, tiler_follows
@@ -34,6 +36,19 @@ def is_composition(cfg: Mapping[str, Any], keys: Sequence[str]) -> bool:
     return False
 
 
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Context without garbage collection: importing libraries makes objects that all stay."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@collector_paused()
 def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
     """The checkpoint with its changes, or a composition with random weights and a warning on stderr."""
     keys = keys_of(overrides)
