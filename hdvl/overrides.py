@@ -89,6 +89,10 @@ def typed_overrides(words: Sequence[str]) -> list[str]:
     return typed
 
 
+LIST_GROUPS = ("task",)
+"""Config groups of which several choices may be given, as in ``task=[docvqa,chartqa]``."""
+
+
 def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
     """Check that each word is ``key=value``, ``~key`` or an option of Hydra, and that groups get a choice.
 
@@ -146,7 +150,9 @@ def _is_option_value(words: Sequence[str], number: int) -> bool:
 
 
 def _check_choice(group: str, value: str, choices: Sequence[str], *, several: bool) -> None:
-    if several and "," in value:
+    if (several and "," in value) or (
+        group in LIST_GROUPS and re.fullmatch(r"\[[\w,\s]+\]", value)
+    ):
         return
     if value in ("", "null") or value[0] in "[{" or "," in value:
         hint = "; --multirun runs one after the other" if "," in value else ""

@@ -7,7 +7,6 @@ answer and asks the others, whatever the moment at which it was stopped.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from io import BufferedWriter
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from hdvl.files import atomic_write, read_json, write_text
+from hdvl.files import atomic_write, hold, read_json, write_text
 
 
 class _Place(NamedTuple):
@@ -59,7 +58,11 @@ class AnswersFile:
             self._rows = undo.enter_context(self.part.open("ab"))
             if new:
                 undo.callback(self.part.unlink)
-            _lock(self._rows, self.path)
+            if not hold(self._rows):
+                raise ValueError(
+                    f"outputs={str(self.path)!r} is being written by another process; wait for it, or "
+                    "give another file"
+                )
             if self.path.exists() or self._rows.tell():
                 self._check_settings()
             else:
@@ -179,17 +182,3 @@ def _places(file: Path) -> dict[int, _Place]:
                 found[row["row"]] = _Place(start, stop, "error" not in row)
             start = stop
     return found
-
-
-def _lock(file: BufferedWriter, path: Path) -> None:
-    """Hold ``file`` until it is closed. The lock of a process that was killed is released with it."""
-    if sys.platform == "win32":
-        return  # where a file that another process holds open cannot be removed: its run fails at the end
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ValueError(
-            f"outputs={str(path)!r} is being written by another process; wait for it, or give another file"
-        ) from error

@@ -59,13 +59,13 @@ class AskingProgress:
         return time.monotonic() - self._started
 
     def add(self, answer: Answer | None, error: str = "") -> None:
-        """Count a row and show it; a bad row is named by ``error``."""
+        """Count a row and show it; a bad row is named by ``error``, one without either has no text."""
         self.done += 1
         self.asked += 1
-        if answer is None:
+        if error:
             self.bad += 1
             self._bar.write(f"bad row  {error}", file=sys.stderr)
-        else:
+        elif answer is not None:
             self.images += len(answer.images)
             self.tokens += answer.numbers.new_tokens
         self._bar.update(1)

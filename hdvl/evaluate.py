@@ -1,0 +1,127 @@
+"""``hdvl evaluate``: answer the questions of benchmarks and score the answers."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hdvl.chosen_model import is_composition, pipeline_of
+from hdvl.command import command
+from hdvl.composition import changes_of, keys_of
+from hdvl.config import given_words
+
+if TYPE_CHECKING:
+    from hdvl.evaluation.runner import Ranks
+    from hdvl.evaluation.task import Task
+    from hdvl.inference import Pipeline
+
+
+def model_identity(cfg: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """What the answers depend on besides the questions, as plain data: weights, changed parts, the type."""
+    from hdvl.checkpoints.sources import find_folder
+    from hdvl.evaluation.identity import folder_identity
+
+    keys = keys_of(overrides)
+    said = {key: cfg[key] for key in ("dtype", "max_length", "system")}
+    if is_composition(cfg, keys):
+        return {**said, "checkpoint": None, "model": cfg["model"], "seed": cfg["seed"]}
+    folder = find_folder(cfg["checkpoint"])
+    return {
+        **said,
+        "checkpoint": str(cfg["checkpoint"]),
+        "changes": changes_of(cfg, keys),
+        "files": folder_identity(folder),
+    }
+
+
+def check(cfg: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if no task or no folder of data is given."""
+    if not cfg.get("task"):
+        raise ValueError("task must be given, such as task=[docvqa,chartqa]")
+    if cfg["data_dir"] is None:
+        raise ValueError("data_dir must be given: the folder with the files of the benchmarks")
+    if not Path(cfg["data_dir"]).is_dir():
+        raise ValueError(f"data_dir must be a folder, there is none at {cfg['data_dir']}")
+
+
+def run_task(
+    task: "Task", cfg: Mapping[str, Any], pipe: "Pipeline", identity: str, ranks: "Ranks"
+) -> dict[str, Any]:
+    """Answer one task, score it on the first rank, write its files, and return its part of the report."""
+    from hdvl.evaluation.folder import DataFolder
+    from hdvl.evaluation.results import finish_task
+    from hdvl.evaluation.runner import answer_samples
+    from hdvl.evaluation.store import AnswerStore
+    from hdvl.evaluation.task import first_questions
+
+    folder = DataFolder(Path(cfg["data_dir"]))
+    samples = first_questions(task.samples(folder), cfg["limit"])
+    place = Path(cfg["outputs"]) / task.name
+    batching = {key: cfg[key] for key in ("batch_size", "batch_tokens", "num_workers")}
+    with AnswerStore(place, ranks.rank) as store:
+        answers = answer_samples(
+            pipe,
+            samples,
+            task.chosen,
+            store,
+            identity=identity,
+            ranks=ranks,
+            system=cfg["system"],
+            **batching,
+        )
+    if ranks.rank:
+        return {"failed": list(answers.failed)}
+    return finish_task(task, samples, answers, folder, place, cfg)
+
+
+def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Answer, score and report every task.
+
+    Raises:
+        ValueError: some questions could not be asked; the others are stored.
+    """
+    check(cfg)
+    from hdvl.config import build
+    from hdvl.evaluation.folder import DataFolder
+    from hdvl.evaluation.report import write_reports
+    from hdvl.evaluation.runner import Ranks
+    from hdvl.evaluation.summary import HEADS, score_line
+    from hdvl.tables import table
+
+    tasks: list[Task] = [build(node) for node in cfg["task"].values()]
+    for task in tasks:  # a missing file is said before the model is loaded
+        task.samples(DataFolder(Path(cfg["data_dir"])))
+    model = model_identity(cfg, overrides)
+    identity = json.dumps(model, sort_keys=True, default=str)
+    ranks = Ranks.of_environment()
+    ranks.connect()
+    started = time.monotonic()
+    pipe = pipeline_of(cfg, overrides)
+    summaries: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        print(f"{task.name}  {task.split}, protocol {task.protocol}", file=sys.stderr)
+        summaries[task.name] = run_task(task, cfg, pipe, identity, ranks)
+        if not ranks.rank:
+            line = score_line(task.name, summaries[task.name])
+            print(table([HEADS, line]), flush=True)
+    failed = {name: one["failed"] for name, one in summaries.items() if one["failed"]}
+    if not ranks.rank:
+        written = write_reports(Path(cfg["outputs"]), summaries, model, cfg)
+        print(f"written  {written}  in {time.monotonic() - started:.1f} s")
+    if failed:
+        counts = ", ".join(f"{len(ids)} of {name}" for name, ids in failed.items())
+        raise ValueError(
+            f"{counts} could not be asked, and these tasks have no score; see failed.jsonl in their "
+            "folders, mend what is named there and run the same command again: it asks them alone"
+        )
+
+
+def main() -> None:
+    """The command."""
+    command("evaluate", lambda cfg: run(cfg, given_words()), checkpoint="checkpoint")
+
+
+if __name__ == "__main__":
+    main()

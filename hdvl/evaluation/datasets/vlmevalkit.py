@@ -1,0 +1,100 @@
+"""The tables of VLMEvalKit: one TSV for each benchmark, with the images in its cells."""
+
+import ast
+import string
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.samples import ImageReference, Sample, StoredImage
+
+MISSING = ("", "nan")
+"""Cells that mean no value where a row may have none, as hint and options; "None" and "NA" are texts."""
+
+CATEGORIES = {"category": "category", "l2-category": "l2-category", "split": "split"}
+
+
+def one_answer(cell: str) -> tuple[str, ...]:
+    """The answer as it stands in the cell."""
+    return (cell,)
+
+
+def answer_list(cell: str) -> tuple[str, ...]:
+    """The accepted answers of a cell that holds a list as Python writes it, or one answer."""
+    if cell.startswith("["):
+        try:
+            return tuple(map(str, ast.literal_eval(cell)))
+        except (ValueError, SyntaxError):
+            return (cell,)
+    return (cell,)
+
+
+def table_samples(
+    rows: Iterable[Mapping[str, Any]],
+    folder: DataFolder,
+    *,
+    answers: Callable[[str], tuple[str, ...]] = one_answer,
+    kinds: Mapping[str, str] = CATEGORIES,
+    extra: Iterable[str] = (),
+    images: str = "images",
+) -> list[Sample]:
+    """The questions of a table with the columns ``index``, ``question``, ``answer`` and ``image``.
+
+    Args:
+        rows: the rows of the table.
+        folder: where the paths of images start.
+        answers: reads the accepted answers out of the cell.
+        kinds: names of the categories that columns hold, by column.
+        extra: columns that are kept in ``extra``.
+        images: folder of the images that ``image_path`` names.
+    """
+    samples = []
+    for row in rows:
+        for name in ("index", "question"):
+            if name not in row:
+                raise ValueError(
+                    f"a table of VLMEvalKit must have the column {name}, got {', '.join(row)}"
+                )
+        index = str(row["index"])
+        pictures = pictures_of(row, folder, images)
+        samples.append(
+            Sample(
+                index,
+                str(row["question"]),
+                pictures,
+                answers(str(row["answer"])) if present(row.get("answer")) else (),
+                options={
+                    letter: str(row[letter])
+                    for letter in string.ascii_uppercase
+                    if present(row.get(letter))
+                },
+                hint=str(row["hint"]) if present(row.get("hint")) else "",
+                categories={
+                    kind: str(row[column])
+                    for column, kind in kinds.items()
+                    if present(row.get(column))
+                },
+                extra={column: row[column] for column in extra if column in row},
+                group=" ".join(map(str, pictures)) or index,
+            )
+        )
+    return samples
+
+
+def present(value: object) -> bool:
+    """Whether a cell has a value."""
+    return value is not None and str(value) not in MISSING
+
+
+def pictures_of(
+    row: Mapping[str, Any], folder: DataFolder, images: str
+) -> tuple[ImageReference, ...]:
+    """The images of a row: in its cell, or in files."""
+    cell = row.get("image")
+    if isinstance(cell, list | StoredImage):
+        return folder.images(cell, images)
+    paths = row.get("image_path")
+    if not present(paths):
+        return ()
+    found = ast.literal_eval(str(paths)) if str(paths).startswith("[") else [str(paths)]
+    return folder.images(found, images, "")

@@ -1,0 +1,211 @@
+"""Readers of question answering with short answers."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hdvl.evaluation.datasets.vlmevalkit import answer_list, table_samples
+from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.samples import Sample
+
+
+def vqa_v2(folder: DataFolder, split: str) -> list[Sample]:
+    """VQA v2: the question and the annotation file of a split, with the images of COCO."""
+    questions = {
+        "val": "vqav2/v2_OpenEnded_mscoco_val2014_questions.json",
+        "test-dev": "vqav2/v2_OpenEnded_mscoco_test-dev2015_questions.json",
+        "test": "vqav2/v2_OpenEnded_mscoco_test2015_questions.json",
+    }
+    annotations = {"val": "vqav2/v2_mscoco_val2014_annotations.json"}
+    if split not in questions:
+        raise ValueError(f"split of vqav2 must be one of {', '.join(questions)}, got {split!r}")
+    year = "val2014" if split == "val" else "test2015"
+    return _vqa(folder, questions[split], annotations.get(split), year)
+
+
+def okvqa(folder: DataFolder, split: str) -> list[Sample]:
+    """OK-VQA: the question and the annotation file of its validation part."""
+    if folder.has("OKVQA_VAL.tsv"):
+        return table_samples(folder.rows("OKVQA_VAL.tsv"), folder, answers=answer_list)
+    return _vqa(
+        folder,
+        "okvqa/OpenEnded_mscoco_val2014_questions.json",
+        "okvqa/mscoco_val2014_annotations.json",
+        "val2014",
+    )
+
+
+def _vqa(folder: DataFolder, questions: str, annotations: str | None, year: str) -> list[Sample]:
+    known: dict[str, Mapping[str, Any]] = {}
+    if annotations is not None:
+        rows = folder.rows(annotations, under="annotations")
+        known = {str(row["question_id"]): row for row in rows}
+    samples = []
+    for row in folder.rows(questions, under="questions"):
+        name = str(row["question_id"])
+        note = known.get(name, {})
+        if annotations is not None and not note:
+            raise ValueError(f"{annotations} must hold every question, question {name} is missing")
+        kinds = {key: str(note[key]) for key in ("question_type", "answer_type") if key in note}
+        number = int(row["image_id"])
+        file = f"COCO_{year}_{number:012d}.jpg"
+        samples.append(
+            Sample(
+                name,
+                str(row["question"]),
+                folder.images(file, f"coco/{year}", year),
+                tuple(str(one["answer"]) for one in note.get("answers", ())),
+                categories=kinds,
+                group=str(number),
+            )
+        )
+    return samples
+
+
+def vizwiz(folder: DataFolder, split: str) -> list[Sample]:
+    """VizWiz: the list of a split; the image's name is the id of its question."""
+    samples = []
+    for row in folder.rows(f"vizwiz/{split}.json"):
+        answers = tuple(str(one["answer"]) for one in row.get("answers", ()))
+        kinds = {"answer_type": str(row["answer_type"])} if "answer_type" in row else {}
+        image = str(row["image"])
+        samples.append(
+            Sample(
+                image,
+                str(row["question"]),
+                folder.images(image, f"vizwiz/{split}", "vizwiz"),
+                answers,
+                categories=kinds,
+                group=image,
+            )
+        )
+    return samples
+
+
+def textvqa(folder: DataFolder, split: str) -> list[Sample]:
+    """TextVQA 0.5.1. The field ``ocr`` has the reference tokens of ``ocr_tokens.jsonl``, if it exists."""
+    if folder.has("TextVQA_VAL.tsv") and split == "val":
+        return table_samples(folder.rows("TextVQA_VAL.tsv"), folder, answers=answer_list)
+    tokens: dict[str, str] = {}
+    if folder.has("textvqa/ocr_tokens.jsonl"):
+        for row in folder.rows("textvqa/ocr_tokens.jsonl"):
+            tokens[str(row["question_id"])] = ", ".join(map(str, row["tokens"]))
+    samples = []
+    for row in folder.rows(f"textvqa/TextVQA_0.5.1_{split}.json", under="data"):
+        image, name = str(row["image_id"]), str(row["question_id"])
+        samples.append(
+            Sample(
+                name,
+                str(row["question"]),
+                folder.images(f"{image}.jpg", "textvqa/train_images", "textvqa/test_images"),
+                tuple(map(str, row.get("answers", ()))),
+                extra={"ocr": tokens.get(name, "")},
+                group=image,
+            )
+        )
+    return samples
+
+
+def _rrc(folder: DataFolder, names: Iterable[str], image_key: str, root: str) -> list[Sample]:
+    """The files of the Robust Reading Competition."""
+    samples = []
+    for row in folder.rows(*names, under="data"):
+        image = str(row[image_key])
+        kinds = row.get("question_types") or ()
+        samples.append(
+            Sample(
+                str(row["questionId"]),
+                str(row["question"]),
+                folder.images(image, root, f"{root}/images"),
+                tuple(map(str, row.get("answers") or ())),
+                categories={"question_type": "/".join(map(str, kinds))} if kinds else {},
+                group=image,
+            )
+        )
+    return samples
+
+
+def docvqa(folder: DataFolder, split: str) -> list[Sample]:
+    """DocVQA (Mathew et al., 2021): ``docvqa/{split}_v1.0.json``, or ``DocVQA_{SPLIT}.tsv`` of VLMEvalKit."""
+    table = f"DocVQA_{split.upper()}.tsv"
+    if folder.has(table):
+        return table_samples(folder.rows(table), folder, answers=answer_list)
+    names = (f"docvqa/{split}_v1.0_withQT.json", f"docvqa/{split}_v1.0.json")
+    return _rrc(folder, names, "image", "docvqa")
+
+
+def infovqa(folder: DataFolder, split: str) -> list[Sample]:
+    """InfographicsVQA (Mathew et al., 2022): ``infovqa/infographicsVQA_{split}_v1.0.json``."""
+    table = f"InfoVQA_{split.upper()}.tsv"
+    if folder.has(table):
+        return table_samples(folder.rows(table), folder, answers=answer_list)
+    names = (
+        f"infovqa/infographicsVQA_{split}_v1.0_withQT.json",
+        f"infovqa/infographicsVQA_{split}_v1.0.json",
+    )
+    return _rrc(folder, names, "image_local_name", "infovqa")
+
+
+def chartqa(folder: DataFolder, split: str) -> list[Sample]:
+    """ChartQA (Masry et al., 2022): the human and the augmented part, one after the other."""
+    if folder.has("ChartQA_TEST.tsv") and split == "test":
+        return table_samples(folder.rows("ChartQA_TEST.tsv"), folder, kinds={"split": "part"})
+    samples = []
+    for part in ("human", "augmented"):
+        for number, row in enumerate(
+            folder.rows(f"chartqa/{split}_{part}.json", f"chartqa/{split}/{split}_{part}.json")
+        ):
+            image = str(row["imgname"])
+            samples.append(
+                Sample(
+                    f"{part}_{number}",
+                    str(row["query"]),
+                    folder.images(image, f"chartqa/{split}/png", "chartqa/png"),
+                    (str(row["label"]),),
+                    categories={"part": part},
+                    group=image,
+                )
+            )
+    return samples
+
+
+def gqa(folder: DataFolder, split: str) -> list[Sample]:
+    """GQA (Hudson and Manning, 2019): ``gqa/{split}_balanced_questions.json``."""
+    questions = folder.plain(
+        f"gqa/{split}_balanced_questions.json", f"gqa/{split}_all_questions.json"
+    )
+    samples = []
+    for name, question in questions.items():
+        image = str(question["imageId"])
+        samples.append(
+            Sample(
+                str(name),
+                str(question["question"]),
+                folder.images(f"{image}.jpg", "gqa/images"),
+                (str(question["answer"]),),
+                extra={"gqa": question},
+                group=image,
+            )
+        )
+    return samples
+
+
+def ocrvqa(folder: DataFolder, split: str) -> list[Sample]:
+    """OCR-VQA (Mishra et al., 2019): the books of a split in ``dataset.json`` and their questions."""
+    table = f"OCRVQA_{split.upper()}.tsv"
+    if folder.has(table):
+        return table_samples(folder.rows(table), folder)
+    numbers = {"train": 1, "val": 2, "test": 3}
+    if split not in numbers:
+        raise ValueError(f"split of ocrvqa must be one of {', '.join(numbers)}, got {split!r}")
+    samples = []
+    for book, entry in folder.plain("ocrvqa/dataset.json").items():
+        if int(entry["split"]) != numbers[split]:
+            continue
+        suffix = str(entry["imageURL"]).rpartition(".")[2]
+        images = folder.images(f"{book}.{suffix}", "ocrvqa/images")
+        pairs = zip(entry["questions"], entry["answers"], strict=True)
+        for number, (question, answer) in enumerate(pairs):
+            samples.append(
+                Sample(f"{book}_{number}", str(question), images, (str(answer),), group=str(book))
+            )
+    return samples

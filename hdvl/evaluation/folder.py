@@ -1,0 +1,81 @@
+"""The folder with the files of benchmarks: which of them a task reads, and which it misses."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hdvl.evaluation.rows import read_plain, read_rows
+from hdvl.evaluation.samples import ImageReference, StoredImage
+
+
+@dataclass
+class DataFolder:
+    """Files below ``root``. Those that were read are noted in ``read``, for the report.
+
+    Args:
+        root: the folder that ``data_dir`` names.
+    """
+
+    root: Path
+    read: list[Path] = field(default_factory=list)
+
+    def path(self, *names: str) -> Path:
+        """The first of ``names`` that is a file below the folder.
+
+        Raises:
+            FileNotFoundError: none is; every path that was looked for is named.
+        """
+        for name in names:
+            found = self.root / name
+            if found.is_file():
+                if found not in self.read:
+                    self.read.append(found)
+                return found
+        looked = " or ".join(str(self.root / name) for name in names)
+        raise FileNotFoundError(f"there is no file {looked}; download it, or change data_dir")
+
+    def has(self, name: str) -> bool:
+        """Whether ``name`` is a file below the folder."""
+        return (self.root / name).is_file()
+
+    def matching(self, pattern: str) -> list[Path]:
+        """The files that a pattern such as ``MMMU/*/validation-*.parquet`` matches, sorted."""
+        found = sorted(self.root.glob(pattern))
+        self.read += [path for path in found if path not in self.read]
+        return found
+
+    def rows(self, *names: str, under: str | None = None) -> Iterator[dict[str, Any]]:
+        """Rows of the first of ``names`` that exists."""
+        return read_rows(self.path(*names), under)
+
+    def plain(self, *names: str) -> Any:
+        """The value of the first JSON file of ``names`` that exists."""
+        return read_plain(self.path(*names))
+
+    def images(self, value: Any, *folders: str) -> tuple[ImageReference, ...]:
+        """The images of a field: stored ones, or the names of files in one of ``folders``.
+
+        A file that is in none of the folders is named in the first, so that asking the question fails with
+        its path.
+        """
+        values: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
+        found = list[ImageReference]()
+        for one in values:
+            if isinstance(one, StoredImage | Path):
+                found.append(one)
+            elif one:
+                places = [self.root / folder / str(one) for folder in folders]
+                found.append(next((place for place in places if place.is_file()), places[0]))
+        return tuple(found)
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of each file that was read, by its path below the folder."""
+        return {path.relative_to(self.root).as_posix(): sha256(path) for path in self.read}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

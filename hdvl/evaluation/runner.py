@@ -1,0 +1,268 @@
+"""Questions of a task answered by a model: in batches, over several ranks, and once each."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from hdvl.data.rows import NOT_LEARNED
+from hdvl.data.threads import ThreadLoader
+from hdvl.evaluation.samples import Sample, digest, image_bytes, image_name
+from hdvl.evaluation.store import AnswerStore
+from hdvl.evaluation.task import Protocol
+from hdvl.inference import Answer, Pipeline
+from hdvl.inference.batch import answer_batches, answer_fields
+from hdvl.inference.progress import AskingProgress
+from hdvl.processor import Processor
+from hdvl.processor import Sample as Prepared
+from hdvl.protocols import Message, TilePlan
+
+HINDRANCES = (*NOT_LEARNED, OSError)
+"""Errors of one question; the others are asked."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that work together, as torchrun says it in the environment."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def of_environment(cls) -> "Ranks":
+        """The rank and the number of ranks that torchrun set, or one process alone."""
+        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+    def connect(self) -> None:
+        """Connect the ranks over gloo, so that the first can collect the answers of all."""
+        import torch.distributed as dist
+
+        if self.world_size > 1 and not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=timedelta(days=7))
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of each rank. Every rank must call this."""
+        import torch.distributed as dist
+
+        if self.world_size == 1:
+            return [value]
+        found = [None] * self.world_size
+        dist.all_gather_object(found, value)
+        return found
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question as it is asked, or what hinders it.
+
+    Attributes:
+        origin: the question of the benchmark.
+        key: hash of all that the answer depends on; empty if an image could not be read.
+        messages: the conversation.
+        sample: the question as the model reads it; ``None`` if it is not asked.
+        row: the answer that an earlier run has stored.
+        error: why the question cannot be asked.
+    """
+
+    origin: Sample
+    key: str = ""
+    messages: Sequence[Message] = ()
+    sample: Prepared | None = None
+    row: dict[str, Any] | None = None
+    error: str = ""
+
+
+@dataclass
+class Questions:
+    """``questions[i]`` reads the images of sample ``i`` and prepares it, unless its answer is known.
+
+    Attributes:
+        samples: the questions of the benchmark.
+        protocol: how they are worded.
+        processor: the preprocessing of the model.
+        identity: a text that differs if the model or the options of generation do.
+        known: rows of earlier runs by their key.
+        system: the system message; ``None`` for that of the template.
+    """
+
+    samples: Sequence[Sample]
+    protocol: Protocol
+    processor: Processor
+    identity: str
+    known: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    system: str | None = None
+
+    def __getitem__(self, number: int) -> Question:
+        sample = self.samples[number]
+        try:
+            text = self.protocol.text(sample)
+            images = [image_bytes(image) for image in sample.images]
+        except HINDRANCES as error:
+            return Question(sample, error=_reason(sample, error))
+        candidates = self.protocol.candidates_of(sample) if self.protocol.candidates else {}
+        said = [text, str(self.system), json.dumps(candidates)]
+        key = digest(self.identity, *said, *images)[:32]
+        if key in self.known:
+            return Question(sample, key, row=self.known[key])
+        messages = [Message("user", text, tuple(images))]
+        if self.system is not None:
+            messages.insert(0, Message("system", self.system))
+        if candidates:
+            return Question(sample, key, messages)
+        try:
+            prepared = self.processor(messages, add_generation_prompt=True)
+        except HINDRANCES as error:
+            return Question(sample, key, messages, error=_reason(sample, error))
+        return Question(sample, key, messages, prepared)
+
+
+def _reason(sample: Sample, error: BaseException) -> str:
+    names = ", ".join(map(image_name, sample.images)) or "no image"
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        said = f"there is no file {error.filename}"
+    else:
+        said = " ".join(str(error).split()) or type(error).__name__
+    return f"question {sample.id} ({names}): {said}"
+
+
+@dataclass
+class Answers:
+    """What a run knows of the questions of a task.
+
+    Attributes:
+        rows: the stored row of each answered question, by the id of the question.
+        failed: what hindered the others, by their id.
+    """
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def own_questions(samples: Sequence[Sample], ranks: Ranks) -> list[int]:
+    """Numbers of the samples that this rank answers: whole groups, the questions of each together."""
+    groups: dict[str, list[int]] = {}
+    for number, sample in enumerate(samples):
+        groups.setdefault(sample.group or f"{number} {sample.id}", []).append(number)
+    own = list(groups.values())[ranks.rank :: ranks.world_size]
+    return [number for group in own for number in group]
+
+
+def answer_samples(
+    pipe: Pipeline,
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    store: AnswerStore,
+    *,
+    identity: str,
+    ranks: Ranks,
+    batch_size: int = 8,
+    batch_tokens: int = 16384,
+    num_workers: int = 2,
+    system: str | None = None,
+) -> Answers:
+    """Answer the questions of this rank that have no stored answer, and return what all ranks know.
+
+    Args:
+        pipe: the model.
+        samples: all questions of the task, the same on every rank.
+        protocol: how they are asked.
+        store: where answers are kept.
+        identity: see :class:`Questions`.
+        ranks: this process among others.
+        batch_size: the largest number of questions in a batch.
+        batch_tokens: the largest number of ids in a batch, visual tokens and padding included.
+        num_workers: threads that read and cut images ahead.
+        system: the system message.
+    """
+    settings = json.dumps([protocol.generation, protocol.candidates], sort_keys=True)
+    whole = digest(identity, settings)
+    questions = Questions(samples, protocol, pipe.processor, whole, store.known, system)
+    numbers = own_questions(samples, ranks)
+    prepared = ThreadLoader(
+        questions,
+        [[number] for number in numbers],
+        collate=lambda items: items[0],
+        num_workers=num_workers,
+        prefetch_factor=batch_size,
+    )
+    options = {"batch_size": batch_size, "batch_tokens": batch_tokens, **protocol.generation}
+    asked = (
+        _likelihoods(pipe, prepared, protocol)
+        if protocol.candidates
+        else _answers(pipe, prepared, options)
+    )
+    found = Answers()
+    with AskingProgress(len(numbers)) as progress:
+        for question, answer, fields in asked:
+            error = question.error
+            if question.row is not None:
+                found.rows[question.origin.id] = question.row
+            elif error:
+                found.failed[question.origin.id] = error
+            else:
+                prompt = question.messages[-1].text
+                row = {"key": question.key, "id": question.origin.id, "prompt": prompt, **fields}
+                store.append(row)
+                found.rows[question.origin.id] = row
+            progress.add(answer, error)
+    return _merged(ranks.gather(found), samples)
+
+
+def _merged(parts: Sequence[Answers], samples: Sequence[Sample]) -> Answers:
+    """The answers of all ranks in the order of the samples."""
+    rows = {name: row for part in parts for name, row in part.rows.items()}
+    failed = {name: reason for part in parts for name, reason in part.failed.items()}
+    names = [sample.id for sample in samples]
+    return Answers(
+        {name: rows[name] for name in names if name in rows},
+        {name: failed[name] for name in names if name in failed},
+    )
+
+
+Asked = Iterator[tuple[Question, Answer | None, dict[str, Any]]]
+
+
+def _answers(pipe: Pipeline, prepared: Any, options: Mapping[str, Any]) -> Asked:
+    for question, answer in answer_batches(pipe, prepared, **options):
+        if answer is None:
+            yield question, None, {}
+            continue
+        fields = answer_fields(answer)
+        fields["images"] = [image_fields(pipe, plan) for plan in answer.plans]
+        most = options.get("max_new_tokens", 256)
+        fields["truncated"] = answer.numbers.new_tokens >= most
+        yield question, answer, fields
+
+
+def _likelihoods(pipe: Pipeline, prepared: Any, protocol: Protocol) -> Asked:
+    for question in prepared:
+        if question.row is not None or question.error:
+            yield question, None, {}
+            continue
+        candidates = protocol.candidates_of(question.origin)
+        values = pipe.likelihood(question.messages, list(candidates.values()))
+        scores = dict(zip(candidates, values, strict=True))
+        plans = [plan for plan in pipe.request(question.messages).plans]
+        yield (
+            question,
+            None,
+            {
+                "answer": max(scores, key=lambda letter: scores[letter]),
+                "log_probabilities": scores,
+                "images": [image_fields(pipe, plan) for plan in plans],
+                "truncated": False,
+            },
+        )
+
+
+def image_fields(pipe: Pipeline, plan: TilePlan) -> dict[str, Any]:
+    """What an image of a question cost: its size, the size it was resized to, tiles and visual tokens."""
+    left, top, right, bottom = plan.content
+    return {
+        "size": [plan.width, plan.height],
+        "resized": [right - left, bottom - top],
+        "tiles": plan.count,
+        "visual_tokens": pipe.model.merger.token_count(plan),
+    }

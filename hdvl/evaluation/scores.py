@@ -1,0 +1,78 @@
+"""What a scorer says about the answers to a task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hdvl.evaluation.samples import Sample
+
+
+@dataclass
+class Scores:
+    """The score of a task.
+
+    Attributes:
+        metric: name of the score that is reported first.
+        value: that score.
+        values: all scores by name, the first included.
+        correct: a number for each question, in 0..1 where the metric is an accuracy.
+        scale: the score is ``scale`` times the mean of ``correct``; ``None`` if it is not such a mean, and
+            then it has no standard error.
+        tables: scores of groups of questions, by the kind of group and the name of the group.
+        unparsed: ids of answers that the rules of the scorer could not read.
+        parsed: what the scorer read out of an answer, where it says so.
+        notes: facts that a reader must know, such as which tokenizer was used.
+    """
+
+    metric: str
+    value: float
+    values: dict[str, float] = field(default_factory=dict)
+    correct: dict[str, float] = field(default_factory=dict)
+    scale: float | None = None
+    tables: dict[str, dict[str, float]] = field(default_factory=dict)
+    unparsed: list[str] = field(default_factory=list)
+    parsed: dict[str, str | None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.values = {self.metric: self.value, **self.values}
+
+
+Scorer = Callable[[Sequence[Sample], Mapping[str, str]], Scores]
+"""Function of the questions and the answer to each of them."""
+
+
+def mean_scores(
+    metric: str,
+    samples: Sequence[Sample],
+    correct: Mapping[str, float],
+    *,
+    scale: float = 100.0,
+    unparsed: Sequence[str] = (),
+    parsed: Mapping[str, str | None] | None = None,
+) -> Scores:
+    """Scores whose first value is ``scale`` times the mean of ``correct``, with a table of each category."""
+    if not samples:
+        raise ValueError(f"{metric} needs a question, got none; check the split and limit")
+    return Scores(
+        metric,
+        scale * sum(correct[sample.id] for sample in samples) / len(samples),
+        correct=dict(correct),
+        scale=scale,
+        tables=category_tables(samples, correct, scale),
+        unparsed=list(unparsed),
+        parsed=dict(parsed or {}),
+    )
+
+
+def category_tables(
+    samples: Sequence[Sample], correct: Mapping[str, float], scale: float = 100.0
+) -> dict[str, dict[str, float]]:
+    """The mean of each group of questions that the categories of the samples name."""
+    groups: dict[str, dict[str, list[float]]] = {}
+    for sample in samples:
+        for kind, name in sample.categories.items():
+            groups.setdefault(kind, {}).setdefault(name, []).append(correct[sample.id])
+    return {
+        kind: {name: scale * sum(found) / len(found) for name, found in sorted(names.items())}
+        for kind, names in groups.items()
+    }

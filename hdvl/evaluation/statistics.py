@@ -1,0 +1,147 @@
+"""How certain a score is: standard errors clustered by image, bootstrap intervals, and paired tests."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hdvl.evaluation.samples import Sample
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Of a mean over questions.
+
+    Attributes:
+        standard_error: clustered by the groups of the questions (Liang and Zeger, 1986); NaN for one group.
+        low, high: the bootstrap interval of 95 per cent, groups being drawn with replacement.
+        groups: the number of groups.
+    """
+
+    standard_error: float
+    low: float
+    high: float
+    groups: int
+
+
+def group_sums(samples: Sequence[Sample], values: Mapping[str, float]) -> tuple[Array, Array]:
+    """The sum of the values of each group (g,), and the number of its questions (g,)."""
+    sums: dict[str, list[float]] = {}
+    for sample in samples:
+        if sample.id in values:
+            sums.setdefault(sample.group or sample.id, []).append(values[sample.id])
+    found = list(sums.values())
+    return np.array([sum(one) for one in found], float), np.array(
+        [len(one) for one in found], float
+    )
+
+
+def uncertainty(
+    samples: Sequence[Sample], values: Mapping[str, float], *, scale: float, seed: int = 0
+) -> Uncertainty:
+    """The uncertainty of ``scale`` times the mean of ``values``.
+
+    Needs scipy (``pip install 'hdvl[evaluation]'``).
+    """
+    sums, counts = group_sums(samples, values)
+    groups, total = len(sums), counts.sum()
+    if groups < 2:
+        mean = float(scale * sums.sum() / total) if total else math.nan
+        return Uncertainty(math.nan, mean, mean, groups)
+    mean = sums.sum() / total
+    residuals = sums - mean * counts
+    error = math.sqrt(groups / (groups - 1) * float((residuals**2).sum())) / total
+    low, high = _bootstrap(lambda s, c, axis=-1: s.sum(axis) / c.sum(axis), (sums, counts), seed)
+    return Uncertainty(scale * error, scale * low, scale * high, groups)
+
+
+def _bootstrap(statistic: Any, data: tuple[Array, ...], seed: int) -> tuple[float, float]:
+    from scipy.stats import bootstrap
+
+    batch = max(1, min(RESAMPLES, 20_000_000 // len(data[0])))
+    found = bootstrap(
+        data,
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=batch,
+        paired=True,
+        vectorized=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    interval = found.confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two runs compared on the questions that both answered.
+
+    Attributes:
+        questions: how many these are.
+        difference: the mean of the second run minus that of the first.
+        low, high: its bootstrap interval of 95 per cent, clustered by the groups of the questions.
+        better, worse: questions on which the second run has a higher or a lower value.
+        p_value: of the exact test of McNemar if all values are 0 or 1, else of a sign test on the questions
+            whose values differ; both are the binomial test of ``better`` among ``better + worse``.
+        test: which of the two it is.
+    """
+
+    questions: int
+    difference: float
+    low: float
+    high: float
+    better: int
+    worse: int
+    p_value: float
+    test: str
+
+
+def paired_test(
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    groups: Mapping[str, str],
+    *,
+    scale: float,
+    seed: int = 0,
+) -> PairedTest:
+    """Compare the values of two runs question by question.
+
+    Args:
+        first, second: the value of each question by its id.
+        groups: the group of each question.
+        scale: factor of the difference and its interval.
+
+    Raises:
+        ValueError: the runs have no question in common.
+    """
+    from scipy.stats import binomtest
+
+    common = [name for name in first if name in second]
+    if not common:
+        raise ValueError("the runs must have questions in common, they have none; compare others")
+    changes = {name: second[name] - first[name] for name in common}
+    better = sum(change > 0 for change in changes.values())
+    worse = sum(change < 0 for change in changes.values())
+    samples = [Sample(name, "", group=groups.get(name, "")) for name in common]
+    sums, counts = group_sums(samples, changes)
+    mean = float(sums.sum() / counts.sum())
+    low = high = mean
+    if len(sums) > 1:
+        low, high = _bootstrap(
+            lambda s, c, axis=-1: s.sum(axis) / c.sum(axis), (sums, counts), seed
+        )
+    binary = {*first.values(), *second.values()} <= {0.0, 1.0}
+    p_value = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    test = "McNemar, exact" if binary else "sign test"
+    return PairedTest(
+        len(common), scale * mean, scale * low, scale * high, better, worse, p_value, test
+    )

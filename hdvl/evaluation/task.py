@@ -1,0 +1,136 @@
+"""A benchmark: where its questions come from, and the protocols under which they are asked and scored."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.prompts import prompt_of
+from hdvl.evaluation.samples import Sample, digest, duplicates
+from hdvl.evaluation.scores import Scorer, Scores
+
+PROTOCOLS = ("official", "llava", "vlmevalkit", "lmms_eval", "qwen_vl", "internvl")
+Reader = Callable[[DataFolder, str], Sequence[Sample]]
+
+
+class Protocol:
+    """How the questions of a task are asked and its answers scored.
+
+    Args:
+        prompt: see :func:`hdvl.evaluation.prompts.prompt_of`.
+        score: function of samples and answers that scores them.
+        generation: options of the answers, beside greedy decoding.
+        option: one line of the options in the prompt.
+        candidates: ask for the likelihood of each option instead of an answer: ``"letter"`` or ``"text"``,
+            which says what of an option is the candidate. The answer is the letter of the likeliest.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: str | Sequence[str],
+        score: Scorer,
+        generation: Mapping[str, Any] | None = None,
+        option: str = "{letter}. {text}",
+        candidates: str | None = None,
+    ) -> None:
+        if candidates not in (None, "letter", "text"):
+            raise ValueError(f"candidates must be letter, text or null, got {candidates!r}")
+        self.prompt, self.score, self.option = prompt, score, option
+        self.generation, self.candidates = dict(generation or {}), candidates
+
+    def text(self, sample: Sample) -> str:
+        """The question as the model is asked it."""
+        return prompt_of(self.prompt, sample, self.option)
+
+    def candidates_of(self, sample: Sample) -> dict[str, str]:
+        """The candidates of a likelihood question, by their letters."""
+        if self.candidates == "letter":
+            return {letter: letter for letter in sample.options}
+        return dict(sample.options)
+
+
+@dataclass
+class Task:
+    """One benchmark.
+
+    Attributes:
+        name: its name.
+        read: function of a :class:`DataFolder` and a split that returns the questions.
+        protocols: the protocols that it can be run under; each is plain data with ``_target_``.
+        protocol: the one to use.
+        split: the part of the benchmark.
+        hidden_splits: splits whose answers are not published: they are answered and written for the
+            server of the benchmark, and not scored.
+        submission: function that writes answers in the form that the server takes.
+        published: scores of published models, by model, as their papers report them.
+    """
+
+    name: str
+    read: Reader
+    protocols: Mapping[str, Any]
+    protocol: str = "official"
+    split: str = "val"
+    hidden_splits: Sequence[str] = ()
+    submission: Callable[..., Path] | None = None
+    published: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.protocol not in self.protocols:
+            known = ", ".join(self.protocols)
+            raise ValueError(
+                f"protocol of {self.name} must be one of {known}, got {self.protocol!r}; set "
+                f"task.{self.name}.protocol"
+            )
+
+    @property
+    def chosen(self) -> Protocol:
+        """The protocol in use."""
+        found: Protocol = self.protocols[self.protocol]
+        return found
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the answers of the split are not published."""
+        return self.split in self.hidden_splits
+
+    def samples(self, folder: DataFolder) -> list[Sample]:
+        """The questions.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: an id occurs twice, or there is no question.
+        """
+        found = list(self.read(folder, self.split))
+        twice = duplicates(found)
+        if twice:
+            raise ValueError(
+                f"ids of {self.name} must be unique, got {len(twice)} twice, such as {twice[0]!r}; "
+                "restore the file"
+            )
+        if not found:
+            raise ValueError(f"{self.name} has no question in split {self.split!r}; check the file")
+        return found
+
+    def score(self, samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
+        """Score the answer to every one of ``samples``."""
+        return self.chosen.score(samples, answers)
+
+
+def protocol_hash(node: Mapping[str, Any], name: str) -> str:
+    """A short hash of all that protocol ``name`` of a task's config says."""
+    said = json.dumps(node["protocols"][name], sort_keys=True, ensure_ascii=False)
+    return digest(name, said)[:12]
+
+
+def first_questions(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """The first ``limit`` questions, and those after them that are about the same images as the last."""
+    if limit is None or limit >= len(samples):
+        return list(samples)
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1 or null, got {limit}")
+    kept = list(samples[:limit])
+    groups = {sample.group for sample in kept if sample.group}
+    return kept + [sample for sample in samples[limit:] if sample.group in groups]

@@ -1,0 +1,108 @@
+"""Questions of a task are answered once each, whatever the batches, the interruptions and the ranks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hdvl.config import build, compose, to_plain
+from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.runner import Answers, Ranks, answer_samples, own_questions
+from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.store import AnswerStore, read_answers
+from hdvl.evaluation.task import Task, first_questions
+from hdvl.inference import Pipeline
+from hdvl.inference.load import load
+from tests.evaluation.made_up import docvqa, picture, write
+from tests.tiny_model import tiny_folder
+
+__all__ = ["tiny_folder"]
+
+
+def task_of(*overrides: str) -> Task:
+    config = to_plain(compose(*overrides, config_name="evaluate"))
+    (node,) = config["task"].values()
+    found: Task = build(node)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_folder: Path) -> Pipeline:
+    return load(tiny_folder)
+
+
+def ask(
+    pipe: Pipeline, root: Path, out: Path, ranks: Ranks | None = None, **options: Any
+) -> Answers:
+    task = task_of("task=[docvqa]", "task.docvqa.protocols.official.generation.max_new_tokens=4")
+    samples = task.samples(DataFolder(root))
+    with AnswerStore(out, ranks.rank if ranks else 0) as store:
+        return answer_samples(
+            pipe, samples, task.chosen, store, identity="m", ranks=ranks or Ranks(), **options
+        )
+
+
+def test_answers_do_not_depend_on_batches_and_are_kept(pipe: Pipeline, tmp_path: Path) -> None:
+    docvqa(tmp_path, questions=5)
+    whole = ask(pipe, tmp_path, tmp_path / "one", batch_size=8)
+    assert list(whole.rows) == ["100", "101", "102", "103", "104"] and not whole.failed
+    row = whole.rows["100"]
+    assert row["prompt"].startswith("What is word 0?\nAnswer the question")
+    assert row["images"][0]["size"] == [48, 40] and row["images"][0]["visual_tokens"] > 0
+
+    # The process ends while it writes its third answer.
+    file = tmp_path / "two" / "answers.rank0.jsonl"
+    lines = (tmp_path / "one" / "answers.rank0.jsonl").read_bytes().splitlines(keepends=True)
+    write(file, b"".join(lines[:2]) + lines[2][:20])
+    again = ask(pipe, tmp_path, tmp_path / "two", batch_size=1)
+    assert again.rows == whole.rows
+    assert len(read_answers(file)) == 5
+    assert file.read_bytes().startswith(b"".join(lines[:2]))  # what was there is as it was
+    size = file.stat().st_size
+    ask(pipe, tmp_path, tmp_path / "two")
+    assert file.stat().st_size == size  # nothing was asked again
+
+
+def test_what_changed_is_asked_anew(pipe: Pipeline, tmp_path: Path) -> None:
+    docvqa(tmp_path, questions=4)
+    ask(pipe, tmp_path, tmp_path / "out")
+    write(tmp_path / "docvqa/documents/page1.png", picture(9))
+    file = tmp_path / "out" / "answers.rank0.jsonl"
+    before = file.read_bytes()
+    ask(pipe, tmp_path, tmp_path / "out")
+    added = [json.loads(line) for line in file.read_bytes()[len(before) :].splitlines()]
+    assert [row["id"] for row in added] == ["101", "103"]  # the questions about this page
+
+
+def test_a_missing_picture_fails_and_the_others_are_answered(
+    pipe: Pipeline, tmp_path: Path
+) -> None:
+    docvqa(tmp_path, questions=4)
+    (tmp_path / "docvqa/documents/page0.png").unlink()
+    write(tmp_path / "docvqa/documents/page1.png", b"no picture")
+    found = ask(pipe, tmp_path, tmp_path / "out")
+    assert not found.rows and len(found.failed) == 4
+    assert "page0.png" in found.failed["100"] and "there is no file" in found.failed["100"]
+    assert "page1.png" in found.failed["101"]
+
+
+def test_ranks_share_whole_groups() -> None:
+    samples = [Sample(str(n), "q", group=str(n % 3)) for n in range(8)]
+    parts = [own_questions(samples, Ranks(rank, 2)) for rank in range(2)]
+    assert parts == [[0, 3, 6, 2, 5], [1, 4, 7]]
+    alone = [Sample(str(n), "q") for n in range(5)]
+    shares = [own_questions(alone, Ranks(rank, 4)) for rank in range(4)]
+    assert sorted(number for share in shares for number in share) == list(range(5))
+
+
+def test_a_store_is_written_by_one_process(tmp_path: Path) -> None:
+    with AnswerStore(tmp_path), pytest.raises(ValueError, match="is being written by another"):
+        AnswerStore(tmp_path).__enter__()
+
+
+def test_a_limit_keeps_whole_groups() -> None:
+    samples = [Sample(str(n), "q", group=str(n % 3)) for n in range(8)]
+    assert [one.id for one in first_questions(samples, 2)] == ["0", "1", "3", "4", "6", "7"]
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        first_questions(samples, 0)
