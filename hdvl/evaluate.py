@@ -59,7 +59,6 @@ def run_task(
     folder = DataFolder(Path(cfg["data_dir"]))
     samples = first_questions(task.samples(folder), cfg["limit"])
     place = Path(cfg["outputs"]) / task.name
-    batching = {key: cfg[key] for key in ("batch_size", "batch_tokens", "num_workers")}
     with AnswerStore(place, ranks.rank) as store:
         answers = answer_samples(
             pipe,
@@ -69,7 +68,7 @@ def run_task(
             identity=identity,
             ranks=ranks,
             system=cfg["system"],
-            **batching,
+            num_workers=cfg["num_workers"],
         )
     if ranks.rank:
         return {"failed": list(answers.failed)}

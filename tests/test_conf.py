@@ -169,7 +169,9 @@ def rounds() -> list[list[str]]:
     Not resolved, since a choice may need another: a template of the tokenizer needs an LLM with one.
     """
     folders = sorted(
-        path for path in CONF_DIR.iterdir() if path.name not in ("model", "experiment")
+        path
+        for path in CONF_DIR.iterdir()
+        if path.name in default_groups(CONF_DIR / "train.yaml") - {"model", "experiment"}
     )
     names = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in folders}
     full = {group: files for group, files in names.items() if files}

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from hdvl.data.rows import NOT_LEARNED
+from hdvl.data.rows import SKIPPABLE
 from hdvl.data.threads import ThreadLoader
 from hdvl.evaluation.samples import Sample, digest, image_bytes, image_name
 from hdvl.evaluation.store import AnswerStore
 from hdvl.evaluation.task import Protocol
 from hdvl.inference import Answer, Pipeline
-from hdvl.inference.batch import answer_batches, answer_fields
+from hdvl.inference.batch import answer_fields, answer_questions
 from hdvl.inference.progress import AskingProgress
 from hdvl.processor import Processor
 from hdvl.processor import Sample as Prepared
 from hdvl.protocols import Message, TilePlan
 
-HINDRANCES = (*NOT_LEARNED, OSError)
+HINDRANCES = (*SKIPPABLE, OSError)
 """Errors of one question; the others are asked."""
 
 
@@ -58,6 +58,7 @@ class Question:
     """A question as it is asked, or what hinders it.
 
     Attributes:
+        number: its number among the samples of the task.
         origin: the question of the benchmark.
         key: hash of all that the answer depends on; empty if an image could not be read.
         messages: the conversation.
@@ -66,6 +67,7 @@ class Question:
         error: why the question cannot be asked.
     """
 
+    number: int
     origin: Sample
     key: str = ""
     messages: Sequence[Message] = ()
@@ -100,22 +102,22 @@ class Questions:
             text = self.protocol.text(sample)
             images = [image_bytes(image) for image in sample.images]
         except HINDRANCES as error:
-            return Question(sample, error=_reason(sample, error))
+            return Question(number, sample, error=_reason(sample, error))
         candidates = self.protocol.candidates_of(sample) if self.protocol.candidates else {}
         said = [text, str(self.system), json.dumps(candidates)]
         key = digest(self.identity, *said, *images)[:32]
         if key in self.known:
-            return Question(sample, key, row=self.known[key])
+            return Question(number, sample, key, row=self.known[key])
         messages = [Message("user", text, tuple(images))]
         if self.system is not None:
             messages.insert(0, Message("system", self.system))
         if candidates:
-            return Question(sample, key, messages)
+            return Question(number, sample, key, messages)
         try:
             prepared = self.processor(messages, add_generation_prompt=True)
         except HINDRANCES as error:
-            return Question(sample, key, messages, error=_reason(sample, error))
-        return Question(sample, key, messages, prepared)
+            return Question(number, sample, key, messages, error=_reason(sample, error))
+        return Question(number, sample, key, messages, prepared)
 
 
 def _reason(sample: Sample, error: BaseException) -> str:
@@ -157,8 +159,6 @@ def answer_samples(
     *,
     identity: str,
     ranks: Ranks,
-    batch_size: int = 8,
-    batch_tokens: int = 16384,
     num_workers: int = 2,
     system: str | None = None,
 ) -> Answers:
@@ -171,8 +171,6 @@ def answer_samples(
         store: where answers are kept.
         identity: see :class:`Questions`.
         ranks: this process among others.
-        batch_size: the largest number of questions in a batch.
-        batch_tokens: the largest number of ids in a batch, visual tokens and padding included.
         num_workers: threads that read and cut images ahead.
         system: the system message.
     """
@@ -185,9 +183,9 @@ def answer_samples(
         [[number] for number in numbers],
         collate=lambda items: items[0],
         num_workers=num_workers,
-        prefetch_factor=batch_size,
+        prefetch_factor=pipe.engine.counters.slots,
     )
-    options = {"batch_size": batch_size, "batch_tokens": batch_tokens, **protocol.generation}
+    options = protocol.generation
     asked = (
         _likelihoods(pipe, prepared, protocol)
         if protocol.candidates
@@ -225,7 +223,9 @@ Asked = Iterator[tuple[Question, Answer | None, dict[str, Any]]]
 
 
 def _answers(pipe: Pipeline, prepared: Any, options: Mapping[str, Any]) -> Asked:
-    for question, answer in answer_batches(pipe, prepared, **options):
+    for question, answer in answer_questions(
+        pipe, prepared, in_flight=2 * pipe.engine.counters.slots, **options
+    ):
         if answer is None:
             yield question, None, {}
             continue

@@ -45,7 +45,7 @@ def ask(
 
 def test_answers_do_not_depend_on_batches_and_are_kept(pipe: Pipeline, tmp_path: Path) -> None:
     docvqa(tmp_path, questions=5)
-    whole = ask(pipe, tmp_path, tmp_path / "one", batch_size=8)
+    whole = ask(pipe, tmp_path, tmp_path / "one")
     assert list(whole.rows) == ["100", "101", "102", "103", "104"] and not whole.failed
     row = whole.rows["100"]
     assert row["prompt"].startswith("What is word 0?\nAnswer the question")
@@ -55,7 +55,8 @@ def test_answers_do_not_depend_on_batches_and_are_kept(pipe: Pipeline, tmp_path:
     file = tmp_path / "two" / "answers.rank0.jsonl"
     lines = (tmp_path / "one" / "answers.rank0.jsonl").read_bytes().splitlines(keepends=True)
     write(file, b"".join(lines[:2]) + lines[2][:20])
-    again = ask(pipe, tmp_path, tmp_path / "two", batch_size=1)
+    single = Pipeline(model=pipe.model, engine={"max_slots": 1})
+    again = ask(single, tmp_path, tmp_path / "two")
     assert again.rows == whole.rows
     assert len(read_answers(file)) == 5
     assert file.read_bytes().startswith(b"".join(lines[:2]))  # what was there is as it was

@@ -1,0 +1,56 @@
+"""Answers in the forms that the servers of benchmarks with hidden answers take."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hdvl.evaluation.samples import Sample
+from hdvl.files import atomic_write, write_text
+
+
+def json_list(
+    folder: Path,
+    samples: Sequence[Sample],
+    answers: Mapping[str, str],
+    *,
+    id_key: str,
+    answer_key: str,
+    integer_ids: bool = False,
+) -> Path:
+    """A JSON list of ``{id_key: id, answer_key: answer}``, as EvalAI takes it."""
+    rows = [
+        {id_key: int(one.id) if integer_ids else one.id, answer_key: answers[one.id]}
+        for one in samples
+    ]
+    path = folder / "submission.json"
+    write_text(path, json.dumps(rows, ensure_ascii=False) + "\n")
+    return path
+
+
+def json_mapping(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]) -> Path:
+    """A JSON mapping from id to answer, as the server of MMMU takes it."""
+    path = folder / "submission.json"
+    found = {sample.id: answers[sample.id] for sample in samples}
+    write_text(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    return path
+
+
+def workbook(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]) -> Path:
+    """A table of XLSX with index, question, options and prediction, as MMBench's server takes it."""
+    from openpyxl import Workbook
+
+    letters = list(dict.fromkeys(letter for sample in samples for letter in sample.options))
+    kinds = list(dict.fromkeys(kind for sample in samples for kind in sample.categories))
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet()
+    sheet.append(["index", "question", *letters, *kinds, "answer", "prediction"])
+    for sample in samples:
+        index = int(sample.id) if sample.id.isdigit() else sample.id
+        options = [sample.options.get(letter) for letter in letters]
+        groups = [sample.categories.get(kind) for kind in kinds]
+        answer = sample.answers[0] if sample.answers else None
+        sheet.append([index, sample.question, *options, *groups, answer, answers[sample.id]])
+    path = folder / "submission.xlsx"
+    with atomic_write(path) as part:
+        book.save(part)
+    return path

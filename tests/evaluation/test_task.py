@@ -1,0 +1,28 @@
+"""Every choice of the group ``task`` is a benchmark that can be built under each of its protocols."""
+
+from pathlib import Path
+
+import pytest
+
+from hdvl.config import CONF_DIR, build, compose, to_plain
+from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.task import PROTOCOLS, Task
+
+FILES = sorted((CONF_DIR / "task").glob("*.yaml"))
+SAMPLE = Sample("1", "What?", options={"A": "x", "B": "y"}, answers=("A",), extra={"ocr": "z"})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_task_builds_and_words_its_questions(path: Path) -> None:
+    config = to_plain(compose(f"task=[{path.stem}]", config_name="evaluate"))
+    task = build(config["task"][path.stem])
+    assert isinstance(task, Task) and task.name == path.stem
+    assert set(task.protocols) <= set(PROTOCOLS), "a protocol of another name"
+    for protocol in task.protocols.values():
+        assert "{" not in protocol.text(SAMPLE)
+        assert protocol.candidates in (None, "letter", "text")
+
+
+def test_several_tasks_stand_side_by_side() -> None:
+    config = to_plain(compose("task=[docvqa,chartqa]", config_name="evaluate"))
+    assert list(config["task"]) == ["docvqa", "chartqa"]
