@@ -1,1 +1,1 @@
-"""What a run shows of itself: its first batch, answers, plots, totals, and batches that broke it."""
+"""Lightning callbacks: progress, checkpoints, first batch, answers, plots, and faulty batches."""

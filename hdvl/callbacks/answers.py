@@ -1,4 +1,4 @@
-"""What the model says at each validation, beside the truth."""
+"""Samples answers of the model at each validation and compares them with the expected ones."""
 
 import json
 from collections.abc import Sequence
@@ -23,9 +23,10 @@ HEAD = ("row", "question", "answer", "truth")
 
 
 class Answers(pl.Callback):
-    """After each validation the first question of some of its conversations is answered, greedily.
+    """Answers the first question of some validation conversations after each validation, by greedy decoding.
 
-    Appends to ``folder/answers.jsonl``: {step, row, question, answer, truth}; the loggers get a table.
+    Each answer is appended to ``folder/answers.jsonl`` as ``{step, row, question, answer, truth}``. The
+    loggers get a table.
 
     Args:
         folder: the run folder.
@@ -48,11 +49,11 @@ class Answers(pl.Callback):
         self._refused = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """Ask, on the first rank alone, and write."""
+        """Answer on the first rank, and write the answers."""
         if not trainer.is_global_zero or self._sharded(pl_module):
             return
         data, step = training_data(trainer), trainer.global_step
-        assert data.validation is not None  # or there would be no validation
+        assert data.validation is not None  # validation takes place only with validation data
         chosen = readable(data, spread(len(data.validation), self.count))
         if not chosen:
             return
@@ -71,7 +72,7 @@ class Answers(pl.Callback):
         show_table(trainer.loggers, "answers", HEAD, rows, step)
 
     def _sharded(self, pl_module: VLMModule) -> bool:
-        """Whether no rank can answer alone; it is said once."""
+        """Return whether the weights are sharded, so that no rank can answer alone; this is printed once."""
         sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
         if sharded and not self._refused:
             print_line("no answers are sampled: each rank holds a share of the weights")
@@ -89,9 +90,9 @@ def answer_line(row: Sequence[str]) -> str:
 
 
 def readable(data: TrainingData, places: Sequence[int]) -> dict[str, Sequence[Message]]:
-    """The validation conversations at ``places`` by their names.
+    """Return the validation conversations at ``places`` by their names.
 
-    Those that validation leaves out are left out here too, and counted with them.
+    Conversations that validation skips are skipped here, too, and counted together with them.
     """
     source = data.validation
     assert source is not None
@@ -111,7 +112,7 @@ def readable(data: TrainingData, places: Sequence[int]) -> dict[str, Sequence[Me
 
 
 def spread(length: int, count: int) -> list[int]:
-    """``count`` numbers below ``length``, evenly apart, each once.
+    """Return ``count`` different numbers below ``length`` at even distances.
 
     >>> spread(10, 4)
     [0, 2, 5, 7]
@@ -126,7 +127,7 @@ def prompt_of(messages: Sequence[Message]) -> list[Message]:
 
 
 def append(path: Path, step: int, rows: Sequence[Sequence[str]]) -> None:
-    """Add the lines of ``step``; those that a run wrote before it went back to a checkpoint go."""
+    """Replace the lines of ``step`` and later steps, which a resumed run repeats, by those of ``rows``."""
     old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in old if json.loads(line)["step"] < step]
     new = [

@@ -1,4 +1,4 @@
-"""What trains is printed before the first step; that nothing else moved is checked after it."""
+"""Prints what is trained before the first step, and checks that nothing else changed."""
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -11,10 +11,10 @@ from hdvl.training.module import VLMModule
 
 
 class Audit(pl.Callback):
-    """Prints what trains before step 0, and checks by hashes that nothing else moved.
+    """Prints what is trained before the first step, and checks by hashes that nothing else changed.
 
-    It looks after the first and after the last step. Trainable parameters that never moved are
-    named at the end.
+    The check takes place after the first and after the last step. Trainable parameters that never
+    changed are listed at the end.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Audit(pl.Callback):
         self._first_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """Print the tables and take the hashes."""
+        """Print the tables and compute the hashes."""
         self._first_step = trainer.global_step + 1
         self.before = fingerprints(pl_module.vlm)
         if trainer.is_global_zero:
@@ -37,13 +37,13 @@ class Audit(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Check the first step: a mistake shows before hours are spent."""
+        """Check after the first step, so that a mistake is found early."""
         if trainer.global_step == self._first_step:
             self._first_step = -1
             check_moved(self.before, pl_module.vlm, pl_module.tuning)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """Check the whole run."""
+        """Check after the last step."""
         still = check_moved(self.before, pl_module.vlm, pl_module.tuning)
         if still and self._first_step == -1 and trainer.is_global_zero:
             print_line(f"trainable, but never moved: {shorten(still)}")

@@ -1,4 +1,4 @@
-"""Saves checkpoints while a model trains, and seeds each step so that a resumed run equals a whole one."""
+"""Saves checkpoints, and seeds each step so that a resumed run equals an uninterrupted one."""
 
 import os
 from pathlib import Path
@@ -19,9 +19,9 @@ from hdvl.training.stopping import StopSignals
 
 
 class StepSeeds(pl.Callback):
-    """Random numbers (dropout, drop path) that follow from the seed, the step and the batch's samples.
+    """Seeds random numbers (dropout, drop path) by the seed of the run, the step and the samples of a batch.
 
-    Not from the rank: the same batch computed elsewhere gives the same numbers.
+    The seed does not depend on the rank: a batch that is computed elsewhere gets the same random numbers.
     """
 
     def __init__(self, *, seed: int) -> None:
@@ -37,11 +37,12 @@ class StepSeeds(pl.Callback):
 class Checkpoints(pl.Callback):
     """Saves every ``every_n_steps`` optimizer steps, at the end, and on Ctrl-C or SIGTERM.
 
-    ``last.ckpt`` is written beside its place and moved there once the step's metrics are written too:
-    a run that is killed in between goes on from the one before, and no row of theirs is lost. The one
-    before stays as ``previous.ckpt``. The first signal lets the step end, saves and stops
-    (``interrupted`` is then true, on every rank); the second stops at once. Counts the consumed
-    samples on the data module.
+    A checkpoint is written under a temporary name and renamed to ``last.ckpt`` when the metrics of its
+    step are written, too. A run that is killed in between resumes from the previous checkpoint, and no
+    row of its metrics is lost. The previous checkpoint is kept as ``previous.ckpt``. After the first
+    signal the step is finished and saved, and the run stops (``interrupted`` is then true on every
+    rank); the second signal stops at once. The callback also counts the consumed samples on the data
+    module.
     """
 
     interrupted: bool
@@ -55,28 +56,30 @@ class Checkpoints(pl.Callback):
         self.signals, self._files = StopSignals(), DirectCheckpointIO()
 
     def setup(self, trainer: pl.Trainer, pl_module: VLMModule, stage: str) -> None:
-        """Listen to the signals, and write files without Lightning's detour."""
+        """Install the signal handlers, and write files directly."""
         self.signals.listen()
         trainer.strategy.checkpoint_io = self._files
 
     def teardown(self, trainer: pl.Trainer, pl_module: VLMModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self.signals.release()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """A resumed run starts at a step that is saved. Lightning took SIGTERM a moment ago."""
+        """Note the saved step, and install the signal handlers again, since Lightning replaced one."""
         self.signals.listen()
         self._saved_step = self._seen_step = trainer.global_step
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: VLMModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Count the batches as this number of ranks does: a step may take others of them now."""
+        """Convert the count of batches to the present number of ranks, which may differ."""
         batches = checkpoint["global_step"] * trainer.accumulate_grad_batches
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["total"], progress["current"]):
             counts |= {"ready": batches, "started": batches, "processed": batches}
-            counts["completed"] = batches - 1  # it was saved before the last one was called so
+            counts["completed"] = (
+                batches - 1
+            )  # the last batch was not counted as completed when it was saved
 
     def on_train_batch_end(
         self,
@@ -86,10 +89,10 @@ class Checkpoints(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count the samples; save where an optimizer step ended and a save is due."""
+        """Count the samples; save at the end of an optimizer step if a save is due."""
         data, step = training_data(trainer), trainer.global_step
         data.consumed += data.per_batch * trainer.world_size
-        if step == self._seen_step:  # between two steps gradients are half accumulated
+        if step == self._seen_step:  # gradients are partly accumulated
             return
         self._seen_step = step
         stop = trainer.strategy.reduce_boolean_decision(self.signals.number is not None, all=False)
@@ -101,29 +104,29 @@ class Checkpoints(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: VLMModule, batch: Batch, batch_idx: int
     ) -> None:
-        """The metrics of the step before are written by now."""
+        """Rename the checkpoint: the metrics of its step are written by now."""
         self.put_in_place(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """The metrics of the step before are written by now."""
+        """Rename the checkpoint: the metrics of its step are written by now."""
         self.put_in_place(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """Whatever ended the run, its last step is saved."""
+        """Save the last step, whatever ended the run."""
         if trainer.global_step != self._saved_step:
             self.write(trainer)
         self.put_in_place(trainer)
 
     def write(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint beside its place."""
+        """Write the checkpoint under its temporary name."""
         fresh = self.folder / f"{LAST}.part"
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove(fresh)
         try:
-            trainer.save_checkpoint(fresh)  # on all ranks: a strategy may gather shards
+            trainer.save_checkpoint(fresh)  # on all ranks, because a strategy may gather shards
         except OSError:
-            remove(fresh)  # the room that it takes may be all that is missing
+            remove(fresh)  # free the disk space that it takes
             raise
         if fresh.is_dir():
             step, rank = trainer.global_step, trainer.global_rank
@@ -136,7 +139,7 @@ class Checkpoints(pl.Callback):
         self._saved_step, self._written = trainer.global_step, True
 
     def put_in_place(self, trainer: pl.Trainer) -> None:
-        """Make what was written ``last.ckpt``, and keep the one before."""
+        """Rename the written checkpoint to ``last.ckpt``, and keep the previous one."""
         if not self._written:
             return
         last, previous = self.folder / LAST, self.folder / PREVIOUS

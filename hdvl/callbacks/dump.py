@@ -1,4 +1,4 @@
-"""A batch on disk, with its text to read: to look at, and to compute again."""
+"""Writes batches to disk, for reading and for computing them again."""
 
 import json
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ def save_batches(
 ) -> Path:
     """Write ``batch-0.safetensors`` (see :func:`load_batch`), ``batch-0.txt``, ... to the new ``folder``.
 
-    The text holds ``reason``, and of each sample its row in ``source``, its images' sizes and its
-    text, in which what is trained stands in ``<<`` and ``>>``.
+    The text file holds ``reason`` and, for each sample, its row in ``source``, the sizes of its images,
+    and its text, in which supervised text is enclosed in ``<<`` and ``>>``.
     """
     from safetensors.torch import save
 
@@ -49,7 +49,7 @@ def save_batches(
 
 
 def load_batch(path: str | Path) -> Batch:
-    """The batch that :func:`save_batches` wrote."""
+    """Read a batch that :func:`save_batches` wrote."""
     from safetensors import safe_open
 
     with safe_open(str(path), "pt") as file:
@@ -67,12 +67,12 @@ def load_batch(path: str | Path) -> Batch:
 
 
 def row_names(batch: Batch, source: Conversations) -> list[str]:
-    """What the rows of ``batch`` are called."""
+    """Return the names of the rows of ``batch``."""
     return [name_of(source, row) for row in batch.rows if row is not None]
 
 
 def text_of(batch: Batch, vlm: VLM, source: Conversations) -> str:
-    """The samples of ``batch`` as text."""
+    """Return the samples of ``batch`` as text."""
     texts = []
     for sample in samples_of(batch, vlm):
         name = "a row" if sample.row is None else name_of(source, sample.row)
@@ -87,5 +87,5 @@ def _segment(plain: int | list[int]) -> Segment:
 
 
 def finite(tensor: torch.Tensor) -> bool:
-    """Whether every number of ``tensor`` is one."""
+    """Return whether all values of ``tensor`` are finite."""
     return bool(torch.isfinite(tensor).all())

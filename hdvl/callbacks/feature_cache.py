@@ -1,8 +1,7 @@
-"""Features of a frozen encoder on the disk: from the second epoch on, nothing is encoded.
+"""A cache of a frozen encoder's features on disk: from the second epoch on nothing is encoded.
 
-An image's features are found by three hashes: of the pixels of its tiles (which are the image as the
-tiler cut it: any other reading of it is another key), of their layout, and of the encoder, its weights and
-the plain numbers it is made with. One file an image, written whole or not at all.
+The key of an image consists of three hashes: of the pixels of its tiles, of their layout, and of the
+encoder with its weights and settings. There is one file per image, written atomically.
 """
 
 import hashlib
@@ -27,11 +26,11 @@ STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 class Damaged(ValueError):
-    """An entry of the cache that is not what was written under its name."""
+    """Raised for a cache entry whose content is not what was written."""
 
 
 def encoder_hash(encoder: nn.Module) -> str:
-    """Hash of an encoder's weights, layers and plain attributes (which layer is taken, mean, ...)."""
+    """Return a hash of an encoder's weights, layers and plain attributes (such as the selected layer)."""
     whole = hashlib.blake2b(digest_size=16)
     for name, value in sorted(fingerprints(encoder).items()):
         whole.update(f"{name}={value};".encode())
@@ -46,14 +45,14 @@ def encoder_hash(encoder: nn.Module) -> str:
 
 
 class FeatureStore:
-    """Entries of one encoder in ``folder``.
+    """The cache entries of one encoder in ``folder``.
 
     Args:
-        folder: where entries lie; several encoders and several runs may share it.
+        folder: where entries are; several encoders and runs may share it.
         encoder: the frozen encoder.
-        dtype: what features are stored in; null as they are. Rounded ones are used from the first
-            epoch on, so that all epochs see the same.
-        max_bytes: no more is written from here on; null for no limit.
+        dtype: dtype in which features are stored; None keeps theirs. Rounded features are used from the
+            first epoch on, so that all epochs use the same.
+        max_bytes: size of the folder from which on nothing more is written; None for no limit.
     """
 
     def __init__(
@@ -81,13 +80,13 @@ class FeatureStore:
     def features(
         self, images: Sequence[UInt8[Tensor, "_t c _h _w"]], encode: EncodeImages
     ) -> list[Float[Tensor, "_t _n d"]]:
-        """Features of each image: read where they are known, else encoded and written."""
+        """Return the features of each image. They are read if known, else computed and written."""
         if self.encoder.training:
             raise RuntimeError(
                 "a cached encoder must be in evaluation mode, this one is in training"
             )
         keys = [self._key(image) for image in images]
-        first = {key: keys.index(key) for key in keys}  # an image may be there twice
+        first = {key: keys.index(key) for key in keys}  # an image may occur twice
         known = {key: found for key in first if (found := self._find(key)) is not None}
         absent = [key for key in first if key not in known]
         own = encode([images[first[key]] for key in absent]) if absent else []
@@ -98,7 +97,7 @@ class FeatureStore:
         return [known[key].to(image.device) for key, image in zip(keys, images, strict=True)]
 
     def summary(self) -> str:
-        """What was read and written, in a line."""
+        """Return what was read and written, in one line."""
         text = (
             f"feature cache: {self.read:,} images read, {self.encoded:,} encoded, "
             f"{self.bytes / 1e9:.3g} GB in {self.folder}"
@@ -110,18 +109,18 @@ class FeatureStore:
         return text
 
     def _key(self, image: UInt8[Tensor, "t c h w"]) -> str:
-        """Hash of the pixels, the layout, and the precision that the encoder runs in."""
+        """Return a hash of the pixels, the layout, and the precision of the encoder."""
         kind = image.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else "own"
         whole = f"{tuple(image.shape)} {precision} {self.dtype} {fingerprint(image)}"
         return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
     def path(self, key: str) -> Path:
-        """The file of an entry."""
+        """Return the file of an entry."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def _find(self, key: str) -> Tensor | None:
-        """The entry, if there is one that is whole."""
+        """Return the entry if there is an intact one."""
         path = self.path(key)
         if not path.exists():
             return None
@@ -133,12 +132,12 @@ class FeatureStore:
             return None
 
     def _keep(self, key: str, features: Float[Tensor, "t n d"]) -> Float[Tensor, "t n d"]:
-        """Write an entry; gives the features as they will be read."""
+        """Write an entry, and return the features as they will be read."""
         stored = features.to(self.dtype or features.dtype).cpu().contiguous()
         if self.max_bytes is None or self.bytes + stored.nbytes <= self.max_bytes:
             path = self.path(key)
             meta = {"key": key, "sum": fingerprint(stored), "dtype": str(features.dtype)[6:]}
-            # The checksum tells an entry that a power cut damaged; to flush each would take long.
+            # Not flushed, which would be slow: the checksum reveals damage by a power cut.
             with atomic_write(path, durable=False) as part:
                 part.write_bytes(save({"features": stored}, metadata=meta))
             self.bytes += path.stat().st_size
@@ -148,10 +147,10 @@ class FeatureStore:
 
 
 def _load(path: Path, key: str) -> Tensor:
-    """The features of an entry.
+    """Read the features of an entry.
 
     Raises:
-        Damaged: cut short, changed, or of another image.
+        Damaged: the file is truncated or changed, or belongs to another image.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -167,9 +166,9 @@ def _load(path: Path, key: str) -> Tensor:
 
 
 class FeatureCacheCallback(pl.Callback):
-    """Gives the model its encoder's features from ``folder`` while it trains.
+    """Provides the features of a frozen encoder from ``folder`` during training.
 
-    The encoder must be frozen. See :class:`FeatureStore` for the arguments.
+    See :class:`FeatureStore` for the arguments.
     """
 
     store: FeatureStore
@@ -184,7 +183,7 @@ class FeatureCacheCallback(pl.Callback):
         self.folder, self.dtype, self.max_bytes = folder, dtype, max_bytes
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """The weights are what they will be: hash the encoder, and cache its features."""
+        """Hash the encoder, whose weights are final by now, and use the cache."""
         vlm = pl_module.vlm
         self.store = FeatureStore(
             self.folder, vlm.get_submodule("encoder"), dtype=self.dtype, max_bytes=self.max_bytes
@@ -192,7 +191,7 @@ class FeatureCacheCallback(pl.Callback):
         pl_module.feature_cache = self.store
 
     def teardown(self, trainer: pl.Trainer, pl_module: VLMModule, stage: str) -> None:
-        """The model goes on without the cache."""
+        """Remove the cache from the model."""
         if pl_module.feature_cache is not None:
             pl_module.feature_cache = None
             if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""The first batch as the model gets it: images with their tiles, the text, what of it is trained."""
+"""Shows the first batch as the model gets it: images with tiles, and text with its supervised part."""
 
 import html
 from pathlib import Path
@@ -29,11 +29,11 @@ mark { background: #b8efc4 } .image { color: #1f5fa8 }
 
 
 class FirstBatch(pl.Callback):
-    """Writes ``folder/first_batch.html`` and the same to the loggers, once a run, before its first step.
+    """Writes ``folder/first_batch.html`` before the first step of a run, and passes the same to the loggers.
 
     Args:
         folder: the run folder.
-        samples: most samples that are shown.
+        samples: maximum number of samples that are shown.
     """
 
     def __init__(self, *, folder: str, samples: int = 8) -> None:
@@ -44,7 +44,7 @@ class FirstBatch(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: VLMModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Show the batch, unless the run has shown one."""
+        """Write the page, unless the run has one."""
         if self.path.exists() or not trainer.is_global_zero:
             return
         vlm, data = pl_module.vlm, training_data(trainer)
@@ -66,14 +66,14 @@ class FirstBatch(pl.Callback):
 
 
 def images_of(sample: Sample) -> list[Any]:
-    """The images of ``sample`` with the outlines of their tiles."""
+    """Return the images of ``sample`` with the outlines of their tiles."""
     pixels = split_pixels(sample.pixels, sample.plans)
     pairs = zip(pixels, sample.plans, strict=True)
     return [draw_tiles(*image_of(own, plan)) for own, plan in pairs]
 
 
 def section(name: str, sample: Sample, pieces: list[Piece], figures: list[str]) -> str:
-    """One sample as HTML."""
+    """Return one sample as HTML."""
     text = "".join(
         marked(
             Piece(html.escape(piece.text), piece.kind), "<mark>{}</mark>", "<b class=image>{}</b>"
@@ -89,12 +89,12 @@ def section(name: str, sample: Sample, pieces: list[Piece], figures: list[str]) 
 
 
 def marked(piece: Piece, said: str, image: str = "{}") -> str:
-    """The text of a piece in the frame of its kind."""
+    """Return the text of a piece in the markup of its kind."""
     return {"read": "{}", "said": said, "image": image}[piece.kind].format(piece.text)
 
 
 def numbers(batch: Batch, vlm: VLM) -> str:
-    """What the batch holds."""
+    """Return a line on the size of the batch."""
     said, real = int((batch.labels != IGNORED).sum()), int(batch.attention_mask.sum())
     kind = "packed" if batch.segments else "padded"
     return (

@@ -1,4 +1,4 @@
-"""Losses that are no numbers, and losses far above the last ones: caught before the weights change."""
+"""Detects losses that are not finite, and sudden increases of the loss, before the weights change."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -25,28 +25,30 @@ NAMED = 20
 
 
 class BadStep(RuntimeError):
-    """A step was not made; the message says why, names the rows, and where the batch lies."""
+    """Raised instead of making a step. The message gives the reason, the rows, and where the batch is."""
 
 
 class Guard(pl.Callback):
-    """Stops a run whose loss or gradient is not finite; says, skips or stops at a spike.
+    """Stops a run whose loss or gradient is not finite, and reports, skips or stops at a spike of the loss.
 
-    Either way the batches of the step lie in ``folder/bad_steps`` (see :mod:`hdvl.callbacks.dump`),
-    each rank's own, and their rows are named. The weights are still those of the step before; but with
-    DeepSpeed, which hides gradients, one that is not finite is found after its step, before it is saved.
+    The batches of the step are written to ``folder/bad_steps`` (see :mod:`hdvl.callbacks.dump`), by
+    each rank its own, and their rows are named. The weights are still those before the step. DeepSpeed
+    hides gradients, so that a gradient that is not finite is found after the step, but before it is
+    saved.
 
-    A spike is a loss above the median of the last ``window`` losses by ``spike`` times their spread:
-    1.4826 times the median absolute deviation, but at least a twentieth of the median. Spikes
-    count for no later median. Before half a window of losses nothing is one.
+    A spike is a loss that exceeds the median of the last ``window`` losses by more than ``spike`` times
+    their spread. The spread is 1.4826 times the median absolute deviation, but at least 5 % of the
+    median. Spikes are not included in later medians. Before half a window of losses is known, nothing
+    is a spike.
 
     Reading the loss before each step waits for the device.
 
     Args:
         folder: the run folder.
-        on_spike: ``continue`` makes the step, ``skip`` leaves it out, ``stop`` ends the run.
+        on_spike: ``continue`` makes the step, ``skip`` omits it, ``stop`` ends the run.
         spike: how many times the spread a loss may be above the median.
-        window: losses that are looked back at.
-        dumps: most spikes that are written to disk; all are printed.
+        window: number of previous losses.
+        dumps: maximum number of spikes whose batches are written; all are printed.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Guard(pl.Callback):
         self._step = 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """A step can only be left out where its gradients can be."""
+        """Refuse ``skip`` with a strategy that hides the gradients."""
         if self.on_spike == "skip" and isinstance(trainer.strategy, DeepSpeedStrategy):
             raise ValueError(
                 "callbacks.guard.on_spike must be continue or stop with trainer=deepspeed, which hides "
@@ -84,13 +86,13 @@ class Guard(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: VLMModule, batch: Batch, batch_idx: int
     ) -> None:
-        """A step may have several batches."""
+        """Collect the batches of a step."""
         self._batches.append(batch)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: VLMModule, optimizer: Optimizer
     ) -> None:
-        """Every rank sees the same loss, so all decide alike."""
+        """Check the loss and the gradients; all ranks see the same loss and decide alike."""
         batches, self._batches = self._batches, []
         self._step, self._stepped = trainer.global_step + 1, batches
         loss = float(pl_module.step_loss)
@@ -110,7 +112,7 @@ class Guard(pl.Callback):
         if self.on_spike == "stop":
             raise BadStep(text)
         if self.on_spike == "skip":
-            # Without gradients the optimizer leaves weights and its own numbers alone.
+            # Without gradients the optimizer changes neither weights nor its state.
             optimizer.zero_grad(set_to_none=True)
         if trainer.is_global_zero:
             done = "left out" if self.on_spike == "skip" else "made all the same"
@@ -124,7 +126,7 @@ class Guard(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Gradients that could not be seen before the step."""
+        """Check gradients that were hidden before the step."""
         norm = hidden_norm(trainer)
         if norm is None or finite(norm) or str(trainer.precision).startswith("16"):
             return  # fp16: as in :meth:`_not_finite`
@@ -133,7 +135,7 @@ class Guard(pl.Callback):
         raise BadStep(self._text(trainer, self._stepped, wrong, place))
 
     def limit(self) -> float | None:
-        """The loss above which the next one is a spike; None while too few are known."""
+        """Return the loss above which the next one is a spike, or None while too few losses are known."""
         if 2 * len(self.losses) < (self.losses.maxlen or 0):
             return None
         middle = median(self.losses)
@@ -141,11 +143,11 @@ class Guard(pl.Callback):
         return middle + self.spike * max(spread, abs(middle) / 20)
 
     def state_dict(self) -> dict[str, Any]:
-        """A resumed run decides as one without a break."""
+        """Return the state, so that a resumed run decides as an uninterrupted one."""
         return {"losses": list(self.losses), "spikes": self.spikes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state."""
         self.losses.extend(state_dict["losses"])
         self.spikes = state_dict["spikes"]
 
@@ -153,7 +155,7 @@ class Guard(pl.Callback):
         if not finite(pl_module.step_loss):
             return f"the loss is {loss}"
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            return None  # fp16: the gradient scaler meets infinite gradients, and skips those steps
+            return None  # fp16: the gradient scaler skips steps with infinite gradients
         norm = gradient_norm(pl_module)
         return None if finite(norm) else _wrong_norm(loss, norm)
 

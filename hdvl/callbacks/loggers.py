@@ -1,4 +1,4 @@
-"""Images and text for the loggers that can show them, and Weights & Biases as one of them."""
+"""Passes images and text to loggers that can show them, and sets up Weights & Biases."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from hdvl.training.ranks import is_rank_zero
 
 
 def show_image(loggers: Sequence[Any], name: str, image: Image.Image, step: int) -> None:
-    """Hand an image to TensorBoard and to Weights & Biases; other loggers hold numbers alone."""
+    """Pass an image to TensorBoard and Weights & Biases; other loggers only take numbers."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             pixels = np.asarray(image.convert("RGB"))
@@ -26,7 +26,7 @@ def show_image(loggers: Sequence[Any], name: str, image: Image.Image, step: int)
 def show_table(
     loggers: Sequence[Any], name: str, head: Sequence[str], rows: Sequence[Sequence[str]], step: int
 ) -> None:
-    """Hand a table of texts to the same loggers."""
+    """Pass a table of texts to TensorBoard and Weights & Biases."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             lines = [head, ["---"] * len(head), *rows]
@@ -37,7 +37,7 @@ def show_table(
 
 
 def _cell(text: str) -> str:
-    """Text in a cell of a Markdown table."""
+    """Return text for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", "<br>")
 
 
@@ -50,15 +50,15 @@ def wandb(
     id: str | None = None,
     **options: Any,
 ) -> WandbLogger:
-    """Weights & Biases; a run that goes on goes on there, by the id kept in ``folder/wandb_id``.
+    """Return a logger for Weights & Biases. A resumed run continues there, by the id in ``folder/wandb_id``.
 
     Args:
-        folder: the run folder (the stage's).
-        project: where the runs are listed.
-        name: how the run is listed; None is the folder's.
+        folder: the folder of the stage.
+        project: the project that lists the run.
+        name: the name of the run; None is that of the folder.
         mode: ``offline`` keeps everything in the folder, for ``wandb sync``.
-        id: the run to go on with; None is this run's own.
-        **options: of Lightning's ``WandbLogger``.
+        id: the run to continue; None is this run's own.
+        **options: options of Lightning's ``WandbLogger``.
 
     Raises:
         ValueError: the package is not installed.

@@ -1,4 +1,4 @@
-"""Progress of a training: steps, time left, loss, learning rates, speed, and how long it waits for data."""
+"""Shows the progress of a training: steps, time left, loss, learning rates, speed and waiting for data."""
 
 import sys
 import time
@@ -20,12 +20,12 @@ from hdvl.processor import Batch
 from hdvl.tables import duration
 from hdvl.training.deepspeed import hidden_norm
 from hdvl.training.module import VLMModule
-from hdvl.training.sharding import whole
+from hdvl.training.sharding import full_tensor
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One batch: seconds waited for it, seconds in all, and what it held."""
+    """One batch: seconds waited for it, seconds in total, and its content."""
 
     wait: float
     seconds: float
@@ -35,7 +35,7 @@ class StepRecord:
 
 
 def rates(records: Iterable[StepRecord]) -> dict[str, float]:
-    """Tiles and tokens a second, percent of time spent waiting for data, percent of padding."""
+    """Return tiles and tokens per second, and the percentages of waiting for data and of padding."""
     records = list(records)
     seconds = sum(record.seconds for record in records) or 1e-9
     tokens = sum(record.tokens for record in records)
@@ -49,12 +49,12 @@ def rates(records: Iterable[StepRecord]) -> dict[str, float]:
 
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    """The present rate of every group by its name."""
+    """Return the present learning rate of every group by its name."""
     return {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
 
 
 def part_rates(optimizer: Optimizer) -> dict[str, float]:
-    """The highest present rate of each part."""
+    """Return the highest present learning rate of each part."""
     found: dict[str, float] = {}
     for group in optimizer.param_groups:
         found[group["part"]] = max(found.get(group["part"], 0.0), float(group["lr"]))
@@ -62,9 +62,9 @@ def part_rates(optimizer: Optimizer) -> dict[str, float]:
 
 
 def gradient_norm(module: nn.Module) -> Tensor:
-    """Norm of all gradients together, over all ranks; 0 without any."""
+    """Return the norm of all gradients over all ranks; 0 without gradients."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    return whole(torch.nn.utils.get_total_norm(gradients))
+    return full_tensor(torch.nn.utils.get_total_norm(gradients))
 
 
 class Progress(pl.Callback):
@@ -112,13 +112,13 @@ class Progress(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: VLMModule, batch: Batch, batch_idx: int
     ) -> None:
-        """The wait for data ends here."""
+        """Note the end of the wait for data."""
         self._step_started = time.perf_counter()
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: VLMModule, optimizer: Optimizer
     ) -> None:
-        """Norm and rates of the step that is about to be made."""
+        """Note gradient norm and learning rates of the coming step."""
         self.norm = gradient_norm(pl_module)
         self.all_rates, self.shown_rates = learning_rates(optimizer), part_rates(optimizer)
 
@@ -130,7 +130,7 @@ class Progress(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count the batch, log every ``log_every_n_steps`` steps, show."""
+        """Count the batch, log every ``log_every_n_steps`` steps, and update the display."""
         now = time.perf_counter()
         numbers: Mapping[str, float] = pl_module.step_numbers
         self.records.append(
@@ -151,7 +151,7 @@ class Progress(pl.Callback):
         self._fetch_started = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """Time spent in validation is no wait for data."""
+        """Do not count the validation as waiting for data."""
         self._fetch_started = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
@@ -161,7 +161,7 @@ class Progress(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: VLMModule, exception: BaseException
     ) -> None:
-        """Close the bar, so that the message stands on a line of its own."""
+        """Close the bar, so that the message starts on a line of its own."""
         self._close()
 
     def _close(self) -> None:
@@ -186,7 +186,7 @@ class Progress(pl.Callback):
             self._bar.n += stepped
         interval = self.interval if self._bar is None else 0.2
         last = trainer.global_step == trainer.max_steps
-        # Reading the loss waits for the device: only when something is shown.
+        # Reading the loss waits for the device, so it is read only when it is shown.
         if now - self._last_line < interval and not last:
             return
         self._last_line = now

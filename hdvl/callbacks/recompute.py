@@ -17,10 +17,10 @@ class Recompute(pl.Callback):
         self._blocks: list[nn.Module] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: VLMModule, stage: str) -> None:
-        """Before the model is compiled or sharded."""
+        """Wrap the blocks before the model is compiled or sharded."""
         self._blocks = recompute(pl_module.vlm, self.parts)
 
     def teardown(self, trainer: pl.Trainer, pl_module: VLMModule, stage: str) -> None:
-        """The model that was given is as it was."""
+        """Restore the blocks."""
         keep(self._blocks)
         self._blocks = []

@@ -1,4 +1,4 @@
-"""A batch taken apart again: each sample with its own text and images, as the model gets them."""
+"""Splits a batch into its samples again, each with its text and images as the model gets them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ Kind = Literal["read", "said", "image"]
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a sample's text: what the model reads, what it is to say, or an image's slots.
+    """A piece of a sample's text: input, supervised text, or the slots of an image.
 
-    What several conversations begin with stands for an image in all of them but the first.
+    In all conversations about shared images but the first, the shared beginning is replaced by a note.
     """
 
     text: str
@@ -29,13 +29,13 @@ class Piece:
 
 
 def samples_of(batch: Batch, vlm: VLM) -> list[Sample]:
-    """The samples that ``batch`` was made of, padded or packed: the inverse of making it."""
+    """Return the samples that ``batch`` was made of, padded or packed."""
     plans, pixels = list(batch.plans), iter(split_pixels(batch.pixels, batch.plans))
     rows = batch.rows or (None,) * len(list(_places(batch)))
     samples = []
     for (line, place, suffix_lengths), row in zip(_places(batch), rows, strict=True):
         ids = batch.input_ids[line, place].cpu()
-        own = _take(plans, int((ids == vlm.image_token_id).sum()), vlm.merger.token_count)
+        own = _pop_plans(plans, int((ids == vlm.image_token_id).sum()), vlm.merger.token_count)
         shown = [next(pixels) for _ in own] or [groups(batch.pixels)[0][:0]]
         labels = batch.labels[line, place].cpu()
         views = map_pixels(join_pixels(shown), lambda part: part.cpu())
@@ -44,7 +44,7 @@ def samples_of(batch: Batch, vlm: VLM) -> list[Sample]:
 
 
 def pieces_of(sample: Sample, vlm: VLM) -> list[Piece]:
-    """The text of ``sample`` in pieces; each image is one, which says its tokens and tiles."""
+    """Return the text of ``sample`` in pieces. An image is one piece, which names its tokens and tiles."""
     pieces, plans, start = list[Piece](), list(sample.plans), 0
     for number, length in enumerate(lengths_of([sample.segment])):
         if number > 1:
@@ -55,7 +55,7 @@ def pieces_of(sample: Sample, vlm: VLM) -> list[Piece]:
 
 
 def _run(sample: Sample, place: slice, plans: list[TilePlan], vlm: VLM) -> list[Piece]:
-    """The pieces at ``place``; their images are taken from ``plans``, each said at its first tokens."""
+    """Return the pieces at ``place``. Images are taken from ``plans``, each described at its first token."""
     pieces, left = list[Piece](), 0
     pairs = zip(sample.ids[place].tolist(), sample.labels[place].tolist(), strict=True)
     for kind, run in groupby(pairs, key=lambda pair: _kind(pair, vlm.image_token_id)):
@@ -64,8 +64,8 @@ def _run(sample: Sample, place: slice, plans: list[TilePlan], vlm: VLM) -> list[
             text = vlm.llm.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
             pieces.append(Piece(text, kind))
             continue
-        # Text may stand between the tokens of one image, and images may follow each other at once.
-        for plan in _take(plans, len(ids) - left, vlm.merger.token_count):
+        # Text may occur between the tokens of one image, and images may follow each other directly.
+        for plan in _pop_plans(plans, len(ids) - left, vlm.merger.token_count):
             tokens = vlm.merger.token_count(plan)
             size = f"{plan.width}x{plan.height}"
             pieces.append(Piece(f"[image {size}: {tokens} tokens, {plan.count} tiles]", kind))
@@ -77,9 +77,9 @@ def _run(sample: Sample, place: slice, plans: list[TilePlan], vlm: VLM) -> list[
 def image_of(
     pixels: Pixels, plan: TilePlan, *, longest: int = 1024
 ) -> tuple[Image.Image, TilePlan]:
-    """The image put together from its tiles, at most ``longest`` px a side, and a plan of that size.
+    """Return the image put together from its tiles, at most ``longest`` px a side, and a plan of that size.
 
-    It shows what the encoder gets: a wrong orientation, colour or cut would be seen.
+    It shows what the encoder gets, including a wrong orientation, colour or cut.
     """
     scale = min(1.0, longest / max(plan.width, plan.height))
     size = (max(1, round(plan.width * scale)), max(1, round(plan.height * scale)))
@@ -104,7 +104,7 @@ def _image(tile: Tensor) -> Image.Image:
 
 
 def _places(batch: Batch) -> Iterator[tuple[int, slice, tuple[int, ...]]]:
-    """(line, positions, suffix_lengths) of each sample in the ids of a batch."""
+    """Yield (line, positions, suffix_lengths) of each sample in the ids of a batch."""
     if batch.segments is None:
         for line, length in enumerate(batch.attention_mask.sum(1).tolist()):
             yield line, slice(0, int(length)), ()
@@ -116,8 +116,10 @@ def _places(batch: Batch) -> Iterator[tuple[int, slice, tuple[int, ...]]]:
         start = end
 
 
-def _take(plans: list[TilePlan], slots: int, count: Callable[[Any], int]) -> tuple[TilePlan, ...]:
-    """The first of ``plans``, removed from it, whose images fill so many slots."""
+def _pop_plans(
+    plans: list[TilePlan], slots: int, count: Callable[[Any], int]
+) -> tuple[TilePlan, ...]:
+    """Remove and return the first of ``plans`` whose images fill ``slots`` slots."""
     taken = []
     while slots > 0:
         taken.append(plans.pop(0))

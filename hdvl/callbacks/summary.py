@@ -1,4 +1,4 @@
-"""What a run says besides its progress: where its files are, on what it trains, and each validation."""
+"""Prints where the files of a run are, what it is trained on, and the result of each validation."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a run has taken so far, over all ranks and all interruptions."""
+"""Counts what a run has processed, over all ranks and interruptions."""
 
 import time
 from typing import Any
@@ -18,7 +18,7 @@ COUNTED = ("samples", "tokens", "supervised_tokens", "tiles")
 class Totals(pl.Callback):
     """Logs ``total/samples``, ``tokens``, ``supervised_tokens``, ``tiles`` and ``seconds`` of the stage.
 
-    They are kept in the checkpoints. ``seconds`` is wall clock, validation and saving included.
+    The totals are stored in checkpoints. ``seconds`` is wall-clock time, including validation and saving.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Totals(pl.Callback):
         self._step, self._started = 0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """The clock goes on from where a run stopped."""
+        """Continue the clock from where the run was interrupted."""
         self._step, self._started = trainer.global_step, time.perf_counter() - self.seconds
         self.counts = self.counts.to(pl_module.device)
 
@@ -39,7 +39,7 @@ class Totals(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count the batches of all ranks; log as often as the trainer, and the last step."""
+        """Count the batches of all ranks; log as often as the trainer, and at the last step."""
         numbers = {**pl_module.step_numbers, "samples": len(batch.rows)}
         own = [int(numbers[name]) for name in COUNTED]
         counted = torch.tensor(own, device=self.counts.device)
@@ -56,10 +56,10 @@ class Totals(pl.Callback):
                 logger.log_metrics({**named, "total/seconds": self.seconds}, step=step - 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The totals: plain numbers."""
+        """Return the totals as plain numbers."""
         return {"counts": self.counts.tolist(), "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from them."""
+        """Restore the totals."""
         self.counts = torch.tensor(state_dict["counts"], dtype=torch.int64)
         self.seconds = state_dict["seconds"]

@@ -1,4 +1,4 @@
-"""What callbacks read of a trainer, with types that Lightning does not give: both are set late."""
+"""Typed access to attributes of the trainer for which Lightning has no types."""
 
 from typing import Protocol, runtime_checkable
 
@@ -11,8 +11,9 @@ from hdvl.processor import Processor
 
 @runtime_checkable
 class TrainingData(Protocol):
-    """The data module of a run: its conversations, how many of them were consumed, what makes
-    samples of them, and which rows were left out."""
+    """The data module of a run: its conversations, the number of consumed ones, the processor that makes
+    samples of them, and the skipped rows.
+    """
 
     conversations: Conversations
     validation: Conversations | None
@@ -22,17 +23,17 @@ class TrainingData(Protocol):
 
     @property
     def per_batch(self) -> int:
-        """By how much a batch of one rank moves ``consumed``."""
+        """By how much a batch of one rank increases ``consumed``."""
         ...
 
 
 def training_data(trainer: pl.Trainer) -> TrainingData:
-    """The data module that ``trainer`` was given."""
+    """Return the data module of ``trainer``."""
     data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]  # set when a fit begins
     return data
 
 
 def logs_at(trainer: pl.Trainer, step: int) -> bool:
-    """Whether the numbers of optimizer step ``step`` are logged."""
+    """Return whether the numbers of optimizer step ``step`` are logged."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return step % every == 0

@@ -1,7 +1,7 @@
-"""Low-rank adapters beside the frozen weights of one part.
+"""Low-rank adapters for the layers of one part, whose own weights stay frozen.
 
-LoRA (arXiv 2106.09685) adds ``B A`` to a weight, DoRA (arXiv 2402.09353) also learns the length of each
-row of the sum, QLoRA (arXiv 2305.14314) keeps the frozen weight in four bits.
+LoRA (arXiv 2106.09685) adds the product ``B A`` to a weight. DoRA (arXiv 2402.09353) also trains the norm
+of each row of the sum. QLoRA (arXiv 2305.14314) keeps the frozen weight in four bits.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ OPTIONS = ("rank", "alpha", "dropout", "targets")
 
 
 def lora_options(tuning: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The adapter options of ``part``. Options it does not set are taken from the common ones."""
+    """Return the adapter options of ``part``. Options that it does not set are those of ``common``."""
     lora = tuning.get("lora", {})
     options = dict(lora.get("common", {}))
     options |= {name: value for name, value in lora.get(part, {}).items() if value is not None}
@@ -59,11 +59,17 @@ def _backbone_layers(llm: Any) -> list[str]:
 
 
 def add_adapters(part: str, mode: str, module: nn.Module, options: Mapping[str, Any]) -> None:
-    """Put adapters of ``mode`` (lora, dora, qlora) into ``module``, in place.
+    """Insert adapters into the linear layers of ``module``, in place.
+
+    Args:
+        part: the name of the part, for error messages.
+        mode: ``lora``, ``dora`` or ``qlora``.
+        module: the part.
+        options: rank, alpha, dropout and targets (see :func:`lora_options`).
 
     Raises:
-        ValueError: nothing to adapt, a target that is not there, dropout inside torch's attention,
-            or no four-bit numbers to be had.
+        ValueError: there is no layer to adapt, a target does not exist, dropout is set for torch's
+            attention, or four-bit weights are not available.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -97,9 +103,10 @@ def add_adapters(part: str, mode: str, module: nn.Module, options: Mapping[str, 
 
 
 def merge_adapters(module: nn.Module) -> None:
-    """Fold every adapter into its weight and put the plain layer back, in place.
+    """Add every adapter to its weight and restore the plain layers, in place.
 
-    Four-bit weights become numbers of the dtype they had before, so nothing is rounded twice.
+    Four-bit weights are converted back to their previous dtype before the adapter is added, so nothing is
+    rounded a second time.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -115,11 +122,13 @@ def merge_adapters(module: nn.Module) -> None:
         module.set_submodule(name, plain)
     nf4.restore(module)
     for child in module.modules():
-        vars(child).pop("peft_config", None)  # or the next adapters would count as a second set
+        vars(child).pop(
+            "peft_config", None
+        )  # otherwise peft would treat the next adapters as a second set
 
 
 def _attention_children(module: nn.Module) -> set[str]:
-    """Names of the layers inside torch's attention, which reads their weights and never calls them."""
+    """Return the names of layers inside torch's attention, which uses their weights without calling them."""
     return {
         f"{name}.{child}"
         for name, attention in attention_lora.attentions(module)
@@ -143,7 +152,7 @@ def _check_target(part: str, module: nn.Module, target: str) -> None:
 
 
 def _check_own_weight(part: str, module: nn.Module, target: str, where: str) -> None:
-    """Refuse a tied weight: its adapter would be merged into every layer that shares the weight."""
+    """Refuse a tied weight, because its adapter would be merged into every layer that shares the weight."""
     weight = getattr(module.get_submodule(target), "weight", None)
     sharing = [
         name
@@ -158,7 +167,7 @@ def _check_own_weight(part: str, module: nn.Module, target: str, where: str) -> 
 
 
 def _check_attention(part: str, mode: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that need the input of a layer: torch's attention is adapted through its weights."""
+    """Refuse options that need the input of a layer. Adapters of torch's attention only see the weights."""
     if options["dropout"]:
         raise ValueError(
             f"tuning.lora.{part}.dropout must be 0 for adapters of torch's attention, got "

@@ -1,7 +1,8 @@
-"""LoRA and DoRA for ``torch.nn.MultiheadAttention``, which reads its matrices without calling a layer.
+"""LoRA and DoRA for ``torch.nn.MultiheadAttention``, which uses its matrices without calling a layer.
 
-peft adds the adapter to the weight before each forward and subtracts it after, so that the frozen
-weights drift by rounding. Here the matrix is parametrised instead: the frozen one is never written.
+peft adds the adapter to the weight before each forward pass and subtracts it afterwards, so that frozen
+weights drift by rounding errors. Here the matrix is parametrised instead, and the frozen matrix is never
+written to.
 """
 
 import math
@@ -14,10 +15,10 @@ MATRICES = ("in_proj_weight", "out_proj.weight")
 
 
 class LowRank(nn.Module):
-    """``weight + B A alpha / rank``; ``B`` starts at zero, so the first output is that of the plain weight.
+    """Parametrisation ``weight + B A alpha / rank``, which starts as the identity because ``B`` is zero.
 
-    With ``dora`` the length of each row of that sum is a parameter of its own. The length that is
-    divided by counts as a constant for the gradient (arXiv 2402.09353, section 4.3).
+    With ``dora`` the norm of each row of the sum is a separate parameter. The norm that the sum is
+    divided by is treated as a constant in the backward pass (arXiv 2402.09353, section 4.3).
     """
 
     lora_A: nn.Parameter

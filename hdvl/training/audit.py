@@ -1,4 +1,4 @@
-"""Finds which tensors a training changed, by hashes of every tensor before and after."""
+"""Finds which tensors a training changed, by comparing hashes of all tensors before and after."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from hdvl.training.nf4 import count
-from hdvl.training.sharding import own_share
+from hdvl.training.sharding import local_shard
 from hdvl.training.token_rows import token_rows
 from hdvl.training.tuning import MODULES, NEW_TOKENS, moves_buffer
 
 
 def fingerprint(tensor: Tensor) -> str:
-    """Hash of the bytes of ``tensor``, or of this rank's share of it."""
-    flat = own_share(tensor).detach().cpu().contiguous().reshape(-1)
+    """Return a hash of the bytes of ``tensor``. Of a sharded tensor this is the hash of the local shard."""
+    flat = local_shard(tensor).detach().cpu().contiguous().reshape(-1)
     return hashlib.blake2b(flat.view(torch.uint8).numpy().data, digest_size=16).hexdigest()
 
 
@@ -25,15 +25,18 @@ def fingerprints(vlm: nn.Module) -> dict[str, str]:
 
 
 def declared_tensors(vlm: nn.Module, tuning: Mapping[str, Any]) -> set[str]:
-    """Names of the tensors that may change: trainable parameters, and buffers of fully trained parts."""
-    # A shared weight has several names in the state and one among the parameters.
-    shares = [own_share(p) for p in vlm.parameters() if p.requires_grad]
-    trainable = {share.data_ptr() for share in shares if share.numel()}
+    """Return the names of the tensors that may change.
+
+    These are trainable parameters, and buffers of fully trained parts.
+    """
+    # A tied weight has several names in the state dict and one among the parameters.
+    shards = [local_shard(p) for p in vlm.parameters() if p.requires_grad]
+    trainable = {shard.data_ptr() for shard in shards if shard.numel()}
     parameters = dict(vlm.named_parameters(remove_duplicate=False))
     names = set()
     for name, tensor in vlm.state_dict().items():
         if name in parameters:
-            moves = own_share(tensor).data_ptr() in trainable
+            moves = local_shard(tensor).data_ptr() in trainable
         else:
             moves = moves_buffer(vlm, tuning, name)
         if moves:
@@ -48,10 +51,10 @@ def moved_tensors(before: Mapping[str, str], vlm: nn.Module) -> set[str]:
 
 
 def check_moved(before: Mapping[str, str], vlm: nn.Module, tuning: Mapping[str, Any]) -> set[str]:
-    """Names of trainable parameters that did not move since ``before``.
+    """Return the names of trainable parameters that did not change since ``before``.
 
     Raises:
-        RuntimeError: something moved that was not declared; it is named.
+        RuntimeError: a tensor changed that was not trainable; the message names it.
     """
     moved, declared = moved_tensors(before, vlm), declared_tensors(vlm, tuning)
     if moved - declared:

@@ -1,4 +1,4 @@
-"""The repeated blocks of a part: sharded and recomputed one by one, and numbered for layer decay."""
+"""Finds the repeated blocks of a part, for sharding, recomputation and layer-wise decay."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def blocks(part: nn.Module) -> list[nn.Module]:
-    """The blocks of each tower of ``part``: the module list of one class with the most parameters, or []."""
+    """Return the blocks of ``part``: in each tower, the members of its largest list of equal modules."""
     return [block for tower, _ in towers(part) for block in _heaviest(tower)]
 
 
@@ -18,20 +18,20 @@ def _heaviest(tower: nn.Module) -> list[nn.Module]:
 
 
 def _rows(module: nn.Module) -> Iterator[tuple[str, nn.ModuleList | nn.Sequential]]:
-    """Name and list of each list of modules in ``module``, itself included; none that is empty."""
+    """Yield the name and the list of each non-empty list of modules in ``module``, itself included."""
     for name, child in module.named_modules():
         if isinstance(child, nn.ModuleList | nn.Sequential) and len(child):
             yield name, child
 
 
 def longest_stack(module: nn.Module) -> tuple[str, int]:
-    """Name and length of the longest list of modules inside ``module``; ("", 0) without any."""
+    """Return the name and length of the longest list of modules inside ``module``, or ("", 0) without any."""
     lengths = ((name, len(row)) for name, row in _rows(module))
     return max(lengths, key=lambda pair: pair[1], default=("", 0))
 
 
 def towers(module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """The stacks of blocks in a part. Stacks side by side, as of fused encoders, are numbered separately."""
+    """Return the stacks of blocks in a part. Parallel stacks, as in fused encoders, are separate."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList) and all(
             longest_stack(member)[1] > len(child) for member in child

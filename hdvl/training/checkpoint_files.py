@@ -1,7 +1,7 @@
-"""Checkpoint files: written straight to their place, with checksums that tell whole from damaged.
+"""Checkpoint files: written directly to their folder, with checksums that reveal damage.
 
-``checksums.json`` beside the checkpoints holds size and CRC-32 of the files as they were written. It
-is replaced before a checkpoint is moved to its place, so a whole file is always in it.
+``checksums.json`` beside the checkpoints holds the size and CRC-32 of each file. It is replaced before a
+checkpoint is moved to its final name, so it always describes an intact file.
 """
 
 import json
@@ -27,7 +27,7 @@ _DAMAGE = (
     zipfile.BadZipFile,
     NotImplementedError,
     UnicodeError,
-    RuntimeError,  # zipfile's for an encrypted entry, torch's for most damage
+    RuntimeError,  # raised by zipfile for an encrypted entry, and by torch for most damage
     EOFError,
     OSError,
     OverflowError,
@@ -45,9 +45,9 @@ _DAMAGE = (
 
 
 class SummedFile:
-    """A new file that counts size and CRC-32 of what is written, and remembers why a write failed.
+    """A new file that computes size and CRC-32 of what is written, and remembers why a write failed.
 
-    When it is closed, what was written is on the disk.
+    When it is closed, its content is flushed to the disk.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -76,15 +76,15 @@ class SummedFile:
         return count
 
     def flush(self) -> None:
-        """Hand what is buffered to the system."""
+        """Pass buffered data to the operating system."""
         self._file.flush()
 
 
 class DirectCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint where it was asked for, in one pass and with its checksum in ``written``.
+    """Writes a checkpoint to its path in one pass; its checksum is then in ``written``.
 
-    Lightning's own builds the file in memory, writes it to the folder for temporary files and
-    copies it from there when that is another disk.
+    Lightning's own implementation builds the file in memory, writes it to the folder for temporary
+    files, and copies it from there if that is on another disk.
     """
 
     written: Checksum | None = None
@@ -92,7 +92,7 @@ class DirectCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write ``checkpoint`` to ``path`` and to the disk below."""
+        """Write ``checkpoint`` to ``path`` and flush it to the disk."""
         if storage_options is not None:
             raise TypeError(f"storage_options must be None, got {storage_options!r}")
         summed = SummedFile(path)
@@ -100,7 +100,9 @@ class DirectCheckpointIO(TorchCheckpointIO):
             with summed:
                 torch.save(checkpoint, summed)  # type: ignore[arg-type]
         except (OSError, RuntimeError) as error:
-            reason = summed.error or error  # torch reports its own failure after the file's
+            reason = (
+                summed.error or error
+            )  # torch raises an error of its own after that of the file
             if isinstance(reason, OSError):
                 raise OSError(reason.errno, reason.strerror, str(path)) from error
             raise
@@ -108,7 +110,7 @@ class DirectCheckpointIO(TorchCheckpointIO):
 
 
 def remember(folder: Path, written: Checksum | None, names: Sequence[str]) -> None:
-    """Add ``written`` to the checksums of ``folder``; those of the files ``names`` in it are kept."""
+    """Add ``written`` to the checksums of ``folder``, and keep those of the files ``names``."""
     known = read_checksums(folder)
     if known is None:  # checkpoints of a version that wrote no checksums
         present = [folder / name for name in names]
@@ -119,7 +121,7 @@ def remember(folder: Path, written: Checksum | None, names: Sequence[str]) -> No
 
 
 def read_checksums(folder: Path) -> list[Checksum] | None:
-    """The checksums of ``folder``; None where there are none that can be read."""
+    """Return the checksums of ``folder``, or None if there are none that can be read."""
     try:
         entries = json.loads((folder / CHECKSUMS).read_text())["checkpoints"]
         return [(int(entry["size"]), int(entry["crc32"])) for entry in entries]
@@ -128,9 +130,9 @@ def read_checksums(folder: Path) -> list[Checksum] | None:
 
 
 def is_whole_file(path: Path) -> bool:
-    """Whether the checkpoint ``path`` is as it was written.
+    """Return whether the checkpoint ``path`` is intact.
 
-    Without checksums beside it, its zip directory and entries are checked and its structure is read.
+    Without a checksum, its zip directory and entries are checked and its structure is read.
     """
     known = read_checksums(path.parent)
     if known is not None:

@@ -15,21 +15,21 @@ _ENGINE = "checkpoint/mp_rank_00_model_states.pt"  # Lightning's and DeepSpeed's
 
 
 def kind_of(checkpoint: Path) -> str:
-    """The ``trainer`` choice that writes this kind of checkpoint: ``ddp``, ``fsdp2`` or ``deepspeed``."""
+    """Return the ``trainer`` choice that writes such a checkpoint: ``ddp``, ``fsdp2`` or ``deepspeed``."""
     if not checkpoint.is_dir():
         return "ddp"
     return "deepspeed" if (checkpoint / _ENGINE).exists() else "fsdp2"
 
 
 def write_sums(folder: Path, *, step: int, rank: int, world: int) -> None:
-    """Write the checksums of this rank's share of the files of ``folder``; all ranks call it."""
+    """Write the checksums of this rank's share of the files in ``folder``. All ranks call this."""
     sums = {str(path.relative_to(folder)): _sum(path) for path in _files(folder)[rank::world]}
     text = json.dumps({"step": step, "world": world, "sums": sums})
     (folder / _sums_of(rank)).write_text(text)
 
 
 def is_whole_folder(folder: Path) -> bool:
-    """Whether every file of every rank is present and has the checksum it was written with."""
+    """Return whether every file of every rank is present and has its checksum."""
     try:
         world = json.loads((folder / _sums_of(0)).read_text())["world"]
         for rank in range(world):

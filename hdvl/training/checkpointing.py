@@ -1,9 +1,9 @@
-"""Checkpoints of a run: they are written atomically, and a resumed run continues bit for bit.
+"""Checkpoints of a run. They are written atomically, and a resumed run continues bit for bit.
 
-A run's state is the weights, the optimizer, the step, and the place in the data, counted over all
-ranks; every random number follows from the seed, the step and the samples of a batch. So a run goes
-on anywhere, with any number of workers and of ranks. What writes them is in
-:mod:`hdvl.callbacks.checkpointing`.
+The state of a run consists of the weights, the optimizer, the step, and the position in the data, which is
+counted over all ranks. Every random number follows from the seed, the step and the samples of a batch. A
+run can therefore be resumed with any number of workers and ranks. The callback that writes checkpoints is
+in :mod:`hdvl.callbacks.checkpointing`.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ class Saver(Protocol):
 
 
 def find_checkpoint(folder: Path | str) -> Path | None:
-    """The newest whole checkpoint of ``folder``; None if none was written yet.
+    """Return the newest intact checkpoint of ``folder``, or None if none was written yet.
 
-    A damaged ``last.ckpt`` (say the disk was full) is passed over with a warning.
+    A damaged ``last.ckpt``, for instance after the disk was full, is skipped with a warning.
 
     Raises:
-        ValueError: there are checkpoints, and none of them is whole.
+        ValueError: there are checkpoints, and all of them are damaged.
     """
     damaged = []
     for name in (LAST, PREVIOUS):
@@ -54,7 +54,7 @@ def find_checkpoint(folder: Path | str) -> Path | None:
 
 
 def step_seed(seed: int, step: int, rows: Sequence[int | None] = ()) -> int:
-    """The seed of one batch. It is a hash, so that neighbouring steps get unrelated seeds."""
+    """Return the seed of one batch. It is a hash, so that consecutive steps get unrelated seeds."""
     digest = hashlib.blake2b(f"{seed}/{step}/{rows}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

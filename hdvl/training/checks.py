@@ -1,4 +1,4 @@
-"""Checks of a stage's config before anything is built, so that wrong numbers fail early."""
+"""Checks the config of a stage before anything is built, so that wrong numbers fail early."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _SHORT = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-tru
 
 
 def precision_of(trainer: Any) -> str:
-    """Lightning's name of ``trainer.precision``."""
+    """Return Lightning's name of ``trainer.precision``."""
     given = str(trainer["precision"])
     name = _SHORT.get(given, given)
     if name not in PRECISIONS:
@@ -20,10 +20,10 @@ def precision_of(trainer: Any) -> str:
 
 
 def check_stage(stage: Any, *, gpus: int = 1) -> None:
-    """Check the numbers of the plain config ``stage`` that no other check of a plan or a run covers.
+    """Check the numbers in the plain config ``stage`` that are not checked where they are used.
 
     Raises:
-        ValueError: one is out of range; the message names its key.
+        ValueError: a number is out of range; the message names its key.
     """
     trainer, data, optimizer = stage["trainer"], stage["data"], stage["optimizer"]
     if gpus < 1:

@@ -1,7 +1,7 @@
 """Estimates memory, traffic and speed of a training on several devices from their peak numbers.
 
-Estimates, not measurements: operations and bytes are counted, times are what the stated devices take
-for them at the stated utilisation.
+Operations and bytes are counted. Times are what the given devices need for them at the given utilisation;
+nothing is measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,11 @@ _SAMPLES = ((64, 512), (64, 1024), (448, 1536))
 
 @dataclass(frozen=True)
 class Peak:
-    """One device: its best FLOP/s, bytes of memory (None: not looked at), bytes/s that it sends, and
-    the share of the FLOP/s that training reaches."""
+    """Peak numbers of one device.
+
+    ``flops`` are FLOP/s, ``memory`` bytes (None: not checked), ``bandwidth`` bytes/s sent, and
+    ``utilisation`` the fraction of ``flops`` that training reaches.
+    """
 
     flops: float
     memory: float | None
@@ -42,9 +45,9 @@ class Peak:
 
 @dataclass(frozen=True)
 class Curve:
-    """Cost of a batch from its tiles, its positions and the sum of its squared lengths.
+    """Cost of a batch as a function of its tiles, its positions and the sum of its squared lengths.
 
-    ``step`` are FLOPs of forward and backward, ``saved`` bytes kept for the backward pass.
+    ``step`` are the FLOPs of forward and backward pass, ``saved`` the bytes kept for the backward pass.
     """
 
     step: Callable[[int, int, int], float]
@@ -79,9 +82,9 @@ class Loads(Protocol):
 class Taken:
     """Memory, traffic and time of each device.
 
-    ``flops`` and ``steps`` are of the epoch in all; ``sent`` bytes a step, ``compute`` and ``traffic``
-    its seconds; ``tokens_per_second`` are useful ones of all devices, if compute and traffic do not
-    overlap, and if they do.
+    ``flops`` and ``steps`` are totals of the epoch. ``sent`` are bytes per step, ``compute`` and
+    ``traffic`` seconds per step. ``tokens_per_second`` counts useful tokens of all devices, without and
+    with overlap of compute and traffic.
     """
 
     strategy: str
@@ -94,7 +97,7 @@ class Taken:
     tokens_per_second: tuple[float, float]
 
     def rows(self) -> list[tuple[str, float, str]]:
-        """(what, number, unit) of a table."""
+        """Return (name, number, unit) of each row of a table."""
         parts = [(f"memory, {name}", float(n), "B") for name, n in asdict(self.memory).items()]
         slow, fast = self.tokens_per_second
         return [
@@ -112,7 +115,7 @@ def estimate(vlm: VLM, loads: Loads, *, trainer: Any, gpus: int, peak: Peak) -> 
     """Estimate an epoch of ``loads`` on ``gpus`` devices with the plain ``trainer`` config.
 
     Raises:
-        ValueError: a device has less memory than it takes.
+        ValueError: the memory of a device is too small.
     """
     accumulate, precision = trainer["accumulate_grad_batches"], str(trainer["precision"])
     strategy, curve = strategy_of(trainer["strategy"], gpus), fit(vlm)
@@ -149,7 +152,7 @@ def estimate(vlm: VLM, loads: Loads, *, trainer: Any, gpus: int, peak: Peak) -> 
 
 
 def fit(vlm: VLM) -> Curve:
-    """The curve through three examples, measured on ``meta``: linear but for the attention's squares."""
+    """Fit the cost of a batch to three examples that are measured on ``meta``."""
     rows, steps, saved = [], [], []
     size = vlm.tiler.tile_size
     for side, text in _SAMPLES:
@@ -164,7 +167,7 @@ def fit(vlm: VLM) -> Curve:
 
 
 def gathered(vlm: VLM, precision: str) -> int:
-    """Bytes that a rank of ``trainer=fsdp2`` gathers at a time: the root, and two of the units."""
+    """Return the bytes that a rank of ``trainer=fsdp2`` gathers at a time: the root and two of the units."""
     sizes = [weight_bytes(unit.parameters(), precision) for unit in units(vlm)]
     root = weight_bytes(vlm.parameters(), precision) - sum(sizes)
     return root + sum(sorted(sizes)[-2:])
@@ -185,10 +188,10 @@ def traffic(vlm: nn.Module, *, strategy: str, gpus: int, accumulate: int, precis
 
 
 def strategy_of(node: Any, gpus: int) -> str:
-    """Which of :data:`STRATEGIES` a ``trainer.strategy`` is.
+    """Return which of :data:`STRATEGIES` a ``trainer.strategy`` is.
 
     Raises:
-        ValueError: one that needs a single device for several, or that is none of them.
+        ValueError: it is none of them, or it is for one device and there are several.
     """
     name = str(node["_target_"] if isinstance(node, dict) else node).rpartition(".")[2].lower()
     known = {"auto": "alone" if gpus == 1 else "ddp", "ddpstrategy": "ddp", "fullysharded": "fsdp2"}

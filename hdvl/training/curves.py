@@ -1,4 +1,4 @@
-"""Reads ``metrics.csv`` without importing Lightning, so that comparing runs is quick."""
+"""Reads ``metrics.csv`` without importing Lightning, so that comparing runs is fast."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ Curve = dict[int, float]
 
 
 def read_curves(path: Path | str) -> dict[str, Curve]:
-    """Every metric of the file by its name. An incomplete last row is left out."""
+    """Return every metric of the file by its name. An incomplete last row is ignored."""
     curves: dict[str, Curve] = {}
     for line in Path(path).read_text().splitlines(keepends=True)[1:]:
         if line.endswith("\n"):

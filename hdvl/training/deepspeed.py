@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def hidden_norm(trainer: Any) -> Tensor | None:
-    """The norm of the last step's gradients if DeepSpeed holds them, else None."""
+    """Return the gradient norm of the last step if DeepSpeed holds the gradients, else None."""
     engine = getattr(trainer.strategy, "deepspeed_engine", None)
     return None if engine is None else torch.as_tensor(engine.get_global_grad_norm())
 

@@ -1,4 +1,4 @@
-"""FLOPs and memory of a training step, measured by running it on the ``meta`` device."""
+"""FLOPs and memory of a training step, determined by running it on the ``meta`` device."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,8 +27,8 @@ HALF = ("bf16-true", "16-true")
 class Cost:
     """FLOPs and memory of one example.
 
-    ``forward`` are FLOPs (a multiplication and an addition are two) of each part, ``step`` those of
-    forward and backward; ``saved`` are bytes that autograd keeps for the backward pass.
+    ``forward`` are the FLOPs of each part (a multiplication and an addition are two), ``step`` those of
+    forward and backward pass, and ``saved`` the bytes that autograd keeps for the backward pass.
     """
 
     forward: dict[str, int]
@@ -38,7 +38,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device, without the library's own and without fragmentation."""
+    """Bytes on one device, without those of the libraries and without fragmentation."""
 
     weights: int
     gradients: int
@@ -52,10 +52,10 @@ class Memory:
 
 
 def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
-    """The cost of one image cut by ``plan`` and ``text_tokens`` tokens, supervised, after it.
+    """Return the cost of one image that is cut by ``plan``, followed by ``text_tokens`` supervised tokens.
 
-    ``vlm`` lies on ``meta``, its tuning applied. Attention is counted as a fused kernel: its scores
-    are not stored, and a causal one is counted as if it were not.
+    ``vlm`` lies on ``meta``, with its tuning applied. Attention is counted as a fused kernel: its
+    scores are not stored, and causal attention is counted as full attention.
     """
     attention = _Attention()
     parts: dict[str, int] = {}
@@ -90,10 +90,14 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
 def memory(
     vlm: nn.Module, *, saved: int, precision: str, shards: int = 1, gathered: int = 0
 ) -> Memory:
-    """Bytes for training ``vlm`` with AdamW, two numbers a parameter, at Lightning's ``precision``.
+    """Return the bytes needed to train ``vlm`` with AdamW (two numbers per parameter).
 
-    ``saved`` bytes, in float32, are kept for the backward pass. Of ``shards`` ranks each holds its
-    share, and ``gathered`` bytes of weights beside it.
+    Args:
+        vlm: the model, with its tuning applied.
+        saved: bytes kept for the backward pass, in float32.
+        precision: Lightning's name of the precision.
+        shards: number of ranks that share weights, gradients and optimizer state.
+        gathered: bytes of gathered weights that a rank holds besides its shard.
     """
     total = weight_bytes(vlm.parameters(), precision)
     trainable = weight_bytes((p for p in vlm.parameters() if p.requires_grad), precision)
@@ -113,7 +117,7 @@ def weight_bytes(parameters: Iterable[Tensor], precision: str) -> int:
 
 
 class _Attention(torch.autograd.Function):
-    """Stands in for the fused attention kernel, and is counted by :meth:`planned`."""
+    """Replaces the fused attention kernel; its FLOPs are counted by :meth:`planned`."""
 
     flops: int
 
@@ -131,13 +135,13 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         query, key, value, _ = ctx.saved_tensors
-        # Scores once more, then the gradients of scores, queries, keys and values: five products.
+        # Five products: the scores again, and the gradients of scores, queries, keys and values.
         ctx.counter.flops += _attention_flops(query, key, value) * 5 // 2
         return (*(torch.empty_like(tensor) for tensor in (query, key, value)), None)
 
     @contextmanager
     def planned(self) -> Iterator[None]:
-        """Attention inside is counted here."""
+        """Count attention in the body of this context."""
 
         def planned(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
             return _Attention.apply(query, key, value, self)
@@ -147,7 +151,7 @@ class _Attention(torch.autograd.Function):
 
 
 class _Yes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers True or 1 where a model reads a value of a ``meta`` tensor, such as whether a mask is full."""
+    """Returns True or 1 where a model reads a value of a ``meta`` tensor, such as whether a mask is full."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -158,14 +162,14 @@ class _Yes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Saved:
-    """Counts the bytes that autograd keeps. Each storage counts once, parameters do not count."""
+    """Counts the bytes that autograd keeps. Each storage is counted once, and parameters are not counted."""
 
     bytes: int
 
     def __init__(self, module: nn.Module) -> None:
         self.bytes = 0
         self._seen = {t.untyped_storage()._cdata for t in module.state_dict().values()}
-        self._alive: list[Any] = []  # a freed storage's number may be given to another
+        self._alive: list[Any] = []  # identifiers of freed storages are reused
 
     def keep(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

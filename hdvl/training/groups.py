@@ -1,9 +1,8 @@
-"""One optimizer, one group per (part, layer, decayed or not), each with its own rate and schedule.
+"""Builds one optimizer with one group for each part, layer, and kind of weight decay.
 
-A part is a child of the VLM: ``encoder``, ``bridge``, ``merger``, ``llm``, or ``new_tokens``, the rows of
-new tokens that train by themselves. Its options stand in the config under ``optimizer.groups.PART``;
-an option that is null there is taken from ``optimizer.common``. Layer-wise decay is that of BEiT
-(arXiv 2106.08254).
+A part is a child of the VLM (``encoder``, ``bridge``, ``merger``, ``llm``) or ``new_tokens``, the rows of
+new tokens that are trained separately. The options of a part are in ``optimizer.groups.PART``; an option
+that is null is taken from ``optimizer.common``. Layer-wise decay is that of BEiT (arXiv 2106.08254).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,15 +24,15 @@ KEYS = ("factory", "schedule", "weighting", "first_token_weight", "common", "gro
 def parameter_groups(
     vlm: nn.Module, groups: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The optimizer groups of ``vlm``. Each trainable parameter is in exactly one of them.
+    """Return the optimizer groups of ``vlm``. Each trainable parameter is in exactly one of them.
 
-    Each group has ``params``, ``name`` (``llm``, ``llm/no_decay``, ``encoder/layer3`` ...),
-    ``part``, ``lr`` (the peak), ``weight_decay``, ``warmup_steps`` (a share of all steps if below
-    1) and ``min_lr_ratio`` (the final rate as a share of the peak). One-dimensional parameters are not
-    decayed, embeddings only with ``decay_embeddings``.
+    A group has ``params``, ``name`` (``llm``, ``llm/no_decay``, ``encoder/layer3``, ...), ``part``,
+    ``lr`` (the peak), ``weight_decay``, ``warmup_steps`` (a fraction of all steps if below 1) and
+    ``min_lr_ratio`` (the final learning rate as a fraction of the peak). One-dimensional parameters are
+    not decayed, and embeddings only with ``decay_embeddings``.
 
     Raises:
-        ValueError: a trainable parameter is in no part or in two, nothing is trainable, or an
+        ValueError: a trainable parameter belongs to no part or to two, nothing is trainable, or an
             option is unknown, missing or out of range.
     """
     _check_names(groups, common)
@@ -72,9 +71,9 @@ def parameter_groups(
 
 
 def build_optimizer(node: Mapping[str, Any], groups: Sequence[dict[str, Any]]) -> Optimizer:
-    """The optimizer that ``node["factory"]`` (with ``_target_`` and ``_partial_``) describes.
+    """Build the optimizer that ``node["factory"]`` (with ``_target_`` and ``_partial_``) describes.
 
-    ``node`` is the whole ``optimizer`` config; its ``common`` and ``groups`` were used by
+    ``node`` is the ``optimizer`` config. Its ``common`` and ``groups`` are used by
     :func:`parameter_groups`.
 
     Raises:
@@ -88,7 +87,7 @@ def build_optimizer(node: Mapping[str, Any], groups: Sequence[dict[str, Any]]) -
 
 
 def group_table(groups: Sequence[Mapping[str, Any]]) -> str:
-    """The groups as text: name, tensors, parameters, peak rate, decay, warm-up, min_lr_ratio."""
+    """Return a table of the groups: name, tensors, parameters, peak rate, decay, warm-up, min_lr_ratio."""
     rows = [("group", "tensors", "parameters", "lr", "decay", "warm-up", "min_lr_ratio")]
     for group in groups:
         params = group["params"]
@@ -106,11 +105,11 @@ def group_table(groups: Sequence[Mapping[str, Any]]) -> str:
 
 
 def layer_scales(module: nn.Module, decay: int | float) -> dict[str, tuple[str, float]]:
-    """For each parameter name of a part its (layer label, learning-rate factor).
+    """Return (layer label, learning-rate factor) for each parameter name of a part.
 
-    The blocks are the members of the longest list of modules. What is registered before them
-    (embeddings) counts as layer 0, block i as layer i + 1, what comes after as the last layer,
-    whose factor is 1; each layer further down has ``decay`` times the rate of the one above.
+    The blocks are the members of the longest list of modules. Modules registered before them
+    (embeddings) are layer 0, block i is layer i + 1, and modules after them belong to the last layer,
+    whose factor is 1. Each layer below has ``decay`` times the rate of the layer above it.
     """
     if decay == 1.0:
         return {name: ("", 1.0) for name, _ in module.named_parameters()}
@@ -123,7 +122,7 @@ def layer_scales(module: nn.Module, decay: int | float) -> dict[str, tuple[str, 
 
 
 def undecayed(module: nn.Module, decay_embeddings: bool) -> set[str]:
-    """Names of the parameters without weight decay: vectors, and embeddings unless asked for."""
+    """Return the names of parameters without weight decay: vectors, and embeddings unless asked for."""
     rows = {
         id(child.weight)
         for child in module.modules()
@@ -148,7 +147,7 @@ def _tower_scales(
         raise ValueError(
             f"layer_decay={decay} needs a list of blocks, {type(tower).__name__} has none; use 1.0"
         )
-    # A stack that is the tower itself has an empty name, and its blocks no dot in front.
+    # If the tower itself is the stack, its name is empty, and the names of its blocks begin without a dot.
     start = f"{stack}." if stack else ""
     inside = [index for index, name in enumerate(names) if name.startswith(start)]
     scales = {}

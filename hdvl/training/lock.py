@@ -1,4 +1,4 @@
-"""A lock that lets only one process at a time train in a run folder."""
+"""A lock that allows only one process at a time to train in a run folder."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ _held: set[int] = set()
 
 
 def _close_in_child() -> None:
-    """A lock lives as long as any copy of its file is open; data workers must not keep it."""
+    """Close copies of the lock in forked data workers, because a lock is held while any copy is open."""
     for handle in _held:
         os.close(handle)
     _held.clear()
@@ -28,12 +28,13 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of the run ``folder``, which is made, on the first rank; the others do nothing.
+    """Hold the lock of the run ``folder`` on the first rank; other ranks do nothing.
 
-    The system releases the lock of a process that ends in any way, so none is ever stale.
+    The folder is created if necessary. The system releases the lock when its process ends in any way,
+    so a stale lock cannot occur.
 
     Raises:
-        ValueError: another process holds it; the message names that process.
+        ValueError: another process holds the lock; the message names it.
     """
     if not is_rank_zero():
         yield
@@ -75,7 +76,7 @@ def _acquire(path: Path) -> int:
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             return handle
-        os.close(handle)  # its holder removed the file in between
+        os.close(handle)  # the previous holder removed the file in the meantime
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -20,7 +20,7 @@ def read_metrics(path: Path | str, name: str) -> Curve:
 
 
 def drop_rows_from(path: Path | str, step: int) -> None:
-    """Remove the rows of ``step`` and later: written after the checkpoint that a run goes on from."""
+    """Remove the rows of ``step`` and later, written after the checkpoint that a run resumes from."""
     path = Path(path)
     if not path.exists():
         return
@@ -30,7 +30,7 @@ def drop_rows_from(path: Path | str, step: int) -> None:
 
 
 class MetricsFile(Logger):
-    """Writes ``folder/metrics.csv``. Values are written in full: equal runs give equal files."""
+    """Writes ``folder/metrics.csv``, with all digits of each value, so that equal runs give equal files."""
 
     def __init__(self, *, folder: str) -> None:
         super().__init__()

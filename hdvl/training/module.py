@@ -34,19 +34,22 @@ from hdvl.views import view_count
 
 @runtime_checkable
 class SharesBadRows(Protocol):
-    """Data that shares between ranks which rows were skipped."""
+    """Data that exchanges skipped rows between ranks."""
 
     def sync_skipped_rows(self, trainer: pl.Trainer) -> None: ...
 
 
 class VLMModule(pl.LightningModule):
-    """Trains a VLM whose tuning was applied before (``apply_tuning``).
+    """Trains a VLM to which a tuning was applied (``apply_tuning``).
 
-    ``step_numbers`` holds what the last batch held: tiles, tokens, padded_tokens, supervised_tokens;
-    ``step_loss`` the loss of the last optimizer step. The loss of a step is the mean over the
-    supervised tokens of all its batches on all ranks, weighted as ``weighting`` and
-    ``first_token_weight`` say (see :mod:`hdvl.loss`). ``feature_cache`` may be set to what holds the
-    features of a frozen encoder. ``validated`` are the first batches of the last validation.
+    The loss of a step is the mean over the supervised tokens of all its batches on all ranks, weighted by
+    ``weighting`` and ``first_token_weight`` (see :mod:`hdvl.loss`).
+
+    Attributes:
+        step_numbers: tiles, tokens, padded_tokens and supervised_tokens of the last batch.
+        step_loss: the loss of the last optimizer step.
+        feature_cache: may be set to a store of the features of a frozen encoder.
+        validated: the first batches of the last validation.
     """
 
     vlm: VLM
@@ -76,14 +79,16 @@ class VLMModule(pl.LightningModule):
         self.validated: list[Validated] = []
         self._sums: StepLoss | None = None
         self._last_batch = False
-        self._whole: list[VLM] | None = None  # in a list, which makes it no submodule
+        self._whole: list[VLM] | None = (
+            None  # in a list, so that it is not registered as a submodule
+        )
         self._frequencies: dict[str, Tensor] = {}
         self._options: list[dict[str, Any]] = []
 
     def configure_model(self) -> None:
         """Shard the model over the ranks if the strategy asks for it (``trainer=fsdp2``)."""
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            for parameter in self.vlm.parameters():  # which it sends as bytes
+            for parameter in self.vlm.parameters():  # DeepSpeed sends parameters as bytes
                 parameter.data = parameter.data.contiguous()
         if self.device_mesh is not None and self._whole is None:
             self._whole = [self.vlm]
@@ -107,7 +112,7 @@ class VLMModule(pl.LightningModule):
         return self
 
     def on_train_start(self) -> None:
-        """The sums of each step go over the ranks of this trainer; rates are those of its config."""
+        """Sum losses over the ranks of this trainer, and use the learning rates of its config."""
         trainer = self.trainer
         for setting in trainer.lr_scheduler_configs:
             assert isinstance(setting.scheduler, LambdaLR)
@@ -119,7 +124,7 @@ class VLMModule(pl.LightningModule):
         )
 
     def training_step(self, batch: Batch, batch_index: int) -> Float[Tensor, ""]:
-        """The share of one batch, padded on the right or packed, in the loss of its step."""
+        """Return the contribution of one batch, padded on the right or packed, to the loss of its step."""
         assert self._sums is not None
         self.step_numbers = batch_numbers(batch)
         accumulate = self.trainer.accumulate_grad_batches
@@ -134,13 +139,13 @@ class VLMModule(pl.LightningModule):
         return self._sums.add(loss, weight)
 
     def on_after_backward(self) -> None:
-        """After the last batch of a step its gradients are divided by what all of it weighs."""
+        """Divide the gradients by the weight of the whole step after its last batch."""
         if self._last_batch and self._sums is not None:
             self.step_loss = self._sums.close(self.parameters())
             self.log("train/loss", self.step_loss, prog_bar=True)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
-        """Rows that one rank left out count against the budget of all, at the end of a step."""
+        """Exchange skipped rows between ranks at the end of a step, so that they count against one limit."""
         data = getattr(self.trainer, "datamodule", None)
         if self._last_batch and self.trainer.world_size > 1 and isinstance(data, SharesBadRows):
             data.sync_skipped_rows(self.trainer)
@@ -154,7 +159,7 @@ class VLMModule(pl.LightningModule):
             )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Loss, and the share of answers whose every token is right given the tokens before it."""
+        """Log the loss, and the fraction of answers whose every token is predicted given those before it."""
         output = validate(self.vlm, batch, self.feature_cache)
         hits = answer_hits(output.logits, batch.labels)
         said = int(batch_numbers(batch)["supervised_tokens"])
@@ -163,12 +168,12 @@ class VLMModule(pl.LightningModule):
             found = Validated(batch, float(output.loss.detach()), self.global_step)
             self.validated = [*self.validated[:batch_index], found]
         self.log("validation/loss", output.loss, batch_size=said, sync_dist=True)
-        # A batch of rows that were all left out has no answers, of which the mean would be NaN.
+        # If all rows of a batch were skipped there are no answers, and their mean would be NaN.
         right = hits.float().sum() / max(1, len(hits))
         self.log("validation/answers", right, batch_size=len(hits), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """One optimizer whose groups carry their own rates, and one scheduler step a step."""
+        """Return one optimizer with a learning rate for each group, and a scheduler stepped at each step."""
         config = self.optimizer_config
         groups = parameter_groups(self.vlm, config["groups"], config["common"])
         optimizer = build_optimizer(config, groups)
@@ -202,12 +207,12 @@ def batch_numbers(batch: Batch) -> dict[str, float]:
 
 
 def answer_hits(logits: Float[Tensor, "b s v"], labels: Tensor) -> Tensor:
-    """For each run of supervised positions (one answer), whether every token is predicted."""
+    """Return for each answer (a run of supervised positions) whether all of its tokens are predicted."""
     wanted = labels[:, 1:]
     said = wanted != IGNORED
     wrong = said & (logits[:, :-1].argmax(-1) != wanted)
     starts = said & ~torch.nn.functional.pad(said, (1, 0))[:, :-1]
-    # Answers are numbered in reading order over the batch; a wrong token fails its answer.
+    # Answers are numbered in reading order over the batch. One wrong token makes an answer wrong.
     number = starts.flatten().cumsum(0) - 1
     failed = torch.zeros(int(starts.sum()), device=labels.device)
     failed.index_add_(0, number[said.flatten()], wrong[said].float())

@@ -1,4 +1,4 @@
-"""Frozen weights in four bits: the NF4 numbers of QLoRA (arXiv 2305.14314), by bitsandbytes."""
+"""Frozen weights in four bits: NF4 of QLoRA (arXiv 2305.14314), implemented by bitsandbytes."""
 
 import logging
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ LIBRARY = "bitsandbytes"
 BLOCK = 64
 """Neighbouring weights that share a scale."""
 
-# Its advice on another package is for a layout of weights that is not used here.
+# The library recommends another package for a weight layout that is not used here.
 logging.getLogger(f"{LIBRARY}.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def why_absent() -> str | None:
-    """The reason why four-bit weights are not available here, or None."""
+    """Return why four-bit weights are not available here, or None if they are."""
     if find_spec(LIBRARY) is None:
         return f"{LIBRARY} is not installed; pip install 'hdvl[quantisation]'"
     return None
@@ -26,12 +26,11 @@ def why_absent() -> str | None:
 def quantise(part: str, module: nn.Module, names: Sequence[str]) -> None:
     """Replace the linear layers ``names`` of ``module`` by four-bit layers.
 
-    The scales of the blocks are themselves quantised. Weights on ``meta`` stay as they are: they
-    have no numbers to round.
+    The scales of the blocks are quantised, too. Weights on ``meta`` stay as they are.
 
     Raises:
-        ValueError: the library is missing or has nothing for the device of the weights, or a layer
-            is none of ``torch.nn.Linear`` or does not consist of whole blocks.
+        ValueError: bitsandbytes is missing or does not support the device of the weights, or a layer is
+            not a ``torch.nn.Linear`` or its rows do not consist of whole blocks.
     """
     reason = why_absent()
     if reason is not None:
@@ -67,22 +66,22 @@ def is_quantised(layer: nn.Module) -> bool:
 
 
 def count(parameter: Tensor) -> int:
-    """Numbers in ``parameter``, which in four bits lie two to a byte."""
+    """Return the number of values in ``parameter``. Four-bit weights hold two in a byte."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
 
 
 def stored_bytes(parameter: Tensor, width: int) -> int:
-    """Bytes of ``parameter`` whose plain numbers take ``width``; in four bits with its scales."""
+    """Return the bytes of ``parameter``, of ``width`` bytes a value, or of its four-bit values and scales."""
     numbers = count(parameter)
     if getattr(parameter, "quant_state", None) is None and not hasattr(parameter, "four_bits"):
         return numbers * width
-    # A byte a block, and four bytes for every 256 of those.
+    # One byte for each block, and four bytes for every 256 blocks.
     return numbers // 2 + numbers // BLOCK + 4 * (numbers // BLOCK // 256)
 
 
 def merged(adapter: Any) -> nn.Linear:
-    """The plain layer that computes what peft's ``adapter`` of a four-bit layer does."""
+    """Return a plain layer that computes what peft's ``adapter`` of a four-bit layer computes."""
     base = adapter.get_base_layer()
     weight = _dequantised(base)
     for name in adapter.active_adapters:
@@ -115,7 +114,10 @@ def _four_bit(layer: nn.Linear) -> nn.Module:
         compress_statistics=True,
         module=four_bit,
     )
-    four_bit.weight, four_bit.bias = weight.to(device), layer.bias  # moving it rounds it
+    four_bit.weight, four_bit.bias = (
+        weight.to(device),
+        layer.bias,
+    )  # the weight is quantised when it is moved
     # In evaluation mode some processors would lay the weights out anew and round their scales again:
     # a validation in the middle of a run must not change the model.
     four_bit.support_avx512bf16_for_cpu = False
@@ -124,7 +126,7 @@ def _four_bit(layer: nn.Linear) -> nn.Module:
 
 
 def _load(layer: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Take a stored four-bit weight: the library writes its scales beside it and reads none back."""
+    """Load a stored four-bit weight. The library writes its scales beside it and does not read them back."""
     from bitsandbytes import nn as four_bits
 
     library: Any = four_bits

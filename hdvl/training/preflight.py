@@ -64,10 +64,10 @@ def check_stages(
 
 
 def check_tuned(vlm: VLM, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Tune ``vlm``, which lies on ``meta``, in place; returns its optimizer groups.
+    """Apply the tuning of ``stage`` to ``vlm``, which lies on ``meta``, and return its optimizer groups.
 
     Raises:
-        ValueError: the stage's ``tuning`` or ``optimizer`` does not fit the model.
+        ValueError: the ``tuning`` or ``optimizer`` config does not fit the model.
     """
     with torch.device("meta"):
         apply_tuning(vlm, stage["tuning"])
@@ -79,10 +79,10 @@ def check_tuned(vlm: VLM, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def build_trainer(stage: Mapping[str, Any], **changes: Any) -> pl.Trainer:
-    """The trainer of a stage, with its callbacks.
+    """Build the trainer of a stage with its callbacks.
 
     Raises:
-        ValueError: Lightning refuses the ``trainer`` config.
+        ValueError: Lightning rejects the ``trainer`` config.
     """
     callbacks = [build(node) for node in stage["callbacks"].values()]
     options = {"default_root_dir": stage["run_dir"], "callbacks": callbacks}
@@ -94,19 +94,19 @@ def build_trainer(stage: Mapping[str, Any], **changes: Any) -> pl.Trainer:
 
 
 def callbacks_of(trainer: Any) -> list[pl.Callback]:
-    """The callbacks of a trainer, an attribute that type checkers do not know."""
+    """Return the callbacks of a trainer; type checkers do not know this attribute."""
     return list(trainer.callbacks)
 
 
 def ignore_advice() -> None:
     """Silence Lightning's warnings that do not apply here."""
     for message in (
-        ".*does not have many workers.*",  # a choice of the config
-        ".*ended before the epoch ended.*",  # the data module goes on at its sample
-        ".*Total length of `list` across ranks is zero.*",  # no validation data were given
-        ".*in eval mode at the start of training.*",  # frozen parts
-        ".*overridden `transfer_batch_to_device`.*",  # the module's is the one that is meant
-        ".*treespec, LeafSpec.*",  # between Lightning and torch
+        ".*does not have many workers.*",  # the number of workers is set in the config
+        ".*ended before the epoch ended.*",  # the data module continues at the next sample
+        ".*Total length of `list` across ranks is zero.*",  # no validation data was given
+        ".*in eval mode at the start of training.*",  # frozen parts stay in evaluation mode
+        ".*overridden `transfer_batch_to_device`.*",  # the implementation of the module is intended
+        ".*treespec, LeafSpec.*",  # an internal matter of Lightning and torch
         ".*GPU available but not used.*",
     ):
         warnings.filterwarnings("ignore", message=message)

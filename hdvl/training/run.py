@@ -78,7 +78,7 @@ def run(
     """
     stages, folder = check_run_config(config, build_data), Path(config["run_dir"])
     with _explained(folder, stages), locked(folder):
-        _check_folder(folder, stages, config["resume"] is not None)  # it may be another's by now
+        _check_folder(folder, stages, config["resume"] is not None)  # it may be in use by now
         _write_config(config, folder, stages, command_line)
         return _train(stages, build_data, folder)
 
@@ -115,7 +115,7 @@ def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path
         if len(stages) > 1 and is_rank_zero():
             name = Path(stage["run_dir"]).name
             print(f"stage {number + 1} of {len(stages)}: {name}", flush=True)
-        torch.manual_seed(step_seed(seed, number))  # the adapters' first weights
+        torch.manual_seed(step_seed(seed, number))  # for the initial weights of the adapters
         try:
             validated = train_stage(vlm, stage, build_data, folder)
         except Stopped as stop:
@@ -142,12 +142,13 @@ def _save_model(vlm: VLM, folder: Path, stages: Sequence[Mapping[str, Any]]) -> 
 def train_stage(
     vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_dir: Path
 ) -> list[Validated]:
-    """Train ``vlm`` in place as one stage's resolved ``config`` says; gives batches of its last validation.
+    """Train ``vlm`` in place with one stage's resolved ``config``, and return batches of its last validation.
 
-    Goes on from the checkpoint in the stage's folder; a finished stage only reads its weights.
+    Training continues from the checkpoint in the stage's folder. Of a finished stage only the weights
+    are read.
 
     Raises:
-        Stopped: it was interrupted.
+        Stopped: the training was interrupted.
     """
     folder = Path(config["run_dir"])
     tuning, optimizer = config["tuning"], config["optimizer"]
@@ -195,7 +196,7 @@ def train_stage(
 
 @contextmanager
 def _stops(saver: Saver | None, run_dir: Path) -> Iterator[None]:
-    """A training that a signal ended raises Stopped, whether or not it could be saved."""
+    """Raise Stopped if a signal ended the training in the body, whether or not it could be saved."""
     if saver is None:
         yield
         return
@@ -203,7 +204,7 @@ def _stops(saver: Saver | None, run_dir: Path) -> Iterator[None]:
     signals = saver.signals
     try:
         yield
-    except SystemExit as error:  # Lightning's, for KeyboardInterrupt
+    except SystemExit as error:  # from Lightning
         if signals.number is None:
             raise
         raise Stopped(f"stopped at once; {on}", signals.code) from error
@@ -215,7 +216,7 @@ def _stops(saver: Saver | None, run_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def _explained(folder: Path, stages: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    """An error of a full or read-only disk says what is whole and how to go on."""
+    """Add to the error of a full or read-only disk which checkpoint is intact and how to resume."""
     try:
         yield
     except OSError as error:
@@ -226,13 +227,13 @@ def _explained(folder: Path, stages: Sequence[Mapping[str, Any]]) -> Iterator[No
             raise
         place = error.filename or folder
         raise OSError(
-            f"could not write {place}: {error.strerror}; {_whole(stages)}; make room there, then go on "
-            f"with: hdvl train resume={folder}"
+            f"could not write {place}: {error.strerror}; {_last_checkpoint_text(stages)}; make room "
+            f"there, then go on with: hdvl train resume={folder}"
         ) from error
 
 
-def _whole(stages: Sequence[Mapping[str, Any]]) -> str:
-    """What of a run can be relied on."""
+def _last_checkpoint_text(stages: Sequence[Mapping[str, Any]]) -> str:
+    """Describe the last intact checkpoint of a run."""
     for stage in reversed(stages):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -248,15 +249,15 @@ def _whole(stages: Sequence[Mapping[str, Any]]) -> str:
 def resumed(
     folder: str | Path, changes: Mapping[str, Any], *, allow: str | Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The config of the run in ``folder`` with ``changes`` (dotted keys), to go on with.
+    """Return the stored config of the run in ``folder`` with ``changes``, for resuming it.
 
     Args:
-        folder: a run folder, whose config may name what ``conf/`` and hdvl's parts have.
-        changes: the caller's own, which may name anything.
-        allow: packages besides that the config in the folder may name.
+        folder: a run folder. Its config may only name classes from ``conf/`` and parts of hdvl.
+        changes: dotted keys and values given by the caller, which may name any class.
+        allow: further packages that the config in the folder may name.
 
     Raises:
-        ValueError: no run there, a config that names something else, or a key that it lacks.
+        ValueError: there is no run, its config names another class, or a key does not exist.
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
@@ -266,12 +267,12 @@ def resumed(
     config["allow"] = [allow] if isinstance(allow, str) else list(allow)
     for key, value in changes.items():
         set_value(config, key, value)
-    config["run_dir"], config["resume"] = str(folder), str(folder)  # it may have been moved
+    config["run_dir"], config["resume"] = str(folder), str(folder)  # the folder may have been moved
     return config
 
 
 def _check_checkpoint(checkpoint: Path | None, trainer: pl.Trainer) -> None:
-    """A strategy reads what one of its kind wrote."""
+    """Refuse a checkpoint that was written by another kind of strategy."""
     kinds = ((ModelParallelStrategy, "fsdp2"), (DeepSpeedStrategy, "deepspeed"))
     own = next((kind for base, kind in kinds if isinstance(trainer.strategy, base)), "ddp")
     if checkpoint is not None and kind_of(checkpoint) != own:
@@ -282,9 +283,9 @@ def _check_checkpoint(checkpoint: Path | None, trainer: pl.Trainer) -> None:
 
 
 def _check_folder(folder: Path, stages: Sequence[Mapping[str, Any]], resume: bool) -> None:
-    """A new run does not overwrite another; one that goes on has what it goes on from.
+    """Refuse to overwrite another run, or to resume a run without checkpoints.
 
-    What failed before its first step left nothing to lose: its folder may be used again.
+    A folder in which no optimizer step was made may be used again.
     """
     if not is_rank_zero():
         return
@@ -304,7 +305,7 @@ def _check_folder(folder: Path, stages: Sequence[Mapping[str, Any]], resume: boo
 
 
 def _has_trained(place: Path) -> bool:
-    """Whether a stage in the folder ``place`` has made a step."""
+    """Return whether a stage in the folder ``place`` has made an optimizer step."""
     if (place / FINISHED).exists() or any((place / "checkpoints").glob("*.ckpt")):
         return True
     metrics = place / METRICS
@@ -312,7 +313,7 @@ def _has_trained(place: Path) -> bool:
 
 
 def checkpoint_folder(stage: Mapping[str, Any]) -> Path:
-    """Where a stage's checkpoints lie."""
+    """Return the folder of a stage's checkpoints."""
     node = stage["callbacks"].get("checkpoints") or {}
     return Path(node.get("folder", f"{stage['run_dir']}/checkpoints"))
 
@@ -346,7 +347,7 @@ def _write_config(
         lines = folder / COMMANDS
         old = lines.read_text(encoding="utf-8") if config["resume"] and lines.exists() else ""
         write_text(lines, f"{old}{command_line}\n")
-    # Whole or not at all: other ranks may be reading it.
+    # Written atomically, because other ranks may be reading it.
     write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
 

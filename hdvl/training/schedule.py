@@ -1,4 +1,4 @@
-"""Learning-rate schedules: per group a linear warm-up, then cosine, linear or constant."""
+"""Learning-rate schedules: a linear warm-up, then cosine, linear or constant, for each group."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,11 @@ def rate_factor(
     min_lr_ratio: int | float,
     schedule: str = "cosine",
 ) -> float:
-    """Learning rate of optimizer step ``step`` (from 0) as a share of the peak.
+    """Return the learning rate of optimizer step ``step`` (from 0) as a fraction of the peak.
 
-    Warm-up goes up in equal steps and its last step has the peak rate; ``warmup_steps`` below 1
-    is a share of ``total_steps``. The rate is ``min_lr_ratio`` from step ``total_steps`` on. Cosine is
-    that of SGDR (arXiv 1608.03983) without restarts.
+    The rate rises in equal steps during the warm-up, whose last step has the peak rate;
+    ``warmup_steps`` below 1 is a fraction of ``total_steps``. From step ``total_steps`` on the rate is
+    ``min_lr_ratio``. The cosine schedule is that of SGDR (arXiv 1608.03983) without restarts.
     """
     warmup = warmup_length(warmup_steps, total_steps)
     if step < warmup:
@@ -35,7 +35,7 @@ def rate_factor(
 
 
 def warmup_length(warmup_steps: int | float, total_steps: int) -> int:
-    """Number of warm-up steps: ``warmup_steps``, or if that is below 1 this fraction of the run, rounded up.
+    """Return the number of warm-up steps. ``warmup_steps`` below 1 is a fraction of the run, rounded up.
 
     A fraction leaves at least one step for the rest of the run.
     """
@@ -45,7 +45,7 @@ def warmup_length(warmup_steps: int | float, total_steps: int) -> int:
 
 
 def check_schedule(schedule: str) -> None:
-    """ValueError if there is no schedule of this name."""
+    """Raise a ``ValueError`` if there is no schedule of this name."""
     if schedule not in SCHEDULES:
         raise ValueError(
             f"optimizer.schedule must be one of {', '.join(SCHEDULES)}, got {schedule}"
@@ -53,7 +53,7 @@ def check_schedule(schedule: str) -> None:
 
 
 def check_warmup(groups: Sequence[Mapping[str, Any]], total_steps: int) -> None:
-    """ValueError if the warm-up of some group is not shorter than the run."""
+    """Raise a ``ValueError`` if the warm-up of a group is not shorter than the run."""
     for group in groups:
         warmup = warmup_length(group["warmup_steps"], total_steps)
         if warmup >= total_steps and group["warmup_steps"] > 0:
@@ -66,9 +66,9 @@ def check_warmup(groups: Sequence[Mapping[str, Any]], total_steps: int) -> None:
 def build_scheduler(
     optimizer: Optimizer, *, total_steps: int, schedule: str = "cosine"
 ) -> LambdaLR:
-    """A scheduler that is stepped once an optimizer step.
+    """Return a scheduler that is stepped once for each optimizer step.
 
-    Each group brings ``warmup_steps`` and ``min_lr_ratio`` (see ``groups.parameter_groups``). Its state is
+    Each group has ``warmup_steps`` and ``min_lr_ratio`` (see ``groups.parameter_groups``). The state is
     only the step number, so a run may be resumed with another ``total_steps``.
     """
     check_schedule(schedule)
@@ -78,7 +78,7 @@ def build_scheduler(
         )
     check_warmup(optimizer.param_groups, total_steps)
 
-    # Closures, not objects: LambdaLR would put an object's numbers into the checkpoint and back.
+    # Closures instead of objects, whose attributes LambdaLR would store in the checkpoint and restore.
     def factor(warmup_steps: int | float, min_lr_ratio: int | float) -> Callable[[int], float]:
         return lambda step: rate_factor(
             step,
@@ -95,7 +95,7 @@ def build_scheduler(
 
 
 def present_options(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """What each group was given, but for its parameters."""
+    """Return the options of each group, without its parameters."""
     return [
         {key: value for key, value in group.items() if key != "params"}
         for group in optimizer.param_groups
@@ -103,10 +103,10 @@ def present_options(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 
 def follow(scheduler: LambdaLR, options: Sequence[Mapping[str, Any]]) -> None:
-    """Let ``scheduler`` and its optimizer, read from a checkpoint, go by ``options``.
+    """Make ``scheduler`` and its optimizer use ``options`` after they were loaded from a checkpoint.
 
-    The checkpoint brings back rates, decay and the like of the run as it was, which may have been given
-    others since; what was computed (moments, the step) stays.
+    A checkpoint restores the learning rates, decay and other options that the run had then. The config
+    may have changed since; computed state (moments, the step) is kept.
     """
     scheduler.base_lrs = [own["initial_lr"] for own in options]
     groups = zip(scheduler.optimizer.param_groups, options, scheduler.lr_lambdas, strict=True)

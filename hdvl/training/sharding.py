@@ -1,9 +1,9 @@
-"""Fully sharded data parallel training (FSDP2): every rank keeps a share of each tensor.
+"""Fully sharded data parallel training (FSDP2): each rank holds a shard of every tensor.
 
-A unit of the model is gathered when it is computed. Its ranks wait for each other there, so a unit has
-to be computed equally often on all of them, whatever images they have: that holds for the layers
-of the LLM and the blocks of an encoder that takes all tiles at once. The bridge (called once for
-each shape of grid), the merger, the tables of the LLM and an encoder that goes chunk by chunk are
+The weights of a unit are gathered when the unit is computed, and all ranks take part. A unit therefore has
+to be computed equally often on all ranks, whatever images they have. This holds for the layers of the LLM
+and for the blocks of an encoder that takes all tiles at once. The bridge (which is called once for each
+shape of grid), the merger, the embedding tables of the LLM, and an encoder that works in chunks are
 gathered together, once a step.
 """
 
@@ -22,7 +22,7 @@ from hdvl.training.blocks import blocks
 
 
 class FullySharded(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2 over all devices, with a checkpoint of one shard a rank."""
+    """Lightning's strategy for FSDP2 over all devices. Each rank saves its own shard of a checkpoint."""
 
     def __init__(self, *, process_group_backend: str | None = None) -> None:
         super().__init__(
@@ -30,19 +30,19 @@ class FullySharded(ModelParallelStrategy):
         )
 
     def setup_environment(self) -> None:
-        """All processes share one model; none of its layers is split."""
+        """Use all processes for data parallelism; no layer is split between them."""
         self._data_parallel_size: int = self.num_nodes * self.num_processes
         self._tensor_parallel_size: int = 1
         super().setup_environment()
 
 
 def shard(vlm: VLM, mesh: DeviceMesh) -> VLM:
-    """A copy of ``vlm`` whose tensors are shared out over ``mesh``; those of ``vlm`` are given up.
+    """Return a copy of ``vlm`` whose tensors are sharded over ``mesh``. The tensors of ``vlm`` become empty.
 
-    :func:`gather` gives them back.
+    :func:`gather` restores them.
 
     Raises:
-        ValueError: a tensor that cannot be shared out (four-bit weights).
+        ValueError: a tensor cannot be sharded because it is not floating-point (four-bit weights).
     """
     for name, parameter in vlm.named_parameters():
         if not parameter.is_floating_point():
@@ -55,33 +55,33 @@ def shard(vlm: VLM, mesh: DeviceMesh) -> VLM:
     for module in (*units(copy), copy):
         own = [p for p in module.parameters() if not isinstance(p, DTensor)]
         fully_shard(module, mesh=mesh, reshard_after_forward=module is not copy)
-        for parameter in own:  # sharded by now: its memory is free
+        for parameter in own:  # its values are in the shards by now
             parameter.data = parameter.new_empty(0)
     return copy
 
 
 def gather(sharded: VLM, vlm: VLM) -> None:
-    """The tensors of ``sharded`` whole and on the CPU, into ``vlm``; all ranks call it."""
+    """Copy the full tensors of ``sharded`` to the CPU and into ``vlm``. All ranks have to call this."""
     trained = dict(sharded.named_parameters())
     for name, parameter in vlm.named_parameters():
-        parameter.data = whole(trained[name].detach()).cpu()
+        parameter.data = full_tensor(trained[name].detach()).cpu()
     buffers = dict(sharded.named_buffers())
     for name, buffer in vlm.named_buffers():
         buffer.data = buffers[name].to(buffer.device)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor whose shares the ranks hold (all of them call it), or the tensor itself."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return the full tensor of a sharded one (all ranks have to call this), or ``tensor`` itself."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def own_share(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor."""
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return the local shard of a tensor, or ``tensor`` itself if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def units(vlm: Any) -> Iterator[nn.Module]:
-    """What is gathered by itself."""
+    """Yield the modules that are gathered separately."""
     parts = [vlm.llm] if vlm.encode_chunk is not None else [vlm.encoder, vlm.llm]
     for part in parts:
         yield from (block for block in blocks(part) if any(True for _ in block.parameters()))

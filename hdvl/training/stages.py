@@ -1,4 +1,4 @@
-"""Stages: one config and a list of changes give one config a stage. Pure functions on plain data."""
+"""Splits the config of a run into one config for each stage. All functions work on plain data."""
 
 import importlib
 import inspect
@@ -14,15 +14,16 @@ KEYS = ("tuning", "optimizer", "trainer", "data", "callbacks")
 
 
 def split_stages(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The config of each stage, in order.
+    """Return the config of each stage, in order.
 
-    ``config`` is plain data with its interpolations unresolved. ``config["stages"]`` is None (the
-    config is the only stage) or a list of ``{name, tuning, optimizer, trainer, data, callbacks}``,
-    each of which changes the config for its stage; its ``run_dir`` is a folder in that of the run.
+    Args:
+        config: plain data with unresolved interpolations. ``config["stages"]`` is None (the config is
+            the only stage) or a list of ``{name, tuning, optimizer, trainer, data, callbacks}``, each
+            of which changes the config for its stage. The ``run_dir`` of a stage is a folder inside
+            that of the run.
 
     Raises:
-        ValueError: a stage without a name or with the name of another, or a key that the config
-            does not have.
+        ValueError: a stage has no name or the name of another stage, or a key does not exist.
     """
     base = {key: value for key, value in config.items() if key != "stages"}
     changes = _changes(config)
@@ -59,7 +60,7 @@ def _changes(config: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
 
 
 def check_effect(config: Mapping[str, Any], given: Iterable[str]) -> None:
-    """Refuse the dotted keys of ``given``, changes to ``config``, that each stage sets to something else.
+    """Refuse dotted keys of ``given`` that have no effect because every stage sets them again.
 
     Raises:
         ValueError: there is such a key.
@@ -79,7 +80,7 @@ def check_effect(config: Mapping[str, Any], given: Iterable[str]) -> None:
 
 
 def _sets_tuning(change: Any) -> bool:
-    """Whether a stage leaves nothing of another choice of ``tuning``: all parts, and none adapted."""
+    """Return whether a stage sets the tuning of all parts, so that nothing of another choice is left."""
     own = change.get("tuning") or {}
     return all(own.get(part, "lora") not in ADAPTED for part in MODULES)
 
@@ -87,7 +88,7 @@ def _sets_tuning(change: Any) -> bool:
 def _sets(change: Any, keys: Sequence[str]) -> bool:
     for key in keys:
         if not isinstance(change, Mapping):
-            return True  # a whole was put in its place
+            return True  # the stage replaces the whole mapping
         if key not in change:
             return False
         change = change[key]
@@ -95,10 +96,10 @@ def _sets(change: Any, keys: Sequence[str]) -> bool:
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """``base`` with ``change``: mappings are merged, all else is replaced.
+    """Return ``base`` with ``change``. Mappings are merged, everything else is replaced.
 
-    A mapping with another ``_target_`` replaces its place as a whole. A key that ``base`` lacks is
-    an error, unless it is an argument of the ``_target_`` beside it.
+    A mapping with another ``_target_`` replaces the old one as a whole. A key that ``base`` lacks is an
+    error, unless it is an argument of the ``_target_`` beside it.
     """
 
     def refuse(where: str, keys: Sequence[str], base: Mapping[str, Any]) -> ValueError:
@@ -117,10 +118,13 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any], where: str) -> dic
 
 
 def set_value(config: dict[str, Any], path: str, value: Any) -> None:
-    """Change the value at a dotted ``path``, in place; ValueError if there is none.
+    """Change the value at a dotted ``path``, in place.
 
-    ``stages.1.trainer.max_steps`` is a path too, whether or not that stage changed it before: what a
-    stage may change is looked at by :func:`split_stages`.
+    ``stages.1.trainer.max_steps`` may be set whether or not that stage changed it before;
+    :func:`split_stages` checks what a stage may change.
+
+    Raises:
+        ValueError: the path does not exist.
     """
     *parents, last = path.split(".")
     node: Any = config
@@ -140,7 +144,7 @@ def _in_stage(parents: Sequence[str]) -> bool:
 
 
 def _arguments(node: Mapping[str, Any]) -> set[str]:
-    """Names that the ``_target_`` of ``node`` takes; none without one."""
+    """Return the argument names of the ``_target_`` of ``node``; an empty set without one."""
     if "_target_" not in node:
         return set()
     module, _, name = node["_target_"].rpartition(".")

@@ -16,10 +16,15 @@ WEIGHTED = ("encoder", "bridge", "merger", "llm")
 def started_from(
     model: Mapping[str, Any], folder: str | Path, *, allow: str | Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The plain node ``model`` with the tokenizer of the model in ``folder``, if it has none itself.
+    """Return the plain node ``model`` with the tokenizer of the model in ``folder``, if it has none itself.
 
-    The id of image slots comes with the tokenizer: published vocabularies keep their rows. ``allow``
-    are the packages whose classes the folder may name.
+    The id of image slots is taken together with the tokenizer, because the rows of a published
+    vocabulary are fixed.
+
+    Args:
+        model: the plain node of the model to train.
+        folder: the folder of the model that training starts from.
+        allow: packages besides hdvl whose classes the folder may name.
     """
     node, llm = dict(model), dict(model["llm"])
     theirs = read_node(Path(folder), allow=allow)
@@ -31,11 +36,11 @@ def started_from(
 
 
 def check_start(vlm: nn.Module, folder: Path, new_parts: Sequence[str], *, source: object) -> None:
-    """Check that the stored weights fit ``vlm``, which may lie on ``meta``, but for its ``new_parts``.
+    """Check that the stored weights fit ``vlm``, which may lie on ``meta``, except for its ``new_parts``.
 
     Raises:
-        ValueError: weights are missing, surplus or of another shape, all listed; or a name in
-            ``new_parts`` is no part with weights.
+        ValueError: weights are missing, surplus or of another shape (all are listed), or a name in
+            ``new_parts`` is not a part with weights.
     """
     for part in new_parts:
         if part not in WEIGHTED:
@@ -52,7 +57,7 @@ def check_start(vlm: nn.Module, folder: Path, new_parts: Sequence[str], *, sourc
 def load_start(
     vlm: nn.Module, folder: Path, new_parts: Sequence[str], *, allow: str | Sequence[str] = ()
 ) -> None:
-    """Give ``vlm`` the weights of the model in ``folder``, in place, but for its ``new_parts``."""
+    """Load the weights of the model in ``folder`` into ``vlm``, except for its ``new_parts``."""
     theirs = read_model(folder, allow=allow)
     if not new_parts:
         vlm.load_state_dict(theirs.state_dict())
@@ -63,7 +68,7 @@ def load_start(
 
 
 def misfitting(vlm: nn.Module, folder: Path, parts: Sequence[str]) -> list[str]:
-    """Those of ``parts`` whose tensors in ``vlm`` have other names or shapes than the stored ones."""
+    """Return those of ``parts`` whose tensors in ``vlm`` differ from the stored ones in name or shape."""
     own = {name: tuple(value.shape) for name, value in vlm.state_dict().items()}
     wanted = {name: own[name] for name in tie_groups(vlm)}
     stored = read_model_shapes(folder)
@@ -80,7 +85,7 @@ def _is_new(name: str, new_parts: Sequence[str]) -> bool:
 
 
 def literal(value: Any) -> Any:
-    """``value`` for a configuration that Hydra builds: an interpolation in a text is that text."""
+    """Return ``value`` with escaped interpolations, so that Hydra takes text as it is."""
     if isinstance(value, Mapping):
         return {key: literal(item) for key, item in value.items()}
     if isinstance(value, list):

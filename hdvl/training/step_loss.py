@@ -1,8 +1,8 @@
-"""One optimizer step's loss: divided by the supervised tokens of all its micro-batches and ranks.
+"""The loss of one optimizer step: the mean over the supervised tokens of all its micro-batches and ranks.
 
-How many these are is known when the last micro-batch is read. So the gradients of the step are made
-with the count of its first micro-batch, and set right once, by one factor, after the last. Without
-accumulation the factor is 1 and nothing is done.
+The number of these tokens is only known when the last micro-batch has been read. Gradients are
+therefore computed with the count of the first micro-batch, and multiplied by one correction factor
+after the last. Without gradient accumulation the factor is 1 and no gradient is touched.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,16 +25,16 @@ def batch_loss(
     first_token_weight: float = 1.0,
     feature_cache: FeatureCache | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The weighted sum of the losses of a batch, padded on the right or packed, and what they weigh.
+    """Return the weighted sum of the token losses of a batch, padded or packed, and its total weight.
 
-    Only supervised positions cross the head. For the weights see :mod:`hdvl.loss`; ``feature_cache``
-    holds the features of a frozen encoder.
+    The head is computed only at supervised positions. See :mod:`hdvl.loss` for the weights.
+    ``feature_cache`` holds the features of a frozen encoder.
     """
     wanted = targets(batch.labels, batch.segments)
     weights = token_weights(
         wanted, batch.segments, weighting, first_token_weight=first_token_weight
     )
-    # Padding stands on the right, where no position looks: no mask, and the causal kernel runs.
+    # Padding is on the right, where causal attention does not look, so no mask is needed.
     output = vlm(
         batch.input_ids,
         batch.pixels,
@@ -55,8 +55,8 @@ class StepLoss:
 
     Args:
         reduce: sums a tensor over all ranks.
-        world: how many ranks there are; their gradients are averaged.
-        accumulate: micro-batches a step; losses are divided by it before each backward pass.
+        world: number of ranks, whose gradients are averaged.
+        accumulate: micro-batches per step; Lightning divides losses by it before each backward pass.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class StepLoss:
         self.sums = self._rest = torch.zeros(2)
 
     def add(self, loss: Float[Tensor, ""], weight: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """What to call backward on, for the weighted sum of losses of a micro-batch of one rank."""
+        """Return the loss to call backward on, for the weighted losses of one micro-batch of this rank."""
         own = torch.stack([loss.detach(), weight]).float()
         if self.first is None:
             self.sums = self.reduce(own.clone())
@@ -78,10 +78,10 @@ class StepLoss:
         return loss * (self.world * self.accumulate / self.first).to(loss.dtype)
 
     def close(self, parameters: Iterable[nn.Parameter]) -> Float[Tensor, ""]:
-        """After the last backward pass: set the gradients right, and give the mean loss of the step.
+        """Correct the gradients after the last backward pass, and return the mean loss of the step.
 
         Raises:
-            RuntimeError: gradients were accumulated where they cannot be reached (DeepSpeed).
+            RuntimeError: gradients were accumulated where they cannot be accessed (DeepSpeed).
         """
         assert self.first is not None, "close comes after add"
         if self.accumulate > 1:
@@ -106,5 +106,5 @@ class StepLoss:
 
 
 def _divisor(weight: Tensor) -> Tensor:
-    """Without any supervised token the sums are zero: any divisor but 0 will do."""
+    """Return ``weight``, or 1 where it is 0, because the sums are then zero, too."""
     return torch.where(weight == 0, torch.ones_like(weight), weight)

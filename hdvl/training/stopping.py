@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: the step ends, everything is saved, and the run stops."""
+"""Handles Ctrl-C and SIGTERM during training: the step is finished and saved, and the run stops."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class Stopped(Exception):
-    """A signal ended the run; the message says how to go on.
+    """Raised when a signal ended the run. The message says how to resume it.
 
     ``code`` is the exit code that a shell expects, and ``saved`` is whether the last step was saved.
     """
@@ -23,9 +23,9 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """Remembers the first signal in ``number``; the second raises KeyboardInterrupt.
+    """Stores the first signal in ``number``; the second one raises KeyboardInterrupt.
 
-    Processes that are forked from the listening one inherit its handlers, which do nothing there.
+    Forked processes inherit the handlers, which do nothing there.
     """
 
     def __init__(self) -> None:
@@ -35,18 +35,18 @@ class StopSignals:
 
     @property
     def code(self) -> int:
-        """The exit code of a process that such a signal ended."""
+        """The exit code of a process that was ended by this signal."""
         return 128 + (self.number or signal.SIGINT)
 
     def listen(self) -> None:
-        """Take the signals; once more where another library took them in between."""
+        """Install the signal handlers. It may be called again if another library replaced them."""
         self._owner = os.getpid()
         for number in SIGNALS:
             old = signal.signal(number, self._handle)
             self._old.setdefault(number, old)
 
     def release(self) -> None:
-        """Give the signals back to who had them before."""
+        """Restore the previous signal handlers."""
         for number, old in self._old.items():
             signal.signal(number, old)
         self._old = {}

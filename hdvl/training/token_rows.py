@@ -1,7 +1,7 @@
-"""Rows of new tokens that train by themselves, whatever the rest of the language model does.
+"""Rows of new tokens that are trained separately, whatever the tuning of the rest of the language model.
 
-peft keeps the rows in a small table of their own and writes them over the frozen one at each forward
-pass. A head that is tied to the embeddings uses the same rows; any other head gets rows of its own.
+peft keeps these rows in a small table and writes them over the frozen ones in each forward pass. A head
+that is tied to the embeddings uses the same rows; any other head gets rows of its own.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ def is_token_row(name: str) -> bool:
 
 
 def new_token_ids(vlm: Any, tokens: str | Sequence[str] | None) -> list[int]:
-    """Ids of ``tokens``, or of those that were added to the vocabulary, without the image slots'.
+    """Return the ids of ``tokens``, or of the tokens that were added to the vocabulary, without image slots.
 
-    Slots are neither read nor said, so their rows mean nothing.
+    Image slots are replaced by visual tokens and never generated, so their rows are not used.
 
     Raises:
-        ValueError: a token is not in the vocabulary, or none is new.
+        ValueError: a token is not in the vocabulary, or no token is new.
     """
     if tokens is None:
         ids = {int(index) for index in vlm.llm.new_ids}
@@ -49,7 +49,7 @@ def new_token_ids(vlm: Any, tokens: str | Sequence[str] | None) -> list[int]:
 
 
 def add_token_rows(llm: Any, ids: list[int], *, trainable: bool) -> None:
-    """Give the rows ``ids`` of the tables of ``llm`` a parameter of their own, in place."""
+    """Give the rows ``ids`` of the embedding tables of ``llm`` a parameter of their own, in place."""
     from peft import TrainableTokensConfig
     from peft.tuners.trainable_tokens import TrainableTokensLayer
 

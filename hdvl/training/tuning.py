@@ -1,16 +1,19 @@
-"""What trains: each part frozen, full, or frozen with low-rank adapters beside its weights.
+"""Determines what is trained: each part is frozen, trained in full, or frozen with low-rank adapters.
 
-The config is a plain mapping: ``encoder``, ``bridge``, ``merger``, ``llm`` each one of :data:`MODES`;
-``new_tokens``, the rows of new tokens: ``full``, ``frozen``, or null for whatever the LLM does; and
+The config is a plain mapping with these keys:
 
+``encoder``, ``bridge``, ``merger``, ``llm``
+    one of :data:`MODES`.
+``new_tokens``
+    the rows of new tokens: ``full``, ``frozen``, or null to treat them like the LLM.
 ``lora``
-    options of the adapters: ``common`` and one entry a part, whose nulls are taken from ``common``.
+    options of the adapters: ``common`` and one entry for each part, whose nulls are taken from ``common``.
 ``tokens``
-    which tokens are new, where it is not those that were added to the vocabulary.
+    which tokens are new, if not those that were added to the vocabulary.
 ``also``
-    of each part, modules or parameters that train in full although the part does not.
+    for each part, modules or parameters that are trained in full although the part is not.
 ``keep``
-    of each part, modules or parameters that stay as they are although the part trains in full.
+    for each part, modules or parameters that stay frozen although the part is trained in full.
 """
 
 import warnings
@@ -37,13 +40,13 @@ MERGE_TOLERANCE = 0.1
 def apply_tuning(vlm: nn.Module, tuning: Mapping[str, Any]) -> None:
     """Set ``requires_grad`` of every parameter and insert the adapters, in place.
 
-    Adapters start as the identity, so the model's answers do not change, but for ``qlora``, which
-    rounds the frozen weights to four bits. Call it once, before the optimizer is built, on a model
-    without adapters (see :func:`merge_lora`).
+    Adapters are initialised as the identity, so the outputs of the model do not change, except with
+    ``qlora``, which rounds the frozen weights to four bits. Call this once, before the optimizer is
+    built, on a model without adapters (see :func:`merge_lora`).
 
     Raises:
-        ValueError: an unknown part, mode, option or name; a part without a layer to adapt; or
-            nothing that would train.
+        ValueError: a part, mode, option or name is unknown, a part has no layer to adapt, or nothing
+            would be trained.
     """
     check_tuning(tuning)
     if has_lora(vlm):
@@ -70,10 +73,10 @@ def apply_tuning(vlm: nn.Module, tuning: Mapping[str, Any]) -> None:
 
 
 def set_modes(vlm: nn.Module, tuning: Mapping[str, Any]) -> None:
-    """Train mode, except that what is frozen keeps evaluation mode (dropout off, statistics fixed).
+    """Switch to training mode, except for frozen modules, which stay in evaluation mode.
 
-    Under adapters the weights beside them are frozen, and so are the statistics of batch norms.
-    ``vlm.train()`` undoes this: call it after, as the LightningModule does in its ``train``.
+    Batch norms next to adapters keep their statistics, because their weights are frozen.
+    ``vlm.train()`` undoes this, so call it afterwards, as the LightningModule does in its ``train``.
     """
     vlm.train()
     for part, module in _parts(vlm).items():
@@ -89,11 +92,12 @@ def set_modes(vlm: nn.Module, tuning: Mapping[str, Any]) -> None:
 
 
 def merge_lora(vlm: nn.Module) -> nn.Module:
-    """Fold adapters and new rows into the weights, the plain layers back, in place; returns ``vlm``.
+    """Merge adapters and new rows into the weights, in place, and return ``vlm``.
 
-    The result computes the same within the rounding of one addition in the weights' dtype. Weights
-    in four bits stay as rounded as they were, now as plain numbers. A warning says if the language
-    model's logits are not what they were: the saved model would not be the one that was validated.
+    The merged model computes the same up to the rounding of one addition in the dtype of the weights.
+    Four-bit weights become plain values with the rounding they had. A warning is given if the logits of
+    the language model change by more than that, because the saved model would not be the one that was
+    validated.
     """
     before = _few_logits(vlm)
     merge_adapters(vlm)
@@ -110,7 +114,7 @@ def merge_lora(vlm: nn.Module) -> nn.Module:
 
 
 def _few_logits(vlm: nn.Module) -> Tensor | None:
-    """Logits of a few ids, in evaluation mode; none of a model without numbers."""
+    """Return the logits of a few ids in evaluation mode, or None for a model on ``meta``."""
     llm: Any = dict(vlm.named_children()).get("llm")
     if not isinstance(llm, LLM) or llm.embedding_layers()[0].weight.is_meta:
         return None
@@ -125,12 +129,12 @@ def _few_logits(vlm: nn.Module) -> Tensor | None:
 
 
 def has_lora(vlm: nn.Module) -> bool:
-    """Whether any layer has an adapter or rows of its own."""
+    """Return whether any layer has an adapter or separate rows of new tokens."""
     return any("lora_" in name or is_token_row(name) for name, _ in vlm.named_parameters())
 
 
 def moves_buffer(vlm: nn.Module, tuning: Mapping[str, Any], name: str) -> bool:
-    """Whether training may move the buffer ``name``: it is in what trains in full."""
+    """Return whether training may change the buffer ``name``: it belongs to something fully trained."""
     part, _, inside = name.partition(".")
     if tuning[part] != "full":
         return False
@@ -139,7 +143,7 @@ def moves_buffer(vlm: nn.Module, tuning: Mapping[str, Any], name: str) -> bool:
 
 
 def check_tuning(tuning: Mapping[str, Any]) -> None:
-    """ValueError for an unknown or missing part, mode or option."""
+    """Raise a ``ValueError`` for an unknown or missing part, mode or option."""
     known = (*MODULES, NEW_TOKENS, "lora", "tokens", "also", "keep")
     for key in tuning:
         if key not in known:
@@ -175,7 +179,7 @@ def _parts(vlm: nn.Module) -> dict[str, nn.Module]:
 def _named(
     tuning: Mapping[str, Any], option: str, part: str, module: nn.Module
 ) -> dict[str, nn.Module | nn.Parameter]:
-    """Modules and parameters of ``part`` that ``tuning.also`` or ``tuning.keep`` names by their end."""
+    """Return modules and parameters of ``part`` by the end of their names, as listed in ``tuning.OPTION``."""
     names = one_or_several((tuning.get(option) or {}).get(part) or (), f"tuning.{option}.{part}")
     found: dict[str, nn.Module | nn.Parameter] = {}
     if not names:
