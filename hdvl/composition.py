@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hdvl.config import compose, resolve, to_unresolved, values_of
-from hdvl.overrides import typed_overrides
+from hdvl.overrides import for_checkpoint, typed_overrides
 from hdvl.plain import is_part, merge
 
 PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
@@ -127,7 +127,8 @@ def fit(*overrides: str, live_plot: bool = False) -> Path:
     from hdvl.training.run import run
     from hdvl.training.stages import check_effect
 
-    words = typed_overrides(overrides)
+    changed, _ = for_checkpoint(list(overrides), "init_from")
+    words = typed_overrides(changed)
     plain, given = to_unresolved(compose(*words)), values_of(words)
     config = fine_tuned(started(plain, given), given)
     if live_plot:

@@ -85,9 +85,10 @@ def test_fit_takes_the_words_of_the_command(monkeypatch, tmp_path):
         return Path(config["run_dir"]) / "model"
 
     monkeypatch.setattr("hdvl.training.run.run", run)
-    words = (*WORDS, "data.holdout=0.1", f"run_dir={tmp_path / 'a=1'}")
+    words = (*WORDS, "data.holdout=0.1", "tiler.thumbnail=null", f"run_dir={tmp_path / 'a=1'}")
     assert hdvl.fit(*words, live_plot=True) == tmp_path / "a=1" / "model"
     assert seen["data"]["holdout"] == 0.1 and seen["trainer"]["max_epochs"] == 10
+    assert seen["tiler"]["thumbnail"] is None
     assert seen["callbacks"]["live_plot"]["folder"] == "${run_dir}"
     assert seen["line"].startswith("hdvl train init_from=hdvl/small data=llava")
     with pytest.raises(ValueError, match=r"optimizer\.common\.lr has no effect"):

@@ -15,7 +15,7 @@ from hdvl.checkpoints import load_folder
 from hdvl.model import VLM
 from hdvl.training.checkpoint_files import SummedFile
 from hdvl.training.metrics import read_metrics
-from hdvl.training.run import Stopped, resumed, run
+from hdvl.training.run import Stopped, _check_folder, _clear_stages, resumed, run
 from tests.training import runs
 from tests.training.runs import Colours, Feeder
 
@@ -161,6 +161,17 @@ def test_a_run_without_an_end_is_refused(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(ValueError, match=rf"{key} must be .* got {value}"):
         run(config(tmp_path / "run", wrong), Feeder())
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_run_without_a_step_left_is_no_run(tmp_path: Path) -> None:
+    for name in ("train.yaml", "first_batch.html", "events.out.tfevents.1.old", "hparams.yaml"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "metrics.csv").write_text("step,name,value\n")
+    stages = [{"run_dir": str(tmp_path), "callbacks": {}}]
+    _check_folder(tmp_path, stages, resume=False)
+    _clear_stages(stages)
+    assert not (tmp_path / "first_batch.html").exists()
+    assert not list(tmp_path.glob("events*"))
 
 
 def test_a_second_run_does_not_overwrite_the_first(tmp_path: Path) -> None:
