@@ -82,7 +82,8 @@ def test_it_runs(
         for output in cell.outputs
         for kind in output.get("data", {})
     ]
-    assert shown.count("image/png") >= 3  # tiles, a tile, boxes; or labels and the losses
+    least = 2 if path.stem == "04_many_questions" else 3
+    assert shown.count("image/png") >= least  # tiles, a tile, boxes; or labels and the losses
     loud = [o.text for o in notebook.cells[1].outputs if o.get("name") == "stderr"]
     assert not loud, f"the first cell of {path.name} warns: {loud}"
     if path.stem == "03_fine_tune" and (ASSETS / "small").is_dir():
