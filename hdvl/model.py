@@ -13,7 +13,15 @@ from hdvl.decoding import generate
 from hdvl.encoders.chunk import encode_in_chunks
 from hdvl.loss import IGNORED as IGNORED
 from hdvl.loss import summed_loss, supervised, targets, token_weights
-from hdvl.probe import check_members, check_token_order, probe_encoder
+from hdvl.probe import (
+    check_layouts,
+    check_members,
+    check_token_order,
+    fitted_tiler,
+    from_factory,
+    probe_encoder,
+    trial_plans,
+)
 from hdvl.protocols import (
     LLM,
     Bridge,
@@ -32,8 +40,7 @@ from hdvl.protocols import (
     Tiler,
     VLMOutput,
 )
-from hdvl.tilers.base import with_encoder
-from hdvl.views import blank_pixels, check_views, groups, size_of, split_pixels
+from hdvl.views import blank_pixels, groups, size_of, split_pixels
 
 
 class VLM(nn.Module):
@@ -86,14 +93,17 @@ class VLM(nn.Module):
         if encode_chunk is not None and encode_chunk < 1:
             raise ValueError(f"encode_chunk must be at least 1 or null, got {encode_chunk}")
         check_members(encoder, Encoder, "encoder")
-        check_views(tiler, encoder)
         probe_encoder(encoder)
-        self.tiler = with_encoder(tiler, encoder.mean)
         self.template, self.encode_chunk = template, encode_chunk
         self.encoder, self.llm = encoder, llm
-        self.bridge = bridge(in_width=encoder.width, out_width=llm.width, grid=encoder.grid)
+        self.bridge = from_factory(
+            "bridge", bridge, in_width=encoder.width, out_width=llm.width, grid=encoder.grid
+        )
         check_members(self.bridge, Bridge, "bridge")
-        self.merger = merger(
+        self.tiler = fitted_tiler(tiler, encoder, self.bridge)
+        self.merger = from_factory(
+            "merger",
+            merger,
             grid=encoder.grid,
             grid_for=encoder.grid_for,
             out_grid=self.bridge.grid_for,
@@ -101,6 +111,7 @@ class VLM(nn.Module):
         )
         check_members(self.merger, Merger, "merger")
         check_token_order(self.bridge, self.merger)
+        check_layouts(trial_plans(self.tiler), self.merger)
         self.image_token_id = _slot_id(llm, template, image_token_id)
 
     def forward(

@@ -1,6 +1,7 @@
 """Checks that the parts of a model meet their protocols and fit together."""
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hdvl.encoders.twins import first_twins_only
-from hdvl.protocols import Bridge, Encoder, Grid, Merger, Size
+from hdvl.protocols import Bridge, Encoder, Grid, Merger, Size, TilePlan, Tiler
+from hdvl.tilers.base import Cutter, with_encoder
+from hdvl.views import check_tile_size, check_views
 
 
 def check_members(part: object, protocol: type, name: str) -> None:
@@ -25,6 +28,22 @@ def check_members(part: object, protocol: type, name: str) -> None:
             f"{name} {type(part).__name__} must have {' and '.join(missing)}; add what is missing as "
             f"hdvl.protocols.{protocol.__name__} describes"
         )
+
+
+def from_factory(name: str, factory: Callable[..., Any], **arguments: Any) -> Any:
+    """Return what ``factory`` of the part ``name`` makes of ``arguments``.
+
+    Raises:
+        ValueError: it does not take one of them, or needs another.
+    """
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"the {name}'s factory must take {', '.join(arguments)}, as "
+            f"hdvl.protocols.{name.capitalize()}Factory describes: {error}"
+        ) from error
+    return factory(**arguments)
 
 
 def probe_encoder(encoder: Encoder) -> None:
@@ -160,3 +179,60 @@ def check_token_order(bridge: Bridge, merger: Merger) -> None:
         f"merger {type(merger).__name__} would lay out as a wrong image; set bridge.order=v2 or "
         "merger=concat"
     )
+
+
+def fitted_tiler(tiler: Tiler, encoder: Encoder, bridge: Bridge) -> Tiler:
+    """Return ``tiler`` with the sizes and colours that it takes from the encoder and the bridge.
+
+    Raises:
+        ValueError: the encoder does not support the views of the tiler.
+    """
+    if isinstance(tiler, Cutter):
+        if not tiler.follows_encoder:
+            check_tile_size(tiler, encoder)
+        side, patches = encoder.tile_size, encoder.grid[1]
+        patch = side // patches if side % patches == 0 else None
+        tiler = tiler.sized(side, patch, _merged_patches(bridge))
+    check_views(tiler, encoder)
+    return with_encoder(tiler, encoder.mean)
+
+
+def _merged_patches(bridge: Bridge) -> int:
+    """Return the smallest n for which the bridge takes every grid whose sides are multiples of n."""
+    for number in range(1, 9):
+        try:
+            for rows, cols in ((1, 2), (3, 5)):
+                bridge.grid_for((rows * number, cols * number))
+        except ValueError:
+            continue
+        return number
+    return 1
+
+
+def trial_plans(tiler: Tiler) -> list[TilePlan]:
+    """Return the plans of a small, a large and a narrow image, and of one without its blank window."""
+    side = tiler.tile_size
+    sizes = ((side, side), (5 * side, 3 * side), (3 * side + 7, side // 2 + 1))
+    plans = [tiler.plan(width, height) for width, height in sizes]
+    largest = max(plans, key=lambda plan: len(plan.windows))
+    if getattr(tiler, "skip_blank", False) and len(largest.windows) > 1:
+        plans.append(largest.subset(range(1, len(largest.windows))))
+    return plans
+
+
+def check_layouts(plans: Sequence[TilePlan], merger: Merger) -> None:
+    """Check that the merger lays out images that are cut as in ``plans`` (:func:`trial_plans`).
+
+    Raises:
+        ValueError: it does not, or it needs all windows and the tiler leaves out blank ones.
+    """
+    for plan in plans:
+        try:
+            merger.token_count(plan)
+        except ValueError as error:
+            if len(plan.windows) == plan.rows * plan.cols:
+                raise
+            raise ValueError(
+                f"tiler.skip_blank=true leaves out windows, and merger {type(merger).__name__} needs all of "
+                f"them ({error}); set tiler.skip_blank=false or merger=concat"
+            ) from error

@@ -84,16 +84,14 @@ def shrunk_by(plan: "TilePlan", tiler: Any) -> str:
     return f"shrunk   to {shown:.0%} by tiler.tile_size={plan.tile_size}"
 
 
-def layout_of(cfg: Mapping[str, Any], tiler: Any, plan: "TilePlan") -> "Layout":
-    """What the prompt holds for the image, by the merger; the parts get no weights and no memory."""
+def fitted_parts(cfg: Mapping[str, Any], tiler: Any) -> tuple[Any, Any]:
+    """The tiler as the encoder needs it, and the merger; the parts get no weights and no memory."""
     import torch
 
     from hdvl.meta import on_meta
-    from hdvl.probe import check_token_order
-    from hdvl.views import check_views
+    from hdvl.probe import check_layouts, check_token_order, fitted_tiler, trial_plans
 
     encoder = on_meta(cfg["encoder"])
-    check_views(tiler, encoder)
     with torch.device("meta"):
         # The width of the language model does not matter to the count.
         bridge = on_meta(cfg["bridge"])(in_width=encoder.width, out_width=64, grid=encoder.grid)
@@ -101,8 +99,9 @@ def layout_of(cfg: Mapping[str, Any], tiler: Any, plan: "TilePlan") -> "Layout":
             grid=encoder.grid, grid_for=encoder.grid_for, out_grid=bridge.grid_for, width=64
         )
     check_token_order(bridge, merger)
-    layout: Layout = merger.layout(plan)
-    return layout
+    tiler = fitted_tiler(tiler, encoder, bridge)
+    check_layouts(trial_plans(tiler), merger)
+    return tiler, merger
 
 
 def describe_layout(layout: "Layout") -> str:
@@ -148,13 +147,15 @@ def run(cfg: Mapping[str, Any]) -> None:
     image = open_image(source, max_pixels=cfg["tiler"].get("max_pixels", MAX_PIXELS))
     lying = exif and orientation(image, name=name) >= 5
     width, height = reversed(image.size) if lying else image.size
-    tiler = build(cfg["tiler"])
+    tiler, merger = build(cfg["tiler"]), None
+    if cfg.get("encoder") is not None:
+        tiler, merger = fitted_parts(cfg, tiler)
     plan = plan_of(tiler, source, (width, height))
     print(describe(plan, tiler))
-    if cfg.get("encoder") is None:
+    if merger is None:
         print("tokens   not counted without an encoder; add model=... or encoder=...")
     else:
-        print(describe_layout(layout_of(cfg, tiler, plan)))
+        print(describe_layout(merger.layout(plan)))
     # Of a large image a smaller copy is read, which is enough for the drawing.
     scale = min(1.0, 4 * cfg["draw_size"] / max(image.size))
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))

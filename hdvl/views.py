@@ -10,6 +10,16 @@ from torch import Tensor
 from hdvl.protocols import Encoder, Pixels, Size, TilePlan, Tiler
 
 
+def check_tile_size(tiler: Tiler, encoder: Encoder) -> None:
+    """Raise a ``ValueError`` if the tiler cuts tiles of another size than the encoder takes."""
+    side = tiler.tile_size
+    if side != encoder.tile_size:
+        raise ValueError(
+            f"tiler.tile_size={side} must equal the encoder's tile_size={encoder.tile_size}; "
+            f"set tiler.tile_size={encoder.tile_size} (null follows the encoder) or encoder.tile_size"
+        )
+
+
 def check_views(tiler: Tiler, encoder: Encoder) -> None:
     """Check that the encoder supports the views of the tiler.
 
@@ -18,12 +28,8 @@ def check_views(tiler: Tiler, encoder: Encoder) -> None:
     Raises:
         ValueError: the tile sizes differ, or the encoder does not support the size of a view.
     """
+    check_tile_size(tiler, encoder)
     side = tiler.tile_size
-    if side != encoder.tile_size:
-        raise ValueError(
-            f"tiler.tile_size={side} must equal the encoder's tile_size={encoder.tile_size}; "
-            f"set tiler.tile_size={encoder.tile_size} or encoder.tile_size"
-        )
     plans = (tiler.plan(side, side), tiler.plan(5 * side, 3 * side))
     for size in dict.fromkeys(size for plan in plans for size in plan.sizes):
         try:
@@ -31,7 +37,8 @@ def check_views(tiler: Tiler, encoder: Encoder) -> None:
         except ValueError as error:
             raise ValueError(
                 f"the tiler cuts views of {size[0]}x{size[1]} pixels that the encoder does not take: "
-                f"{error}"
+                f"{error}; choose tiler=squash, whose views have the size of a tile, or an encoder for views "
+                "of any size, such as siglip2_naflex"
             ) from error
 
 

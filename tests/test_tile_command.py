@@ -158,7 +158,7 @@ def test_extreme_images(size: tuple[int, int], tiler: str, tmp_path: Path) -> No
         ([], "no image given; say hdvl tile image=PATH"),
         (["image={photo}", "out={photo}"], "would overwrite the image; give another out=PATH"),
         (
-            ["image={photo}", "out={photo}.out", "encoder=conv_stem", "tiler=dynamic_ratio"],
+            ["image={photo}", "out={photo}.out", "encoder=conv_stem", "tiler=internvl_1_5"],
             "tiler.tile_size=448 must equal the encoder's tile_size=224",
         ),
         (

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from difflib import get_close_matches
 from itertools import pairwise
+from math import gcd
 from typing import cast
 
 from jaxtyping import Float
@@ -120,8 +121,11 @@ def divided(grid: Grid, factor: int | Grid) -> Grid:
     rows, cols = grid
     down, across = (factor, factor) if isinstance(factor, int) else factor
     if rows % down or cols % across:
+        shared = gcd(rows, cols)
+        fitting = [number for number in range(1, shared + 1) if shared % number == 0]
+        nearest = min(fitting, key=lambda number: (number == 1, abs(number - down)))
         raise ValueError(
-            f"grid must be divisible by factor={down}x{across}, got {rows}x{cols} (rows x cols); "
-            "choose another tile size, tiler stride or bridge.factor"
+            f"grid must be divisible by factor={down}x{across}, got {rows}x{cols} (rows x cols); set "
+            f"bridge.factor={nearest}, or choose another tile size or tiler stride"
         )
     return rows // down, cols // across

@@ -98,7 +98,8 @@ class PixelShuffleMLP(nn.Module):
         out_grid = divided(grid, self.factor)
         if self.order == "v1" and grid[0] != grid[1]:
             raise ValueError(
-                f"order v1 is for square grids only, got {grid[0]}x{grid[1]} (rows x cols); use v2"
+                f"order v1 is for square grids only, got {grid[0]}x{grid[1]} (rows x cols); "
+                "set bridge.order=v2"
             )
         return out_grid
 

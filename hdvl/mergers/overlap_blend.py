@@ -66,7 +66,7 @@ def _cells(pixels: int, size: int, count: int, name: str) -> int:
     if rest:
         raise ValueError(
             f"{name} must be a multiple of the patch, {size}/{count} pixels, got {pixels}; "
-            "choose tiler.stride and tiler.multiple_of accordingly"
+            "choose tiler.stride and tiler.multiple_of accordingly, or merger=concat"
         )
     return cells
 

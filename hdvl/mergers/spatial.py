@@ -23,9 +23,10 @@ class Spatial(ImageMerger):
         size = plan.tile_size
         apart = tuple((x * size, y * size) for y in range(plan.rows) for x in range(plan.cols))
         if plan.windows != apart:
+            blends = size % self.grid[0] == 0 and size % self.grid[1] == 0
             raise ValueError(
-                f"windows must stand side by side, got stride={plan.stride} for "
-                f"tile_size={size} on canvas {plan.canvas}; use merger=overlap_blend"
+                f"windows must stand side by side, got stride={plan.stride} for tile_size={size} on canvas "
+                f"{plan.canvas}; use " + ("merger=overlap_blend" if blends else "merger=concat")
             )
         rows, cols = self.out_grid(self.grid)
         return plan.rows * rows, plan.cols * cols

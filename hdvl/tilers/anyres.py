@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hdvl.geometry import Grid, Thumbnail, TilePlan
 from hdvl.images import Colour
-from hdvl.tilers.base import MEAN, Cutter, check_choice, check_image
+from hdvl.tilers.base import MEAN, Cutter, FromModel, check_choice, check_image
 from hdvl.tilers.squash import Fit, Squash
 from hdvl.tilers.thumbnails import ThumbnailCutter
 
@@ -48,7 +48,7 @@ class AnyRes(ThumbnailCutter):
                                              672 └─────────────┴────────────┘
     """
 
-    tile_size: int = 336
+    tile_size: FromModel = 336
     grids: Sequence[Sequence[int]] = LLAVA_NEXT_GRIDS
     max_tiles: int = 4
     thumbnail: Thumbnail = "first"

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from math import ceil, lcm
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hdvl.geometry import Rect, Size, TilePlan
@@ -12,13 +13,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hdvl.protocols import Tiler, Tiles
+
+    FromModel = int
 else:  # a plan needs no torch: only cutting imports it
     Tensor = Tiler = Tiles = Any
+    # None may be given for a number that a model sets (Cutter.sized); the attribute is a number always.
+    FromModel = int | None
 
 Resample = Literal["bicubic", "bilinear", "lanczos"]
 Backend = Literal["pillow", "exact", "fast"]
+FROM_MODEL = ("tile_size", "stride", "multiple_of")
+"""Numbers that may be given as ``None``."""
+
 MEAN = "mean"
 """Padding with the mean colour of the encoder, which the model fills in (:func:`with_encoder`)."""
+
+
+class Default(int):
+    """A number that was not given and that a model may replace, see :meth:`Cutter.sized`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +38,8 @@ class Cutter(ABC):
     """Base of the tilers. A subclass defines ``plan``; reading, resizing and cutting are done here.
 
     Attributes:
-        tile_size: side of a tile in pixels.
+        tile_size: side of a tile in pixels. ``None`` takes the encoder's when the tiler becomes part of a
+            model (:meth:`sized`), and the default of the class until then.
         exif: whether to rotate images by their EXIF orientation (the published systems do not).
         background: colour under transparent pixels; ``None`` drops the alpha channel, as most published
             systems do.
@@ -50,7 +63,7 @@ class Cutter(ABC):
         ValueError: a value is out of range, or a name is unknown.
     """
 
-    tile_size: int
+    tile_size: FromModel
     exif: bool = True
     background: Colour | None = (255, 255, 255)
     padding: Colour | Literal["mean"] = (0, 0, 0)
@@ -61,6 +74,11 @@ class Cutter(ABC):
     blank_tolerance: int = 0
 
     def __post_init__(self) -> None:
+        for name in FROM_MODEL:
+            if isinstance(getattr(self, name, None), Default):
+                object.__setattr__(self, name, None)  # chosen anew for the other numbers
+        if self.tile_size is None:
+            self._set_default("tile_size", self._default_tile())
         if self.tile_size < 1:
             raise ValueError(f"tile_size must be at least 1, got {self.tile_size}")
         if self.resample in get_args(Backend):
@@ -76,6 +94,43 @@ class Cutter(ABC):
             )
         self._set_colour("background", (None,))
         self._set_colour("padding", (MEAN,))
+
+    def _set_default(self, name: str, value: int) -> None:
+        object.__setattr__(self, name, Default(value))
+
+    def _default_tile(self) -> int:
+        """Return the default of the class, or the next larger size that goes with the other sizes given."""
+        default = next(entry.default for entry in fields(self) if entry.name == "tile_size")
+        steps = [getattr(self, name, None) or 1 for name in ("multiple_of", "thumbnail_multiple")]
+        step = lcm(*(max(1, number) for number in steps))
+        return ceil(max(int(str(default)), getattr(self, "stride", None) or 0) / step) * step
+
+    @property
+    def follows_encoder(self) -> bool:
+        """Whether the tile size was not given, so that :meth:`sized` takes the encoder's."""
+        return isinstance(self.tile_size, Default)
+
+    def sized(self, tile_size: int, patch: int | None, factor: int) -> "Cutter":
+        """Return the tiler with the sizes that it takes from a model because it was not given its own.
+
+        Args:
+            tile_size: that of the encoder.
+            patch: side of the encoder's patches in pixels; ``None`` if a tile is no whole number of them.
+            factor: the bridge merges ``factor`` x ``factor`` patches into one token.
+        """
+        given = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        changes: dict[str, Any] = {}
+        if self.follows_encoder:
+            changes["tile_size"] = tile_size
+        if isinstance(given.get("multiple_of"), Default) and patch is not None:
+            changes["multiple_of"] = self.step(
+                changes.get("tile_size", self.tile_size), patch, factor
+            )
+        return type(self)(**{**given, **changes}) if changes else self
+
+    def step(self, tile_size: int, patch: int, factor: int) -> int | None:
+        """Return ``multiple_of`` for a model, see :meth:`sized`; ``None`` for the default of the class."""
+        return patch * factor
 
     def _set_colour(self, name: str, others: tuple[str | None, ...]) -> None:
         value = getattr(self, name)

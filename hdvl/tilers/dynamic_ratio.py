@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hdvl.geometry import Grid, Size, Thumbnail, TilePlan
-from hdvl.tilers.base import check_image
+from hdvl.tilers.base import FromModel, check_image
 from hdvl.tilers.thumbnails import ThumbnailCutter
 
 
@@ -32,7 +32,7 @@ class DynamicRatio(ThumbnailCutter):
                                                         └──┴──┴──┴──┘
     """
 
-    tile_size: int = 448
+    tile_size: FromModel = 448
     min_tiles: int = 1
     max_tiles: int = 12
     thumbnail: Thumbnail = "last"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from hdvl.geometry import Size, Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_image, check_thumbnail
+from hdvl.tilers.base import Cutter, FromModel, check_image, check_thumbnail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class LongestEdge(Cutter):
         split: whether the image is cut into windows; if false there is only the thumbnail.
     """
 
-    tile_size: int = 364
+    tile_size: FromModel = 364
     longest_edge: int = 1456
     max_edge: int = 4096
     thumbnail: Thumbnail = "last"

@@ -5,7 +5,7 @@ from math import ceil, floor, sqrt
 from typing import Literal, get_args
 
 from hdvl.geometry import Size, TilePlan
-from hdvl.tilers.base import Cutter, check_choice, check_image
+from hdvl.tilers.base import Cutter, FromModel, check_choice, check_image
 
 Rounding = Literal["nearest", "fill"]
 
@@ -28,14 +28,16 @@ class Native(Cutter):
             SigLIP 2 NaFlex, arXiv 2502.14786).
     """
 
-    tile_size: int = 512
-    multiple_of: int = 16
+    tile_size: FromModel = 512
+    multiple_of: FromModel = 16
     min_patches: int = 1
     max_patches: int = 1024
     rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.multiple_of is None:
+            self._set_default("multiple_of", 16)
         check_choice("rounding", self.rounding, get_args(Rounding))
         if self.multiple_of < 1:
             raise ValueError(f"multiple_of must be at least 1, got {self.multiple_of}")

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import gcd
 
 from hdvl.geometry import Grid, Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, check_image, check_thumbnail
+from hdvl.tilers.base import Cutter, FromModel, check_image, check_thumbnail
 from hdvl.tilers.dynamic_ratio import nearest_grid
 from hdvl.tilers.native import nearest_size
 
@@ -25,7 +26,7 @@ class NativeTiles(Cutter):
 
     Attributes:
         multiple_of: the sides of native views are multiples of it; the encoder's patch size times the
-            factor of the bridge.
+            factor of the bridge, which it is in a model if ``None`` is given.
         min_patches: the fewest cells of a native view; smaller images are enlarged.
         max_patches: the most cells of a native view; larger images are shrunk.
         tolerance: an image is cut into tiles if it has more than this many times ``max_patches`` cells.
@@ -37,8 +38,8 @@ class NativeTiles(Cutter):
         split: whether large images are cut into tiles.
     """
 
-    tile_size: int = 512
-    multiple_of: int = 32
+    tile_size: FromModel = 512
+    multiple_of: FromModel = 32
     min_patches: int = 64
     max_patches: int = 256
     tolerance: float = 2.0
@@ -50,6 +51,8 @@ class NativeTiles(Cutter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.multiple_of is None:
+            self._set_default("multiple_of", gcd(self.tile_size, 32))
         check_thumbnail(self.thumbnail)
         for name in ("multiple_of", "smallest_side"):
             if getattr(self, name) < 1:

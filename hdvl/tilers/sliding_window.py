@@ -1,11 +1,11 @@
 """Sliding windows: overlapping at the image's own resolution, or the grid of XVERSE-V."""
 
 from dataclasses import dataclass
-from math import ceil, isqrt
+from math import ceil, gcd, isqrt
 from typing import Literal, get_args
 
 from hdvl.geometry import Thumbnail, TilePlan
-from hdvl.tilers.base import check_image
+from hdvl.tilers.base import FromModel, check_image
 from hdvl.tilers.thumbnails import ThumbnailCutter
 
 GridRule = Literal["native", "xverse"]
@@ -36,16 +36,18 @@ class SlidingWindow(ThumbnailCutter):
     An image of one window has no thumbnail.
 
     Attributes:
-        stride: distance in pixels between neighbouring windows.
-        multiple_of: the sides of the canvas are multiples of it; usually the encoder's patch size.
+        stride: distance in pixels between neighbouring windows. ``None``: six sevenths of ``tile_size``,
+            or with ``grid="xverse"`` all of it.
+        multiple_of: the sides of the canvas are multiples of it; usually the encoder's patch size. ``None``:
+            in a model the side of a token if a tile holds a whole number of them, else that of a patch.
         max_tiles: the most windows of an image; the thumbnail is not counted.
         grid: how the canvas is chosen, ``native`` or ``xverse``.
         axes: whether ``xverse`` swaps the axes.
     """
 
-    tile_size: int = 224
-    stride: int = 192
-    multiple_of: int = 32
+    tile_size: FromModel = 224
+    stride: FromModel = 192
+    multiple_of: FromModel = 32
     max_tiles: int = 64
     thumbnail: Thumbnail = "first"
     grid: GridRule = "native"
@@ -55,6 +57,10 @@ class SlidingWindow(ThumbnailCutter):
         super().__post_init__()
         if self.max_tiles < 1:
             raise ValueError(f"max_tiles must be at least 1, got {self.max_tiles}")
+        if self.multiple_of is None:
+            self._set_default("multiple_of", gcd(self.tile_size, 32))
+        if self.stride is None:
+            self._set_default("stride", self._default_stride())
         if not 1 <= self.stride <= self.tile_size:
             raise ValueError(
                 f"stride must be in 1..tile_size={self.tile_size}, got {self.stride}; "
@@ -72,6 +78,16 @@ class SlidingWindow(ThumbnailCutter):
         if self.grid == "native":
             self._check_multiple()
 
+    def _default_stride(self) -> int:
+        if self.grid == "xverse":
+            return self.tile_size
+        step = max(1, self.multiple_of)
+        return max(step, 6 * self.tile_size // 7 // step * step)
+
+    def step(self, tile_size: int, patch: int, factor: int) -> int | None:
+        """Return the side of a token, or of a patch, whichever first divides a tile; else ``None``."""
+        return next((side for side in (patch * factor, patch) if tile_size % side == 0), None)
+
     def _check_multiple(self) -> None:
         if self.multiple_of < 1:
             raise ValueError(f"multiple_of must be at least 1, got {self.multiple_of}")
@@ -81,7 +97,8 @@ class SlidingWindow(ThumbnailCutter):
                     f"{name} must be a multiple of multiple_of={self.multiple_of} so that the "
                     f"features of overlapping windows line up, got {value}; use "
                     f"{value // self.multiple_of * self.multiple_of or self.multiple_of}, or the "
-                    "patch size of the encoder as multiple_of"
+                    "patch size of the encoder as multiple_of, such as "
+                    f"tiler.multiple_of={gcd(self.tile_size, self.stride, self.multiple_of)}"
                 )
 
     def plan(self, width: int, height: int) -> TilePlan:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from hdvl.geometry import NO_RECT, Rect, Size, Thumbnail, TilePlan
-from hdvl.tilers.base import Cutter, centred, check_choice, check_image, check_thumbnail
+from hdvl.tilers.base import Cutter, FromModel, centred, check_choice, check_image, check_thumbnail
 
 Fit = Literal["squash", "pad", "pad_image", "crop"]
 
@@ -27,7 +27,7 @@ class Squash(Cutter):
             resized before cropping; the side of the tile unless given.
     """
 
-    tile_size: int = 448
+    tile_size: FromModel = 448
     fit: Fit = "squash"
     grid: Sequence[int] = (1, 1)
     thumbnail: Thumbnail = None

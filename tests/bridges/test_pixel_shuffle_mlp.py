@@ -100,7 +100,7 @@ def test_channel_major_is_pixel_unshuffle() -> None:
 def test_refusals(unchecked: Callable[..., Any]) -> None:
     make = partial(PixelShuffleMLP, in_width=3, out_width=16)
     with pytest.raises(
-        ValueError, match=r"divisible by factor=2x2, got 7x8 \(rows x cols\); choose"
+        ValueError, match=r"divisible by factor=2x2, got 7x8 \(rows x cols\); set bridge.factor=1"
     ):
         make(grid=(7, 8))
     with pytest.raises(ValueError, match="divisible by factor=2x2, got 6x5"):
