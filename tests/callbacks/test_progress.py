@@ -1,6 +1,8 @@
 """Numbers of the progress bar, and the lines where there is no terminal."""
 
+import io
 import re
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,3 +105,39 @@ def test_between_lines_time_must_pass(capsys: pytest.CaptureFixture[str]) -> Non
 def test_wrong_numbers_are_named() -> None:
     with pytest.raises(ValueError, match="interval must be at least 0 and window at least 1, got"):
         Progress(window=0)
+
+
+class Terminal(io.StringIO):
+    """Standard error of a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_bar_of_a_terminal_fits_its_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    trainer = fake_trainer(
+        strategy=object(),
+        global_step=0,
+        max_steps=2,
+        is_global_zero=True,
+        log_every_n_steps=50,
+        accumulate_grad_batches=1,
+        loggers=[],
+    )
+    numbers = {"tiles": 5.0, "tokens": 75.0, "padded_tokens": 25.0}
+    module = fake_module(step_numbers=numbers, step_loss=torch.tensor(0.5))
+    progress = Progress()
+    progress.on_train_start(trainer, module)
+    progress.on_before_optimizer_step(trainer, module, optimizer())
+    trainer.global_step = 2
+    progress.on_train_batch_end(trainer, module, None, fake_batch(), 0)
+    progress.on_train_end(trainer, module)
+    drawn = re.split(r"[\r\n]|\x1b\[A", terminal.getvalue())
+    assert max(map(len, drawn)) <= width
+    assert any(line.startswith("2/2 100%|") and "loss 0.5000  0:00 left" in line for line in drawn)
+    speeds = next(line for line in drawn if "tiles/s" in line)
+    assert "lr llm 1.0e-1 bridge 2.0e-1" in speeds and "tok/s" in speeds and "wait" in speeds
