@@ -92,7 +92,12 @@ def main() -> None:
         )
         raise SystemExit(2)
     sys.argv[1:] = as_overrides(command, rest)
-    runpy.run_module(f"hdvl.{module_of(command)}", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(f"hdvl.{module_of(command)}", run_name="__main__", alter_sys=True)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # as the shell says of a program that SIGPIPE ended
 
 
 if __name__ == "__main__":

@@ -127,3 +127,10 @@ def test_commands_refuse_unknown_keys(command: str, tmp_path: Path) -> None:
     assert "no_such_key" in printed
     assert "Traceback" not in printed
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m hdvl.cli infer --help | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] in ("0", "141")
