@@ -61,6 +61,7 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
             dtype=cfg["dtype"],
             max_length=cfg["max_length"],
             engine=cfg.get("engine"),
+            quantisation=cfg.get("quantisation"),
             allow=cfg.get("allow", ()),
             tiler_follows=tiler_follows(keys),
             **changes_of(cfg, keys),

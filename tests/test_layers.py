@@ -44,7 +44,7 @@ LAYERS = [
     {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
     {"probe", "meta", "messages", "decoding"},  # what parts need that are built
     {"model"},
-    {"processor"},
+    {"processor", "quantisation"},
     {"checkpoints"},
     {"data", "training", "inference"},
     {"evaluation", "serving", "diagnostics"},

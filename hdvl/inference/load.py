@@ -17,6 +17,7 @@ from hdvl.inference.recompose import recompose, replaced_parts, split
 from hdvl.inputs import check_checkpoint
 from hdvl.model import VLM
 from hdvl.precision import converted
+from hdvl.quantisation import quantise_llm
 
 
 def load(
@@ -26,6 +27,7 @@ def load(
     dtype: str | None = None,
     max_length: int | None = None,
     engine: Mapping[str, Any] | None = None,
+    quantisation: str | None = None,
     allow: str | Sequence[str] = (),
     tiler_follows: bool = False,
     **overrides: Any,
@@ -43,6 +45,8 @@ def load(
             model what most of it is stored in.
         max_length: most ids of a prompt.
         engine: options of the engine, see :class:`Pipeline`.
+        quantisation: ``int8`` or ``nf4`` rounds the weights of the language model to 8 or 4 bits
+            (:mod:`hdvl.quantisation`); None keeps them.
         allow: packages whose classes the folder may name, such as ``["mypkg"]``. A folder is data: it
             may name parts of hdvl alone, and what these packages do when they are imported and called
             is up to them.
@@ -60,6 +64,8 @@ def load(
     place = source if isinstance(source, Mapping) else find_folder(source)
     vlm = _read(place, overrides, wanted, allow, tiler_follows)
     vlm = converted(vlm, dtype=wanted, device=device)
+    if quantisation is not None:
+        quantise_llm(vlm.llm, quantisation)
     return Pipeline(model=vlm, max_length=max_length, engine=engine)
 
 

@@ -67,11 +67,19 @@ def weights_state(module: nn.Module) -> tuple[Any, ...]:
     Writes to a tensor are counted by torch. Those through ``.data`` are not; a sample of the values of
     each tensor shows them, unless only a few values were written.
     """
-    tensors = [*module.parameters(), *module.buffers()]
+    tensors = [inner for one in (*module.parameters(), *module.buffers()) for inner in _stored(one)]
     device = tensors[0].device.type if tensors else "cpu"
     precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
     counted = tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors)
     return precision, counted, _sampled(tensors)
+
+
+def _stored(tensor: Tensor) -> list[Tensor]:
+    """The plain tensors that a tensor consists of: several where a library packs numbers and scales."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [inner for name in names for inner in _stored(getattr(tensor, name))]
 
 
 def _sampled(tensors: Sequence[Tensor]) -> tuple[float, ...]:

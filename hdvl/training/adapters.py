@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from hdvl.quantisation import nf4
 from hdvl.sequences import one_or_several
-from hdvl.training import attention_lora, nf4
+from hdvl.training import attention_lora
 
 ALL_LINEAR = "all-linear"
 OPTIONS = ("rank", "alpha", "dropout", "targets")
@@ -88,7 +89,7 @@ def add_adapters(part: str, mode: str, module: nn.Module, options: Mapping[str, 
     if attentions:
         _check_attention(part, mode, options)
     if mode == "qlora":
-        nf4.quantise(part, module, layers)
+        nf4.quantise(part, module, layers, asked=f"tuning.{part}=qlora", instead="use lora")
     if names:
         config = LoraConfig(
             r=options["rank"],

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hdvl.training.nf4 import count
+from hdvl.quantisation.nf4 import count
 from hdvl.training.sharding import local_shard
 from hdvl.training.token_rows import token_rows
 from hdvl.training.tuning import MODULES, NEW_TOKENS, moves_buffer

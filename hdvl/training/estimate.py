@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hdvl.compat.torch import TorchDispatchMode, attention_replaced
 from hdvl.model import VLM
 from hdvl.protocols import TilePlan
-from hdvl.training.nf4 import stored_bytes
+from hdvl.quantisation.nf4 import stored_bytes
 from hdvl.training.recompute import recomputed
 from hdvl.views import blank_pixels
 

@@ -23,10 +23,19 @@ def why_absent() -> str | None:
     return None
 
 
-def quantise(part: str, module: nn.Module, names: Sequence[str]) -> None:
+def quantise(
+    part: str, module: nn.Module, names: Sequence[str], *, asked: str, instead: str
+) -> None:
     """Replace the linear layers ``names`` of ``module`` by four-bit layers.
 
     The scales of the blocks are quantised, too. Weights on ``meta`` stay as they are.
+
+    Args:
+        part: the name of the part that ``module`` is, for error messages.
+        module: the module.
+        names: the names of its layers.
+        asked: the setting that asks for four-bit weights, for error messages.
+        instead: what to do where they are not possible, for error messages.
 
     Raises:
         ValueError: bitsandbytes is missing or does not support the device of the weights, or a layer is
@@ -34,19 +43,19 @@ def quantise(part: str, module: nn.Module, names: Sequence[str]) -> None:
     """
     reason = why_absent()
     if reason is not None:
-        raise ValueError(f"tuning.{part}=qlora needs four-bit weights, {reason}")
+        raise ValueError(f"{asked} needs four-bit weights, {reason}")
     for name in names:
         layer = module.get_submodule(name)
         if not isinstance(layer, nn.Linear):
             raise ValueError(
-                f"tuning.{part}=qlora needs layers of torch.nn.Linear, {part}.{name} is "
-                f"{type(layer).__name__}; use lora"
+                f"{asked} needs layers of torch.nn.Linear, {part}.{name} is "
+                f"{type(layer).__name__}; {instead}"
             )
         # On CPUs the library's own kernel (0.50.2) reads rows that end inside a block with the wrong scales.
         if layer.in_features % BLOCK:
             raise ValueError(
-                f"tuning.{part}=qlora needs rows of a multiple of {BLOCK} weights, {part}.{name} has "
-                f"{layer.in_features}; use lora"
+                f"{asked} needs rows of a multiple of {BLOCK} weights, {part}.{name} has "
+                f"{layer.in_features}; {instead}"
             )
         if layer.weight.is_meta:
             vars(layer.weight)["four_bits"] = True  # for stored_bytes
@@ -55,8 +64,8 @@ def quantise(part: str, module: nn.Module, names: Sequence[str]) -> None:
             module.set_submodule(name, _four_bit(layer))
         except (NotImplementedError, RuntimeError) as error:
             raise ValueError(
-                f"tuning.{part}=qlora needs four-bit kernels for {layer.weight.device.type}, "
-                f"{LIBRARY} has none here: {error}; use lora"
+                f"{asked} needs four-bit kernels for {layer.weight.device.type}, "
+                f"{LIBRARY} has none here: {error}; {instead}"
             ) from error
 
 

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from hdvl.model import VLM
-from hdvl.training import nf4
+from hdvl.quantisation import nf4
 from hdvl.training.audit import tuning_table
 from hdvl.training.tuning import MODULES, apply_tuning, has_lora, merge_lora
+from tests.training.conftest import vlm
 from tests.training.test_combinations import LORA, logits_of, train
 from tests.training.test_token_rows import batch_of
 from tests.training.test_token_rows import model as any_model
 
+__all__ = ["vlm"]
 TUNING = dict.fromkeys(MODULES, "frozen") | {"llm": "qlora", "lora": LORA}
 LAYER = "model.model.layers.0.mlp.up_proj"
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "initializer_range": 0.1}
