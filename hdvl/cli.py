@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a model in stages, or go on with a run",
     "plan": "shapes, tokens, parameters, memory and FLOPs of a composition, without building it",
     "evaluate": "answer and score benchmarks, with pictures, tiles and certainty beside each score",
+    "score": "score the predictions of anyone, without a model",
     "convert": "write a published model as a folder of hdvl",
     "data lint": "look for faults in the rows of data, and write which to leave out",
     "data bench": "how fast data load: reading, decoding, tiling, tokenising; processes and threads",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hdvl.evaluation.rows import read_plain, read_rows
+from hdvl.evaluation.rows import jsonl_rows, read_plain, read_rows
 from hdvl.evaluation.samples import ImageReference, StoredImage
 
 
@@ -49,6 +49,10 @@ class DataFolder:
     def rows(self, *names: str, under: str | None = None) -> Iterator[dict[str, Any]]:
         """Rows of the first of ``names`` that exists."""
         return read_rows(self.path(*names), under)
+
+    def lines(self, *names: str) -> Iterator[dict[str, Any]]:
+        """Rows of the first of ``names`` that exists, which holds JSON lines whatever its ending is."""
+        return jsonl_rows(self.path(*names))
 
     def plain(self, *names: str) -> Any:
         """The value of the first JSON file of ``names`` that exists."""

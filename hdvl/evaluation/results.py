@@ -29,7 +29,7 @@ def finish_task(
     A task with a question that could not be asked has no score: an answer that does not exist is neither
     right nor wrong. The answers of hidden splits are written for the server of the benchmark instead.
     """
-    texts = {name: str(row["answer"]) for name, row in answers.rows.items()}
+    texts = {name: task.chosen.answer(row) for name, row in answers.rows.items()}
     scored = not answers.failed and not task.hidden
     scores = task.score(samples, texts) if scored else None
     summary = {

@@ -38,7 +38,7 @@ def read_rows(path: Path, under: str | None = None) -> Iterator[dict[str, Any]]:
     """
     readers = {
         ".json": lambda: _json_rows(path, under),
-        ".jsonl": lambda: _jsonl_rows(path),
+        ".jsonl": lambda: jsonl_rows(path),
         ".tsv": lambda: _tsv_rows(path),
         ".csv": lambda: _csv_rows(path),
         ".xlsx": lambda: _xlsx_rows(path),
@@ -69,7 +69,8 @@ def _json_rows(path: Path, under: str | None) -> Iterator[dict[str, Any]]:
         yield _mapping(row, path, number)
 
 
-def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
+def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a file of JSON lines."""
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():

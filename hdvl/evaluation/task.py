@@ -25,6 +25,8 @@ class Protocol:
         option: one line of the options in the prompt.
         candidates: ask for the likelihood of each option instead of an answer: ``"letter"`` or ``"text"``,
             which says what of an option is the candidate. The answer is the letter of the likeliest.
+        boxes: score the boxes that the model's template finds in an answer, as a JSON list of boxes in pixels
+            of the original image, in place of its text.
     """
 
     def __init__(
@@ -35,11 +37,19 @@ class Protocol:
         generation: Mapping[str, Any] | None = None,
         option: str = "{letter}. {text}",
         candidates: str | None = None,
+        boxes: bool = False,
     ) -> None:
         if candidates not in (None, "letter", "text"):
             raise ValueError(f"candidates must be letter, text or null, got {candidates!r}")
         self.prompt, self.score, self.option = prompt, score, option
         self.generation, self.candidates = dict(generation or {}), candidates
+        self.boxes = boxes
+
+    def answer(self, row: Mapping[str, Any]) -> str:
+        """What is scored of a stored answer."""
+        if self.boxes:
+            return json.dumps([found["box"] for found in row["boxes"]])
+        return str(row["answer"])
 
     def text(self, sample: Sample) -> str:
         """The question as the model is asked it."""
@@ -64,6 +74,8 @@ class Task:
         split: the part of the benchmark.
         hidden_splits: splits whose answers are not published: they are answered and written for the
             server of the benchmark, and not scored.
+        rules: entry of ``official_rules.RULES``: what the official scorer does with an incomplete file of
+            predictions; ``None`` refuses it.
         submission: function that writes answers in the form that the server takes.
         published: scores of published models, by model, as their papers report them.
     """
@@ -74,6 +86,7 @@ class Task:
     protocol: str = "official"
     split: str = "val"
     hidden_splits: Sequence[str] = ()
+    rules: str | None = None
     submission: Callable[..., Path] | None = None
     published: Mapping[str, float] = field(default_factory=dict)
 

@@ -9,7 +9,13 @@ from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.task import PROTOCOLS, Task
 
 FILES = sorted((CONF_DIR / "task").glob("*.yaml"))
-SAMPLE = Sample("1", "What?", options={"A": "x", "B": "y"}, answers=("A",), extra={"ocr": "z"})
+SAMPLE = Sample(
+    "1",
+    "What?",
+    options={"A": "x", "B": "y"},
+    answers=("A",),
+    extra={"ocr": "z", "instruction": "Answer."},
+)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

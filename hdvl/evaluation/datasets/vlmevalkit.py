@@ -98,3 +98,22 @@ def pictures_of(
         return ()
     found = ast.literal_eval(str(paths)) if str(paths).startswith("[") else [str(paths)]
     return folder.images(found, images, "")
+
+
+def table(
+    folder: DataFolder, split: str, *, files: Mapping[str, str], extra: Iterable[str] = ()
+) -> list[Sample]:
+    """The table of a benchmark that VLMEvalKit's form is the published one of.
+
+    Args:
+        folder: where the table is.
+        split: the split.
+        files: name of the table of each split.
+        extra: columns that are kept in ``extra``.
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    if split not in files:
+        raise ValueError(f"split must be one of {', '.join(files)}, got {split!r}")
+    return table_samples(folder.rows(files[split]), folder, extra=extra)

@@ -1,0 +1,211 @@
+"""Readers of multiple-choice benchmarks whose published files are no tables of VLMEvalKit."""
+
+import ast
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hdvl.evaluation.datasets.vlmevalkit import table_samples
+from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.samples import Sample
+
+MMMU_CHOICE = "Answer with the option's letter from the given choices directly."
+MMMU_OPEN = "Answer the question using a single word or phrase."
+IMAGE_TAG = re.compile(r"<image (\d+)>")
+
+
+def lettered(options: Sequence[str]) -> dict[str, str]:
+    """Options by the letters A, B, C and so on."""
+    return dict(zip(string.ascii_uppercase, map(str, options), strict=False))
+
+
+def mmmu(folder: DataFolder, split: str) -> list[Sample]:
+    """MMMU (Yue et al., 2024): the parquet files ``MMMU/{subject}/{split}-*.parquet``.
+
+    Where question or options hold ``<image 1>``, the image of this number stands there.
+    """
+    names = {"val": "validation"}
+    name = names.get(split, split)
+    files = folder.matching(f"MMMU/*/{name}-*.parquet")
+    if not files:
+        raise FileNotFoundError(
+            f"there is no file {folder.root / 'MMMU'}/SUBJECT/{name}-*.parquet; "
+            "download it, or change data_dir"
+        )
+    return [
+        _mmmu_sample(row, folder)
+        for path in files
+        for row in folder.rows(path.relative_to(folder.root).as_posix())
+    ]
+
+
+def _mmmu_sample(row: Mapping[str, Any], folder: DataFolder) -> Sample:
+    options = lettered(ast.literal_eval(row["options"]))
+    texts = [str(row["question"]), *options.values()]
+    shown = [int(number) for text in texts for number in IMAGE_TAG.findall(text)]
+    images = folder.images([row[f"image_{number}"] for number in shown], "MMMU")
+    question, *rest = (IMAGE_TAG.sub("<image>", text) for text in texts)
+    answer = row.get("answer") or ""
+    answers = ast.literal_eval(answer) if str(answer).startswith("[") else [answer]
+    return Sample(
+        str(row["id"]),
+        question,
+        images,
+        tuple(map(str, answers)) if answer != "?" else (),
+        options=dict(zip(options, rest, strict=True)),
+        categories={"subject": "_".join(str(row["id"]).split("_")[1:-1])},
+        extra={"instruction": f"\n{MMMU_CHOICE}" if options else MMMU_OPEN},
+        group=str(row["id"]),
+    )
+
+
+def cmmmu(folder: DataFolder, split: str) -> list[Sample]:
+    """CMMMU (Zhang et al., 2024): ``CMMMU/{split}.jsonl`` with the images in ``CMMMU/images``."""
+    samples = []
+    for row in folder.rows(f"CMMMU/{split}.jsonl"):
+        options = [str(row[f"option{n}"]) for n in range(1, 5) if row.get(f"option{n}")]
+        images = [
+            row[key]
+            for key in sorted(row)
+            if re.fullmatch(r"image_?\d+(_filename)?", key) and row[key]
+        ]
+        samples.append(
+            Sample(
+                str(row["id"]),
+                str(row["question"]),
+                folder.images(images, "CMMMU/images", "CMMMU"),
+                (str(row["answer"]),) if row.get("answer") else (),
+                options=lettered(options) if row["type"] == "选择" else {},
+                categories={"category": str(row.get("category", "")), "type": str(row["type"])},
+                extra={"kind": str(row["type"])},
+                group=str(row["id"]),
+            )
+        )
+    return samples
+
+
+def seed_bench(folder: DataFolder, split: str) -> list[Sample]:
+    """SEED-Bench (Li et al., 2023), the questions about images: ``SEED-Bench.json``."""
+    if folder.has("SEEDBench_IMG.tsv"):
+        return table_samples(folder.rows("SEEDBench_IMG.tsv"), folder)
+    document = folder.plain("seed_bench/SEED-Bench.json")
+    kinds = {str(number): name for name, number in document["question_type"].items()}
+    samples = []
+    for row in document["questions"]:
+        if str(row.get("data_type", "image")) != "image":
+            continue
+        samples.append(
+            Sample(
+                str(row["question_id"]),
+                str(row["question"]),
+                folder.images(str(row["data_id"]), "seed_bench/SEED-Bench-image", "seed_bench"),
+                (str(row["answer"]),),
+                options=lettered([row[f"choice_{letter}"] for letter in "abcd"]),
+                categories={"type": kinds.get(str(row["question_type_id"]), "")},
+                group=str(row["data_id"]),
+            )
+        )
+    return samples
+
+
+def scienceqa(folder: DataFolder, split: str) -> list[Sample]:
+    """ScienceQA (Lu et al., 2022), the questions with an image of a split of ``problems.json``."""
+    problems = folder.plain("scienceqa/problems.json")
+    samples = []
+    for name in folder.plain("scienceqa/pid_splits.json")[split]:
+        problem = problems[str(name)]
+        if not problem.get("image"):
+            continue
+        options = lettered(problem["choices"])
+        samples.append(
+            Sample(
+                str(name),
+                str(problem["question"]),
+                folder.images(
+                    f"{split}/{name}/{problem['image']}", "scienceqa", "scienceqa/images"
+                ),
+                (list(options)[int(problem["answer"])],),
+                options=options,
+                hint=str(problem.get("hint") or ""),
+                categories={
+                    key: str(problem[key]) for key in ("subject", "grade") if key in problem
+                },
+                group=str(name),
+            )
+        )
+    return samples
+
+
+def mmvp(folder: DataFolder, split: str) -> list[Sample]:
+    """MMVP (Tong et al., 2024): ``MMVP/Questions.csv``; rows 1 and 2 are a pair, rows 3 and 4 the next."""
+    samples = []
+    for number, row in enumerate(folder.rows("MMVP/Questions.csv")):
+        index = str(row.get("Index") or row.get("lndex") or number + 1)
+        parts = re.findall(r"\(([a-z])\)\s*(.*?)\s*(?=\([a-z]\)|$)", str(row["Options"]))
+        samples.append(
+            Sample(
+                index,
+                str(row["Question"]),
+                folder.images(f"{index}.jpg", "MMVP/MMVP Images"),
+                (str(row["Correct Answer"]).strip().strip("()").upper(),),
+                options={letter.upper(): text for letter, text in parts},
+                extra={"pair": str(number // 2)},
+                group=f"pair {number // 2}",
+            )
+        )
+    return samples
+
+
+def vstar_bench(folder: DataFolder, split: str) -> list[Sample]:
+    """V*Bench (Wu and Xie, 2024): ``vstar_bench/test_questions.jsonl``, whose text holds the options."""
+    samples = []
+    for row in folder.rows("vstar_bench/test_questions.jsonl"):
+        text, *options = re.split(r"\n\(([A-Z])\) ", str(row["text"]))
+        pairs = dict(zip(options[::2], options[1::2], strict=True))
+        samples.append(
+            Sample(
+                str(row["question_id"]),
+                text,
+                folder.images(str(row["image"]), "vstar_bench"),
+                (str(row["label"]),),
+                options={letter: one.split("\n")[0].strip() for letter, one in pairs.items()},
+                categories={"category": str(row["category"])},
+                group=str(row["image"]),
+            )
+        )
+    return samples
+
+
+def mme_realworld(folder: DataFolder, split: str) -> list[Sample]:
+    """MME-RealWorld (Zhang et al., 2024): ``mme_realworld/{split}.json``."""
+    samples = []
+    for row in folder.rows(f"mme_realworld/{split}.json"):
+        category = str(row["Category"]).lower()
+        if "attribute" in category:
+            category = f"{category.split('/')[0]}/attribute"
+        found = [
+            re.match(r"\(([A-Z])\)\s*(.*)", str(choice), re.DOTALL)
+            for choice in row["Answer choices"]
+        ]
+        if None in found:
+            raise ValueError(
+                f"choices of question {row['Question_id']} must begin with (A), (B), ..., got "
+                f"{row['Answer choices']}"
+            )
+        samples.append(
+            Sample(
+                str(row["Question_id"]),
+                str(row["Text"]),
+                folder.images(str(row["Image"]), "mme_realworld", "mme_realworld/images"),
+                (str(row["Ground truth"]),),
+                options={match[1]: match[2] for match in found if match},
+                categories={
+                    "task": str(row["Task"]),
+                    "subtask": f"{row['Task']}/{row['Subtask']}",
+                    "category": f"{row['Task']}/{row['Subtask']}/{category}",
+                },
+                group=str(row["Image"]),
+            )
+        )
+    return samples

@@ -1,0 +1,193 @@
+"""Readers of yes-or-no questions, OCRBench, MathVista, captions and boxes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hdvl.evaluation.datasets.vlmevalkit import table_samples
+from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.metrics.mme import COGNITION, PERCEPTION
+from hdvl.evaluation.samples import Sample
+
+POPE_SPLITS = ("random", "popular", "adversarial")
+PICTURES = (".jpg", ".png", ".jpeg")
+
+
+def mme(folder: DataFolder, split: str) -> list[Sample]:
+    """MME (Fu et al., 2023): ``MME/{task}`` with an image and a text of two lines for each image.
+
+    A line is the question, a tab and the answer. Images and texts may be in the folders ``images`` and
+    ``questions_answers_YN`` of the task.
+    """
+    if folder.has("MME.tsv"):
+        return table_samples(folder.rows("MME.tsv"), folder, kinds={"category": "task"})
+    samples = []
+    for task in (*PERCEPTION, *COGNITION):
+        texts = folder.matching(f"MME/{task}/*.txt") or folder.matching(
+            f"MME/{task}/questions_answers_YN/*.txt"
+        )
+        for path in texts:
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = [f"{path.stem}{suffix}" for suffix in PICTURES]
+            places = (f"MME/{task}", f"MME/{task}/images")
+            known = [f"{place}/{name}" for place in places for name in names]
+            name = next((name for name in known if folder.has(name)), known[0])
+            for number, line in enumerate(lines):
+                question, tab, answer = line.partition("\t")
+                if not tab:
+                    raise ValueError(
+                        f"line {number + 1} of {path} must have a tab before its answer"
+                    )
+                samples.append(
+                    Sample(
+                        f"{task}/{path.stem}/{number}",
+                        question.strip(),
+                        folder.images(name, ""),
+                        (answer.strip(),),
+                        categories={"task": task},
+                        group=f"{task}/{path.stem}",
+                    )
+                )
+    if not samples:
+        raise FileNotFoundError(
+            f"there is no file {folder.root / 'MME'}/TASK/*.txt; download it, or change data_dir"
+        )
+    return samples
+
+
+def pope(folder: DataFolder, split: str) -> list[Sample]:
+    """POPE (Li et al., 2023): the three files ``pope/coco_pope_{split}.json`` of JSON lines."""
+    if folder.has("POPE.tsv"):
+        return table_samples(folder.rows("POPE.tsv"), folder, kinds={"category": "split"})
+    samples = []
+    for name in POPE_SPLITS if split == "all" else (split,):
+        for row in folder.lines(f"pope/coco_pope_{name}.json", f"pope/coco_pope_{name}.jsonl"):
+            image = str(row["image"])
+            samples.append(
+                Sample(
+                    f"{name}_{row['question_id']}",
+                    str(row["text"]),
+                    folder.images(image, "coco/val2014", "val2014"),
+                    (str(row["label"]),),
+                    categories={"split": name},
+                    group=image,
+                )
+            )
+    return samples
+
+
+def hallusionbench(folder: DataFolder, split: str) -> list[Sample]:
+    """HallusionBench (Guan et al., 2024): the questions with a figure of ``HallusionBench.json``."""
+    samples = []
+    for row in folder.rows("hallusion_bench/HallusionBench.json"):
+        if str(row["visual_input"]) == "0":
+            continue
+        keys = ("category", "subcategory", "set_id", "figure_id", "question_id")
+        image = str(row["filename"])
+        samples.append(
+            Sample(
+                "_".join(str(row[key]) for key in keys),
+                str(row["question"]),
+                folder.images(image, "hallusion_bench", "hallusion_bench/hallusion_bench"),
+                ("Yes" if str(row["gt_answer"]) == "1" else "No",),
+                categories={key: str(row[key]) for key in ("category", "subcategory")},
+                extra={key: str(row[key]) for key in keys},
+                group=image,
+            )
+        )
+    return samples
+
+
+def ocrbench(folder: DataFolder, split: str) -> list[Sample]:
+    """OCRBench (Liu et al., 2024): ``OCRBench/OCRBench.json``, or ``OCRBench.tsv``."""
+    if folder.has("OCRBench.tsv"):
+        from hdvl.evaluation.datasets.vlmevalkit import answer_list
+
+        rows = folder.rows("OCRBench.tsv")
+        return table_samples(rows, folder, answers=answer_list, kinds={"category": "type"})
+    samples = []
+    for number, row in enumerate(folder.rows("OCRBench/OCRBench.json")):
+        given = row["answers"] if "answers" in row else row["answer"]
+        answers = given if isinstance(given, list) else [given]
+        image = str(row["image_path"])
+        samples.append(
+            Sample(
+                str(row.get("id", number)),
+                str(row["question"]),
+                folder.images(image, "OCRBench", "OCRBench/OCRBench_Images"),
+                tuple(map(str, answers)),
+                categories={"type": str(row["type"]), "dataset": str(row["dataset_name"])},
+                group=image,
+            )
+        )
+    return samples
+
+
+def mathvista(folder: DataFolder, split: str) -> list[Sample]:
+    """MathVista (Lu et al., 2024): ``mathvista/{split}.json``, a mapping from id to problem."""
+    samples = []
+    for name, row in folder.plain(f"mathvista/{split}.json").items():
+        metadata: Mapping[str, Any] = row.get("metadata") or {}
+        kinds = {key: str(metadata[key]) for key in ("task", "context") if key in metadata}
+        image = str(row["image"])
+        samples.append(
+            Sample(
+                str(name),
+                str(row["query"] if "query" in row else row["question"]),
+                folder.images(image, "mathvista", "mathvista/images"),
+                (str(row["answer"]),) if row.get("answer") not in (None, "") else (),
+                categories={**kinds, "question_type": str(row["question_type"])},
+                extra={"problem": dict(row)},
+                group=image,
+            )
+        )
+    return samples
+
+
+def captions(folder: DataFolder, split: str, *, file: str, images: str) -> list[Sample]:
+    """Captions in the form of COCO: ``images`` and ``annotations``; NoCaps names the domain of each image.
+
+    Args:
+        folder: where the file is.
+        split: fills ``{split}`` in the names.
+        file: the annotation file.
+        images: the folder of the images.
+    """
+    document = folder.plain(file.format(split=split))
+    found: dict[str, list[str]] = {}
+    for note in document.get("annotations", ()):
+        found.setdefault(str(note["image_id"]), []).append(str(note["caption"]))
+    samples = []
+    for image in document["images"]:
+        name = str(image["id"])
+        samples.append(
+            Sample(
+                name,
+                "",
+                folder.images(str(image["file_name"]), images.format(split=split)),
+                tuple(found.get(name, ())),
+                categories={"domain": str(image["domain"])} if "domain" in image else {},
+                group=name,
+            )
+        )
+    return samples
+
+
+def refcoco(folder: DataFolder, split: str, *, prefix: str) -> list[Sample]:
+    """RefCOCO in the JSON lines of Qwen-VL, ``refcoco/{prefix}_{split}.jsonl``, a sentence in each."""
+    samples = []
+    for number, row in enumerate(folder.rows(f"refcoco/{prefix}_{split}.jsonl")):
+        image = str(row["image"])
+        samples.append(
+            Sample(
+                str(number),
+                str(row["sent"]),
+                folder.images(image, "", "coco/train2014", "refcoco"),
+                extra={
+                    "box": list(row["bbox"]),
+                    "width": int(row["width"]),
+                    "height": int(row["height"]),
+                },
+                group=image,
+            )
+        )
+    return samples

@@ -1,0 +1,64 @@
+"""``hdvl score``: score a file of predictions, whoever made it. No model is loaded, nor torch imported."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hdvl.command import command
+from hdvl.config import build
+from hdvl.files import write_text
+from hdvl.tables import table
+
+
+def run(cfg: Mapping[str, Any]) -> None:
+    """Score and print, and say what is wrong with the file."""
+    if len(cfg.get("task") or ()) != 1:
+        raise ValueError("task must be one benchmark, such as task=docvqa")
+    for key in ("predictions", "data_dir"):
+        if cfg[key] is None:
+            raise ValueError(f"{key} must be given")
+    from hdvl.evaluation.folder import DataFolder
+    from hdvl.evaluation.predictions import joined, read_predictions
+    from hdvl.evaluation.summary import task_summary
+    from hdvl.evaluation.task import first_questions, protocol_hash
+
+    ((name, node),) = cfg["task"].items()
+    task, folder = build(node), DataFolder(Path(cfg["data_dir"]))
+    if task.hidden:
+        raise ValueError(f"the answers of split {task.split} of {name} are not published")
+    samples = first_questions(task.samples(folder), cfg["limit"])
+    found = joined(
+        task, samples, read_predictions(Path(cfg["predictions"])), partial=cfg["partial"]
+    )
+    kept = [sample for sample in samples if sample.id in found.answers]
+    scores = task.score(kept, found.answers)
+    summary = task_summary(kept, {}, scores)
+    said = protocol_hash(node, task.protocol)
+    print(f"{name}  {task.split}, protocol {task.protocol} {said}, {len(kept)} questions")
+    print(table([[key, f"{value:.4f}"] for key, value in scores.values.items()], right=[1]))
+    for line in (*scores.notes, *found.problems.lines()):
+        print(line)
+    if scores.unparsed:
+        print(f"unparsed: {len(scores.unparsed)}")
+    if cfg["out"] is not None:
+        problems = {kind: list(ids) for kind, ids in vars(found.problems).items()}
+        report = {
+            "task": name,
+            "protocol": task.protocol,
+            "protocol_hash": said,
+            **summary,
+            "correct": scores.correct,
+            "problems": problems,
+            "data": folder.checksums(),
+        }
+        write_text(cfg["out"], json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """The command."""
+    command("score", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Each official format is read from a small made-up file, and scored under its protocol."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hdvl.config import build, compose, to_plain
+from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.samples import Sample, image_bytes
+from hdvl.evaluation.scores import Scores
+from hdvl.evaluation.task import Task
+from tests.evaluation.made_up import picture, write, write_tsv
+
+TEN = [{"answer": "red" if n < 3 else "blue", "answer_id": n} for n in range(10)]
+
+
+def opened(name: str, root: Path, *overrides: str) -> tuple[Task, list[Sample]]:
+    config = to_plain(compose(f"task=[{name}]", *overrides, config_name="evaluate"))
+    task: Task = build(config["task"][name])
+    return task, task.samples(DataFolder(root))
+
+
+def scored(name: str, root: Path, answers: Any, *overrides: str) -> Scores:
+    task, samples = opened(name, root, *overrides)
+    assert all(task.chosen.text(one) for one in samples)
+    given = answers if isinstance(answers, dict) else {one.id: answers for one in samples}
+    return task.score(samples, given)
+
+
+def test_vqav2(tmp_path: Path) -> None:
+    question = {"question_id": 7, "image_id": 42, "question": "What colour?"}
+    note = {"question_id": 7, "question_type": "what", "answer_type": "other", "answers": TEN}
+    write(tmp_path / "vqav2/v2_OpenEnded_mscoco_val2014_questions.json", {"questions": [question]})
+    write(tmp_path / "vqav2/v2_mscoco_val2014_annotations.json", {"annotations": [note]})
+    _, (sample,) = opened("vqav2", tmp_path)
+    assert str(sample.images[0]).endswith("COCO_val2014_000000000042.jpg")
+    found = scored("vqav2", tmp_path, "Red.")
+    assert found.value == pytest.approx(90) and found.tables["answer_type"] == {
+        "other": pytest.approx(90)
+    }
+
+
+def test_vizwiz_textvqa_and_gqa(tmp_path: Path) -> None:
+    write(tmp_path / "vizwiz/val.json", [{"image": "a.jpg", "question": "q", "answers": TEN}])
+    assert scored("vizwiz", tmp_path, {"a.jpg": "blue"}).value == 100
+    row = {"question_id": 1, "image_id": "i", "question": "q", "answers": ["x"] * 10}
+    write(tmp_path / "textvqa/TextVQA_0.5.1_val.json", {"data": [row]})
+    write(tmp_path / "textvqa/ocr_tokens.jsonl", [{"question_id": 1, "tokens": ["A", "B"]}])
+    task, (sample,) = opened("textvqa", tmp_path, "task.textvqa.protocol=llava")
+    assert "\nReference OCR token: A, B\n" in task.chosen.text(sample)
+    gqa = {
+        "question": "Is it red?",
+        "answer": "yes",
+        "imageId": "9",
+        "isBalanced": True,
+        "types": {"structural": "verify", "semantic": "attr"},
+        "groups": {"global": "colour"},
+        "semantic": [],
+        "entailed": [],
+    }
+    write(tmp_path / "gqa/testdev_balanced_questions.json", {"1": gqa})
+    assert scored("gqa", tmp_path, "Yes.").value == 0
+    assert scored("gqa", tmp_path, "Yes.", "task.gqa.protocol=llava").value == 100
+
+
+def test_chartqa_infovqa_and_ocrvqa(tmp_path: Path) -> None:
+    for part, label in (("human", "100"), ("augmented", "50%")):
+        row = {"imgname": "a.png", "query": "q", "label": label}
+        write(tmp_path / f"chartqa/test_{part}.json", [row])
+    found = scored("chartqa", tmp_path, "96")
+    assert found.value == 50 and found.tables["part"] == {"augmented": 0, "human": 100}
+    row = {"questionId": 3, "question": "q", "image_local_name": "3.jpg", "answers": ["a"]}
+    write(tmp_path / "infovqa/infographicsVQA_val_v1.0.json", {"data": [row]})
+    assert scored("infovqa", tmp_path, "A").value == 100
+    book = {
+        "imageURL": "http://x/1.jpg",
+        "questions": ["q", "r"],
+        "answers": ["a", "b"],
+        "split": 3,
+    }
+    write(tmp_path / "ocrvqa/dataset.json", {"1": book, "2": {**book, "split": 1}})
+    assert scored("ocrvqa", tmp_path, " A ").value == 50
+
+
+def test_mmbench_is_circular(tmp_path: Path) -> None:
+    row = {"question": "q", "A": "None", "B": "NA", "C": "", "category": "c", "split": "dev"}
+    rows = [
+        {**row, "index": "3", "answer": "A", "image": picture()},
+        {**row, "index": "1000003", "A": "NA", "B": "None", "answer": "B", "image": "3"},
+        {**row, "index": "4", "answer": "B", "image": picture(1), "hint": "nan"},
+    ]
+    write_tsv(tmp_path / "MMBench_DEV_EN.tsv", rows)
+    _, samples = opened("mmbench", tmp_path)
+    assert samples[0].options == {"A": "None", "B": "NA"} and samples[2].hint == ""
+    assert samples[0].group == samples[1].group != samples[2].group
+    assert image_bytes(samples[1].images[0]) == picture()
+    right = {"3": "A", "1000003": "B", "4": "B"}
+    assert scored("mmbench", tmp_path, right).value == 100
+    half = scored("mmbench", tmp_path, {**right, "1000003": "A"})
+    assert half.value == 50 and half.values["vanilla accuracy"] == 100
+
+
+def test_duplicate_ids_and_missing_columns_are_named(tmp_path: Path) -> None:
+    rows = [{"index": "1", "question": "q", "A": "x", "answer": "A", "image": picture()}] * 2
+    write_tsv(tmp_path / "CCBench.tsv", rows)
+    with pytest.raises(
+        ValueError, match=r"ids of ccbench must be unique, got 1 twice, such as '1'"
+    ):
+        opened("ccbench", tmp_path)
+    write_tsv(tmp_path / "CCBench.tsv", [{"index": "1", "answer": "A"}])
+    with pytest.raises(ValueError, match="must have the column question, got index, answer"):
+        opened("ccbench", tmp_path)
+
+
+def test_mmmu_from_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = {
+        "id": ["validation_Art_1", "validation_Art_2"],
+        "question": ["See <image 2>?", "Name it <image 1>"],
+        "options": ["['<image 1>', 'b']", "[]"],
+        "answer": ["A", "paris"],
+        "question_type": ["multiple-choice", "open"],
+        "image_1": [{"bytes": picture(1), "path": None}] * 2,
+        "image_2": [{"bytes": picture(2), "path": None}, None],
+    }
+    (tmp_path / "MMMU/Art").mkdir(parents=True)
+    pq.write_table(pa.table(rows), tmp_path / "MMMU/Art/validation-00000-of-00001.parquet")
+    task, samples = opened("mmmu", tmp_path)
+    assert [image_bytes(one) for one in samples[0].images] == [picture(2), picture(1)]
+    text = task.chosen.text(samples[0])
+    assert text.startswith("See <image>?\n\n(A) <image>\n(B) b\n\n") and "option's letter" in text
+    assert "single word or phrase" in task.chosen.text(samples[1])
+    answers = {"validation_Art_1": "?", "validation_Art_2": "Paris"}
+    found = scored("mmmu", tmp_path, answers)
+    assert found.value == 50 and found.unparsed == ["validation_Art_1"]
+    assert found.tables["domain"]["Art and Design"] == 50
+
+
+def test_other_choices(tmp_path: Path) -> None:
+    row = {"id": 1, "type": "选择", "question": "问", "option1": "a", "option2": "b", "answer": "B"}
+    write(tmp_path / "CMMMU/val.jsonl", [{**row, "category": "商业"}])
+    assert scored("cmmmu", tmp_path, "B").value == 100
+    star = {"index": "0", "question": "q A: x", "answer": "A", "category": "c", "image": picture()}
+    write_tsv(tmp_path / "MMStar.tsv", [star])
+    assert scored("mmstar", tmp_path, "Apple").values["final of 1,500"] == pytest.approx(1 / 15)
+    seed = {f"choice_{letter}": letter * 2 for letter in "abcd"} | {"answer": "C", "data_id": "x"}
+    seed |= {"question_id": 5, "question": "q", "question_type_id": 1, "data_type": "image"}
+    write(
+        tmp_path / "seed_bench/SEED-Bench.json",
+        {
+            "questions": [seed, {**seed, "question_id": 6, "data_type": "video"}],
+            "question_type": {"Scene": 1},
+        },
+    )
+    task, (sample,) = opened("seedbench_img", tmp_path)
+    assert task.chosen.candidates_of(sample) == {"A": "aa", "B": "bb", "C": "cc", "D": "dd"}
+    problem = {"question": "q", "choices": ["x", "y"], "answer": 1, "image": "image.png"}
+    write(tmp_path / "scienceqa/problems.json", {"1": problem, "2": {**problem, "image": None}})
+    write(tmp_path / "scienceqa/pid_splits.json", {"test": ["1", "2"]})
+    assert scored("scienceqa", tmp_path, "The answer is B.").value == 100
+    table = (
+        '"Index","Question","Options","Correct Answer"\n1,q,(a) O (b) C,(a)\n2,q,(a) O (b) C,(b)\n'
+    )
+    write(tmp_path / "MMVP/Questions.csv", table)
+    assert scored("mmvp", tmp_path, {"1": "(a)", "2": "B."}).value == 100
+    assert scored("mmvp", tmp_path, "(a)").values == {"pair accuracy": 0, "accuracy": 50}
+
+
+def test_high_resolution_sets(tmp_path: Path) -> None:
+    text = "Which?\n(A) red\n(B) blue\nAnswer with the option's letter."
+    row = {
+        "question_id": 0,
+        "text": text,
+        "label": "B",
+        "category": "direct_attributes",
+        "image": "a.jpg",
+    }
+    write(tmp_path / "vstar_bench/test_questions.jsonl", [row])
+    _, (sample,) = opened("vstar_bench", tmp_path)
+    assert sample.question == "Which?" and sample.options == {"A": "red", "B": "blue"}
+    assert scored("vstar_bench", tmp_path, "B").value == 100
+    real = {"Question_id": "r/1", "Text": "q", "Image": "i.png", "Ground truth": "C"}
+    real |= {"Task": "Perception", "Subtask": "Monitoring", "Category": "person/Attribute/age"}
+    real |= {"Answer choices": ["(A) one", "(B) two", "(C) three", "(D) 4", "(E) no such thing"]}
+    write(tmp_path / "mme_realworld/MME_RealWorld.json", [real])
+    found = scored("mme_realworld", tmp_path, "The best answer is (C) three")
+    assert found.value == 100
+    assert found.tables["category"] == {"Perception/Monitoring/person/attribute": 100}
+    assert scored("mme_realworld", tmp_path, "three").value == 100  # by the text of the choice
+    one = {"index": "0", "question": "q", "A": "x", "B": "y", "answer": "B", "category": "single"}
+    write_tsv(tmp_path / "HRBench4K.tsv", [{**one, "cycle_category": "0", "image": picture()}])
+    assert scored("hrbench_4k", tmp_path, "B").tables["category"] == {"single": 100}
+
+
+def test_yes_or_no(tmp_path: Path) -> None:
+    write(tmp_path / "MME/existence/a.txt", "Is it red?\tYes\nIs it blue?\tNo\n")
+    write(tmp_path / "MME/existence/a.jpg", picture())
+    _, samples = opened("mme", tmp_path)
+    assert samples[0].images[0] == tmp_path / "MME/existence/a.jpg"
+    found = scored("mme", tmp_path, {"existence/a/0": "Yes", "existence/a/1": "yes"})
+    assert found.value == 50 and "cognition" in found.values
+    for name in ("random", "popular", "adversarial"):
+        rows = [
+            {"question_id": n, "image": "a.jpg", "text": "q", "label": label}
+            for n, label in enumerate(("yes", "no"))
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write(tmp_path / f"pope/coco_pope_{name}.json", lines)
+    assert scored("pope", tmp_path, "Yes, it is.").value == pytest.approx(200 / 3)
+    item = {"category": "VD", "subcategory": "figure", "visual_input": "1", "set_id": "0"}
+    item |= {
+        "figure_id": "1",
+        "question_id": "0",
+        "question": "q",
+        "gt_answer": "1",
+        "filename": "a",
+    }
+    write(
+        tmp_path / "hallusion_bench/HallusionBench.json",
+        [item, {**item, "visual_input": "0", "figure_id": "0"}],
+    )
+    assert scored("hallusionbench", tmp_path, "Yes").values == {
+        "aAcc": 100,
+        "fAcc": 100,
+        "qAcc": 100,
+    }
+
+
+def test_ocrbench_mathvista_captions_and_boxes(tmp_path: Path) -> None:
+    item = {"dataset_name": "IIIT5K", "type": "Regular Text Recognition", "image_path": "a.png"}
+    write(tmp_path / "OCRBench/OCRBench.json", [{**item, "question": "q", "answers": ["coke"]}])
+    found = scored("ocrbench", tmp_path, "A coke.")
+    assert found.value == 1 and found.tables["group"] == {"Text Recognition": 1}
+    problem = {"question": "q", "query": "Q?", "image": "a.png", "choices": None, "answer": "4"}
+    problem |= {"precision": None, "question_type": "free_form", "answer_type": "integer"}
+    write(tmp_path / "mathvista/testmini.json", {"1": problem, "2": problem})
+    found = scored("mathvista", tmp_path, {"1": "4", "2": "it is four"})
+    assert found.value == 50 and found.unparsed == ["2"] and "judge" in found.notes[0]
+    images = [{"id": n, "file_name": f"{n}.jpg", "domain": "in-domain"} for n in (1, 2)]
+    notes = [
+        {"image_id": n, "caption": text} for n, text in ((1, "A red dog."), (2, "Two blue cats"))
+    ]
+    write(
+        tmp_path / "nocaps/nocaps_val_4500_captions.json", {"images": images, "annotations": notes}
+    )
+    found = scored("nocaps", tmp_path, {"1": "a red dog", "2": "two blue cats"})
+    assert found.values["BLEU-1"] == pytest.approx(100) and found.value > 100
+    assert found.tables["domain"]["in-domain"] == pytest.approx(found.value)
+    box = {
+        "image": "a.jpg",
+        "sent": "the dog",
+        "bbox": [10, 20, 50, 60],
+        "width": 100,
+        "height": 200,
+    }
+    write(tmp_path / "refcoco/refcoco_val.jsonl", [box])
+    assert scored("refcoco", tmp_path, "[[10, 20, 50, 60]]").value == 100
+    swapped = scored("refcoco", tmp_path, "[[50, 60, 10, 20]]")
+    assert swapped.value == 0 and scored("refcoco", tmp_path, "[]").unparsed == ["0"]
+    assert (
+        scored(
+            "refcoco", tmp_path, "[[100, 100, 500, 300]]", "task.refcoco.protocol=internvl"
+        ).value
+        == 100
+    )
+    given = "(100,100),(500,300)"
+    assert scored("refcoco", tmp_path, given, "task.refcoco.protocol=qwen_vl").value == 100
