@@ -50,7 +50,7 @@ def _to_int8(module: nn.Module, names: set[str]) -> None:
     if find_spec("torchao") is None:
         raise ValueError(
             "quantisation=int8 needs 8-bit weights, torchao is not installed; "
-            "pip install 'hdvl[quantisation]'"
+            "pip install 'hdvl[int8]'"
         )
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
