@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from hdvl.compat.tqdm import import_without_widget_warning
 from hdvl.version import __version__ as __version__
 
 __all__ = ["build", "compose", "fit", "load"]
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from hdvl.composition import fit
     from hdvl.config import build, compose
     from hdvl.inference.load import load
+
+import_without_widget_warning()  # does nothing outside of notebooks
 
 _HOMES = {
     "compose": "hdvl.config",
@@ -25,9 +28,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'hdvl' has no attribute {name!r}")
     from importlib import import_module
 
-    from hdvl.compat.tqdm import import_without_widget_warning
-
-    import_without_widget_warning()
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -44,6 +44,8 @@ from hdvl.overrides import check_renamed
 from hdvl.plain import dotted_keys, is_part, merge
 
 FORMAT = 1
+RUN_MODEL = "model"
+"""The name of the model's folder in a run folder."""
 CONFIG = "config.yaml"
 PARTS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
 
@@ -117,7 +119,7 @@ def write_folder(
     rest = {key: value for key, value in config.items() if key != "model" and key not in node}
     plain = {"format": FORMAT, **rest, "model": node}
     text = card or model_card(
-        name=folder.name,
+        name=folder.resolve().parent.name if folder.name == RUN_MODEL else folder.name,
         licence=licence,
         node=node,
         vlm=vlm,

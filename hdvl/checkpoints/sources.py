@@ -5,15 +5,15 @@ from pathlib import Path
 
 from hdvl.checkpoints.importers import detect, load_published
 from hdvl.checkpoints.importers.conversion import open_published
-from hdvl.checkpoints.native import is_model_folder, load_folder, model_node
+from hdvl.checkpoints.native import RUN_MODEL, is_model_folder, load_folder, model_node
 from hdvl.checkpoints.nodes import Node
 from hdvl.checkpoints.shards import find_shards, read_shapes, tie_groups
 from hdvl.inputs import ASSETS as ASSETS
 from hdvl.inputs import SHIPPED, shipped_folder
 from hdvl.model import VLM
 
-RUN_CONFIG, RUN_MODEL = "train.yaml", "model"
-"""Files of a run folder: its configuration, and the folder of its trained model."""
+RUN_CONFIG = "train.yaml"
+"""The configuration in a run folder."""
 
 
 def find_folder(source: str | Path) -> Path:

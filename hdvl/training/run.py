@@ -26,7 +26,8 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrateg
 
 from hdvl.checkpoints import save_folder
 from hdvl.checkpoints.known import check_run, foreign_packages
-from hdvl.checkpoints.sources import RUN_CONFIG, RUN_MODEL, find_folder
+from hdvl.checkpoints.native import RUN_MODEL
+from hdvl.checkpoints.sources import RUN_CONFIG, find_folder
 from hdvl.compat.lightning import convert_weights_only
 from hdvl.config import build, resolve
 from hdvl.files import NO_ROOM, read_yaml, write_text
