@@ -298,6 +298,11 @@ class Engine:
             thread.join()
         self._thread = None
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread of :meth:`start` is alive."""
+        return self._thread is not None and self._thread.is_alive()
+
     def _loop(self) -> None:
         while not self._stopping:
             turn = self._turn

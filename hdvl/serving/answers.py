@@ -9,6 +9,7 @@ from typing import Any
 from hdvl.decoding import TokenLogprob
 from hdvl.inference import Pipeline
 from hdvl.inference.generation import Delta, Generation
+from hdvl.protocols import TilePlan
 
 _REASONS = {"stop": "stop", "length": "length", "cancelled": "stop", "error": "stop"}
 
@@ -165,16 +166,40 @@ def _reason(generation: Generation) -> str:
 
 def usage(generations: Sequence[Generation]) -> dict[str, Any]:
     """The numbers of tokens, and for each image the size that was received, its tiles and its tokens."""
-    used = [generation.usage for generation in generations]
-    prompt, new = used[0].prompt_tokens, sum(one.new_tokens for one in used)
+    # Answers to one prompt share its ids; it is counted once.
+    prompts = {id(one.request.ids): one.usage for one in generations}
+    used = list(prompts.values())
+    prompt = sum(one.prompt_tokens for one in used)
+    new = sum(one.usage.new_tokens for one in generations)
     images = [asdict(image) for image in used[0].images]
     return {
         "prompt_tokens": prompt,
         "completion_tokens": new,
         "total_tokens": prompt + new,
         "prompt_tokens_details": {
-            "cached_tokens": used[0].cached_tokens,
+            "cached_tokens": sum(one.cached_tokens for one in used),
             "image_tokens": sum(image["visual_tokens"] for image in images),
             "images": images,
         },
     }
+
+
+def tiles_form(plans: Sequence[tuple[TilePlan, int]]) -> dict[str, Any]:
+    """How images are cut, and the number of visual tokens of each: the object of ``/v1/tiles``."""
+    images = [
+        {
+            "width": plan.width,
+            "height": plan.height,
+            "rows": plan.rows,
+            "cols": plan.cols,
+            "tiles": plan.count,
+            "visual_tokens": count,
+            "views": [
+                {"box": list(view.box), "size": list(view.size), "thumbnail": view.is_thumbnail}
+                for view in plan.views
+            ],
+        }
+        for plan, count in plans
+    ]
+    total = sum(count for _, count in plans)
+    return {"object": "list", "images": images, "visual_tokens": total}

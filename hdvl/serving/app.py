@@ -16,20 +16,24 @@ from hdvl.serving.endpoints import Endpoints
 from hdvl.serving.errors import APIError
 from hdvl.serving.metrics import Metrics
 from hdvl.serving.middleware import Observed
-from hdvl.serving.schema import ChatCompletionRequest, CompletionRequest, parse
+from hdvl.serving.schema import ChatCompletionRequest, CompletionRequest, TilesRequest, parse
 from hdvl.serving.served import ServedModel
 from hdvl.serving.settings import Settings
+from hdvl.serving.web import add_page
 from hdvl.version import __version__
 
 logger = logging.getLogger("hdvl.serving")
 
 
-def create_app(models: Sequence[ServedModel], settings: Settings | None = None) -> FastAPI:
+def create_app(
+    models: Sequence[ServedModel], settings: Settings | None = None, *, page: bool = True
+) -> FastAPI:
     """The server of ``models`` as an ASGI application.
 
     Args:
         models: at least one model; their names differ.
         settings: bounds and permissions.
+        page: whether there is the web page at ``/``.
 
     Raises:
         ValueError: there is no model, or two have one name.
@@ -51,10 +55,15 @@ def create_app(models: Sequence[ServedModel], settings: Settings | None = None) 
         for served in models:
             served.stop()
 
-    app = FastAPI(title="hdvl", version=__version__, lifespan=lifespan)
+    # FastAPI's pages of documentation load scripts from elsewhere; /openapi.json holds the same.
+    app = FastAPI(
+        title="hdvl", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     _add_state(app, endpoints, metrics)
     _add_generation(app, endpoints)
     _add_errors(app)
+    if page:
+        add_page(app)
     paths = frozenset(str(getattr(route, "path", "")) for route in app.routes)
     app.add_middleware(Observed, settings=settings, metrics=metrics, paths=paths)
     app.state.endpoints = endpoints
@@ -65,8 +74,10 @@ def _add_state(app: FastAPI, endpoints: Endpoints, metrics: Metrics) -> None:
     created = int(time.time())
 
     @app.get("/health", summary="Whether the server runs")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> Response:
+        if all(served.healthy for served in endpoints.models.values()):
+            return JSONResponse({"status": "ok"})
+        raise APIError(503, "the engine has stopped; its log says why; restart the server")
 
     @app.get("/ready", summary="Whether the server takes requests")
     async def ready() -> Response:
@@ -113,6 +124,15 @@ def _add_generation(app: FastAPI, endpoints: Endpoints) -> None:
         _refuse_when_draining(endpoints)
         fields = await read_json(request, endpoints.settings)
         return await endpoints.complete(request, parse(CompletionRequest, fields))
+
+    @app.post(
+        "/v1/tiles",
+        summary="How images are cut, and their tokens",
+        openapi_extra=body(TilesRequest),
+    )
+    async def tiles(request: Request) -> Response:
+        fields = await read_json(request, endpoints.settings)
+        return await endpoints.tiles(request, parse(TilesRequest, fields))
 
 
 def _refuse_when_draining(endpoints: Endpoints) -> None:

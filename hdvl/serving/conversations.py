@@ -41,6 +41,36 @@ def low_detail(turns: list[dict[str, Any]]) -> bool:
     return bool(images) and all(is_low(part) for part in images)
 
 
+def check_text(turns: list[dict[str, Any]], settings: Settings) -> None:
+    """Check the length of the text of a request before it is tokenised.
+
+    Raises:
+        APIError: it is too long.
+    """
+    count = 0
+    for turn in turns:
+        content = turn.get("content")
+        parts = content if isinstance(content, list) else [{"text": content}]
+        texts = [part.get("text") for part in parts if isinstance(part, dict)]
+        count += sum(len(text) for text in texts if isinstance(text, str))
+    check_characters(count, settings)
+
+
+def check_characters(count: int, settings: Settings) -> None:
+    """Check a number of characters against the bound of the server.
+
+    Raises:
+        APIError: there are too many.
+    """
+    if count > settings.max_characters:
+        raise bad_request(
+            f"the text of a request must have at most {settings.max_characters} characters, got {count}; "
+            "shorten it",
+            "messages",
+            "context_length_exceeded",
+        )
+
+
 def _message(turn: dict[str, Any], place: str, settings: Settings, room: int) -> Message:
     role, content = turn.get("role"), turn.get("content")
     if not isinstance(role, str) or role not in _ROLES:

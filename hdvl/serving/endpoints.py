@@ -3,20 +3,28 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse
+from starlette.types import Receive, Scope, Send
 
 from hdvl.inference.generation import Generation
 from hdvl.inference.generation import Request as Question
-from hdvl.serving.answers import ChatForm, TextForm, usage
-from hdvl.serving.conversations import low_detail, read_messages
+from hdvl.protocols import TilePlan, tiler_for
+from hdvl.serving.answers import ChatForm, TextForm, tiles_form, usage
+from hdvl.serving.conversations import check_characters, check_text, low_detail, read_messages
 from hdvl.serving.errors import APIError, bad_request
-from hdvl.serving.schema import ChatCompletionRequest, CompletionRequest, SamplingFields
+from hdvl.serving.media import read_image_part
+from hdvl.serving.schema import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    SamplingFields,
+    TilesRequest,
+)
 from hdvl.serving.served import ServedModel
 from hdvl.serving.settings import Settings
 
@@ -59,32 +67,56 @@ class Endpoints:
     async def chat(self, request: Request, asked: ChatCompletionRequest) -> Response:
         """Answer a conversation."""
         served, options = self.model_of(asked.model), self._options(asked)
-        messages = await asyncio.to_thread(read_messages, asked.messages, self.settings)
-        going_on = bool(asked.continue_final_message)
-        last = messages[-1].role
-        if last != ("assistant" if going_on else "user"):
-            raise bad_request(
-                "messages must end with the user's, or with the assistant's and "
-                f"continue_final_message=true, got {last}",
-                "messages",
-            )
-        low = self.settings.low_detail_tiles
+        going_on, low = bool(asked.continue_final_message), self.settings.low_detail_tiles
         if low is not None and asked.max_tiles is None and low_detail(asked.messages):
             options["max_tiles"] = low
-        question = await served.prepare(messages, options, continue_final_message=going_on)
+        check_text(asked.messages, self.settings)
+
+        def questions() -> list[Question]:
+            messages = read_messages(asked.messages, self.settings)
+            last = messages[-1].role
+            if last != ("assistant" if going_on else "user"):
+                raise bad_request(
+                    "messages must end with the user's, or with the assistant's and "
+                    f"continue_final_message=true, got {last}",
+                    "messages",
+                )
+            return [served.question(messages, options, continue_final_message=going_on)]
+
         form = ChatForm(served.id, served.pipe, logprobs=asked.top_logprobs_count is not None)
-        return await self._answer(request, asked, served, [question], form)
+        return await self._answer(request, asked, served, questions, 1, form)
 
     async def complete(self, request: Request, asked: CompletionRequest) -> Response:
         """Go on with a text, or with several."""
         served, options = self.model_of(asked.model), self._options(asked)
         texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-        questions = [await served.prepare_text(text, options) for text in texts]
+        check_characters(sum(map(len, texts)), self.settings)
+
+        def questions() -> list[Question]:
+            return [served.text_question(text, options) for text in texts]
+
         form = TextForm(served.id, served.pipe, logprobs=asked.top_logprobs_count is not None)
-        return await self._answer(request, asked, served, questions, form)
+        return await self._answer(request, asked, served, questions, len(texts), form)
+
+    async def tiles(self, request: Request, asked: TilesRequest) -> Response:
+        """How images would be cut, and how many tokens they would take."""
+        served, settings = self.model_of(asked.model), self.settings
+        self._check_tiles(asked.max_tiles)
+        if len(asked.images) > settings.max_images:
+            raise bad_request(f"a request must hold at most {settings.max_images} images", "images")
+
+        def run() -> list[tuple[TilePlan, int]]:
+            processor = served.pipe.processor.limited(asked.max_tiles)
+            tiler = tiler_for(processor.tiler, len(asked.images))
+            images = [read_image_part({"image_url": url}, settings) for url in asked.images]
+            plans = [tiler(image).plan for image in images]
+            return [(plan, processor.token_count(plan)) for plan in plans]
+
+        return JSONResponse(tiles_form(await served.in_thread(run, settings.prepare_seconds)))
 
     def _options(self, asked: SamplingFields) -> dict[str, Any]:
         settings, options = self.settings, asked.options()
+        self._check_tiles(asked.max_tiles)
         bounds = {
             "n": (asked.n, settings.max_choices),
             "max_tokens": (asked.new_tokens, settings.max_new_tokens),
@@ -93,33 +125,35 @@ class Endpoints:
             if value is not None and not 1 <= value <= most:
                 raise bad_request(f"{name} must be between 1 and {most}, got {value}", name)
         if asked.max_tiles is not None:
-            if asked.max_tiles < 1:
-                raise bad_request(
-                    f"max_tiles must be at least 1, got {asked.max_tiles}", "max_tiles"
-                )
             options["max_tiles"] = asked.max_tiles
-        return options
+        return {**_defaults(settings.defaults, options), **options}
+
+    def _check_tiles(self, max_tiles: int | None) -> None:
+        most = self.settings.max_tiles
+        if max_tiles is not None and not 1 <= max_tiles <= most:
+            least = "at least 1" if max_tiles < 1 else f"at most {most} on this server"
+            raise bad_request(f"max_tiles must be {least}, got {max_tiles}", "max_tiles")
 
     async def _answer(
         self,
         request: Request,
         asked: SamplingFields,
         served: ServedModel,
-        questions: Sequence[Question],
+        questions: Callable[[], Sequence[Question]],
+        count: int,
         form: ChatForm,
     ) -> Response:
-        generations: list[Generation] = []
-        try:
-            for question in questions:
-                generations += served.submit(question, asked.n or 1, self.settings)
-        except APIError:
-            served.close(generations)
-            raise
-        request.state.note = {"model": served.id, "images": len(questions[0].plans)}
+        generations = await served.submit(questions, count, asked.n or 1, self.settings)
+        request.state.note = {"model": served.id, "images": len(generations[0].request.plans)}
         if asked.stream:
             counted = bool(asked.stream_options and asked.stream_options.include_usage)
-            events = self._events(request, served, generations, form, counted=counted)
-            return EventSourceResponse(events, ping=PING_SECONDS, sep="\n")
+
+            def ended() -> None:
+                served.close(generations)
+                self._note(request, generations)
+
+            events = self._events(served, generations, form, counted=counted)
+            return _Stream(events, ping=PING_SECONDS, sep="\n", ended=ended)
         try:
             await self._unless_gone(request, served, generations)
             self._note(request, generations)
@@ -146,7 +180,6 @@ class Endpoints:
 
     async def _events(
         self,
-        request: Request,
         served: ServedModel,
         generations: Sequence[Generation],
         form: ChatForm,
@@ -169,9 +202,6 @@ class Endpoints:
                 yield _event(form.usage_chunk(generations))
         except APIError as error:
             yield _event(error.body)
-        finally:
-            served.close(generations)
-            self._note(request, generations)
         yield {"data": "[DONE]"}
 
     def _note(self, request: Request, generations: Sequence[Generation]) -> None:
@@ -183,6 +213,30 @@ class Endpoints:
             "cached_tokens": numbers["prompt_tokens_details"]["cached_tokens"],
             "first_token_seconds": generations[0].usage.first_token_seconds,
         }
+
+
+class _Stream(EventSourceResponse):
+    """A stream that calls ``ended`` at its end, also if the client hangs up before its beginning."""
+
+    def __init__(self, *args: Any, ended: Callable[[], None], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+
+def _defaults(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The server's options; a request that says how to sample replaces all of those that say it too."""
+    sampling = {"do_sample", "temperature", "top_p", "top_k", "min_p"}
+    dropped = sampling if sampling & set(given) else set()
+    return {
+        name: value for name, value in defaults.items() if value is not None and name not in dropped
+    }
 
 
 def _event(value: dict[str, Any]) -> dict[str, str]:

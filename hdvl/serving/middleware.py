@@ -16,8 +16,8 @@ from hdvl.serving.metrics import Metrics
 from hdvl.serving.settings import Settings
 
 access_log = logging.getLogger("hdvl.serving.access")
-OPEN_PATHS = ("/health", "/ready")
-"""Paths that need no key."""
+OPEN_PATHS = re.compile(r"/|/page(/.*)?|/health|/ready|/favicon\.ico")
+"""Paths that need no key: what supervisors ask, and the page, which asks its user for the key."""
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
@@ -59,13 +59,28 @@ class Observed:
             await send(message)
 
         try:
-            if scope["path"] not in OPEN_PATHS and not self._has_key(headers):
-                error = APIError(401, "a valid API key is needed: Authorization: Bearer KEY")
-                await JSONResponse(error.body, 401)(scope, receive, noted)
+            error = self._refusal(scope["path"], headers)
+            if error is not None:
+                response = JSONResponse(error.body, error.status, headers=error.headers)
+                await response(scope, receive, noted)
             else:
                 await self.app(scope, receive, noted)
         finally:
             self._log(scope, request_id, status, time.perf_counter() - start)
+
+    def _refusal(self, path: str, headers: dict[str, str]) -> APIError | None:
+        name = re.sub(r":\d*$", "", headers.get("host", "").lower())
+        served = self.settings.served_hosts
+        if served and name not in served:
+            return APIError(403, f"the name {name:.100} is not served; served_hosts adds names")
+        if OPEN_PATHS.fullmatch(path) or self._has_key(headers):
+            return None
+        return APIError(
+            401,
+            "a valid API key is needed: Authorization: Bearer KEY",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
 
     def _has_key(self, headers: dict[str, str]) -> bool:
         keys = self.settings.api_keys

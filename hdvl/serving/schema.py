@@ -37,7 +37,7 @@ _MAX_REPORTED = 100
 _reported: set[str] = set()
 
 Stop = Annotated[list[str], Field(max_length=4)] | str
-Request = TypeVar("Request", bound="SamplingFields")
+Request = TypeVar("Request", bound="Lenient")
 
 
 class Lenient(BaseModel):
@@ -169,6 +169,14 @@ class CompletionRequest(SamplingFields):
     def top_logprobs_count(self) -> int | None:
         """How many alternatives of each id are reported; ``None`` for no report."""
         return self.logprobs
+
+
+class TilesRequest(Lenient):
+    """A request to ``/v1/tiles``: how images would be cut, and what they would take."""
+
+    model: str | None = None
+    images: list[str] = Field(min_length=1)
+    max_tiles: int | None = None
 
 
 def parse(kind: type[Request], fields: Any) -> Request:

@@ -1,10 +1,13 @@
 """A model that is served: its engine in a thread of its own, and requests that wait without a thread."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio
 import anyio.to_thread
 
 from hdvl.decoding import SamplingParams
@@ -13,6 +16,8 @@ from hdvl.inference.generation import Delta, Generation, Request
 from hdvl.protocols import Message
 from hdvl.serving.errors import APIError, bad_request
 from hdvl.serving.settings import Settings
+
+Result = TypeVar("Result")
 
 RETRY_SECONDS = 1
 _PREPARING_THREADS = 4
@@ -32,6 +37,7 @@ class ServedModel:
     _event: asyncio.Event = field(default_factory=asyncio.Event)
     _open: int = 0
     _started: bool = False
+    _rung: bool = False
 
     def start(self) -> None:
         """Let the engine run, and wake the requests of this event loop whenever it has done a step."""
@@ -41,8 +47,11 @@ class ServedModel:
         self._threads = anyio.CapacityLimiter(_PREPARING_THREADS)
 
         def changed() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._wake)
+            # The loop may close meanwhile; nobody waits in it then.
+            with suppress(RuntimeError):
+                if not self._rung:  # one call wakes all, however many steps ring before it runs
+                    self._rung = True
+                    loop.call_soon_threadsafe(self._wake)
 
         self.pipe.engine.listen(changed)
         self.pipe.engine.start()
@@ -53,52 +62,44 @@ class ServedModel:
         if self._started:
             self.pipe.engine.stop()
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine runs."""
+        return self.pipe.engine.running
+
     def _wake(self) -> None:
+        self._rung = False  # first: what changes from here on rings again
         self._event.set()
         self._event = asyncio.Event()
 
-    async def prepare(
+    def question(
         self, messages: Sequence[Message], options: dict[str, Any], *, continue_final_message: bool
     ) -> Request:
-        """Cut the images of a conversation and write its ids, in a thread.
+        """Cut the images of a conversation and write its ids.
 
         Raises:
-            APIError: the conversation or an option does not fit the model.
+            APIError: the conversation does not fit the model.
+            ValueError: likewise, or an option does not.
         """
+        request = self.pipe.request(
+            messages, continue_final_message=continue_final_message, **options
+        )
+        self._check_length(request)
+        return request
 
-        def run() -> Request:
-            return self.pipe.request(
-                messages, continue_final_message=continue_final_message, **options
-            )
-
-        return await self._in_thread(run)
-
-    async def prepare_text(self, text: str, options: dict[str, Any]) -> Request:
+    def text_question(self, text: str, options: dict[str, Any]) -> Request:
         """Write the ids of a plain text, which is not put into the template of the model.
 
         Raises:
-            APIError: the text or an option does not fit the model.
+            APIError: the text does not fit the model.
+            ValueError: likewise, or an option does not.
         """
-
-        def run() -> Request:
-            if not text:
-                raise ValueError("prompt must not be empty")
-            ids = self.pipe.tokenizer(text, return_tensors="pt").input_ids[0]
-            if bool((ids == self.pipe.model.image_token_id).any()):
-                raise ValueError(
-                    "prompt must not hold the token of images; use /v1/chat/completions"
-                )
-            return Request(ids, (), (), SamplingParams.of(**options))
-
-        return await self._in_thread(run)
-
-    async def _in_thread(self, run: Callable[[], Request]) -> Request:
-        try:
-            request = await anyio.to_thread.run_sync(run, limiter=self._threads)
-        except (ValueError, TypeError, OSError) as error:
-            raise bad_request(str(error)) from None
-        except MemoryError as error:
-            raise APIError(413, str(error)) from None
+        if not text:
+            raise ValueError("prompt must not be empty")
+        ids = self.pipe.tokenizer(text, return_tensors="pt").input_ids[0]
+        if bool((ids == self.pipe.model.image_token_id).any()):
+            raise ValueError("prompt must not hold the token of images; use /v1/chat/completions")
+        request = Request(ids, (), (), SamplingParams.of(**options))
         self._check_length(request)
         return request
 
@@ -114,32 +115,75 @@ class ServedModel:
                     "context_length_exceeded",
                 )
 
-    def submit(self, request: Request, count: int, settings: Settings) -> list[Generation]:
-        """Let the engine answer ``request`` ``count`` times.
+    async def submit(
+        self, questions: Callable[[], Sequence[Request]], asked: int, count: int, settings: Settings
+    ) -> list[Generation]:
+        """Let the engine answer questions, each ``count`` times.
+
+        Args:
+            questions: makes the questions; it reads images and runs in a thread.
+            asked: the number of questions that it makes.
+            count: the number of answers to each.
+            settings: bounds.
 
         Raises:
-            APIError: too many requests wait already.
+            APIError: too many requests wait already, or a question is refused.
         """
+        places = asked * count
         bound = self.pipe.engine.scheduler.max_slots + settings.max_waiting
-        if self._open + count > bound:
+        if self._open + places > bound:
             raise APIError(
                 429,
                 f"too many requests wait, at most {settings.max_waiting}; try again later",
                 code="queue_full",
                 headers={"Retry-After": str(RETRY_SECONDS)},
             )
+        made = list[Generation]()
+        abandoned = threading.Event()
+
+        def run() -> None:
+            for question in questions():
+                made.extend(self.pipe.engine.submit_branches(question, count))
+            if abandoned.is_set():
+                _cancel(made)
+
+        self._open += places
+        submitted = False
         try:
-            generations = self.pipe.engine.submit_branches(request, count)
-        except (ValueError, TypeError) as error:
-            raise bad_request(str(error)) from None
-        self._open += count
-        return generations
+            await self.in_thread(run, settings.prepare_seconds)
+            submitted = True
+        finally:
+            if not submitted:
+                # A thread cannot be interrupted. One that is still at work cancels what it submits.
+                abandoned.set()
+                _cancel(made)
+                self._open -= places
+        return made
+
+    async def in_thread(self, run: Callable[[], Result], seconds: float) -> Result:
+        """What ``run`` returns, which reads images and runs in a thread.
+
+        Raises:
+            APIError: it takes longer than ``seconds`` from when it begins, or a request is refused.
+        """
+        async with self._threads:
+            try:
+                with anyio.fail_after(seconds):
+                    return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+            except TimeoutError:
+                raise bad_request(
+                    f"reading the images took longer than {seconds:g} seconds; scale them down",
+                    "messages",
+                ) from None
+            except (ValueError, TypeError, OSError) as error:
+                raise bad_request(str(error)) from None
+            except MemoryError as error:
+                raise APIError(413, str(error)) from None
 
     def close(self, generations: Sequence[Generation]) -> None:
         """Free the places of answers, and end those that are not complete."""
         self._open -= len(generations)
-        for generation in generations:
-            generation.cancel()  # nothing happens if it is done
+        _cancel(generations)
 
     async def wait(self, generations: Sequence[Generation], seconds: float) -> None:
         """Wait until all answers are complete.
@@ -152,7 +196,7 @@ class ServedModel:
             event = self._event
             if all(generation.done for generation in generations):
                 break
-            await self._changed(event, end, seconds)
+            await self._changed(generations, event, end, seconds)
         for generation in generations:
             check(generation)
 
@@ -178,16 +222,35 @@ class ServedModel:
                     yield index, delta, done
             if not left:
                 return
-            await self._changed(event, end, seconds)
+            await self._changed(generations, event, end, seconds)
 
-    async def _changed(self, event: asyncio.Event, end: float, seconds: float) -> None:
+    async def _changed(
+        self, generations: Sequence[Generation], event: asyncio.Event, end: float, seconds: float
+    ) -> None:
         remaining = end - asyncio.get_running_loop().time()
         try:
             await asyncio.wait_for(event.wait(), max(remaining, 0))
         except TimeoutError:
-            raise APIError(
-                504, f"the answer took longer than {seconds:g} seconds; ask for fewer tokens"
-            ) from None
+            raise self._late(generations, seconds) from None
+
+    def _late(self, generations: Sequence[Generation], seconds: float) -> APIError:
+        if not any(generation.ids for generation in generations):
+            return APIError(
+                503,
+                f"the request waited longer than {seconds:g} seconds for its turn; try again later",
+                code="busy",
+                headers={"Retry-After": str(RETRY_SECONDS)},
+            )
+        return APIError(
+            504,
+            f"the answer took longer than {seconds:g} seconds; ask for fewer tokens",
+            code="timeout",
+        )
+
+
+def _cancel(generations: Sequence[Generation]) -> None:
+    for generation in generations:
+        generation.cancel()  # nothing happens if it is done
 
 
 def check(generation: Generation) -> None:
