@@ -1,4 +1,4 @@
-"""``hdvl convert``: a published model becomes a folder of hdvl, tensor by tensor."""
+"""``hdvl convert``: write a published model as a folder of hdvl, tensor by tensor."""
 
 from typing import Any
 
@@ -6,7 +6,11 @@ from hdvl.command import command
 
 
 def run(plain: dict[str, Any]) -> str:
-    """Convert, and say what was written. Raises ``ValueError`` where the model does not fit."""
+    """Convert the model, and return a description of what was written.
+
+    Raises:
+        ValueError: a key is missing, or the weights do not fit the model.
+    """
     from hdvl.checkpoints.importers import convert
     from hdvl.checkpoints.native import read_config
     from hdvl.checkpoints.shards import find_shards, read_shapes
@@ -31,14 +35,14 @@ def run(plain: dict[str, Any]) -> str:
     ]
     if stored["model"]["llm"]["tokenizer"] is None:
         lines.append(
-            "no tokenizer lies beside the weights: the model reads ids, and text once "
-            "tokenizer.json is there and it is converted again"
+            "there is no tokenizer beside the weights, so the model reads ids alone; add tokenizer.json and "
+            "convert again for text"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Exit code 1 with the reason if something is missing or does not fit."""
+    """Run the command; exit code 1 with the reason if something is missing or does not fit."""
     command("convert", lambda plain: print(run(plain)))
 
 

@@ -1,4 +1,4 @@
-"""``hdvl demo``: the shipped model answers about the shipped images; answers beside truths."""
+"""``hdvl demo``: ask the shipped model about the shipped images, and show the right answers beside its own."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""``hdvl doctor``: what is installed, whether it fits together, and what this machine can do."""
+"""``hdvl doctor``: check what is installed, whether it fits together, and what this machine can do."""
 
 import itertools
 import sys
@@ -10,7 +10,7 @@ from hdvl.command import command
 
 
 def report(sections: dict[str, Iterable[Any]]) -> int:
-    """Print the findings of each section; the number of bad ones."""
+    """Print the findings of each section, and return the number of those that are wrong."""
     marks = {"ok": "ok  ", "note": "note", "bad": "BAD "}
     bad = 0
     for title, findings in sections.items():
@@ -22,8 +22,8 @@ def report(sections: dict[str, Iterable[Any]]) -> int:
     return bad
 
 
-def look(plain: dict[str, Any]) -> None:
-    """Look at everything and end with exit code 1 when something needed is wrong."""
+def check(plain: dict[str, Any]) -> None:
+    """Run all checks and print them; exit code 1 if something that hdvl needs is missing or wrong."""
     from hdvl import diagnostics
 
     ranges = diagnostics.read_ranges()
@@ -51,8 +51,8 @@ def look(plain: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Look; exit code 1 when something needed is wrong."""
-    command("doctor", look)
+    """Run the command; exit code 1 if something that hdvl needs is missing or wrong."""
+    command("doctor", check)
 
 
 if __name__ == "__main__":

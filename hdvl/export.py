@@ -1,4 +1,4 @@
-"""``hdvl export``: a model folder of hdvl becomes one of transformers, or the reasons why it cannot."""
+"""``hdvl export``: write a model folder of hdvl as one of transformers."""
 
 from typing import Any
 
@@ -6,7 +6,11 @@ from hdvl.command import command
 
 
 def run(plain: dict[str, Any]) -> str:
-    """Export, and say what was written. Raises ``ValueError`` where transformers has no such model."""
+    """Export the model, and return a description of what was written.
+
+    Raises:
+        ValueError: a key is missing, or no class of transformers is such a model; all reasons are listed.
+    """
     from hdvl.checkpoints.exporters import FORMATS, export
     from hdvl.checkpoints.sources import find_folder
 
@@ -27,7 +31,7 @@ def run(plain: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Exit code 1 with the reason if something is missing or does not fit."""
+    """Run the command; exit code 1 with the reason if something is missing or does not fit."""
     command("export", lambda plain: print(run(plain)))
 
 

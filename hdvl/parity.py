@@ -7,7 +7,7 @@ from hdvl.command import command
 
 
 def run(plain: dict[str, Any]) -> tuple[str, bool]:
-    """What was compared and found, and whether the two agree.
+    """Compare two folders, and return the report and whether they agree.
 
     Raises:
         ValueError: a folder that cannot be read, or no folders given.

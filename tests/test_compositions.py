@@ -9,6 +9,7 @@ import json
 import random
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ import torch
 
 import hdvl
 from hdvl.catalogue import choices
+from hdvl.checkpoints import load_folder, save_folder
+from hdvl.checkpoints.native import read_config
 from hdvl.config import build, compose, to_plain
 from hdvl.meta import on_meta
 from hdvl.probe import (
@@ -188,3 +191,13 @@ def test_blank_windows_cannot_be_left_out_of_a_grid() -> None:
         ValueError, match=r"skip_blank=true .* set tiler.skip_blank=false or merger=concat"
     ):
         on_meta(hdvl.compose(*words).model)
+
+
+@pytest.mark.slow
+def test_saved_models_hold_the_sizes_that_the_tiler_took(tmp_path: Path) -> None:
+    config = to_plain(compose("bridge=mlp"))
+    vlm = build(config["model"])
+    folder = save_folder(vlm, tmp_path / "model", {"model": config["model"]})
+    stored = read_config(folder)["model"]["tiler"]
+    assert (stored["tile_size"], stored["stride"], stored["multiple_of"]) == (224, 192, 32)
+    assert load_folder(folder).tiler == vlm.tiler

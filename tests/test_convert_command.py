@@ -26,7 +26,7 @@ def convert(*words: str) -> str:
 def test_a_folder_is_written_and_described(source: Path, tmp_path: Path) -> None:
     said = convert(f"path={source}", f"to={tmp_path / 'native'}", "max_shard=40000")
     assert said.startswith(f"xverse_v -> {tmp_path / 'native'}\n")
-    assert "tensors, 0.000 GB in" in said and "no tokenizer lies beside the weights" in said
+    assert "tensors, 0.000 GB in" in said and "there is no tokenizer beside the weights" in said
     one, other = load_folder(tmp_path / "native").state_dict(), load_published(source).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in other)
 

@@ -8,6 +8,7 @@ from hdvl.checkpoints.nodes import TARGET, unmarked
 from hdvl.model import VLM
 from hdvl.plain import without_weights
 from hdvl.templates.node import node_of
+from hdvl.tilers.base import FROM_MODEL
 
 TOKENIZER = "tokenizer"
 """The sub-folder of a model folder for the files of the tokenizer."""
@@ -19,8 +20,8 @@ def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
     """A copy of the model ``node`` without any source of weights or tokens outside the folder.
 
     ``weights`` of every part becomes null, since the weights of the folder are loaded. The LLM is replaced
-    by its ``config_node`` with the tokenizer in the folder, and a template that was read from a path is
-    written out.
+    by its ``config_node`` with the tokenizer in the folder, a template that was read from a path is written
+    out, and the tiler gets the numbers that it took from the encoder.
     """
     stored: dict[str, Any] = without_weights(node)
     files = {TARGET: LOAD_TOKENIZER, "path": TOKENIZER}
@@ -28,6 +29,9 @@ def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
     stored["llm"] = {**_argument_data(vlm.llm.config_node()), "tokenizer": tokenizer}
     if _outside_paths(stored["template"], "template"):
         stored["template"] = node_of(vlm.template)
+    for name in FROM_MODEL:
+        if stored["tiler"].get(name, 0) is None and hasattr(vlm.tiler, name):
+            stored["tiler"][name] = int(getattr(vlm.tiler, name))
     reading = _outside_paths(stored, "model")
     if reading:
         raise ValueError(
