@@ -1,4 +1,4 @@
-"""``hdvl demo``: ask the shipped model about the shipped images, and show the right answers beside its own."""
+"""``hdvl demo``: ask the shipped model about the shipped images, and compare with the right answers."""
 
 from pathlib import Path
 from typing import Any
