@@ -1,4 +1,4 @@
-"""What ``bench_generate.py`` asks: random models in transformers' layouts, and one question for both."""
+"""What ``bench_inference.py`` asks: random models in transformers' layouts, and one question for both."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,64 @@ from torch import Tensor, nn
 from hdvl.model import VLM
 from hdvl.protocols import TilePlan
 
-SIDE, SLOT, WORDS = 224, 31999, 32
-TEXT = {
-    "hidden_size": 640,
-    "num_hidden_layers": 10,
-    "num_attention_heads": 10,
-    "num_key_value_heads": 2,
-    "intermediate_size": 1728,
-    "vocab_size": 32000,
+SIDE, WORDS = 224, 32
+COMMON = {
     "max_position_embeddings": 4096,
     "bos_token_id": None,
     "eos_token_id": None,
     "pad_token_id": None,
 }
-VISION = {"hidden_size": 320, "num_hidden_layers": 12, "num_attention_heads": 5}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Numbers of a random model: the configurations of its text and of its vision side."""
+
+    text: dict[str, Any]
+    vision: dict[str, Any]
+
+    @property
+    def slot(self) -> int:
+        """The id of image slots, the last one."""
+        return int(self.text["vocab_size"]) - 1
+
+
+SIZES = {
+    "small": Size(
+        text={
+            "hidden_size": 256,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "intermediate_size": 704,
+            "vocab_size": 4096,
+            **COMMON,
+        },
+        vision={
+            "hidden_size": 192,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 3,
+            "intermediate_size": 768,
+        },
+    ),
+    "100M": Size(
+        text={
+            "hidden_size": 640,
+            "num_hidden_layers": 10,
+            "num_attention_heads": 10,
+            "num_key_value_heads": 2,
+            "intermediate_size": 1728,
+            "vocab_size": 32000,
+            **COMMON,
+        },
+        vision={
+            "hidden_size": 320,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 5,
+            "intermediate_size": 1280,
+        },
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -46,14 +90,14 @@ class Reference:
     """A model of transformers: its class, a random one, the image shown and how it is handed over."""
 
     kind: Callable[[], Any]
-    model: Callable[[], nn.Module]
+    model: Callable[[Size], nn.Module]
     image: tuple[int, int]
     peer: Callable[[Tensor, tuple[int, int]], dict[str, Any]]
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, size: Size) -> None:
         """The folder as transformers writes it."""
         torch.manual_seed(0)
-        scattered(self.model()).save_pretrained(folder)
+        scattered(self.model(size)).save_pretrained(folder)
 
 
 @torch.no_grad()
@@ -67,20 +111,22 @@ def scattered(model: nn.Module) -> Any:
     return model.eval()
 
 
-def question(vlm: VLM, layout: Reference) -> Question:
+def question(
+    vlm: VLM, layout: Reference, image: tuple[int, int] | None = None, seed: int = 0
+) -> Question:
     """An image of noise and random words, 4 before it and the others behind."""
-    width, height = layout.image
-    generator = torch.Generator().manual_seed(0)
+    width, height = image = image or layout.image
+    generator = torch.Generator().manual_seed(seed)
     noise = torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)
     tiles = vlm.tiler(Image.fromarray(noise.numpy()))
-    words = torch.randint(1, 30000, (WORDS,), generator=generator)
+    words = torch.randint(1, vlm.image_token_id - 50, (WORDS,), generator=generator)
     slots = torch.full((vlm.merger.token_count(tiles.plan),), vlm.image_token_id)
     normalised = vlm.encoder.pixels(tiles.pixels, torch.float32)
     return Question(
         ids=torch.cat([words[:4], slots, words[4:]])[None],
         pixels=tiles.pixels,
         plans=[tiles.plan],
-        peer=layout.peer(normalised, layout.image),
+        peer=layout.peer(normalised, image),
     )
 
 
@@ -90,20 +136,19 @@ def _internvl_class() -> Any:
     return InternVLForConditionalGeneration
 
 
-def _internvl() -> nn.Module:
+def _internvl(size: Size) -> nn.Module:
     from transformers import InternVLConfig
 
     vision = {
-        **VISION,
-        "intermediate_size": 1280,
+        **size.vision,
         "image_size": [SIDE, SIDE],
         "patch_size": [14, 14],
         "layer_norm_eps": 1e-6,
     }
     config = InternVLConfig(
         vision_config=vision,
-        text_config={"model_type": "qwen2", **TEXT},
-        image_token_id=SLOT,
+        text_config={"model_type": "qwen2", **size.text},
+        image_token_id=size.slot,
         image_seq_length=64,
         tie_word_embeddings=False,
     )
@@ -117,20 +162,19 @@ def _llava_next_class() -> Any:
     return LlavaNextForConditionalGeneration
 
 
-def _llava_next() -> nn.Module:
+def _llava_next(size: Size) -> nn.Module:
     from transformers import LlavaNextConfig
 
     vision = {
-        **VISION,
+        **size.vision,
         "model_type": "clip_vision_model",
-        "intermediate_size": 1280,
         "image_size": SIDE,
         "patch_size": 14,
     }
     config = LlavaNextConfig(
         vision_config=vision,
-        text_config={"model_type": "llama", **TEXT},
-        image_token_index=SLOT,
+        text_config={"model_type": "llama", **size.text},
+        image_token_index=size.slot,
         image_grid_pinpoints=[[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]],
         tie_word_embeddings=False,
     )

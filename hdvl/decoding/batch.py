@@ -44,7 +44,7 @@ def generate(
     scheduler = Scheduler(llm, max_slots=max(1, len(embeddings)))
     sequences = []
     for row in range(len(embeddings)):
-        own = embeddings[row]
+        own = embeddings[row].clone()  # some models write to what they read
         if attention_mask is not None:
             own = own[attention_mask[row].bool()]
         sampler = Sampler(params, guide_of(llm, params, stop))

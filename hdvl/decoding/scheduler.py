@@ -211,10 +211,12 @@ class Scheduler:
                 )
             self.slots.release()
             length, count = needed, 1
-        if length > self._room[1] and self._room[1]:
-            length = max(length, self._room[1] * 3 // 2)
-            if self.max_tokens is not None:
-                length = max(needed, min(length, self.max_tokens // count))
+        # Slots that grow are copied, so they grow at once for all sequences that wait.
+        others = [one for one in self.waiting if one is not sequence][: self.max_slots - count]
+        wanted = count + len(others)
+        longest = max([length, *(one.prompt.length + one.limit for one in others)])
+        if self.max_tokens is None or wanted * longest <= self.max_tokens:
+            count, length = wanted, longest
         self.slots.reserve(count, length)
         self._room = count, length
         return True

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +23,7 @@ from hdvl.decoding import Sampler, Scheduler, end_ids, guide_of
 from hdvl.decoding import Sequence as Decoding
 from hdvl.decoding.prefix_cache import Keys
 from hdvl.inference.generation import Generation, ImageUsage, Request
-from hdvl.inference.pictures import Picture, PictureCache, digest, prompt_keys, weights_state
+from hdvl.inference.pictures import Picture, PictureCache, WeightsWatch, digest, prompt_keys
 from hdvl.inference.text import Detokenizer
 from hdvl.model import VLM
 from hdvl.protocols import FeatureCache
@@ -122,7 +121,7 @@ class Engine:
         self._count, self._turn = 0, 0
         self._finished: dict[str, int] = {}
         self._tokens = (0, 0)
-        self._weights: tuple[Any, ...] | None = None
+        self._weights = WeightsWatch(model)
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._listeners: list[Callable[[], None]] = []
@@ -242,11 +241,9 @@ class Engine:
 
     def _check_weights(self) -> None:
         """Forget what was computed with other weights."""
-        state = weights_state(self.model)
-        if self._weights is not None and state != self._weights:
+        if self._weights.changed():
             self.pictures.clear()
             self.scheduler.prefixes.clear()
-        self._weights = state
 
     def run_until_done(self) -> None:
         """Step until every request is answered."""

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from hdvl.checkpoints import load_folder
-from hdvl.checkpoints.importers import load_published
-from hdvl.checkpoints.importers.conversion import open_published
+from hdvl.checkpoints.importers.conversion import load_opened, open_published
 from hdvl.checkpoints.native import model_node, override
 from hdvl.checkpoints.nodes import Node, marked
 from hdvl.checkpoints.sources import find_folder, is_published
@@ -80,16 +79,14 @@ def _read(
     early, late = split(overrides) if later else (overrides, {})
     published = isinstance(source, Mapping) or is_published(source)
     if published:
-        vlm = load_published(source, overrides=early, dtype=dtype)
+        opened = open_published(source, overrides=early, dtype=dtype)
+        vlm, node = load_opened(opened, source), opened.node
     else:
         assert isinstance(source, Path)
         vlm = load_folder(source, overrides=early, allow=allow)
+        node = Node(override(model_node(source, allow=allow), marked(early))) if late else Node()
     if not late:
         return vlm
-    if published:
-        node = open_published(source, overrides=early).node
-    else:
-        node = Node(override(model_node(Path(str(source)), allow=allow), marked(early)))
     return recompose(vlm, node, late, source=source, tiler_follows=tiler_follows)
 
 

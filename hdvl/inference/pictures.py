@@ -61,17 +61,39 @@ def prompt_keys(
     return keys
 
 
-def weights_state(module: nn.Module) -> tuple[Any, ...]:
-    """Return what changes if the weights of ``module`` do, or the precision of its calls.
+class WeightsWatch:
+    """Notices when the weights of a module, or the precision of its calls, are other ones than before.
 
-    Writes to a tensor are counted by torch. Those through ``.data`` are not; a sample of the values of
-    each tensor shows them, unless only a few values were written.
+    Writes to a tensor are counted by torch. Those through ``.data`` are not; a sample of the values of each
+    tensor shows them, unless only a few values were written.
     """
-    tensors = [inner for one in (*module.parameters(), *module.buffers()) for inner in _stored(one)]
-    device = tensors[0].device.type if tensors else "cpu"
-    precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-    counted = tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors)
-    return precision, counted, _sampled(tensors)
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._counted: tuple[Any, ...] | None = None
+        self._places: tuple[int, ...] = ()
+        self._views: list[list[Tensor]] = []
+        self._values: list[Tensor] = []
+
+    @torch.no_grad()
+    def changed(self) -> bool:
+        """Whether something is not as it was at the last call; false at the first one."""
+        held = (*self._module.parameters(), *self._module.buffers())
+        tensors = [inner for one in held for inner in _stored(one)]
+        device = tensors[0].device.type if tensors else "cpu"
+        precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        places = tuple(one.data_ptr() for one in tensors)
+        counted = (precision, tuple(0 if one.is_inference() else one._version for one in tensors))
+        first, before = self._counted is None, self._values
+        moved = places != self._places
+        if moved:
+            self._places, self._views = places, _sampled(tensors)
+        self._values = [torch.cat(views) for views in self._views]
+        same = counted == self._counted and not moved
+        self._counted = counted
+        return not first and not (
+            same and all(torch.equal(*pair) for pair in zip(before, self._values, strict=True))
+        )
 
 
 def _stored(tensor: Tensor) -> list[Tensor]:
@@ -82,13 +104,17 @@ def _stored(tensor: Tensor) -> list[Tensor]:
     return [inner for name in names for inner in _stored(getattr(tensor, name))]
 
 
-def _sampled(tensors: Sequence[Tensor]) -> tuple[float, ...]:
-    with torch.no_grad():
-        sums = []
-        for one in tensors:
-            flat = one.detach().reshape(-1) if one.is_contiguous() else one.detach().flatten()
-            sums.append(flat[:: max(1, len(flat) // SAMPLE)].double().sum())
-        return tuple(torch.stack(sums).tolist()) if sums else ()
+def _sampled(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """A few values of each tensor, in groups that can be concatenated."""
+    found: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for one in tensors:
+        flat = one.detach()
+        flat = flat.view(-1) if flat.is_contiguous() else flat
+        while flat.ndim > 1:  # the values are views, so that they follow the weights
+            flat = flat[0]
+        picked = flat[:: max(1, len(flat) // SAMPLE)]
+        found.setdefault((one.dtype, one.device), []).append(picked)
+    return list(found.values())
 
 
 class PictureCache:

@@ -11,17 +11,15 @@ from torch import nn
 from hdvl.checkpoints.native import override
 from hdvl.checkpoints.nodes import Node, assemble, marked
 from hdvl.model import VLM
+from hdvl.overrides import WEIGHTED_GROUPS
 from hdvl.protocols import Encoder
-
-WEIGHTED = ("encoder", "bridge", "merger", "llm")
-"""Parts that hold weights."""
 
 
 def replaced_parts(overrides: Mapping[str, Any]) -> set[str]:
     """The parts with weights that ``overrides`` replace as a whole: those with a ``_target_``."""
     return {
         part
-        for part in WEIGHTED
+        for part in WEIGHTED_GROUPS
         if isinstance(overrides.get(part), Mapping) and "_target_" in overrides[part]
     }
 
@@ -30,7 +28,9 @@ def split(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     """What to change while the stored weights are read, and what to change on the model afterwards."""
     new = replaced_parts(overrides)
     early = {
-        part: value for part, value in overrides.items() if part in WEIGHTED and part not in new
+        part: value
+        for part, value in overrides.items()
+        if part in WEIGHTED_GROUPS and part not in new
     }
     late = {part: value for part, value in overrides.items() if part not in early}
     return early, late
@@ -118,7 +118,9 @@ def _take_weights(part: nn.Module, old: nn.Module) -> bool:
 
 
 def _warn(vlm: VLM, new: set[str], source: object) -> None:
-    weighted = [part for part in WEIGHTED if part in new and _has_weights(getattr(vlm, part))]
+    weighted = [
+        part for part in WEIGHTED_GROUPS if part in new and _has_weights(getattr(vlm, part))
+    ]
     if weighted:
         warnings.warn(
             f"new parts in the model of {source}: {', '.join(weighted)} start from the weights that "

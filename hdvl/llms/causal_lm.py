@@ -276,6 +276,8 @@ class CausalLM(nn.Module):
                 support packing.
         """
         self._check_family(embeddings, attention_mask)
+        if not embeddings.is_meta and self._family.writes_embeddings():
+            embeddings = embeddings.clone()
         options: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
         if segments is not None:
             if attention_mask is not None or position_ids is not None or cache is not None:

@@ -88,6 +88,10 @@ class Family:
                 f"{self.name} does not: {fault}; set data.packing=null"
             )
 
+    def writes_embeddings(self) -> bool:
+        """Whether a forward pass changes the embeddings that it is given, so that it needs a copy."""
+        return self._fault("in place") is not None
+
     def slots_fault(self) -> str | None:
         """Return why slots of different lengths give other logits than each sequence alone, if so."""
         return self._fault("slots")

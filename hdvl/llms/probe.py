@@ -87,6 +87,15 @@ def causality_fault(model: Any, tolerance: float = 1e-3) -> Found:
     return _difference(after, before, tolerance)
 
 
+def in_place_fault(model: Any, tolerance: float = 1e-3) -> Found:
+    """Check that a forward pass leaves the embeddings that it is given as they are."""
+    with _quiet(model):
+        embeddings = _embedded(model, _ids(model))
+        before = embeddings.clone()
+        _attempt(lambda: _logits(model, inputs_embeds=embeddings))
+    return None if torch.equal(before, embeddings) else "it writes to its embeddings"
+
+
 def padding_fault(model: Any, tolerance: float = 1e-3, *, left: bool = False) -> Found:
     """Check that a padded row has the same logits as without padding.
 
@@ -164,6 +173,7 @@ def _slots_fault(model: Any, slots: ModelSlots, tolerance: float) -> Found:
 QUESTIONS: dict[str, Callable[[Any, float], Found]] = {
     "embeddings": embeddings_fault,
     "causality": causality_fault,
+    "in place": in_place_fault,
     "padding": padding_fault,
     "padding on the left": partial(padding_fault, left=True),
     "packing": packing_fault,

@@ -8,9 +8,7 @@ from torch import nn
 
 from hdvl.checkpoints.shards import check_keys, tie_groups
 from hdvl.checkpoints.sources import read_model, read_model_shapes, read_node
-
-WEIGHTED = ("encoder", "bridge", "merger", "llm")
-"""Parts that hold weights."""
+from hdvl.overrides import WEIGHTED_GROUPS
 
 
 def started_from(
@@ -43,8 +41,8 @@ def check_start(vlm: nn.Module, folder: Path, new_parts: Sequence[str], *, sourc
             ``new_parts`` is not a part with weights.
     """
     for part in new_parts:
-        if part not in WEIGHTED:
-            raise ValueError(f"new_parts must be of {', '.join(WEIGHTED)}, got {part}")
+        if part not in WEIGHTED_GROUPS:
+            raise ValueError(f"new_parts must be of {', '.join(WEIGHTED_GROUPS)}, got {part}")
     own = {name: tuple(value.shape) for name, value in vlm.state_dict().items()}
     stored = {
         n: shape for n, shape in read_model_shapes(folder).items() if not _is_new(n, new_parts)
@@ -62,7 +60,7 @@ def load_start(
     if not new_parts:
         vlm.load_state_dict(theirs.state_dict())
         return
-    for part in WEIGHTED:
+    for part in WEIGHTED_GROUPS:
         if part not in new_parts:
             vlm.get_submodule(part).load_state_dict(theirs.get_submodule(part).state_dict())
 

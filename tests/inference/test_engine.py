@@ -207,6 +207,12 @@ def test_other_weights_are_noticed() -> None:
     next(pipe.model.llm.parameters()).data.mul_(1.5)
     pipe.chat("What?", image, max_new_tokens=2)
     assert pipe.engine.counters.picture_misses == 3
+    pipe.model.llm.load_state_dict(pipe.model.llm.state_dict(), assign=True)
+    pipe.model.to(torch.float64).to(torch.float32)
+    pipe.chat("What?", image, max_new_tokens=2)
+    assert pipe.engine.counters.picture_misses == 4
+    pipe.chat("What?", image, max_new_tokens=2)
+    assert pipe.engine.counters.picture_misses == 4
 
 
 def test_the_oldest_pictures_go_first(vlm: Any) -> None:

@@ -148,3 +148,15 @@ def test_large_models_answer_for_themselves(monkeypatch: pytest.MonkeyPatch) -> 
         ValueError, match="must read embeddings as it reads ids, falcon_h1 does more"
     ):
         later(torch.randn(1, 6, later.width))
+
+
+def test_embeddings_of_the_caller_stay_as_they_are() -> None:
+    """The forward pass of CTRL in transformers scales them where they are."""
+    llm = make("ctrl", n_embd=32, n_layer=2, n_head=4, dff=48).eval()
+    embeddings = torch.randn(1, 5, llm.width)
+    before = embeddings.clone()
+    with torch.no_grad():
+        first, second = llm(embeddings), llm(embeddings)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    generate(llm, embeddings, max_new_tokens=2, stop_ids=[])
+    torch.testing.assert_close(embeddings, before, rtol=0, atol=0)

@@ -70,7 +70,11 @@ def load_published(
         ValueError: the layout is unknown, files are damaged or missing, the configuration disagrees with
             the weights, or keys do not fit; all faults are listed.
     """
-    opened = open_published(source, name, overrides=overrides, dtype=dtype)
+    return load_opened(open_published(source, name, overrides=overrides, dtype=dtype), source)
+
+
+def load_opened(opened: OpenedModel, source: str | Path | Mapping[str, str | Path]) -> VLM:
+    """Read the weights of a published model that was opened before, see :func:`load_published`."""
     not_finite = NotFinite(describe_source(_as_source(source)))
     fill(
         opened.vlm, not_finite.passing(table.stream(opened.mapping, opened.published, opened.dtype))

@@ -1,0 +1,331 @@
+"""Answers by hdvl's engine against transformers' ``generate``, with the same weights and equal ids.
+
+    OMP_NUM_THREADS=1 python tools/bench_inference.py [--what step questions turns mixed load] [--rounds 5]
+        [--tokens 64] [--size small|100M] [--threads 1] [--layout internvl|llava_next]
+
+Random weights in float32, written once into a temporary folder by transformers' ``save_pretrained``; both
+sides read that folder. One process, both sides in turn in each round and the first of a round changing. CPU
+seconds of all threads, medians [min-max], and ratios paired by round. The ids of both sides must be equal.
+
+* ``step``: one prompt, and eight with different pictures: the first token, each later one, the whole call;
+  transformers with its dynamic and its static cache (not compiled).
+* ``questions``: eight questions about one picture of 12 tiles, half as many tokens each: transformers from
+  scratch, and with the cache of the common prefix read once and copied, as its documentation shows.
+* ``turns``: four turns of one chat about that picture; transformers reads all of it in each turn.
+* ``mixed``: eight pictures of 1 to 13 tiles: hdvl together against hdvl one at a time.
+* ``load``: load the folder and read every weight once.
+"""
+
+import argparse
+import copy
+import gc
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from generate_layouts import LAYOUTS, SIZES, Question, Reference, question
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.utils import logging
+
+import hdvl
+from hdvl.decoding import SamplingParams
+from hdvl.inference import Engine, Request
+from hdvl.model import VLM
+
+PICTURE = (896, 672)
+"""12 tiles and a thumbnail of InternVL's layout."""
+
+MIXED = (
+    (224, 224),
+    (448, 224),
+    (448, 448),
+    (224, 672),
+    (672, 448),
+    (896, 448),
+    (672, 672),
+    PICTURE,
+)
+
+Ids = list[list[int]]
+
+
+@dataclass
+class Race:
+    """Ways to the same ids, run in turn; the first way is hdvl's."""
+
+    name: str
+    ways: dict[str, Callable[[], Ids]]
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    equal: bool = True
+
+    def round(self, number: int) -> None:
+        """Run each way once; the round 0 warms up."""
+        names = list(self.ways) if number % 2 else list(reversed(self.ways))
+        said = {}
+        for name in names:
+            gc.collect()
+            start = time.process_time()
+            said[name] = self.ways[name]()
+            if number:
+                self.seconds.setdefault(name, []).append(time.process_time() - start)
+        self.equal &= all(ids == next(iter(said.values())) for ids in said.values())
+
+    def report(self) -> None:
+        """Print the times and the ratios of each round."""
+        own, *others = self.seconds
+        print(f"  {self.name}{'' if self.equal else '   IDS DIFFER'}")
+        print(f"    {own:32} {spread(self.seconds[own])}")
+        for name in others:
+            pairs = zip(self.seconds[own], self.seconds[name], strict=True)
+            ratios = sorted(theirs / mine for mine, theirs in pairs)
+            print(
+                f"    {name:32} {spread(self.seconds[name])}   x {statistics.median(ratios):.2f} "
+                f"[{ratios[0]:.2f}-{ratios[-1]:.2f}]"
+            )
+
+
+def spread(seconds: Sequence[float]) -> str:
+    """Median [min-max] in milliseconds."""
+    middle, least, most = (
+        value * 1e3 for value in (statistics.median(seconds), min(seconds), max(seconds))
+    )
+    return f"{middle:8.2f} ms [{least:.2f}-{most:.2f}]"
+
+
+class Bench:
+    """Both sides of one folder."""
+
+    def __init__(self, folder: Path, layout: Reference, tokens: int) -> None:
+        self.layout, self.tokens = layout, tokens
+        self.vlm: VLM = hdvl.load(folder).model
+        self.peer: Any = layout.kind().from_pretrained(folder)
+        self.engine = Engine(self.vlm)
+
+    def asked(self, image: tuple[int, int] = PICTURE, seed: int = 0) -> Question:
+        """A question about a picture of noise."""
+        return question(self.vlm, self.layout, image, seed)
+
+    def own(
+        self, ids: Sequence[Tensor], shown: Sequence[Question], tokens: int, engine: Engine
+    ) -> Ids:
+        """hdvl's ids, all prompts submitted at once."""
+        params = SamplingParams(max_new_tokens=tokens, stop_ids=())
+        made = [
+            engine.submit(Request(row, one.pixels, tuple(one.plans), params))
+            for row, one in zip(ids, shown, strict=True)
+        ]
+        return [generation.wait().ids for generation in made]
+
+    def theirs(self, ids: Tensor, tokens: int, **options: Any) -> Ids:
+        """transformers' ids of prompts (b, s)."""
+        with torch.inference_mode():
+            found = self.peer.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=tokens,
+                do_sample=False,
+                pad_token_id=0,
+                **options,
+            )
+        rows: Ids = found[:, ids.shape[1] :].tolist()
+        return rows
+
+    def step(self, batch: int, rounds: int) -> bool:
+        """First tokens, later tokens and whole calls of ``batch`` prompts."""
+        shown = [self.asked(seed=seed) for seed in range(batch)]
+        ids = torch.cat([one.ids for one in shown])
+        peer = {name: torch.cat([one.peer[name] for one in shown]) for name in shown[0].peer}
+        static = {"cache_implementation": "static", "disable_compile": True}
+
+        def race(tokens: int) -> Race:
+            def own() -> Ids:
+                self.engine.clear_caches()
+                return self.own(list(ids), shown, tokens, self.engine)
+
+            return Race(
+                f"batch {batch}, {tokens} new tokens",
+                {
+                    "hdvl": own,
+                    "transformers, dynamic cache": lambda: self.theirs(ids, tokens, **peer),
+                    "transformers, static cache": lambda: self.theirs(
+                        ids, tokens, **peer, **static
+                    ),
+                },
+            )
+
+        first, whole = race(1), race(self.tokens)
+        for number in range(rounds + 1):
+            first.round(number)
+            whole.round(number)
+        each = Race(f"batch {batch}, each token after the first", {})
+        for name, seconds in whole.seconds.items():
+            pairs = zip(seconds, first.seconds[name], strict=True)
+            each.seconds[name] = [(all_ - one) / (self.tokens - 1) for all_, one in pairs]
+        for found in (first, each, whole):
+            found.report()
+        return first.equal and whole.equal
+
+    def prompts(self, shown: Question, count: int) -> list[Tensor]:
+        """Prompts (s,) that differ in the words after the picture."""
+        generator = torch.Generator().manual_seed(7)
+        last = int((shown.ids[0] == self.vlm.image_token_id).nonzero()[-1]) + 1
+        words = torch.randint(1, self.vlm.image_token_id - 50, (count, 28), generator=generator)
+        return [torch.cat([shown.ids[0, :last], row]) for row in words]
+
+    def questions(self, rounds: int) -> bool:
+        """Eight questions about one picture."""
+        shown, tokens = self.asked(), max(2, self.tokens // 2)
+        prompts = self.prompts(shown, 8)
+        start = len(prompts[0]) - 28
+
+        def own() -> Ids:
+            self.engine.clear_caches()
+            return self.own(prompts, [shown] * 8, tokens, self.engine)
+
+        def one_by_one() -> Ids:
+            self.engine.clear_caches()
+            return [self.own([row], [shown], tokens, self.engine)[0] for row in prompts]
+
+        def scratch() -> Ids:
+            return [self.theirs(row[None], tokens, **shown.peer)[0] for row in prompts]
+
+        def prefix() -> Ids:
+            kept = DynamicCache(config=self.peer.config.get_text_config())
+            with torch.inference_mode():
+                self.peer(prompts[0][None, :start], **shown.peer, past_key_values=kept)
+            return [
+                self.theirs(row[None], tokens, past_key_values=copy.deepcopy(kept))[0]
+                for row in prompts
+            ]
+
+        race = Race(
+            f"eight questions about one picture, {tokens} new tokens each",
+            {
+                "hdvl, asked together": own,
+                "hdvl, one after the other": one_by_one,
+                "transformers, prefix cache": prefix,
+                "transformers, from scratch": scratch,
+            },
+        )
+        return run(race, rounds)
+
+    def turns(self, rounds: int) -> bool:
+        """Four turns of one chat."""
+        shown, tokens = self.asked(), max(2, self.tokens // 2)
+        added = [row[-28:] for row in self.prompts(shown, 4)]
+        first = self.prompts(shown, 1)[0][:-28]
+
+        def chat(say: Callable[[Tensor], list[int]]) -> Ids:
+            ids, said = first, []
+            for words in added:
+                ids = torch.cat([ids, words])
+                said.append(say(ids))
+                ids = torch.cat([ids, torch.tensor(said[-1])])
+            return said
+
+        def own() -> Ids:
+            self.engine.clear_caches()
+            return chat(lambda ids: self.own([ids], [shown], tokens, self.engine)[0])
+
+        def scratch() -> Ids:
+            return chat(lambda ids: self.theirs(ids[None], tokens, **shown.peer)[0])
+
+        race = Race(
+            f"four turns of one chat, {tokens} new tokens each",
+            {"hdvl": own, "transformers, from scratch": scratch},
+        )
+        return run(race, rounds)
+
+    def mixed(self, rounds: int) -> bool:
+        """Eight pictures of several sizes, together and one at a time."""
+        shown = [self.asked(size, seed) for seed, size in enumerate(MIXED)]
+        ids = [one.ids[0] for one in shown]
+        single = Engine(self.vlm, max_slots=1)
+
+        def say(engine: Engine) -> Ids:
+            engine.clear_caches()
+            return self.own(ids, shown, self.tokens, engine)
+
+        tiles = ", ".join(str(len(one.pixels)) for one in shown)
+        race = Race(
+            f"eight pictures of {tiles} tiles, {self.tokens} new tokens each",
+            {
+                "hdvl, together": lambda: say(self.engine),
+                "hdvl, one at a time": lambda: say(single),
+            },
+        )
+        return run(race, rounds)
+
+
+def run(race: Race, rounds: int) -> bool:
+    """All rounds of a race; whether the ids were equal."""
+    for number in range(rounds + 1):
+        race.round(number)
+    race.report()
+    return race.equal
+
+
+def load(folder: Path, layout: Reference, rounds: int) -> bool:
+    """Load the folder with both sides, and read every weight."""
+
+    def touched(model: nn.Module) -> Ids:
+        with torch.inference_mode():
+            for parameter in model.parameters():
+                parameter.sum()
+        return []
+
+    race = Race(
+        "load",
+        {
+            "hdvl": lambda: touched(hdvl.load(folder).model),
+            "transformers": lambda: touched(layout.kind().from_pretrained(folder)),
+        },
+    )
+    return run(race, rounds)
+
+
+def main() -> int:
+    """Run the races that were asked for; 1 if any ids differ."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    kinds = ("step", "questions", "turns", "mixed", "load")
+    parser.add_argument("--what", choices=kinds, nargs="+", default=kinds)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=64, help="new ones; at least 4")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--layout", choices=LAYOUTS, default="internvl")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    logging.disable_progress_bar()
+    layout = LAYOUTS[args.layout]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / args.layout
+        layout.write(folder, SIZES[args.size])
+        bench = Bench(folder, layout, args.tokens)
+        count = sum(value.numel() for value in bench.peer.parameters())
+        print(
+            f"{args.layout}: {count / 1e6:.0f}M parameters, float32, {args.threads} thread(s), "
+            f"{args.rounds} rounds, prompts of {bench.asked().ids.shape[1]} ids; CPU time",
+            flush=True,
+        )
+        races: dict[str, Callable[[], bool]] = {
+            "step": lambda: all([bench.step(batch, args.rounds) for batch in args.batches]),
+            "questions": lambda: bench.questions(args.rounds),
+            "turns": lambda: bench.turns(args.rounds),
+            "mixed": lambda: bench.mixed(args.rounds),
+            "load": lambda: load(folder, layout, args.rounds),
+        }
+        same = [races[what]() for what in args.what]
+    return 0 if all(same) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
