@@ -22,6 +22,9 @@ FAULTS = (
 )
 """Errors of a model or of an option, which end the sequences that they concern and no others."""
 
+SHORT = 64
+"""Ends of prompts of up to this many positions are read together, those of all that wait."""
+
 
 class Scheduler:
     """Decodes sequences of one language model. It is not safe under threads; callers hold a lock.
@@ -66,6 +69,7 @@ class Scheduler:
         self.steps = 0
         self._slots: Slots | None = None
         self._reading: tuple[Sequence, int, int, Tensor] | None = None
+        self._short: list[tuple[Sequence, int, Tensor]] = []
         self._room = (0, 0)
 
     @property
@@ -81,7 +85,7 @@ class Scheduler:
     @property
     def active(self) -> int:
         """Slots in use."""
-        return len(self.running) + (self._reading is not None)
+        return len(self.running) + len(self._short) + (self._reading is not None)
 
     @property
     def idle(self) -> bool:
@@ -103,6 +107,12 @@ class Scheduler:
             self._slots.release()
             self._room = (0, 0)
         self.prefixes.clear()
+
+    def renew(self) -> None:
+        """Forget what was computed with other weights or other modules of the model."""
+        self.release()
+        if not self.active:
+            self._slots = None
 
     @torch.inference_mode()
     def step(self) -> bool:
@@ -148,23 +158,69 @@ class Scheduler:
             sequence.finish("error", error)
         if self._reading is not None:
             self._reading[0].finish("error", error)
-        self.running, self._reading = [], None
+        for sequence, *_ in self._short:
+            sequence.finish("error", error)
+        self.running, self._reading, self._short = [], None, []
 
     def _prefill(self) -> None:
         left = self.prefill_chunk
         while left > 0 and (self._reading is not None or self._admit()):
             assert self._reading is not None
-            sequence = self._reading[0]
+            sequence, _, start, rest = self._reading
+            if self.slots.reusable and sequence.targets is None and len(rest) <= SHORT:
+                self._short.append((sequence, start, rest))
+                self._reading, left = None, left - len(rest)
+                continue
+            self._read_short()
             try:
                 left -= self._read_part(left)
             except FAULTS as error:
                 sequence.finish("error", error)
                 self._reading = None
+        self._read_short()
+
+    def _read_short(self) -> None:
+        """Read the ends of prompts that are short, together, and the first new id after each."""
+        short, first = self._short, len(self.running)
+        if not short:
+            return
+        try:
+            logits = list(
+                self.slots.prefill_rows(
+                    [rest for *_, rest in short], first, [start for _, start, _ in short]
+                )
+            )
+        except FAULTS:  # of one of them, which the others must not suffer from
+            logits = [self._read_alone(*one, first + row) for row, one in enumerate(short)]
+        self._short = []
+        read = [(row, one[0]) for row, one in enumerate(short) if not one[0].done]
+        for row, sequence in read:
+            self._store(sequence, first + row)
+        for row, sequence in read:
+            self._first_token(sequence, first + row, logits[row])
+
+    def _read_alone(self, sequence: Sequence, start: int, rest: Tensor, slot: int) -> Tensor:
+        try:
+            return self.slots.prefill(rest, slot, start, sequence.prompt.length)[0]
+        except FAULTS as error:
+            sequence.finish("error", error)
+            return rest.new_empty(0)
+
+    def _first_token(self, sequence: Sequence, slot: int, logits: Tensor) -> None:
+        """Choose the id after a prompt; the sequence is answered from then on, in the next slot."""
+        try:
+            sequence.append(*sequence.sampler.choose(logits))
+        except FAULTS as error:
+            sequence.finish("error", error)
+        if not sequence.done:
+            if slot != len(self.running):
+                self.slots.move(slot, len(self.running), sequence.prompt.length)
+            self.running.append(sequence)
 
     def _admit(self) -> bool:
         """Give the next sequence that waits a slot, and begin its prompt with what is known of it."""
         while self.waiting:
-            if len(self.running) >= self.max_slots:
+            if self.active >= self.max_slots:
                 return False
             sequence = self.waiting[0]
             try:
@@ -199,7 +255,7 @@ class Scheduler:
         if not self.active and self.max_tokens is not None and count * length > self.max_tokens:
             self.slots.release()
             count = length = 0
-        length, count = max(length, needed), max(count, len(self.running) + 1)
+        length, count = max(length, needed), max(count, self.active + 1)
         if self.max_tokens is not None and count * length > self.max_tokens:
             if self.active:
                 return False
@@ -222,7 +278,7 @@ class Scheduler:
         return True
 
     def _begin(self, sequence: Sequence) -> None:
-        slot, start = len(self.running), 0
+        slot, start = self.active, 0
         keys = sequence.prompt.keys
         if keys is not None and self.prefixes.limit and self.slots.reusable:
             least = 1 if sequence.targets is None else len(sequence.targets)
@@ -250,11 +306,7 @@ class Scheduler:
             if sequence.targets is not None:
                 sequence.score(logits)
                 return count
-            sequence.append(*sequence.sampler.choose(logits[0]))
-            if not sequence.done:
-                if slot != len(self.running):
-                    self.slots.move(slot, len(self.running), total)
-                self.running.append(sequence)
+            self._first_token(sequence, slot, logits[0])
         return count
 
     def _store(self, sequence: Sequence, slot: int) -> None:

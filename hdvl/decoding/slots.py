@@ -1,6 +1,7 @@
 """Slots: where the sequences that are decoded together keep what the language model has read."""
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +24,8 @@ class Slots(Protocol):
     * ``reserve``: makes room for a number of slots of a length; what they hold is kept.
     * ``prefill``: reads a part of a prompt of length ``total`` into a slot that holds ``start`` positions
       of it, and returns the logits (keep, v) of the last ``keep`` positions of the part.
+    * ``prefill_rows``: reads the ends of several prompts into the slots from ``first`` on, which hold
+      ``starts`` positions of them, and returns the logits (rows, v) after each.
     * ``decode``: reads one embedding (rows, e) into each of the first slots, which hold ``lengths``
       positions, and returns the logits (rows, v).
     * ``move``: copies the first ``length`` positions of a slot to another one.
@@ -38,6 +41,9 @@ class Slots(Protocol):
     def prefill(
         self, embeddings: Float[Tensor, "s e"], slot: int, start: int, total: int, keep: int = 1
     ) -> Float[Tensor, "keep v"]: ...
+    def prefill_rows(
+        self, parts: Sequence[Float[Tensor, "_s e"]], first: int, starts: list[int]
+    ) -> Float[Tensor, "rows v"]: ...
     def decode(
         self, embeddings: Float[Tensor, "rows e"], lengths: list[int]
     ) -> Float[Tensor, "rows v"]: ...
@@ -115,6 +121,16 @@ class OwnCaches:
         places = torch.arange(last - keep, last, device=given.device)
         options: dict[str, Any] = {} if past is None else {"cache": past}
         return self.llm(given, logits_to_keep=places, **options)[0]
+
+    def prefill_rows(
+        self, parts: Sequence[Float[Tensor, "_s e"]], first: int, starts: list[int]
+    ) -> Float[Tensor, "rows v"]:
+        """Read the ends of several prompts one after the other; see :class:`Slots`."""
+        found = [
+            self.prefill(part, first + row, starts[row], starts[row] + len(part))
+            for row, part in enumerate(parts)
+        ]
+        return torch.cat(found)
 
     def decode(
         self, embeddings: Float[Tensor, "rows e"], lengths: list[int]

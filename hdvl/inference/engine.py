@@ -243,7 +243,7 @@ class Engine:
         """Forget what was computed with other weights."""
         if self._weights.changed():
             self.pictures.clear()
-            self.scheduler.prefixes.clear()
+            self.scheduler.renew()
 
     def run_until_done(self) -> None:
         """Step until every request is answered."""

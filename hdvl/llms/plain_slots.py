@@ -90,6 +90,19 @@ class PlainSlots(ModelSlots):
         call = _Call(cosines, sines, mask, causal=not start and count > 1)
         return self._head(self._layers(embeddings[None], call)[0, -keep:])
 
+    def _last_logits(
+        self,
+        rows: Float[Tensor, "b s e"],
+        places: Int[Tensor, " b"],
+        last: Int[Tensor, " b"],
+        size: int,
+    ) -> Float[Tensor, "b v"]:
+        positions = places[:, None] + torch.arange(rows.shape[1], device=rows.device)
+        cosines, sines = (part[positions, None] for part in self._rotation(rows[0]))
+        mask = (torch.arange(size, device=rows.device) <= positions[..., None])[:, None]
+        hidden = self._layers(rows, _Call(cosines, sines, mask, causal=False))
+        return self._head(hidden[torch.arange(len(rows), device=rows.device), last])
+
     def _decode_rows(
         self, embeddings: Float[Tensor, "rows e"], places: Int[Tensor, " rows"], size: int
     ) -> Float[Tensor, "rows v"]:
@@ -101,42 +114,43 @@ class PlainSlots(ModelSlots):
         return self._head(self._layers(embeddings[:, None], call)[:, 0])
 
     def _rotation(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (length, d) of all positions of a slot, computed by the model's module."""
+        """Cosines and signed sines (length, d) of all positions of a slot, of the model's own module."""
         length = self.cache.length
         known = self._angles
         if known is None or len(known[0]) < length or known[0].dtype != like.dtype:
             places = torch.arange(length, device=like.device)[None]
             cosines, sines = self.model.base_model.rotary_emb(like[None], position_ids=places)
-            known = self._angles = cosines[0], sines[0]
+            sines = sines[0].clone()
+            sines[:, : sines.shape[1] // 2].neg_()
+            known = self._angles = cosines[0], sines
         return known
 
     def _layers(self, hidden: Float[Tensor, "b s e"], call: _Call) -> Float[Tensor, "b s e"]:
+        shape = hidden.shape
+        flat = hidden.reshape(-1, shape[2])  # products of matrices are quicker with two axes
         for index, layer in enumerate(self.model.base_model.layers):
-            hidden = hidden + self._attention(
-                index, layer.self_attn, _norm(layer.input_layernorm, hidden), call
-            )
+            inner = _norm(layer.input_layernorm, flat)
+            flat = flat + self._attention(index, layer.self_attn, inner, shape[:2], call)
             mlp = layer.mlp
-            inner = _norm(layer.post_attention_layernorm, hidden)
-            inner = mlp.act_fn(mlp.gate_proj(inner)).mul_(mlp.up_proj(inner))
-            hidden = hidden + mlp.down_proj(inner)
-        return hidden
+            inner = _norm(layer.post_attention_layernorm, flat)
+            inner = mlp.act_fn(_linear(mlp.gate_proj, inner)).mul_(_linear(mlp.up_proj, inner))
+            flat = flat + _linear(mlp.down_proj, inner)
+        return flat.view(shape)
 
     def _attention(
-        self, index: int, own: Any, hidden: Float[Tensor, "b s e"], call: _Call
-    ) -> Float[Tensor, "b s e"]:
-        batch, count, _ = hidden.shape
-        shape = (batch, count, -1, own.head_dim)
-        query, key = own.q_proj(hidden).view(shape), own.k_proj(hidden).view(shape)
-        value = own.v_proj(hidden).view(shape).transpose(1, 2)
+        self, index: int, own: Any, hidden: Float[Tensor, "n e"], size: torch.Size, call: _Call
+    ) -> Float[Tensor, "n e"]:
+        shape = (*size, -1, own.head_dim)
+        query, key = (_linear(one, hidden).view(shape) for one in (own.q_proj, own.k_proj))
+        value = _linear(own.v_proj, hidden).view(shape).transpose(1, 2)
         if "q_norm" in own._modules:
             query, key = _norm(own.q_norm, query), _norm(own.k_norm, key)
         query, key = (
             _rotated(part, call.cosines, call.sines).transpose(1, 2) for part in (query, key)
         )
         key, value = self.cache.update(key, value, index)
-        attended = _attended(query, key, value, call, own.scaling).reshape(batch, count, -1)
-        found: Tensor = own.o_proj(attended)
-        return found
+        attended = _attended(query, key, value, call, own.scaling)
+        return _linear(own.o_proj, attended.reshape(len(hidden), -1))
 
     def _head(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
         found: Tensor = self.model.get_output_embeddings()(
@@ -149,15 +163,20 @@ def _norm(module: Any, hidden: Tensor) -> Tensor:
     return functional.rms_norm(hidden, (hidden.shape[-1],), module.weight, module.variance_epsilon)
 
 
+def _linear(module: Any, hidden: Tensor) -> Tensor:
+    return functional.linear(hidden, module.weight, module.bias)
+
+
 def _rotated(
     part: Float[Tensor, "b s heads d"], cosines: Tensor, sines: Tensor
 ) -> Float[Tensor, "b s heads d"]:
-    """Rotary embedding of the two halves of each head; the angles are (s, d) or (b, 1, 1, d)."""
+    """Rotary embedding of the two halves of each head; the angles are (s, d) or (b, s, 1, d).
+
+    ``sines`` have the sign of the turned halves: negative in the first one.
+    """
     if cosines.ndim == 2:
         cosines, sines = cosines[:, None], sines[:, None]
-    half = part.shape[-1] // 2
-    turned = torch.cat((-part[..., half:], part[..., :half]), dim=-1)
-    return torch.addcmul(part * cosines, turned, sines)
+    return torch.addcmul(part * cosines, part.roll(part.shape[-1] // 2, -1), sines)
 
 
 def _attended(

@@ -19,8 +19,8 @@ class SlotCache:
 
     It has the members of a cache of transformers that models and the functions for masks use.
 
-    A call reads either one slot, from any position on (:meth:`read_slot`), or one new token for each of the
-    first slots, whose lengths may differ (:meth:`read_rows`).
+    A call reads either one slot, from any position on (:meth:`read_slot`), or the same number of new tokens
+    for each of several slots, whose lengths may differ (:meth:`read_rows`).
 
     Attributes:
         count: the number of slots.
@@ -73,16 +73,22 @@ class SlotCache:
         self._rows, self._seen, self._size = slice(slot, slot + 1), start, start + count
         self._starts = self._places = None
 
-    def read_rows(self, lengths: Int[Tensor, " rows"], size: int) -> None:
-        """Prepare for a call that reads one token into each of the first slots.
+    def read_rows(
+        self, lengths: Int[Tensor, " rows"], size: int, *, first: int = 0, count: int = 1
+    ) -> None:
+        """Prepare for a call that reads ``count`` tokens into each of several slots.
 
         Args:
             lengths: the number of tokens that each slot holds.
-            size: the number of positions to attend to, more than the largest of them.
+            size: the number of positions to attend to, at least the largest of them and ``count``.
+            first: the first slot.
+            count: the number of tokens.
         """
-        self._rows, self._seen, self._size = slice(0, len(lengths)), size - 1, size
+        rows = len(lengths)
+        self._rows, self._seen, self._size = slice(first, first + rows), size - count, size
         self._starts = lengths
-        self._places = torch.arange(len(lengths), device=lengths.device), lengths
+        slots = torch.arange(first, first + rows, device=lengths.device)[:, None]
+        self._places = slots, lengths[:, None] + torch.arange(count, device=lengths.device)
 
     def update(
         self,
@@ -101,8 +107,8 @@ class SlotCache:
             values[self._rows, :, self._seen : self._size] = value_states
         else:
             rows, places = self._places
-            keys[rows, :, places] = key_states[:, :, 0]
-            values[rows, :, places] = value_states[:, :, 0]
+            keys[rows, :, places] = key_states.transpose(1, 2)
+            values[rows, :, places] = value_states.transpose(1, 2)
         return keys[self._rows, :, : self._size], values[self._rows, :, : self._size]
 
     def _empty(self, like: Tensor) -> Tensor:

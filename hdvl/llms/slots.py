@@ -1,10 +1,12 @@
 """Reading prompts and decoding in slots, with the forward pass of a model of transformers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from hdvl.llms.cuda_graphs import GraphedSteps
 from hdvl.llms.slot_cache import SlotCache
@@ -79,6 +81,46 @@ class ModelSlots:
         places = torch.arange(start, start + count, device=embeddings.device)
         return self._logits(embeddings[None], places[None], keep)[0]
 
+    def prefill_rows(
+        self, parts: Sequence[Float[Tensor, "_s e"]], first: int, starts: list[int]
+    ) -> Float[Tensor, "rows v"]:
+        """Read the ends of several prompts together, and return the logits after each.
+
+        Shorter ends are padded on the right; what is written behind them is overwritten by later tokens,
+        and no token sees it before.
+
+        Args:
+            parts: the ends.
+            first: the slot of the first one; the others follow.
+            starts: the number of positions that each slot holds already.
+        """
+        lengths = [len(part) for part in parts]
+        rows, count = pad_sequence(list(parts), batch_first=True), max(lengths)
+        size = max(starts) + count
+        if size > self.cache.length:  # there is no room for the padding
+            return torch.cat(
+                [
+                    self.prefill(part, first + row, starts[row], starts[row] + len(part))
+                    for row, part in enumerate(parts)
+                ]
+            )
+        places = torch.tensor(starts, device=rows.device)
+        self.cache.read_rows(places, size, first=first, count=count)
+        last = torch.tensor([length - 1 for length in lengths], device=rows.device)
+        return self._last_logits(rows, places, last, size)
+
+    def _last_logits(
+        self,
+        rows: Float[Tensor, "b s e"],
+        places: Int[Tensor, " b"],
+        last: Int[Tensor, " b"],
+        size: int,
+    ) -> Float[Tensor, "b v"]:
+        """Return the logits of position ``last`` of each row."""
+        positions = places[:, None] + torch.arange(rows.shape[1], device=rows.device)
+        kept, own = torch.unique(last, return_inverse=True)
+        return self._logits(rows, positions, kept)[torch.arange(len(rows), device=rows.device), own]
+
     def decode(
         self, embeddings: Float[Tensor, "rows e"], lengths: list[int]
     ) -> Float[Tensor, "rows v"]:
@@ -101,7 +143,7 @@ class ModelSlots:
         self.cache.read_rows(places, size)
         return self._logits(embeddings[:, None], places[:, None], 1)[:, 0]
 
-    def _logits(self, embeddings: Tensor, places: Tensor, keep: int) -> Tensor:
+    def _logits(self, embeddings: Tensor, places: Tensor, keep: int | Tensor) -> Tensor:
         logits: Tensor = self.model(
             inputs_embeds=embeddings,
             position_ids=places,

@@ -34,6 +34,9 @@ class Script:
             self.saying[slot] = chain(next(self.rows), repeat(self.end))
         return self._logits([slot]).expand(keep, -1)
 
+    def prefill_rows(self, parts: list[Tensor], first: int, starts: list[int]) -> Tensor:
+        raise AssertionError("nothing is reusable")
+
     def decode(self, embeddings: Tensor, lengths: list[int]) -> Tensor:
         return self._logits(list(range(len(lengths))))
 
