@@ -147,6 +147,25 @@ def test_a_job_that_fails_is_noted_and_impossible_jobs_are_found_first(
     assert undone.returncode == 1 and "optimizer.common.lr has no effect" in undone.stderr
 
 
+def test_optuna_chooses_the_values(tmp_path: Path, root: Path) -> None:
+    pytest.importorskip(
+        "hydra_plugins.hydra_optuna_sweeper", reason="the extra sweep is not installed"
+    )
+    words = ("experiment=smoke", "stages=null", "trainer.max_steps=1", "data.num_workers=0")
+    words += (
+        f"run_dir={tmp_path}",
+        "--multirun",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=2",
+    )
+    words += ("hydra.sweeper.n_jobs=1", "optimizer.common.lr=tag(log,interval(1e-5,1e-3))")
+    subprocess.run(command(*words), cwd=root, check=True, capture_output=True)
+    jobs = read_jobs(tmp_path)
+    assert swept_keys(jobs) == ["optimizer.common.lr"]
+    assert [job.status for job in jobs] == ["finished"] * 2
+    assert all(1e-5 <= float(job.choices["optimizer.common.lr"]) <= 1e-3 for job in jobs)
+
+
 def test_a_shipped_model_is_known_by_its_name(tmp_path: Path, root: Path) -> None:
     """Its weights are looked for in the package, and fit its own composition."""
     words = ("init_from=hdvl/small", "data=llava", "data.train.path=absent.json", "stages=null")
