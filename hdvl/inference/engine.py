@@ -301,12 +301,16 @@ class Engine:
         return self._thread is not None and self._thread.is_alive()
 
     def _loop(self) -> None:
-        while not self._stopping:
-            turn = self._turn
-            if not self.step():
-                with self._changed:
-                    if turn == self._turn - 1 and not self._stopping and self._inbox.empty():
-                        self._changed.wait(0.5)
+        try:
+            while not self._stopping:
+                turn = self._turn
+                if not self.step():
+                    with self._changed:
+                        if turn == self._turn - 1 and not self._stopping and self._inbox.empty():
+                            self._changed.wait(0.5)
+        finally:  # after an error too, so that those who wait step for themselves and see it
+            self._thread = None
+            self.wake()
 
     def clear_caches(self) -> None:
         """Free the visual tokens and the prompts that are kept, and the slots if none is in use."""

@@ -1,6 +1,7 @@
 """Pictures and prompts are read once, nothing else changes, and every answer comes from one engine."""
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,32 @@ def test_an_engine_with_a_thread_of_its_own(pipe: Pipeline) -> None:
         assert long.wait(60).finish_reason == "cancelled"
     finally:
         engine.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_whose_thread_dies_hangs_nobody(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = True
+
+    class Unforeseen(Exception):
+        pass
+
+    changed = pipe.engine._weights.changed
+
+    def check() -> bool:
+        if broken:
+            raise Unforeseen
+        return changed()
+
+    monkeypatch.setattr(pipe.engine._weights, "changed", check)
+    pipe.engine.start()
+    generation = pipe.submit(asked("?"), max_new_tokens=3)
+    while pipe.engine._thread is not None:
+        time.sleep(0.01)
+    broken = False
+    assert generation.wait(60).done
+    pipe.engine.stop()
 
 
 def test_waiting_has_an_end(pipe: Pipeline) -> None:
