@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a model in stages, or go on with a run",
     "plan": "shapes, tokens, parameters, memory and FLOPs of a composition, without building it",
     "evaluate": "answer and score benchmarks, with pictures, tiles and certainty beside each score",
+    "evaluate diff": "compare two evaluations question by question, with a paired test",
     "score": "score the predictions of anyone, without a model",
     "convert": "write a published model as a folder of hdvl",
     "data lint": "look for faults in the rows of data, and write which to leave out",
@@ -31,7 +32,7 @@ COMMANDS = {
     "completion": "print a script that completes commands and keys: bash, zsh or fish",
 }
 
-BARE = {"compare": "runs"}
+BARE = {"compare": "runs", "evaluate diff": "runs"}
 """Commands that may be given words without ``=``, and the key that these are the value of."""
 
 

@@ -13,7 +13,9 @@ from hdvl.composition import changes_of, keys_of
 from hdvl.config import given_words
 
 if TYPE_CHECKING:
+    from hdvl.evaluation.folder import DataFolder
     from hdvl.evaluation.runner import Ranks
+    from hdvl.evaluation.samples import Sample
     from hdvl.evaluation.task import Task
     from hdvl.inference import Pipeline
 
@@ -47,17 +49,19 @@ def check(cfg: Mapping[str, Any]) -> None:
 
 
 def run_task(
-    task: "Task", cfg: Mapping[str, Any], pipe: "Pipeline", identity: str, ranks: "Ranks"
+    task: "Task",
+    samples: "Sequence[Sample]",
+    folder: "DataFolder",
+    cfg: Mapping[str, Any],
+    pipe: "Pipeline",
+    identity: str,
+    ranks: "Ranks",
 ) -> dict[str, Any]:
     """Answer one task, score it on the first rank, write its files, and return its part of the report."""
-    from hdvl.evaluation.folder import DataFolder
     from hdvl.evaluation.results import finish_task
     from hdvl.evaluation.runner import answer_samples
     from hdvl.evaluation.store import AnswerStore
-    from hdvl.evaluation.task import first_questions
 
-    folder = DataFolder(Path(cfg["data_dir"]))
-    samples = first_questions(task.samples(folder), cfg["limit"])
     place = Path(cfg["outputs"]) / task.name
     with AnswerStore(place, ranks.rank) as store:
         answers = answer_samples(
@@ -84,14 +88,17 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     check(cfg)
     from hdvl.config import build
     from hdvl.evaluation.folder import DataFolder
-    from hdvl.evaluation.report import write_reports
+    from hdvl.evaluation.report import write_failures, write_reports
     from hdvl.evaluation.runner import Ranks
     from hdvl.evaluation.summary import HEADS, score_line
+    from hdvl.evaluation.task import first_questions
     from hdvl.tables import table
 
     tasks: list[Task] = [build(node) for node in cfg["task"].values()]
-    for task in tasks:  # a missing file is said before the model is loaded
-        task.samples(DataFolder(Path(cfg["data_dir"])))
+    folders = {task.name: DataFolder(Path(cfg["data_dir"])) for task in tasks}
+    samples = {  # a missing file is said before the model is loaded
+        task.name: first_questions(task.samples(folders[task.name]), cfg["limit"]) for task in tasks
+    }
     model = model_identity(cfg, overrides)
     identity = json.dumps(model, sort_keys=True, default=str)
     ranks = Ranks.of_environment()
@@ -101,13 +108,16 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     summaries: dict[str, dict[str, Any]] = {}
     for task in tasks:
         print(f"{task.name}  {task.split}, protocol {task.protocol}", file=sys.stderr)
-        summaries[task.name] = run_task(task, cfg, pipe, identity, ranks)
+        summaries[task.name] = run_task(
+            task, samples[task.name], folders[task.name], cfg, pipe, identity, ranks
+        )
         if not ranks.rank:
             line = score_line(task.name, summaries[task.name])
             print(table([HEADS, line]), flush=True)
     failed = {name: one["failed"] for name, one in summaries.items() if one["failed"]}
     if not ranks.rank:
         written = write_reports(Path(cfg["outputs"]), summaries, model, cfg)
+        write_failures(Path(cfg["outputs"]), summaries, samples, cfg["failures"])
         print(f"written  {written}  in {time.monotonic() - started:.1f} s")
     if failed:
         counts = ", ".join(f"{len(ids)} of {name}" for name, ids in failed.items())

@@ -3,12 +3,19 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hdvl.evaluation.page import card, protocol_details, write_page
+from hdvl.evaluation.results import RESULTS
+from hdvl.evaluation.rows import read_rows
+from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.summary import HEADS, score_line, versions
 from hdvl.files import write_text
+
+CONFIG = "config.json"
+"""The tasks of a run and where their data are, for a later comparison."""
 
 
 def write_reports(
@@ -25,7 +32,43 @@ def write_reports(
     path = folder / "report.json"
     write_text(path, json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")
     write_text(folder / "scores.csv", scores_csv(summaries))
+    plain = {key: cfg[key] for key in ("task", "data_dir", "limit", "official_random_seed")}
+    write_text(folder / CONFIG, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
     return path
+
+
+def write_failures(
+    folder: Path,
+    summaries: Mapping[str, Mapping[str, Any]],
+    samples: Mapping[str, Sequence[Sample]],
+    most: int,
+) -> Path:
+    """Write ``report.html``: the scores, and up to ``most`` answers of each task that are not right."""
+    cards = []
+    for name, questions in samples.items():
+        rows = read_results(folder / name)
+        wrong = [
+            one for one in questions if one.id in rows and (rows[one.id].get("score") or 0.0) < 1
+        ]
+        cards += [card(name, one, [("answer", rows[one.id])]) for one in wrong[:most]]
+    lines = [score_line(name, one) for name, one in summaries.items()]
+    tables = [{"title": "Scores", "heads": HEADS, "rows": lines}]
+    for name, one in summaries.items():
+        published = one.get("published") or {}
+        rows = [[model, f"{value:.2f}"] for model, value in published.items()]
+        if rows:
+            tables.append(
+                {"title": f"{name}: published", "heads": ["model", "score"], "rows": rows}
+            )
+    details = protocol_details(summaries)
+    return write_page(
+        folder / "report.html", "Evaluation", tables=tables, details=details, cards=cards
+    )
+
+
+def read_results(folder: Path) -> dict[str, dict[str, Any]]:
+    """The rows of ``results.jsonl`` in the folder of a task, by id."""
+    return {str(row["id"]): row for row in read_rows(folder / RESULTS)}
 
 
 def scores_csv(summaries: Mapping[str, Mapping[str, Any]]) -> str:

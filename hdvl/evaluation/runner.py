@@ -264,5 +264,6 @@ def image_fields(pipe: Pipeline, plan: TilePlan) -> dict[str, Any]:
         "size": [plan.width, plan.height],
         "resized": [right - left, bottom - top],
         "tiles": plan.count,
+        "tile_boxes": [[round(side, 1) for side in box] for box in plan.boxes],
         "visual_tokens": pipe.model.merger.token_count(plan),
     }

@@ -53,7 +53,7 @@ def test_scores_costs_and_protocol_are_reported(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
     assert [one["score"] for one in rows] == pytest.approx([1, 1, 0, 0.8])
     assert rows[0]["answers"] == ["word0"] and "key" not in rows[0]
-    path = write_reports(tmp_path / "out", {"docvqa": summary}, {}, config())
+    path = write_reports(tmp_path / "out", {"docvqa": summary}, {}, config("task=[docvqa]"))
     assert json.loads(path.read_text())["tasks"]["docvqa"]["score"] == summary["score"]
     assert "docvqa,official,ANLS,70.00" in (tmp_path / "out/scores.csv").read_text()
 
