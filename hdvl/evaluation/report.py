@@ -52,13 +52,13 @@ def write_failures(
         ]
         cards += [card(name, one, [("answer", rows[one.id])]) for one in wrong[:most]]
     lines = [score_line(name, one) for name, one in summaries.items()]
-    tables = [{"title": "Scores", "heads": HEADS, "rows": lines}]
+    tables: list[dict[str, Any]] = [{"title": "Scores", "heads": HEADS, "rows": lines}]
     for name, one in summaries.items():
         published = one.get("published") or {}
-        rows = [[model, f"{value:.2f}"] for model, value in published.items()]
-        if rows:
+        lines = [[model, f"{value:.2f}"] for model, value in published.items()]
+        if lines:
             tables.append(
-                {"title": f"{name}: published", "heads": ["model", "score"], "rows": rows}
+                {"title": f"{name}: published", "heads": ["model", "score"], "rows": lines}
             )
     details = protocol_details(summaries)
     return write_page(
