@@ -41,15 +41,16 @@ def test_answers_are_those_of_one_by_one() -> None:
         if row.sample is None:
             return None
         message = row.messages[0]
-        return pipe.chat(message.text, message.images, max_new_tokens=6, **options).text
+        return pipe.chat(message.text, message.images, max_new_tokens=4, **options).text
 
-    for options in ({}, {"temperature": 2.0}):
+    for options, ways in (({}, (1, 20)), ({"temperature": 2.0}, (3,))):
         wanted = [alone(row, seed=5 + row.number, **options) for row in asked]
         assert len(set(wanted)) > 3
-        for in_flight, rows in ((1, asked), (3, asked), (20, asked[3:])):
+        for in_flight in ways:
+            rows = asked[3:] if in_flight == 20 else asked  # the first of which is bad
             found = list(
                 answer_questions(
-                    pipe, rows, in_flight=in_flight, seed=5, max_new_tokens=6, **options
+                    pipe, rows, in_flight=in_flight, seed=5, max_new_tokens=4, **options
                 )
             )
             assert [row for row, _ in found] == rows
