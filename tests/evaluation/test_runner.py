@@ -14,7 +14,8 @@ from hdvl.evaluation.store import AnswerStore, read_answers
 from hdvl.evaluation.task import Task, first_questions
 from hdvl.inference import Pipeline
 from hdvl.inference.load import load
-from tests.evaluation.made_up import docvqa, picture, write
+from hdvl.protocols import Message
+from tests.evaluation.made_up import docvqa, picture, write, write_tsv
 from tests.tiny_model import tiny_folder
 
 __all__ = ["tiny_folder"]
@@ -86,6 +87,23 @@ def test_a_missing_picture_fails_and_the_others_are_answered(
     assert not found.rows and len(found.failed) == 4
     assert "page0.png" in found.failed["100"] and "there is no file" in found.failed["100"]
     assert "page1.png" in found.failed["101"]
+
+
+def test_the_likeliest_option_is_the_answer(pipe: Pipeline, tmp_path: Path) -> None:
+    row = {"index": "1", "question": "q", "A": "red", "B": "blue", "answer": "A"}
+    write_tsv(tmp_path / "SEEDBench_IMG.tsv", [{**row, "image": picture()}])
+    task = task_of("task=[seedbench_img]")
+    samples = task.samples(DataFolder(tmp_path))
+    found = []
+    for _ in range(2):  # the second time from the store
+        with AnswerStore(tmp_path / "out") as store:
+            options = {"identity": "m", "ranks": Ranks()}
+            found.append(answer_samples(pipe, samples, task.chosen, store, **options))
+    values = found[0].rows["1"]["log_probabilities"]
+    expected = pipe.likelihood([Message("user", "q", (picture(),))], ["red", "blue"])
+    assert list(values.values()) == pytest.approx(expected, abs=1e-4)
+    assert found[0].rows["1"]["answer"] == max(values, key=lambda letter: values[letter])
+    assert found[0].rows == found[1].rows
 
 
 def test_ranks_share_whole_groups() -> None:

@@ -1,0 +1,24 @@
+"""Answers in the forms of the servers can be read back, and equal what was answered."""
+
+from pathlib import Path
+
+from hdvl.evaluation.predictions import read_predictions
+from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.submissions import json_list, json_mapping, workbook
+from hdvl.files import read_json
+
+SAMPLES = [
+    Sample("7", "Which?", options={"A": "None", "B": "x"}, categories={"category": "c"}),
+    Sample("1000007", "Which?", options={"A": "x", "B": "None"}, categories={"category": "c"}),
+]
+ANSWERS = {"7": "A", "1000007": "None"}
+
+
+def test_submissions_are_read_back(tmp_path: Path) -> None:
+    listed = json_list(
+        tmp_path, SAMPLES, ANSWERS, id_key="question_id", answer_key="answer", integer_ids=True
+    )
+    assert read_json(listed)[0] == {"question_id": 7, "answer": "A"}
+    assert dict(read_predictions(listed)) == ANSWERS
+    assert dict(read_predictions(json_mapping(tmp_path, SAMPLES, ANSWERS))) == ANSWERS
+    assert dict(read_predictions(workbook(tmp_path, SAMPLES, ANSWERS))) == ANSWERS
