@@ -127,8 +127,9 @@ def test_some_compositions() -> None:
 def test_all_compositions(encoder: str) -> None:
     others = [list(choices(group)) for group in GROUPS[1:]]
     counts = [overrides_needed(encoder, *parts) for parts in itertools.product(*others)]
-    # Published tilers have the tile size of their system; of the others most go with every encoder.
-    assert counts.count(0) / len(counts) > 0.25, sorted(counts)
+    # Published tilers have the tile size of their system, and the grids of some encoders have odd sides, so
+    # that one override is common. More are needed where several pairs of parts do not fit.
+    assert sum(count <= 1 for count in counts) / len(counts) > 0.4, sorted(counts)
 
 
 @pytest.mark.slow
