@@ -23,7 +23,8 @@ def find_folder(source: str | Path) -> Path:
         ValueError: there is no shipped model of that name, or the run has no model yet.
     """
     text = str(source)
-    return shipped_folder(text) if text.startswith(SHIPPED) else _model_of_run(Path(source))
+    shipped = text.startswith(SHIPPED) and not Path(source).is_dir()
+    return shipped_folder(text) if shipped else _model_of_run(Path(source))
 
 
 def _model_of_run(folder: Path) -> Path:

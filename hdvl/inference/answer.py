@@ -54,6 +54,8 @@ class Answer:
         plans: how each was cut.
         numbers: what it took.
         exif: whether the images were turned by their EXIF orientation.
+        unfamiliar: numbers of the images that are unlike those that the model was trained on. Empty if
+            the model's folder does not say what these look like.
         finish_reason: ``stop``, or ``length`` if ``max_new_tokens`` cut the answer off.
     """
 
@@ -66,6 +68,7 @@ class Answer:
     exif: bool = True
     malformed: tuple[str, ...] = ()
     finish_reason: str = "stop"
+    unfamiliar: tuple[int, ...] = ()
 
     @property
     def readable(self) -> str:

@@ -11,6 +11,7 @@ from hdvl.checkpoints.importers.conversion import load_opened, open_published
 from hdvl.checkpoints.native import model_node, override
 from hdvl.checkpoints.nodes import Node, marked
 from hdvl.checkpoints.sources import find_folder, is_published
+from hdvl.inference.familiarity import Familiarity
 from hdvl.inference.pipeline import Pipeline
 from hdvl.inference.recompose import recompose, replaced_parts, split
 from hdvl.inputs import check_checkpoint
@@ -65,7 +66,10 @@ def load(
     vlm = converted(vlm, dtype=wanted, device=device)
     if quantisation is not None:
         quantise_llm(vlm.llm, quantisation)
-    return Pipeline(model=vlm, max_length=max_length, engine=engine)
+    pipe = Pipeline(model=vlm, max_length=max_length, engine=engine)
+    if isinstance(place, Path) and not overrides:  # other parts or numbers give other tokens
+        pipe.familiarity = Familiarity.read(place)
+    return pipe
 
 
 def _read(

@@ -172,6 +172,11 @@ class PictureCache:
                 self._keep(known_by, tokens)
         return [tokens for known_by, _, _ in pictures if (tokens := found[known_by]) is not None]
 
+    def peek(self, known_by: bytes) -> Tensor | None:
+        """Return the visual tokens of a picture if they are kept; nothing is counted."""
+        with self._lock:
+            return self._kept.get(known_by)
+
     def clear(self) -> None:
         """Free what is kept."""
         with self._lock:

@@ -13,15 +13,17 @@ from torch import Tensor
 from hdvl.inference.answer import Answer, Numbers
 from hdvl.inference.asking import History, Images, Prompt, build_messages, check_tiles, open_end
 from hdvl.inference.engine import Engine
+from hdvl.inference.familiarity import Familiarity
 from hdvl.inference.generation import Generation, Request
 from hdvl.inference.open_ended import open_ended
+from hdvl.inference.pictures import digest
 from hdvl.inference.sampling import SamplingParams
 from hdvl.inference.stream import AnswerStream
 from hdvl.messages import Turn, as_messages
 from hdvl.model import VLM
 from hdvl.processor import Processor, Sample, collate, require_tokenizer
 from hdvl.protocols import FeatureCache, Message, Pixels, Template, TilePlan, Tiler
-from hdvl.views import view_count
+from hdvl.views import split_pixels, view_count
 
 TokenPrompt = tuple[Int[Tensor, " _s"], Pixels, Sequence[TilePlan]]
 """The ids of a prompt, and the pixels and plans of its images."""
@@ -46,6 +48,7 @@ class Pipeline:
     model: VLM
     processor: Processor
     engine: Engine
+    familiarity: Familiarity | None
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Pipeline:
         self.model = model.eval()
         self.processor = Processor.of(model, max_length=max_length)
         self.engine = Engine(self.model, feature_cache=feature_cache, **(engine or {}))
+        self.familiarity = None
 
     @property
     def tokenizer(self) -> Any:
@@ -334,6 +338,7 @@ class Pipeline:
             history=(*messages, Message("assistant", text)),
             images=tuple(image for message in sample.read(messages) for image in message.images),
             plans=sample.plans,
+            unfamiliar=self._unfamiliar(sample),
             finish_reason=str(generation.finish_reason),
             numbers=Numbers(
                 tiles=view_count(sample.pixels),
@@ -346,3 +351,15 @@ class Pipeline:
             ),
             exif=self.tiler.exif,
         )
+
+    def _unfamiliar(self, sample: Sample) -> tuple[int, ...]:
+        """The images that are unlike those of the training; those that are not kept are not judged."""
+        if self.familiarity is None:
+            return ()
+        found = []
+        pixels = split_pixels(sample.pixels, sample.plans)
+        for number, (views, plan) in enumerate(zip(pixels, sample.plans, strict=True)):
+            tokens = self.engine.pictures.peek(digest(views, plan))
+            if tokens is not None and self.familiarity.distance(tokens) > self.familiarity.limit:
+                found.append(number)
+        return tuple(found)

@@ -40,7 +40,16 @@ def number_line(answer: Answer) -> str:
 def report(answer: Answer) -> str:
     """Boxes, images and numbers of an answer, a line each."""
     images = [image_line(number, plan) for number, plan in enumerate(answer.plans, 1)]
-    return "\n".join(["", *box_lines(answer), *images, number_line(answer)])
+    return "\n".join(["", *box_lines(answer), *images, *doubts(answer), number_line(answer)])
+
+
+def doubts(answer: Answer) -> list[str]:
+    """A line for each image about which the answer is a guess."""
+    return [
+        f"note   image {number + 1} is unlike the images that this model was trained on; the answer may be "
+        "wrong in a way that looks right"
+        for number in answer.unfamiliar
+    ]
 
 
 def write_drawings(answer: Answer, out: str) -> list[Path]:

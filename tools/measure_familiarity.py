@@ -1,0 +1,45 @@
+"""Write into a model folder what its training images look like to it (training_images.json).
+
+    python tools/measure_familiarity.py --model hdvl/assets/small [--count 200] [--held-out 100]
+
+The images are those of experiment=small: synthetic documents of the training's seed, and of the seed of
+``tools/evaluate_small.py`` for the limit. ``hdvl infer`` then says of an image that it is unlike them.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from evaluate_small import HELD_OUT_SEED
+from torch import Tensor
+
+import hdvl
+from hdvl.data.synthetic import SyntheticDocuments
+from hdvl.inference.familiarity import Familiarity
+
+
+@torch.inference_mode()
+def visual_tokens(pipe, seed: int, count: int) -> list[Tensor]:
+    documents = SyntheticDocuments(seed=seed)
+    found = []
+    for number in range(count):
+        tiles = pipe.tiler(documents[number].image)
+        found += pipe.model.encode_images(tiles.pixels, [tiles.plan])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=Path("hdvl/assets/small"))
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--held-out", type=int, default=100)
+    args = parser.parse_args()
+    pipe = hdvl.load(args.model)
+    training = visual_tokens(pipe, 0, args.count)
+    found = Familiarity.measure(training, visual_tokens(pipe, HELD_OUT_SEED, args.held_out))
+    found.write(args.model)
+    print(f"{len(training)} images; images farther than {found.limit:.2f} are unlike them")
+
+
+if __name__ == "__main__":
+    main()
