@@ -95,8 +95,8 @@ def test_the_checkpoint_is_changed(tiny_folder: Path, capsys: pytest.CaptureFixt
 
 def test_a_chosen_tiler_follows_the_checkpoints_encoder(tiny_folder: Path, image: Path) -> None:
     pipe = pipeline(f"checkpoint={tiny_folder}", "tiler=sliding_window", "merger=concat")
-    # Windows of 224 pixels 192 apart: 27 of 32, rounded to multiple_of, which must divide 32.
-    assert (pipe.tiler.tile_size, pipe.tiler.stride, pipe.tiler.max_tiles) == (32, 32, 64)
+    # Six sevenths of 32 are 27; the encoder's patches have 8 pixels, and the stride is a multiple of these.
+    assert (pipe.tiler.tile_size, pipe.tiler.stride, pipe.tiler.max_tiles) == (32, 24, 64)
     assert pipe.chat("What?", images=[image], max_new_tokens=2).numbers.tiles == 7
     pipe = pipeline(f"checkpoint={tiny_folder}", "tiler=dynamic_ratio", "tiler.max_tiles=3")
     assert (pipe.tiler.tile_size, pipe.tiler.max_tiles) == (32, 3)

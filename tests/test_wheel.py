@@ -73,8 +73,10 @@ def test_every_command_starts_from_another_folder(
     command: str, installed: Path, tmp_path: Path
 ) -> None:
     script = str(installed / "bin" / "hdvl")
-    run([script, *command.split(), "--help"], installed=installed, cwd=tmp_path)
+    assert run([script, *command.split(), "--help"], installed=installed, cwd=tmp_path).strip()
     name = command.replace(" ", "_")  # hdvl data lint is hdvl.data_lint
+    if not (installed / "hdvl" / "conf" / f"{name}.yaml").is_file():
+        return  # such as hdvl list, which has no config
     module = [sys.executable, "-m", f"hdvl.{name}", "--cfg", "job"]
     assert run(module, installed=installed, cwd=tmp_path).strip()
     assert not list(tmp_path.iterdir())
