@@ -96,6 +96,7 @@ def test_upload_see_tiles_ask_and_get_a_box(page: Any) -> None:
     assert "tokens read" in page.locator(".assistant .note").inner_text()
     ask(page, "Where is the total?")  # a second turn, with the history
     assert page.locator(".turn").count() == 4
+    assert page.locator(".assistant .words").nth(1).inner_text() == "total"
     box = page.locator(".assistant svg .box")
     assert box.count() == 1
     assert 800 < float(box.get_attribute("x")) < 1000 and 450 < float(box.get_attribute("y")) < 520
@@ -169,7 +170,7 @@ def test_models_languages_themes_examples_and_options(page: Any) -> None:
     many = page.locator("#cost").inner_text()
     page.click("#options")
     page.locator("#tiles").fill("1")
-    until(page, "old => document.querySelector('#cost').textContent !== old", arg=many)
+    until(page, "old => ![old, ''].includes(document.querySelector('#cost').textContent)", arg=many)
     page.click("#language")
     assert page.locator("#send").inner_text() == "提问"
     page.click("#theme")

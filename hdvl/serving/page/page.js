@@ -44,15 +44,15 @@ const maxTiles = () => (+$("tiles").value ? { max_tiles: +$("tiles").value } : {
 let asking = 0;
 async function plan() {
   const number = ++asking;
-  showPending();
-  if (!pending.length || !$("model").value) return;
   const images = pending;
+  for (const one of images) delete one.plan;
+  showPending();
+  if (!images.length || !$("model").value) return;
   try {
     const body = { model: $("model").value, images: images.map(one => one.url), ...maxTiles() };
     const found = await (await request("/v1/tiles", body)).json();
     if (number !== asking) return;
     images.forEach((one, index) => { one.plan = found.images[index]; });
-    $("cost").textContent = words.cost(images.length, found.visual_tokens);
     complain("");
   } catch (error) {
     if (number !== asking) return;
@@ -62,7 +62,9 @@ async function plan() {
 }
 
 function showPending() {
-  if (!pending.length) $("cost").textContent = "";
+  const known = pending.filter(one => one.plan);
+  const tokens = known.reduce((sum, one) => sum + one.plan.visual_tokens, 0);
+  $("cost").textContent = known.length && known.length === pending.length ? words.cost(known.length, tokens) : "";
   $("pending").replaceChildren(...pending.map(one => {
     const figure = document.createElement("figure");
     const views = one.plan ? one.plan.views.filter(view => !view.thumbnail) : [];
@@ -82,13 +84,13 @@ function showPending() {
 async function addFiles(files) {
   complain("");
   for (const file of files) {
-    try { pending.push(await readImage(file)); } catch (error) { complain(error.message); return plan1(error.message); }
+    try { pending.push(await readImage(file)); } catch (error) { complain(error.message); return planDespite(error.message); }
   }
   plan();
 }
 
 // The error of a file stays, although the images before it are planned.
-async function plan1(message) { await plan(); complain(message); }
+async function planDespite(message) { await plan(); complain(message); }
 
 function messages() {
   const system = $("system").value.trim();
@@ -145,6 +147,12 @@ function take(turn, event, started) {
   }
 }
 
+// The text without the tags of boxes, which are drawn.
+function readable(turn) {
+  if (!turn.boxes || !turn.boxes.length) return turn.text;
+  return turn.text.replace(/<(box|quad)>.*?<\/\1>/gs, "").replace(/<\/?ref>/g, "").trim() || turn.text;
+}
+
 function update(turn) {
   const shown = $("log").lastElementChild.querySelector(".words");
   shown.textContent = turn.text;
@@ -164,7 +172,7 @@ function shownTurn(turn, index) {
   section.className = `turn ${turn.role}`;
   const text = document.createElement("div");
   text.className = "words";
-  text.textContent = turn.text;
+  text.textContent = readable(turn);
   section.append(text);
   const images = turn.role === "user" ? turn.images.map(image => [image, []]) : boxed(turn, index);
   if (images.length) {
