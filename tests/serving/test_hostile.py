@@ -136,7 +136,7 @@ def images() -> Iterator[tuple[str, str]]:
     ):
         yield f"bytes {text[:9]!r}", data_url(text.encode())
     good = base64.b64encode(png()).decode()
-    for name, url in {
+    yield from {
         "no comma": "data:image/png;base64" + good,
         "no base64": "data:image/png," + good,
         "cut base64": "data:image/png;base64," + good[:-3],
@@ -148,8 +148,7 @@ def images() -> Iterator[tuple[str, str]]:
         "spaces": "data:image/png;base64,    ",
         "long head": "data:" + "x" * 100_000,
         "many options": "data:image/png" + ";a=b" * 10_000 + ";base64," + good,
-    }.items():
-        yield name, url
+    }.items()
 
 
 FORBIDDEN = [
