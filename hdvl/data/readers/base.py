@@ -1,4 +1,4 @@
-"""What all readers share: rows left out, images found, boxes rewritten, faults named."""
+"""The base class of all readers: it skips quarantined rows, finds images and rewrites boxes."""
 
 import re
 from abc import ABC, abstractmethod
@@ -21,18 +21,18 @@ _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
 
 
 class RowConversations(ABC):
-    """Conversations out of the rows of one source. A reader says ``count`` and ``row``.
+    """Conversations from the rows of one source. Subclasses implement ``count`` and ``row``.
 
     Args:
         label: what errors, reports and quarantine files call the source, where no other has its name.
-        image_folder: where the paths of images start.
-        boxes: how the model's template writes boxes.
-        written: how the source writes them, if otherwise: they are then written anew.
+        image_folder: the folder that relative paths of images refer to.
+        boxes: the box codec of the model's template.
+        written: the box codec of the source, if it differs; boxes are then rewritten.
         quarantine: a file of ``hdvl data lint``; the rows that it names are left out.
     """
 
     inline = False
-    """Whether images stand in the text, as ``<img>path</img>``."""
+    """Whether images are given inside the text, as ``<img>path</img>``."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""WebDataset tar shards: files of one name make one row. Read in place, any row at any time."""
+"""WebDataset tar shards: files with the same key form one row. Rows are read at random from the tar files."""
 
 import json
 import tarfile
