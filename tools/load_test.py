@@ -88,7 +88,7 @@ def resident(process: int) -> int:
 def start(options: argparse.Namespace) -> tuple[subprocess.Popen[str], str]:
     """The server and its address."""
     words = [f"checkpoint={options.checkpoint}", "port=0", f"engine.max_slots={options.slots}"]
-    words.append(f"settings.max_waiting={options.waiting}")
+    words += [f"settings.max_waiting={options.waiting}", *options.overrides]
     process = subprocess.Popen(
         [sys.executable, "-m", "hdvl.serve", *words],
         stderr=subprocess.PIPE,
@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--size", type=int, default=448)
     parser.add_argument("--no-offline", action="store_true", help="leave the engine alone out")
+    parser.add_argument("overrides", nargs="*", help="further keys of hdvl serve")
     options = parser.parse_args()
     urls = pictures(options.pictures, options.size)
     bodies = [
