@@ -127,7 +127,11 @@ def primary(name: str) -> Primary:
             overridden |= base.overridden
             own += base.entries
         elif isinstance(entry, dict):
-            found |= {key: value for key, value in entry.items() if not key.startswith("override ")}
+            found |= {
+                key: value if isinstance(value, str) else None  # a list of choices has no default
+                for key, value in entry.items()
+                if not key.startswith("override ")
+            }
             overridden |= {
                 key.removeprefix("override /"): value
                 for key, value in entry.items()

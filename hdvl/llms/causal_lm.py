@@ -77,6 +77,7 @@ class CausalLM(nn.Module):
             self._family.check_embeddings()
             self._family.check_causality()
             self._family.choose_attention()
+            self._family.writes_embeddings()  # known before the first forward pass
         self.new_ids = ()
 
     @classmethod

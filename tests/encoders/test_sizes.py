@@ -214,8 +214,9 @@ def test_fused_encoders_take_what_all_take() -> None:
 def test_chunks_of_any_size() -> None:
     encoder = ConvStem(tile_size=32, stem_width=8, width=16).eval()
     tiles = image(0, (128, 24)).repeat(5, 1, 1, 1)
-    for chunk in (None, 3):
-        assert torch.equal(encode_in_chunks(encoder, tiles, chunk), encoder(tiles))
+    assert torch.equal(encode_in_chunks(encoder, tiles, None), encoder(tiles))
+    # A kernel that is chosen by the number of tiles may round otherwise.
+    torch.testing.assert_close(encode_in_chunks(encoder, tiles, 3), encoder(tiles))
 
 
 def test_refusals() -> None:

@@ -45,7 +45,9 @@ def test_a_folder_of_nobody(tmp_path: Path) -> None:
             load(unknown)
     with pytest.raises(ValueError, match=r"must exist, .*nowhere does not; check the path"):
         load_published(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"must hold a config.yaml"):
+    with pytest.raises(
+        ValueError, match=r"must be a folder, there is no .*nowhere; check the path"
+    ):
         hdvl.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"from must be one of xverse_v, .*, got 'bert'"):
         importer_of(unknown, "bert")
