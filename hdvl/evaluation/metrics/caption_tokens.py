@@ -2,7 +2,7 @@
 
 The published scores come from a Java program. It is used where it is installed (``java`` on the
 path and the package pycocoevalcap, which brings the program); elsewhere ``ptb_tokenizer`` is, which
-gives the same tokens. A result should say which one it was.
+gives the same tokens for ordinary captions. A result should say which one it was.
 """
 
 import shutil
