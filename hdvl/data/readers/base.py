@@ -24,7 +24,7 @@ class RowConversations(ABC):
     """Conversations from the rows of one source. Subclasses implement ``count`` and ``row``.
 
     Args:
-        label: what errors, reports and quarantine files call the source, where no other has its name.
+        label: the name of the source in errors, reports and quarantine files; unique among the sources.
         image_folder: the folder that relative paths of images refer to.
         boxes: the box codec of the model's template.
         written: the box codec of the source, if it differs; boxes are then rewritten.
@@ -46,26 +46,29 @@ class RowConversations(ABC):
         self.label, self.image_folder = label, Path(image_folder)
         self.boxes, self.written = boxes, written
         self.called = label
-        # Of the image as the tiler sees it; the tiler is known when the data are built.
+        # The size of the image as the tiler sees it. The tiler is set when the data are built.
         self.size_of: Callable[[Any], tuple[int, int]] = partial(image_size, exif=True)
         out = list[int]()
         if quarantine is not None:
             out = left_out(quarantine, label, self.count(), self.row, settings=self.settings)
-        # Kept row number i is row i plus as many as are left out before it.
+        # The row of conversation i is i plus the number of rows that are left out before it.
         self._before = [place - number for number, place in enumerate(sorted(out))]
 
     @abstractmethod
     def count(self) -> int:
-        """How many rows the source holds, those left out included."""
+        """Return the number of rows of the source, including those that are left out."""
 
     @abstractmethod
     def row(self, place: int) -> Any:
-        """Row ``place`` of the source."""
+        """Return row ``place`` of the source."""
 
     @property
     def settings(self) -> dict[str, str]:
-        """What the conversations of a row follow from beside the row: a row is known by source and number,
-        and two sources may read one file in different ways."""
+        """Return the settings that the conversation of a row depends on besides the row itself.
+
+        A quarantine file identifies a row by its source and number, and two sources may read one file
+        with different settings.
+        """
         written = {} if self.written is None else {"written": repr(self.written)}
         return {"image_folder": str(self.image_folder), **written}
 
@@ -73,10 +76,10 @@ class RowConversations(ABC):
         return self.count() - len(self._before)
 
     def __getitem__(self, index: int) -> list[Message]:
-        """Conversation number ``index``, its boxes as the template writes them.
+        """Return conversation ``index``, with boxes in the codec of the template.
 
         Raises:
-            RowError: the row is no conversation; it is named.
+            RowError: the row is no conversation; the message names the row.
         """
         messages = self.as_written(index)
         codec = self.written or self.boxes
@@ -95,7 +98,7 @@ class RowConversations(ABC):
         return rewritten
 
     def as_written(self, index: int) -> list[Message]:
-        """Conversation number ``index`` as the source has it."""
+        """Return conversation ``index`` with boxes as in the source."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} is not in 0..{len(self) - 1} of {self.label}")
         place = self.place(index)
@@ -108,15 +111,15 @@ class RowConversations(ABC):
             raise RowError("row", f"{self.name(index)}: {reason}") from error
 
     def messages(self, place: int) -> list[Message]:
-        """The conversation of row ``place``."""
+        """Return the conversation of row ``place``."""
         return to_messages(self.row(place), image=self.image, inline=self.inline)
 
     def place(self, index: int) -> int:
-        """The row of the source that conversation ``index`` is."""
+        """Return the row of the source that holds conversation ``index``."""
         return index + bisect_left(self._before, index + 1)
 
     def name(self, index: int) -> str:
-        """What errors call conversation ``index``: its row, its id if it has one, its source."""
+        """Return the name of conversation ``index`` in error messages: its row, its id if any, its source."""
         place = self.place(index)
         try:
             row = self.row(place)
@@ -128,7 +131,7 @@ class RowConversations(ABC):
         return f"row {place}{called} of {self.called}"
 
     def image(self, value: Any) -> Any:
-        """An image as a row has it: a path below ``image_folder``, bytes, or {bytes, path}."""
+        """Return an image that is given as a path relative to ``image_folder``, bytes, or {bytes, path}."""
         if isinstance(value, Mapping):
             value = value["bytes"] if is_given(value.get("bytes")) else value.get("path")
         if isinstance(value, str | bytes | None) and not value:

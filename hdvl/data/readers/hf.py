@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's ``datasets``: saved folders and parquet files, mapped into memory."""
+"""Readers of saved folders and parquet files by Hugging Face's ``datasets``, which maps them into memory."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,21 @@ _EXTRA = "needs the package datasets: pip install 'hdvl[data]'"
 
 
 class DatasetsConversations(RowConversations):
-    """A folder written by ``save_to_disk``.
+    """Reads a folder that ``save_to_disk`` wrote.
 
-    Rows are read as Arrow has them: an image column gives the bytes of the file, which the tiler
-    decodes. For a folder of several splits ``split`` names one.
+    Images are not decoded here: an image column gives the bytes of the file, which the tiler decodes.
+
+    Args:
+        path: the folder.
+        split: the split to read, if the folder holds several.
+        image_folder: the folder that relative paths of images refer to.
+        boxes: the box codec of the model's template.
+        written: the box codec of the data, if it differs.
+        quarantine: a file of ``hdvl data lint``; the rows that it names are left out.
 
     Raises:
         ImportError: ``datasets`` is not installed.
-        ValueError: no such folder, no such split.
+        ValueError: the folder or the split does not exist.
     """
 
     def __init__(
@@ -40,19 +47,27 @@ class DatasetsConversations(RowConversations):
         )
 
     def count(self) -> int:
-        """How many rows the data set holds."""
+        """Return the number of rows of the data set."""
         return len(self._data)
 
     def row(self, place: int) -> Any:
-        """Row ``place``, not decoded."""
+        """Return row ``place`` without decoding its images."""
         return self._data[place].to_pylist()[0]
 
 
 class ParquetConversations(DatasetsConversations):
-    """Parquet files: a file, a folder of them, or a pattern such as ``data/train-*.parquet``.
+    """Reads parquet files.
 
-    ``datasets`` writes them once as Arrow files into ``cache_dir`` (its own cache where null): a
-    single row of a parquet file cannot be read without its whole group of rows.
+    A single row of a parquet file cannot be read without its whole group of rows, so ``datasets`` converts
+    the files to Arrow files once.
+
+    Args:
+        path: a file, a folder of files, or a pattern such as ``data/train-*.parquet``.
+        cache_dir: the folder for the Arrow files; ``None`` for the cache of ``datasets``.
+        image_folder: the folder that relative paths of images refer to.
+        boxes: the box codec of the model's template.
+        written: the box codec of the data, if it differs.
+        quarantine: a file of ``hdvl data lint``; the rows that it names are left out.
     """
 
     def __init__(
@@ -104,8 +119,10 @@ def _from_parquet(path: str, cache_dir: str | None) -> Any:
     pattern = "*.parquet" if base.is_dir() else base.name
     files = sorted((base if base.is_dir() else base.parent).glob(pattern))
     if not files:
-        raise ValueError(f"path must be a parquet file, a folder or a pattern, {path!r} finds none")
-    # The number of files, sizes and times are part of the cache's key: a changed file is read anew.
+        raise ValueError(
+            f"path must be a parquet file, a folder or a pattern, {path!r} matches none"
+        )
+    # The number of files, sizes and times are part of the cache's key: a changed file is converted again.
     return _raw(Dataset.from_parquet([str(file) for file in files], cache_dir=cache_dir), path)
 
 

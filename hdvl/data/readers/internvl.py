@@ -1,4 +1,4 @@
-"""InternVL's meta file: several LLaVA-style files, each with its folder and how often it is read."""
+"""Reader of InternVL's meta files, which list files in LLaVA's format with folders and repetitions."""
 
 import json
 import warnings
@@ -17,17 +17,24 @@ _KNOWN = {"root", "annotation", "repeat_time", "length", "data_augment", "max_dy
 
 
 class InternVLConversations:
-    """The files of a meta file behind each other (Chen et al., 2023, "InternVL", arXiv:2312.14238).
+    """Concatenates the files of a meta file (Chen et al., 2023, "InternVL", arXiv:2312.14238).
 
-    The meta file is one JSON object: name -> {root, annotation, repeat_time, ...}. ``repeat_time``
-    below 1 takes the first share of the rows, a whole number takes all of them that often, and 2.5
-    takes them twice and then the first half. ``length`` is not needed. Paths are relative to ``folder``.
+    The meta file is a JSON object that maps a name to {root, annotation, repeat_time, ...}. A
+    ``repeat_time`` below 1 uses that share of the rows, from the first on. A whole number uses all rows that
+    often, and 2.5 uses them twice and then the first half. ``length`` is ignored.
 
-    ``data_augment: true`` and ``max_dynamic_patch`` ask for what is the tiler's here: they are not
-    followed, and a warning names them. Video is an error of its row.
+    ``data_augment: true`` and ``max_dynamic_patch`` are ignored with a warning, because the tiler decides
+    how an image is cut. A row with a video raises.
+
+    Args:
+        path: the meta file.
+        folder: the folder that the paths in the meta file are relative to.
+        boxes: the box codec of the model's template.
+        written: the box codec of the files, if it differs.
+        quarantine: a file of ``hdvl data lint``; the rows that it names are left out.
 
     Raises:
-        ValueError: the meta file is no such object; the source and field are named.
+        ValueError: the meta file has another format; the message names the source and the field.
     """
 
     def __init__(
@@ -54,7 +61,7 @@ class InternVLConversations:
         self._set_sources(sources)
 
     def with_sources(self, sources: Mapping[str, Conversations]) -> "InternVLConversations":
-        """The same file made of other sources of the same names, each repeated as the file says."""
+        """Return a copy that reads other sources of the same names, with the repetitions of the meta file."""
         changed = copy(self)
         changed._set_sources(sources)
         return changed
@@ -72,12 +79,12 @@ class InternVLConversations:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Conversation:
-        """Conversation number ``index`` of all files with their repetitions."""
+        """Return conversation ``index``, counted over all files with their repetitions."""
         source, place = self._find(index)
         return source[place]
 
     def name(self, index: int) -> str:
-        """What errors call conversation ``index``."""
+        """Return the name of conversation ``index`` in error messages."""
         return name_of(*self._find(index))
 
     def _find(self, index: int) -> tuple[Conversations, int]:
@@ -111,17 +118,17 @@ def _meta(path: str) -> dict[str, dict[str, Any]]:
     ]
     if asked:
         warnings.warn(
-            f"meta file {path}: {', '.join(asked)} not followed; how an image is cut is the tiler's",
+            f"meta file {path}: {', '.join(asked)} ignored, because the tiler decides how an image is cut",
             stacklevel=3,
         )
     return meta
 
 
 def _repeated(rows: int, times: Any, where: str) -> int:
-    """How many rows are read, of ``rows`` read ``times`` times."""
+    """Return the number of rows that are read if ``rows`` rows are read ``times`` times."""
     if isinstance(times, bool) or not isinstance(times, int | float) or times <= 0:
         raise ValueError(f"{where}: repeat_time must be a number above 0, got {times!r}")
     count = int(rows * times + 1e-9)
     if count < 1:
-        raise ValueError(f"{where}: repeat_time={times} of {rows} rows leaves none")
+        raise ValueError(f"{where}: repeat_time={times} must keep at least one of {rows} rows")
     return count

@@ -1,4 +1,4 @@
-"""LLaVA's JSON: an array, or one row a line, of {id, image, conversations: [{from, value}]}."""
+"""Reader of LLaVA's format: a JSON array or JSON lines of {id, image, conversations: [{from, value}]}."""
 
 from typing import Any
 
@@ -8,11 +8,17 @@ from hdvl.protocols import BoxCodec
 
 
 class LlavaConversations(RowConversations):
-    """Rows of a JSON or JSONL file (Liu et al., 2023, "Visual instruction tuning", arXiv:2304.08485).
+    """Reads a JSON or JSONL file (Liu et al., 2023, "Visual instruction tuning", arXiv:2304.08485).
 
-    ``image`` is a file name below ``image_folder``, a list of them, or absent. The rows may be of any
-    shape that :func:`hdvl.data.rows.to_messages` knows. ``path`` is also the label; see the base for
-    the other arguments.
+    ``image`` of a row is a file name relative to ``image_folder``, a list of file names, or absent. Rows
+    may also have the other formats that :func:`hdvl.data.rows.to_messages` accepts.
+
+    Args:
+        path: the file, which is also the label of the source.
+        image_folder: the folder that relative paths of images refer to.
+        boxes: the box codec of the model's template.
+        written: the box codec of the file, if it differs.
+        quarantine: a file of ``hdvl data lint``; the rows that it names are left out.
     """
 
     def __init__(
@@ -34,9 +40,9 @@ class LlavaConversations(RowConversations):
         )
 
     def count(self) -> int:
-        """How many rows the file holds."""
+        """Return the number of rows of the file."""
         return len(self.rows)
 
     def row(self, place: int) -> Any:
-        """Row ``place`` of the file."""
+        """Return row ``place`` of the file."""
         return self.rows[place]

@@ -1,14 +1,14 @@
-"""Qwen-VL's conversations: images and boxes inside the text."""
+"""Reader of Qwen-VL's format, in which images and boxes are part of the text."""
 
 from hdvl.data.readers.llava import LlavaConversations
 
 
 class QwenVLConversations(LlavaConversations):
-    """A JSON list, or lines, of {id, conversations: [{from, value}]} with images as ``<img>path</img>``.
+    """Reads JSON or JSONL of {id, conversations: [{from, value}]} with images as ``<img>path</img>``.
 
-    The text numbers the images itself (``Picture 1: <img>a.jpg</img>``), so the template does not.
-    Boxes are ``<box>(x1,y1),(x2,y2)</box>`` in thousandths (Bai et al., 2023, arXiv:2308.12966), which
-    ``written`` says; a template with another codec gets them as it writes them.
+    The text numbers the images itself (``Picture 1: <img>a.jpg</img>``), so that the template does not.
+    Boxes are written as ``<box>(x1,y1),(x2,y2)</box>`` in thousandths of the image (Bai et al., 2023,
+    arXiv:2308.12966). With ``written`` set to that codec, they are rewritten for templates with another one.
     """
 
     inline = True

@@ -1,4 +1,4 @@
-"""Shards of mosaicml-streaming, on a disk or fetched from an object store shard by shard."""
+"""Reader of mosaicml-streaming's shards, from a disk or from an object store."""
 
 from typing import Any
 
@@ -7,17 +7,20 @@ from hdvl.protocols import BoxCodec
 
 
 class StreamingConversations(RowConversations):
-    """Rows of MDS shards: columns ``conversations`` (or ``messages``, ``texts``) and ``image``.
+    """Reads MDS shards with the columns ``conversations`` (or ``messages``, ``texts``) and ``image``.
 
-    The library fetches shards and keeps them in ``local``, up to ``cache_limit``; the order of samples
-    is the run's own, so that it goes on exactly, with any number of ranks and workers. That order
-    is shuffled over all shards: give ``cache_limit`` room for them, or set ``data.shuffle=false`` and
-    shuffle when the shards are written.
+    The library downloads shards and keeps them in ``local``. The order of samples is that of the run, not
+    that of the library, so that training resumes exactly with any number of ranks and workers. The order is
+    shuffled over all shards: choose ``cache_limit`` large enough for all of them, or set
+    ``data.shuffle=false`` and shuffle when the shards are written.
 
     Args:
-        local: the folder of the shards, or of what is fetched.
-        remote: where to fetch from, such as ``s3://bucket/train``; null for nowhere.
-        cache_limit: most bytes on the disk, such as ``100gb``; null for no limit.
+        local: the folder of the shards, or of the downloaded ones.
+        remote: the address to download from, such as ``s3://bucket/train``; ``None`` for local shards.
+        cache_limit: the most bytes on the disk, such as ``100gb``; ``None`` for no limit.
+        boxes: the box codec of the model's template.
+        written: the box codec of the shards, if it differs.
+        quarantine: a file of ``hdvl data lint``; the rows that it names are left out.
 
     Raises:
         ImportError: the library is not installed.
@@ -47,9 +50,9 @@ class StreamingConversations(RowConversations):
         super().__init__(label=remote or local, boxes=boxes, written=written, quarantine=quarantine)
 
     def count(self) -> int:
-        """How many rows the shards hold."""
+        """Return the number of rows of all shards."""
         return int(self._data.size)
 
     def row(self, place: int) -> Any:
-        """Row ``place``; its shard is fetched if it is not here."""
+        """Return row ``place``; its shard is downloaded if necessary."""
         return self._data[place]

@@ -25,20 +25,26 @@ _TURNS = ("conversations", "messages", "texts")
 
 
 class WebDatasetConversations(RowConversations):
-    """Rows of tar files, whose members are ``KEY.EXTENSION``, those of one key behind each other.
+    """Reads tar files whose members are named ``KEY.EXTENSION``; members of one key follow each other.
 
-    ``KEY.json`` is the row. Its images are the key's members with an extension of an image, in
-    their order (``KEY.jpg``, or ``KEY.0.jpg``, ``KEY.1.jpg``); names under ``image`` in the row are
-    not looked up. Without a ``json``, or beside one without turns as img2dataset writes it, ``KEY.txt``
-    is the answer to ``question``; without a ``txt`` the ``caption`` of the ``json`` is. Hidden files, such
-    as the ``._KEY.jpg`` of macOS, are passed over.
+    ``KEY.json`` is the row. Its images are the members of the key with the extension of an image, in their
+    order (``KEY.jpg``, or ``KEY.0.jpg``, ``KEY.1.jpg``); file names under ``image`` in the row are ignored.
+    If there is no ``json``, or one without turns as img2dataset writes it, the conversation is ``question``
+    and its answer, which is ``KEY.txt`` or else the ``caption`` of the ``json``. Hidden files, such as the
+    ``._KEY.jpg`` of macOS, are skipped.
 
-    The headers of all shards are read once, at the start; then any row is one read, so that the order
-    of samples is the run's own and goes on anywhere.
+    The headers of all shards are read once at the start. Afterwards each row takes one read, so that rows
+    can be read in any order.
 
     Args:
-        shards: a pattern such as ``data/train-*.tar``, or a list of them.
-        question: what is asked about an image with a ``txt``.
+        shards: a pattern such as ``data/train-*.tar``, or a list of patterns.
+        question: the question about an image that has a caption but no conversation.
+        boxes: the box codec of the model's template.
+        written: the box codec of the shards, if it differs.
+        quarantine: a file of ``hdvl data lint``; the rows that it names are left out.
+
+    Raises:
+        ValueError: no shard is found, or a shard is no uncompressed tar file.
     """
 
     def __init__(
@@ -53,9 +59,9 @@ class WebDatasetConversations(RowConversations):
         patterns = one_or_several(shards, "shards")
         self.shards = sorted({path for pattern in patterns for path in glob(pattern)})
         if not self.shards:
-            raise ValueError(f"shards must find at least one tar file, {shards!r} finds none")
+            raise ValueError(f"shards must find at least one tar file, {shards!r} matches none")
         self.question = question
-        # Of member m: its shard, place, size; row r has members _first[r] up to _first[r + 1].
+        # Shard, offset and size of each member; row r has the members from _first[r] to _first[r + 1].
         self._shard, self._offset, self._size = array("l"), array("q"), array("q")
         self._extensions, self._keys, self._first = list[str](), list[str](), array("q")
         for number, path in enumerate(self.shards):
@@ -68,15 +74,15 @@ class WebDatasetConversations(RowConversations):
 
     @property
     def settings(self) -> dict[str, str]:
-        """Those of all readers, and the question."""
+        """Return the settings of all readers, and the question."""
         return {**super().settings, "question": str(self.question)}
 
     def count(self) -> int:
-        """How many keys the shards hold."""
+        """Return the number of keys of all shards."""
         return len(self._keys)
 
     def row(self, place: int) -> Any:
-        """The row of key ``place``, its images as bytes."""
+        """Return the row of key ``place``, with its images as bytes."""
         members = range(self._first[place], self._first[place + 1])
         found = {self._extensions[m].rpartition(".")[2]: m for m in members}
         key = self._keys[place]
@@ -118,7 +124,9 @@ class WebDatasetConversations(RowConversations):
 
     def _index(self, number: int, path: str) -> None:
         try:
-            with tarfile.open(path, "r:") as archive:  # not packed: rows are read in place
+            with tarfile.open(
+                path, "r:"
+            ) as archive:  # uncompressed, so that rows can be read at random
                 key = None
                 for member in archive:
                     if not member.isfile():
@@ -135,13 +143,15 @@ class WebDatasetConversations(RowConversations):
                     self._size.append(member.size)
                     self._extensions.append(extension.lower())
         except tarfile.TarError as error:
-            raise ValueError(f"shard {path} must be an unpacked tar file: {error}") from error
+            raise ValueError(f"shard {path} must be an uncompressed tar file: {error}") from error
 
     def _read(self, member: int) -> bytes:
         path = self.shards[self._shard[member]]
         offset, size = self._offset[member], self._size[member]
         if size > MAX_BYTES:
-            raise RowError("row", f"a member of shard {path} has {size} bytes, {MAX_BYTES} may be")
+            raise RowError(
+                "row", f"a member of shard {path} must have at most {MAX_BYTES} bytes, got {size}"
+            )
         with open(path, "rb") as file:
             file.seek(offset)
             data = file.read(size)

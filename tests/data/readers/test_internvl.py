@@ -50,7 +50,7 @@ def test_files_are_repeated_and_cut_as_the_meta_file_says(tmp_path):
 def test_what_the_tiler_decides_is_said(tmp_path):
     meta = {"a": {"data_augment": True}, "b": {"max_dynamic_patch": 6}}
     arguments = write(tmp_path, meta)
-    with pytest.warns(UserWarning, match=r"a.data_augment, b.max_dynamic_patch not followed"):
+    with pytest.warns(UserWarning, match=r"a.data_augment, b.max_dynamic_patch ignored"):
         assert len(InternVLConversations(**arguments)) == 8
 
 
@@ -59,7 +59,7 @@ def test_what_the_tiler_decides_is_said(tmp_path):
     [
         ({"repeat_time": 0}, "a: repeat_time must be a number above 0, got 0"),
         ({"repeat_time": "2"}, "repeat_time must be a number"),
-        ({"repeat_time": 0.1}, "repeat_time=0.1 of 4 rows leaves none"),
+        ({"repeat_time": 0.1}, "repeat_time=0.1 must keep at least one of 4 rows"),
         ({"repeat_times": 2}, r"a has unknown fields \['repeat_times'\]"),
         ({"annotation": None}, "a must have an annotation"),
         ({"annotation": "none.jsonl"}, "none.jsonl.*is no file"),

@@ -71,11 +71,11 @@ def test_faulty_shards_are_named(tmp_path):
     with pytest.raises(ValueError, match="must find at least one tar file"):
         WebDatasetConversations(shards=str(tmp_path / "*.tar"))
     (tmp_path / "no.tar").write_bytes(b"hello" * 500)
-    with pytest.raises(ValueError, match=r"no.tar must be an unpacked tar file"):
+    with pytest.raises(ValueError, match=r"no.tar must be an uncompressed tar file"):
         WebDatasetConversations(shards=str(tmp_path / "no.tar"))
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as archive:
         archive.add(__file__, "0.json")
-    with pytest.raises(ValueError, match=r"packed.tar must be an unpacked tar"):
+    with pytest.raises(ValueError, match=r"packed.tar must be an uncompressed tar"):
         WebDatasetConversations(shards=str(tmp_path / "packed.tar"))
     write(tmp_path / "a.tar", {"0.json": b"[]", "1.json": b"{", "2.jpg": b""})
     data = WebDatasetConversations(shards=str(tmp_path / "a.tar"))
@@ -140,7 +140,5 @@ def test_a_member_that_says_it_is_huge_is_not_read(tmp_path):
     write(tmp_path / "a.tar", {"0.jpg": png("red"), "0.txt": b"Red."})
     data = WebDatasetConversations(shards=str(tmp_path / "a.tar"), question="Describe.")
     data._size[0] = 2**40
-    with pytest.raises(
-        RowError, match=r"a member of shard .* has 1099511627776 bytes, 536870912 may"
-    ):
+    with pytest.raises(RowError, match=r"must have at most 536870912 bytes, got 1099511627776"):
         data[0]
