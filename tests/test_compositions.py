@@ -109,7 +109,7 @@ def overrides_needed(encoder: str, bridge: str, merger: str, tiler: str) -> int:
     messages: list[str] = []
     while message := refusal(encoder, nodes):
         messages.append(message)
-        assert len(messages) <= 5, (encoder, names, messages)
+        assert len(messages) <= 6, (encoder, names, messages)
         nodes = mended(nodes, message)
     return len(messages)
 

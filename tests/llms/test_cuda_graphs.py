@@ -18,7 +18,7 @@ LENGTHS = [5, 20, 11]
 
 def filled() -> ModelSlots:
     """Slots that hold sequences of LENGTHS."""
-    slots = tiny_vlm().llm.new_slots()
+    slots = ModelSlots(tiny_vlm().llm.model)  # those of a GPU
     slots.reserve(len(LENGTHS), 3 * RANGE)
     generator = torch.Generator().manual_seed(0)
     for slot, length in enumerate(LENGTHS):

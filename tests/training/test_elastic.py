@@ -103,7 +103,9 @@ def test_shards_and_files_are_not_mixed_up(whole: dict[str, Path], tmp_path: Pat
 
 def test_steps_keep_their_size(whole: dict[str, Path], tmp_path: Path) -> None:
     changes = {"trainer.accumulate_grad_batches": 1}
-    with pytest.raises(ValueError, match=r"accumulate_grad_batches \* 2 = 4, got 2; set trainer"):
+    with pytest.raises(
+        ValueError, match=r"accumulate_grad_batches \* 2 = 4, got 2; change trainer"
+    ):
         run(killed(whole["padded"], 9, tmp_path / "run", changes), Feeder())
 
 

@@ -405,9 +405,9 @@ def test_the_adapter_file_has_the_published_size() -> None:
 @pytest.mark.slow
 def test_the_published_sizes_fit_the_preset_tensor_by_tensor(tmp_path: Path) -> None:
     """The whole table at full size, on shapes alone: all 560 LoRA tensors are used."""
-    shelf = published._Shelf()
+    open_files = published._OpenFiles()
     stored = {
-        f"{part}/{key}": published.Stored(tuple(shape), torch.float32, tmp_path, key, shelf)
+        f"{part}/{key}": published.Stored(tuple(shape), torch.float32, tmp_path, key, open_files)
         for part, shapes in FULL.manifest().items()
         for key, shape in shapes.items()
     }
@@ -416,9 +416,10 @@ def test_the_published_sizes_fit_the_preset_tensor_by_tensor(tmp_path: Path) -> 
     config = {"vision": FULL.vision_config, "llm": FULL.llm_config, "parts": {"llm": tmp_path}}
     node = importer.node(tmp_path, config, files)
     preset = importer.preset_node()
-    for part in ("tiler", "bridge", "merger"):
-        same = {**node[part], "hidden": None} if part == "bridge" else node[part]
-        assert same == preset[part]
+    unsaid = {"tiler": {"stride": None}, "bridge": {"hidden": None}, "merger": {}}
+    for part, left_out in unsaid.items():  # numbers that the preset leaves to its class
+        assert {**node[part], **left_out} == preset[part]
+    assert node["tiler"]["stride"] == node["tiler"]["tile_size"] == 224
     assert node["llm"] == preset["llm"]
     template = assemble(node["template"], source=tmp_path)
     assert template == assemble(preset["template"], source="the preset")
