@@ -122,7 +122,8 @@ def divided(grid: Grid, factor: int | Grid) -> Grid:
     down, across = (factor, factor) if isinstance(factor, int) else factor
     if rows % down or cols % across:
         shared = gcd(rows, cols)
-        fitting = [number for number in range(1, shared + 1) if shared % number == 0]
+        # Not the whole side, which would leave one token of a tile and fits no view of another size.
+        fitting = [number for number in range(1, max(2, shared)) if shared % number == 0]
         nearest = min(fitting, key=lambda number: (number == 1, abs(number - down)))
         raise ValueError(
             f"grid must be divisible by factor={down}x{across}, got {rows}x{cols} (rows x cols); set "
