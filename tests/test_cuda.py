@@ -14,13 +14,13 @@ from hdvl.config import build
 from hdvl.inference import Pipeline
 from hdvl.loss import targets, token_weights
 from hdvl.model import VLM
-from hdvl.processor import Batch, Processor, Sample, collate, pack
+from hdvl.processor import Batch, Processor, collate, pack
 from hdvl.protocols import Message
+from tests.test_packed import samples
 from tests.tiny_model import NODE, tiny_node, tiny_vlm
 
 pytestmark = pytest.mark.gpu
 RECEIPT = Path(hdvl.__file__).parent / "assets" / "receipt.png"
-SIZES = [(64, 32), None, (90, 60), (32, 32)]
 
 
 @pytest.fixture(autouse=True)
@@ -39,19 +39,6 @@ def tiny(groups: int = 2) -> VLM:
         "initializer_range": 0.02,
     }
     return tiny_vlm(tiny_node(llm={"config": {**NODE["llm"]["config"], **shape}}))
-
-
-def samples(vlm: VLM) -> list[Sample]:
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for number, size in enumerate(SIZES):
-        images = ()
-        if size is not None:
-            noise = torch.randint(256, (size[1], size[0], 3), generator=generator)
-            images = (Image.fromarray(noise.byte().numpy()),)
-        turns = [Message("user", "Say it " * number, images), Message("assistant", "yes " * 3)]
-        found.append(Processor.of(vlm)(turns))
-    return found
 
 
 def loss_and_gradients(model: VLM, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

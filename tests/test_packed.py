@@ -21,8 +21,8 @@ def vlm(model_type: str = "qwen2") -> VLM:
     return tiny_vlm(tiny_node(llm={"config": {**NODE["llm"]["config"], "model_type": model_type}}))
 
 
-def samples() -> list[Sample]:
-    """Four conversations, one of them text alone."""
+def samples(model: VLM | None = None) -> list[Sample]:
+    """Four conversations for ``model``, one of them text alone."""
     generator = torch.Generator().manual_seed(0)
     found = []
     for number, size in enumerate(SIZES):
@@ -31,7 +31,7 @@ def samples() -> list[Sample]:
             noise = torch.randint(256, (size[1], size[0], 3), generator=generator)
             images = (Image.fromarray(noise.byte().numpy()),)
         turns = [Message("user", "Say it " * number, images), Message("assistant", "yes " * 3)]
-        found.append(Processor.of(vlm())(turns))
+        found.append(Processor.of(model or vlm())(turns))
     return found
 
 
