@@ -5,13 +5,13 @@ question and the bytes of its images. Whoever changes one of them is answered an
 not asked again.
 """
 
-import json
 from collections.abc import Mapping
 from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hdvl.appended import append_row, end_torn_line, whole_rows
 from hdvl.files import hold
 
 
@@ -43,9 +43,7 @@ class AnswerStore:
             raise ValueError(
                 f"{self.path} is being written by another process; wait for it, or change outputs"
             )
-        if self._file.tell() and not _ends_line(self.path):
-            self._file.write(b"\n")  # the process that wrote the line before was killed
-            self._file.flush()
+        end_torn_line(self._file, self.path)
         for path in sorted(self.folder.glob("answers.rank*.jsonl")):
             self.known |= read_answers(path)
         return self
@@ -62,26 +60,10 @@ class AnswerStore:
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row with its ``key``. It survives the end of this process as soon as this returns."""
         assert self._file is not None
-        text = json.dumps(row, ensure_ascii=False)
-        self._file.write(text.encode("utf-8", "backslashreplace") + b"\n")
-        self._file.flush()
+        append_row(self._file, row)
 
 
 def read_answers(path: Path) -> dict[str, dict[str, Any]]:
     """The rows of a file by their key; a line that was cut off by the end of its process is left out."""
-    found = dict[str, dict[str, Any]]()
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("key"), str):
-                found[row["key"]] = row
-    return found
-
-
-def _ends_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read() == b"\n"
+    rows = (row for _, _, row in whole_rows(path))
+    return {row["key"]: row for row in rows if isinstance(row.get("key"), str)}

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from hdvl.appended import append_row, end_torn_line, whole_rows
 from hdvl.files import atomic_write, hold, read_json, write_text
 
 
@@ -83,9 +84,7 @@ class AnswersFile:
     def append(self, number: int, row: Mapping[str, Any]) -> None:
         """Add row ``number``. It survives the end of this process as soon as this returns."""
         assert self._rows is not None
-        text = json.dumps({"row": number, **row}, ensure_ascii=False)
-        self._rows.write(text.encode("utf-8", "backslashreplace") + b"\n")
-        self._rows.flush()
+        append_row(self._rows, {"row": number, **row})
 
     def finish(self, numbers: Mapping[str, Any] | None) -> None:
         """Write the finished file, all rows in their order, and ``numbers`` beside the settings.
@@ -117,9 +116,7 @@ class AnswersFile:
         Rows are only ever added to the part, so that nothing is lost if this process ends here.
         """
         assert self._rows is not None
-        with self.part.open("rb") as rows:
-            torn = self._rows.tell() > 0 and rows.seek(-1, 2) >= 0 and rows.read() != b"\n"
-        self._rows.write(b"\n" * torn)
+        end_torn_line(self._rows, self.part)
         known = {number for number, place in _places(self.part).items() if place.answered}
         finished = _places(self.path)
         if finished:
@@ -167,18 +164,8 @@ def _places(file: Path) -> dict[int, _Place]:
 
     A line that is not whole, because the process was killed while it was written, counts as absent.
     """
-    found = dict[int, _Place]()
-    if not file.is_file():
-        return found
-    start = 0
-    with file.open("rb") as lines:
-        for line in lines:
-            stop = start + len(line)
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("row"), int):
-                found[row["row"]] = _Place(start, stop, "error" not in row)
-            start = stop
-    return found
+    return {
+        row["row"]: _Place(start, stop, "error" not in row)
+        for start, stop, row in whole_rows(file)
+        if isinstance(row.get("row"), int)
+    }
