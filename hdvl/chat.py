@@ -11,7 +11,7 @@ from hdvl.config import given_words
 
 
 def read_line() -> str:
-    """The next line of the standard input, with a prompt and line editing on a terminal."""
+    """Read a line of the standard input, with a prompt and line editing on a terminal."""
     if not sys.stdin.isatty():
         return input()
     import readline  # noqa: F401 - gives input() a history and editing
@@ -20,7 +20,7 @@ def read_line() -> str:
 
 
 def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Load the model and talk until the input ends."""
+    """Load the model and answer messages until the input ends."""
     pipe = pipeline_of(cfg, overrides)
     from hdvl.inference.terminal import TerminalChat
 
@@ -44,7 +44,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     command("chat", lambda cfg: run(cfg, given_words()), checkpoint="checkpoint")
 
 

@@ -1,4 +1,4 @@
-"""The pipeline that the config of a command asks for: a checkpoint with changes, or new parts."""
+"""Construction of a command's pipeline from its config: a checkpoint with changes, or a new composition."""
 
 import gc
 import sys
@@ -23,7 +23,14 @@ RANDOM = """\
 
 
 def is_composition(cfg: Mapping[str, Any], keys: Sequence[str]) -> bool:
-    """Whether a new model is asked for: no checkpoint, or a part with weights and no checkpoint said."""
+    """Return whether the command composes a new model.
+
+    It does so without a checkpoint, and also if the overrides choose a part with weights and do not name
+    a checkpoint.
+
+    Raises:
+        ValueError: both ``model`` and ``checkpoint`` are given.
+    """
     if cfg["checkpoint"] is None:
         return True
     chosen = [key for key in keys if key in GROUPS_WITH_WEIGHTS]
@@ -31,14 +38,14 @@ def is_composition(cfg: Mapping[str, Any], keys: Sequence[str]) -> bool:
         return bool(chosen)
     if "model" in keys:
         raise ValueError(
-            f"model= composes a new model, checkpoint={cfg['checkpoint']} has its own; leave one out"
+            f"model= composes a new model, but checkpoint={cfg['checkpoint']} is given too; leave one out"
         )
     return False
 
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Context without garbage collection: importing libraries makes objects that all stay."""
+    """Context without garbage collection, because the objects of imported libraries are never freed."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -50,7 +57,10 @@ def collector_paused() -> Iterator[None]:
 
 @collector_paused()
 def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
-    """The checkpoint with its changes, or a composition with random weights and a warning on stderr."""
+    """Load the checkpoint with its changes, or build a composition with random weights.
+
+    For random weights a warning is written to stderr.
+    """
     keys = keys_of(overrides)
     if not is_composition(cfg, keys):
         from hdvl.inference.load import load

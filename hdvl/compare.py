@@ -15,7 +15,11 @@ OWN = ("run_dir", "resume")
 
 
 def config_table(runs: Sequence[Path]) -> list[list[str]]:
-    """A row for each key whose values are not all the same."""
+    """Return a row for each key whose values differ between the runs.
+
+    Raises:
+        ValueError: a folder has no ``train.yaml``.
+    """
     import yaml
 
     configs = []
@@ -37,9 +41,15 @@ def config_table(runs: Sequence[Path]) -> list[list[str]]:
 def metric_table(
     runs: Sequence[Path], names: Sequence[str] | None, share: float
 ) -> list[list[str]]:
-    """For each stage and each metric, the last value of each run, and for losses and hit rates the best.
+    """Return rows with the last value of each metric of each stage, and for losses and hit rates the best.
 
-    For two runs, their difference is appended.
+    Args:
+        runs: the run folders.
+        names: the metrics to compare; ``None`` for the default selection.
+        share: the share of a curve, counted from its end, whose mean is the last value.
+
+    Returns:
+        A row for each metric with a value for each run, and with the difference if there are two runs.
     """
     from hdvl.training.curves import Curve, read_curves
 
@@ -63,7 +73,7 @@ def metric_table(
 
 
 def is_selected(metric: str, names: Sequence[str] | None) -> bool:
-    """Whether a metric is compared."""
+    """Return whether a metric is compared."""
     if names is not None:
         return metric in names
     return metric == "train/loss" or metric.startswith(("validation/", "total/"))
@@ -72,7 +82,7 @@ def is_selected(metric: str, names: Sequence[str] | None) -> bool:
 def values(
     metric: str, curves: Sequence[Any], share: float
 ) -> Iterator[tuple[str, list[float | None]]]:
-    """The rows of a metric: (label, the number of each run)."""
+    """Yield the rows of a metric: (label, values of the runs)."""
     if metric.startswith("total/"):
         yield "", [None if curve is None else list(curve.values())[-1] for curve in curves]
         return
@@ -82,7 +92,7 @@ def values(
 
 
 def last(curve: Mapping[int, float], share: float) -> float:
-    """Mean of the last ``share`` of a curve, one value at least."""
+    """Return the mean of the last ``share`` of a curve, of at least one value."""
     numbers = list(curve.values())
     tail = numbers[-max(1, round(share * len(numbers))) :]
     return sum(tail) / len(tail)
@@ -98,7 +108,7 @@ def _cells(numbers: Sequence[float | None]) -> list[str]:
 
 
 def sweep_tables(folders: Sequence[Path]) -> str | None:
-    """The jobs of each sweep, one row each and the best first; None if no folder is a sweep.
+    """Return a table of the jobs of each sweep, the best job first; ``None`` if no folder is a sweep.
 
     Raises:
         ValueError: some folders are sweeps, and others are not.
@@ -118,9 +128,13 @@ def sweep_tables(folders: Sequence[Path]) -> str | None:
 
 
 def run(plain: Mapping[str, Any]) -> None:
-    """Print both tables, or that of a sweep. Raises ``ValueError`` where there is no run to compare."""
+    """Print the tables of configs and metrics, or those of sweeps.
+
+    Raises:
+        ValueError: fewer than two runs are given, or a folder is not a run.
+    """
     if plain["runs"] is None:
-        raise ValueError("no runs given; say hdvl compare RUN RUN, or hdvl compare SWEEP")
+        raise ValueError("runs must be given: hdvl compare RUN RUN, or hdvl compare SWEEP")
     runs = [Path(str(folder)) for folder in plain["runs"]]
     text = sweep_tables(runs)
     if text is not None:
@@ -144,7 +158,7 @@ def run(plain: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Compare the runs."""
+    """Run the command."""
     command("compare", run)
 
 

@@ -7,7 +7,7 @@ from hdvl.command import command
 
 
 def demonstrate(plain: dict[str, Any]) -> Path:
-    """Ask every question, print a table, write the page; where it was written."""
+    """Ask every question, print a table of the answers, write the HTML page and return its path."""
     from hdvl.checkpoints.sources import ASSETS
     from hdvl.inference import html_report
     from hdvl.inference.cases import ask_cases, read_cases
@@ -29,7 +29,7 @@ def demonstrate(plain: dict[str, Any]) -> Path:
 
 
 def main() -> None:
-    """Everything, or one line that says what is missing."""
+    """Run the command."""
     command("demo", demonstrate)
 
 

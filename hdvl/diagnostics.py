@@ -1,6 +1,6 @@
-"""What ``hdvl doctor`` looks at: packages and their ranges, processor, accelerator, memory, fonts.
+"""Checks of ``hdvl doctor``: packages and their versions, processor, accelerator, memory and fonts.
 
-Each check gives findings and changes nothing. ``bad`` findings keep hdvl from working.
+Each check returns findings and changes nothing. A finding of level ``bad`` means that hdvl cannot work.
 """
 
 import importlib.metadata
@@ -20,7 +20,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, what was found, and what to do about it."""
+    """One line of the report: what was checked, what was found, and what to do about it."""
 
     name: str
     value: str
@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ranges:
-    """The requirements of hdvl as written, and where they were read."""
+    """The requirements of hdvl, as strings of PEP 508, and where they were read."""
 
     source: str
     python: str
@@ -39,11 +39,12 @@ class Ranges:
 
 
 def read_ranges() -> Ranges:
-    """The ranges of the checkout's ``pyproject.toml``, or of the installed wheel's metadata."""
+    """Read the requirements from ``pyproject.toml`` of a checkout, or from the installed wheel's metadata."""
     project_file = Path(__file__).resolve().parent.parent / "pyproject.toml"
     if project_file.is_file():
         project = tomllib.loads(project_file.read_text(encoding="utf-8"))["project"]
-        extras = {name: tuple(wanted) for name, wanted in project["optional-dependencies"].items()}
+        optional = project["optional-dependencies"]
+        extras = {name: tuple(requirements) for name, requirements in optional.items()}
         return Ranges(
             source="pyproject.toml",
             python=project["requires-python"],
@@ -59,57 +60,57 @@ def read_ranges() -> Ranges:
 
 
 def from_metadata(requires: list[str], *, extras: list[str], python: str) -> Ranges:
-    """Ranges out of a wheel's ``Requires-Dist`` lines, which name extras in their markers."""
+    """Sort a wheel's ``Requires-Dist`` lines by the extras that their markers name."""
     from packaging.requirements import Requirement
 
     core: list[str] = []
-    wanted: dict[str, list[str]] = {extra: [] for extra in extras}
+    by_extra: dict[str, list[str]] = {extra: [] for extra in extras}
     for line in requires:
         marker = Requirement(line).marker
-        bare = line.split(";")[0].strip()
+        requirement = line.split(";")[0].strip()
         owner = next((e for e in extras if marker and marker.evaluate({"extra": e})), None)
         if marker is None or marker.evaluate({"extra": ""}):
-            core.append(bare)
+            core.append(requirement)
         elif owner is not None:
-            wanted[owner].append(bare)
+            by_extra[owner].append(requirement)
     return Ranges(
         source="the installed package's metadata",
         python=python,
         core=tuple(core),
-        extras={name: tuple(lines) for name, lines in wanted.items()},
+        extras={name: tuple(requirements) for name, requirements in by_extra.items()},
     )
 
 
 def check_package(requirement: str) -> Finding:
-    """The installed version of one requirement against its range."""
+    """Check that a package is installed in a version that ``requirement`` allows."""
     from packaging.requirements import Requirement
 
-    wanted = Requirement(requirement)
-    # Reversed, so that the lower bound stands first.
-    span = ",".join(sorted(map(str, wanted.specifier), reverse=True)) or "any version"
-    advice = f"pip install '{wanted.name}{wanted.specifier}'"
+    required = Requirement(requirement)
+    # In reverse order the lower bound comes first.
+    span = ",".join(sorted(map(str, required.specifier), reverse=True)) or "any version"
+    advice = f"pip install '{required.name}{required.specifier}'"
     try:
-        version = importlib.metadata.version(wanted.name)
+        version = importlib.metadata.version(required.name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(wanted.name, f"missing, needs {span}", "bad", advice)
-    if wanted.specifier.contains(version, prereleases=True):
-        return Finding(wanted.name, f"{version} (range {span})")
-    return Finding(wanted.name, f"{version} is outside {span}", "bad", advice)
+        return Finding(required.name, f"missing, needs {span}", "bad", advice)
+    if required.specifier.contains(version, prereleases=True):
+        return Finding(required.name, f"{version} (range {span})")
+    return Finding(required.name, f"{version} is outside {span}", "bad", advice)
 
 
 def check_python(python: str) -> Finding:
-    """The interpreter against ``requires-python``."""
+    """Check the version of the interpreter against ``requires-python``."""
     from packaging.specifiers import SpecifierSet
 
     version = platform.python_version()
     if SpecifierSet(python).contains(version, prereleases=True):
         return Finding("python", f"{version} (range {python})")
-    advice = "make a virtual environment with a Python in the range"
+    advice = "create a virtual environment with a Python in the range"
     return Finding("python", f"{version} is outside {python}", "bad", advice)
 
 
 def check_packages(ranges: Ranges) -> Iterator[Finding]:
-    """Python, hdvl itself and every core requirement."""
+    """Check Python and every core requirement, and report the version of hdvl."""
     from hdvl.version import __version__
 
     yield Finding("hdvl", f"{__version__} in {Path(__file__).resolve().parent}")
@@ -118,7 +119,7 @@ def check_packages(ranges: Ranges) -> Iterator[Finding]:
 
 
 def check_torchvision() -> Finding:
-    """Whether torchvision's compiled operators work with this torch: runs one of them."""
+    """Check that torchvision's compiled operators work with the installed torch by running one of them."""
     advice = "install both in one command: pip install --force-reinstall torch torchvision"
     try:
         import torch
@@ -126,28 +127,28 @@ def check_torchvision() -> Finding:
 
         nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        # A mismatched pair fails in any of these ways, depending on which half is older.
+        # Which of these is raised depends on which of the two packages is older.
         return Finding("torch + torchvision", str(error).splitlines()[0][:200], "bad", advice)
     return Finding("torch + torchvision", "builds match")
 
 
 def missing_of(requirements: tuple[str, ...], extras: dict[str, tuple[str, ...]]) -> list[str]:
-    """Names of ``requirements`` that are absent; ``hdvl[a,b]`` stands for the extras a and b."""
+    """Return the names of missing packages; ``hdvl[a,b]`` stands for the packages of the extras a and b."""
     from packaging.requirements import Requirement
 
     missing: list[str] = []
     for line in requirements:
-        wanted = Requirement(line)
-        if wanted.name == "hdvl":
-            for extra in sorted(wanted.extras):
+        required = Requirement(line)
+        if required.name == "hdvl":
+            for extra in sorted(required.extras):
                 missing += missing_of(extras[extra], extras)
         elif check_package(line).level == "bad":
-            missing.append(wanted.name)
+            missing.append(required.name)
     return missing
 
 
 def check_extras(ranges: Ranges) -> Iterator[Finding]:
-    """Which optional sets of packages are complete."""
+    """Report for each extra of hdvl whether its packages are installed."""
     for extra, requirements in ranges.extras.items():
         missing = missing_of(requirements, ranges.extras)
         if missing:
@@ -158,7 +159,7 @@ def check_extras(ranges: Ranges) -> Iterator[Finding]:
 
 
 def cpu_flags() -> frozenset[str]:
-    """The processor's feature names where Linux lists them, else nothing."""
+    """Return the feature flags of the processor; empty where ``/proc/cpuinfo`` does not list them."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
         return frozenset()
@@ -169,12 +170,12 @@ def cpu_flags() -> frozenset[str]:
 
 
 def check_processor() -> Iterator[Finding]:
-    """Vector units and the number of threads that torch would use."""
+    """Report the vector instructions of the processor and the number of threads that torch uses."""
     import torch
 
     flags = cpu_flags()
-    telling = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
-    found = [name for name in telling if name in flags]
+    vector_flags = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+    found = [name for name in vector_flags if name in flags]
     capability = torch.backends.cpu.get_cpu_capability()
     units = f"{platform.machine()} with {' '.join(found) or 'no known vector units'}"
     yield Finding("processor", f"{units}; torch uses {capability}")
@@ -192,7 +193,7 @@ def check_processor() -> Iterator[Finding]:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: affinity and container quota counted."""
+    """Return the number of CPUs that affinity and the container's quota allow this process to use."""
     count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -205,7 +206,7 @@ def usable_cpus() -> int:
 
 
 def check_accelerator() -> Iterator[Finding]:
-    """CUDA devices with their free memory, and the libraries that only help there."""
+    """Report the accelerators with their free memory, and the libraries that are used only on CUDA."""
     import torch
 
     if torch.cuda.is_available():
@@ -232,7 +233,10 @@ def check_accelerator() -> Iterator[Finding]:
 
 
 def available_memory() -> int | None:
-    """Bytes to be had without swapping, container limit counted; None where it is not told."""
+    """Return the bytes that can be allocated without swapping, within the container's limit.
+
+    Returns ``None`` on systems without ``/proc/meminfo``.
+    """
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return None
@@ -250,10 +254,14 @@ def available_memory() -> int | None:
 
 
 def check_room(folder: Path) -> Iterator[Finding]:
-    """Memory, and disk space where runs are written."""
+    """Report the free memory, and the free disk space of ``folder``, where runs are written.
+
+    Raises:
+        ValueError: the folder does not exist.
+    """
     memory = available_memory()
     if memory is None:
-        yield Finding("memory", f"not told by {sys.platform}", "note")
+        yield Finding("memory", f"not available on {sys.platform}", "note")
     elif memory < 2 * GIB:
         yield Finding("memory", f"{memory / GIB:.1f} GiB free", "note", "training needs 2 GiB")
     else:
@@ -267,7 +275,7 @@ def check_room(folder: Path) -> Iterator[Finding]:
 
 
 def check_fonts() -> Finding:
-    """A font with Chinese glyphs, for synthetic documents and for boxes with Chinese labels."""
+    """Check for a font with Chinese glyphs, for synthetic documents and boxes with Chinese labels."""
     from hdvl.data.synthetic.fonts import font_files
 
     try:
@@ -276,5 +284,5 @@ def check_fonts() -> Finding:
         return Finding("CJK font", "absent", "note", str(error))
     if not file.is_file():
         advice = "pip install --force-reinstall mplfonts"
-        return Finding("CJK font", f"{file} is gone", "note", advice)
+        return Finding("CJK font", f"{file} does not exist", "note", advice)
     return Finding("CJK font", file.name)

@@ -19,12 +19,11 @@ NO_SETTINGS = (
     *("inputs", "outputs", "image", "out", "stream", "device", "model", *PART_GROUPS),
     *("engine", "num_workers", "max_bad_rows"),
 )
-"""Keys that answers do not depend on, and those of the parts, which are written as they are used."""
+"""Keys that do not change the answers, and the groups of parts, which are recorded as ``model`` instead."""
 
 
 def generate_answer(pipe: "Pipeline", cfg: Mapping[str, Any]) -> "Answer":
-    """Ask, and print the answer: at once, or as it is written."""
-
+    """Ask one question and print the answer, with ``stream`` piece by piece as it is generated."""
     question = {name: cfg[name] for name in ("prompt", "system", "max_tiles")}
     question |= {"images": cfg["image"], "seed": cfg["seed"]}
     if not cfg["stream"]:
@@ -39,12 +38,12 @@ def generate_answer(pipe: "Pipeline", cfg: Mapping[str, Any]) -> "Answer":
 
 
 def settings_of(cfg: Mapping[str, Any], overrides: Sequence[str], identity: str) -> dict[str, Any]:
-    """What the answers to many questions depend on; an interrupted run goes on with the same alone.
+    """Return everything that answers depend on; an interrupted run is continued only if it is unchanged.
 
     Args:
         cfg: the config of the command.
-        overrides: what the command line says.
-        identity: a text that differs if the questions have changed.
+        overrides: the overrides of the command line.
+        identity: a text that identifies the questions.
     """
     from hdvl.checkpoints.sources import find_folder
 
@@ -61,15 +60,16 @@ def settings_of(cfg: Mapping[str, Any], overrides: Sequence[str], identity: str)
 
 
 def run_many(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Ask about every row of ``inputs`` and write the answers to ``outputs``.
+    """Answer the question of every row of ``inputs`` and write the answers to ``outputs``.
 
     Raises:
-        ValueError: more rows than ``max_bad_rows`` could not be asked; the others were answered.
+        ValueError: keys do not go together, or more than ``max_bad_rows`` rows are bad. The answers to the
+            other rows have been written then.
     """
     for key in ("image", "out", "stream"):
         if cfg[key]:
             raise ValueError(
-                f"{key} belongs to a single question, and inputs are many; leave it out"
+                f"{key} is an option for a single question and cannot be given with inputs; leave it out"
             )
     if not cfg["outputs"]:
         raise ValueError("outputs must be given with inputs, such as outputs=answers.jsonl")
@@ -84,19 +84,20 @@ def run_many(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     )
     settings, total = settings_of(cfg, overrides, questions.identity()), len(questions)
     with AnswersFile(cfg["outputs"], settings=settings, total=total) as file:
-        left = [number for number in range(total) if number not in file.answered]
-        if len(left) < total:
-            print(f"{total - len(left)} of {total} rows are answered already", file=sys.stderr)
-        bad, numbers = list[str](), None
-        if left:
-            bad, numbers = ask_rows(pipeline_of(cfg, overrides), cfg, questions, left, file)
-        file.finish(numbers)
+        remaining = [number for number in range(total) if number not in file.answered]
+        if len(remaining) < total:
+            print(f"{total - len(remaining)} of {total} rows are answered already", file=sys.stderr)
+        bad, statistics = list[str](), None
+        if remaining:
+            pipe = pipeline_of(cfg, overrides)
+            bad, statistics = ask_rows(pipe, cfg, questions, remaining, file)
+        file.finish(statistics)
     print(f"written  {cfg['outputs']}: {total} rows, {len(bad)} of them bad")
     if len(bad) > cfg["max_bad_rows"]:
         raise ValueError(
             f"{len(bad)} of {total} rows could not be asked, more than max_bad_rows="
-            f"{cfg['max_bad_rows']}; the first: {bad[0]}. Mend them and run the same command again: it "
-            "asks them alone"
+            f"{cfg['max_bad_rows']}; the first: {bad[0]}. Correct them and run the same command again: "
+            "only the bad rows are asked again"
         )
 
 
@@ -104,13 +105,13 @@ def ask_rows(
     pipe: "Pipeline",
     cfg: Mapping[str, Any],
     questions: "Questions",
-    left: Sequence[int],
+    remaining: Sequence[int],
     file: "AnswersFile",
 ) -> tuple[list[str], dict[str, Any]]:
-    """Ask the rows numbered ``left`` and append their answers to ``file``.
+    """Answer the rows with the indices ``remaining`` and append the answers to ``file``.
 
     Returns:
-        What is wrong with each bad row, and the numbers of the run.
+        The errors of bad rows, and statistics of the run.
     """
     from hdvl.data.questions import PreparedQuestions
     from hdvl.data.threads import ThreadLoader
@@ -119,11 +120,11 @@ def ask_rows(
 
     prepared = ThreadLoader(
         PreparedQuestions(questions, pipe.processor.limited(cfg["max_tiles"])),
-        [[number] for number in left],
+        [[number] for number in remaining],
         collate=lambda items: items[0],
         num_workers=cfg["num_workers"],
     )
-    asked = answer_questions(
+    answered = answer_questions(
         pipe,
         prepared,
         in_flight=2 * pipe.engine.counters.slots,
@@ -131,23 +132,23 @@ def ask_rows(
         **cfg["generation"],
     )
 
-    def known() -> float:
+    def hit_rate() -> float:
         counters = pipe.engine.counters
         return counters.picture_hits / max(1, counters.picture_hits + counters.picture_misses)
 
     total, bad = len(questions), list[str]()
-    with AskingProgress(total, done=total - len(left), hits=known) as progress:
-        for row, answer in asked:
+    with AskingProgress(total, done=total - len(remaining), hits=hit_rate) as progress:
+        for row, answer in answered:
             result = {"error": row.error} if answer is None else answer_fields(answer)
             file.append(row.number, {**row.fields, **result})
             progress.add(answer, row.error)
             bad += [row.error] if answer is None else []
-        print(f"{len(left)} rows  {progress.text(left=False)}", file=sys.stderr)
+        print(f"{len(remaining)} rows  {progress.text(left=False)}", file=sys.stderr)
         return bad, progress.numbers()
 
 
 def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Load or compose, ask, print, draw."""
+    """Load or compose a model, print its answers, and draw the boxes of a single answer."""
     if cfg["inputs"] is not None:
         run_many(cfg, overrides)
         return
@@ -163,12 +164,12 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     command("infer", lambda cfg: run(cfg, given_words()), checkpoint="checkpoint")
 
 
 def end_process() -> None:
-    """End this process without taking down its modules, which costs more than a second and gives nothing."""
+    """End the process without the interpreter's shutdown, which would take more than a second."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -176,5 +177,5 @@ def end_process() -> None:
 
 if __name__ == "__main__":
     main()
-    if "hdvl.inference.pipeline" in sys.modules:  # a model was asked, not only --help or --cfg
+    if "hdvl.inference.pipeline" in sys.modules:  # a model was loaded, unlike with --help or --cfg
         end_process()

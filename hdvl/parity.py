@@ -1,4 +1,4 @@
-"""``hdvl parity``: two folders compared, tensor by tensor and answer by answer."""
+"""``hdvl parity``: compares the tensors and the answers of two model folders."""
 
 import sys
 from typing import Any
@@ -46,7 +46,7 @@ def _weights(plain: dict[str, Any]) -> tuple[list[str], bool]:
 
 
 def _answers(plain: dict[str, Any]) -> tuple[list[str], bool]:
-    """Both models asked about each image: the prompts' ids and logits, and the greedy answers."""
+    """Compare the ids and logits of the prompts and the greedy answers of both models for each image."""
     import torch
 
     from hdvl.checkpoints.parity import largest_difference
@@ -92,7 +92,7 @@ def show(plain: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Compare; exit code 1 if the two differ or one cannot be read."""
+    """Run the command; exit code 1 if the folders differ or one cannot be read."""
     command("parity", show)
 
 

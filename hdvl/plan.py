@@ -16,7 +16,7 @@ MODULES = ("encoder", "bridge", "merger", "llm")
 
 
 def build_on_meta(model: Any) -> "VLM":
-    """The model of a config node, without its numbers."""
+    """Build the model of a config node on the ``meta`` device, without memory for its weights."""
     from hdvl.meta import on_meta
 
     vlm: VLM = on_meta(model)
@@ -24,7 +24,7 @@ def build_on_meta(model: Any) -> "VLM":
 
 
 def shapes(vlm: "VLM") -> str:
-    """One line a part: its class and what it takes and gives."""
+    """Return a table with the class and the input and output sizes of each part."""
     rows, cols = vlm.encoder.grid
     out_rows, out_cols = vlm.bridge.grid_for(vlm.encoder.grid)
     size = vlm.tiler.tile_size
@@ -44,7 +44,10 @@ def shapes(vlm: "VLM") -> str:
 
 
 def parameters(vlm: "VLM", tuning: Any) -> str:
-    """One line a part: how it trains, trainable and all parameters; below, what is stored beside them."""
+    """Return a table with the tuning, the parameters and the trainable parameters of each part.
+
+    The number of floating-point buffers that a checkpoint stores besides the parameters follows below.
+    """
     lines = [["part", "tuning", "parameters", "trainable"]]
     totals = [0, 0]
     for part in MODULES:
@@ -54,24 +57,24 @@ def parameters(vlm: "VLM", tuning: Any) -> str:
         lines.append([part, tuning[part], f"{sum(counts):,}", f"{sum(trainable):,}"])
         totals = [totals[0] + sum(counts), totals[1] + sum(trainable)]
     lines.append(["all", "", *(f"{total:,}" for total in totals)])
-    fixed = sum(value.numel() for value in fixed_numbers(vlm).values())
-    beside = f"\n  with {fixed:,} numbers that never train: {totals[0] + fixed:,} stored"
-    return table(lines, right=(2, 3)) + (beside if fixed else "")
+    buffers = sum(value.numel() for value in stored_buffers(vlm).values())
+    footnote = f"\n  with {buffers:,} values in fixed buffers: {totals[0] + buffers:,} stored"
+    return table(lines, right=(2, 3)) + (footnote if buffers else "")
 
 
-def fixed_numbers(module: Any) -> dict[str, Any]:
-    """The floating-point buffers that a checkpoint holds, such as the positions of a resampler."""
-    own = {id(parameter) for parameter in module.parameters()}
+def stored_buffers(module: Any) -> dict[str, Any]:
+    """Return the floating-point buffers that a checkpoint holds, such as the positions of a resampler."""
+    parameters = {id(parameter) for parameter in module.parameters()}
     state = module.state_dict(keep_vars=True)
     return {
         name: value
         for name, value in state.items()
-        if value.is_floating_point() and id(value) not in own
+        if value.is_floating_point() and id(value) not in parameters
     }
 
 
 def images(vlm: "VLM", sizes: list[list[int]]) -> str:
-    """Tiles and tokens of images of some sizes."""
+    """Return a table with the numbers of tiles and tokens of images of ``sizes`` = (width, height)."""
     lines = [["image", "tiles", "tokens"]]
     for width, height in sizes:
         plan = vlm.tiler.plan(width, height)
@@ -81,7 +84,11 @@ def images(vlm: "VLM", sizes: list[list[int]]) -> str:
 
 
 def costs(vlm: "VLM", config: Mapping[str, Any]) -> str:
-    """FLOPs of one example, and the memory of a step of ``data.batch_size`` examples."""
+    """Return the FLOPs of one example, and the memory of a step of ``data.batch_size`` examples.
+
+    Raises:
+        ValueError: the example is longer than the context of the language model.
+    """
     from hdvl.training.estimate import measure, memory
 
     (width, height), text_tokens = (config["example"][key] for key in ("image", "text_tokens"))
@@ -95,40 +102,45 @@ def costs(vlm: "VLM", config: Mapping[str, Any]) -> str:
         )
     cost = measure(vlm, plan, text_tokens=text_tokens)
     batch, precision = config["data"]["batch_size"], str(config["trainer"]["precision"])
-    needed = memory(vlm, saved=cost.saved * batch, precision=precision)
+    step_memory = memory(vlm, saved=cost.saved * batch, precision=precision)
     flops = [[f"forward, {part}", amount(n, "FLOP")] for part, n in cost.forward.items()]
     flops += [["forward and backward", amount(cost.step, "FLOP")]]
-    room = [[name, amount(getattr(needed, name), "B")] for name in needed.__dataclass_fields__]
+    items = [
+        [name, amount(getattr(step_memory, name), "B")] for name in step_memory.__dataclass_fields__
+    ]
     return "\n".join(
         [
             f"one example: an image of {width} x {height} and {text_tokens} tokens of text",
             table(flops, right=(1,)),
             "",
             f"memory of a step: batch_size {batch}, precision {precision}, AdamW, fused attention",
-            table([*room, ["all", amount(needed.total, "B")]], right=(1,)),
+            table([*items, ["all", amount(step_memory.total, "B")]], right=(1,)),
         ]
     )
 
 
 def build_stage_data(vlm: "VLM", stage: dict[str, Any]) -> Any:
-    """The data module of a stage, whose lengths are then counts; None where data are not looked at."""
+    """Build the data module of a stage, and replace lengths in epochs by numbers of steps.
+
+    Returns ``None`` if the plan of the stage needs no data, or the model has no tokenizer.
+    """
     from hdvl.data.build import build_data
     from hdvl.training.lengths import EPOCHS, set_lengths
 
     data = None
-    looked_at = stage["survey"] != 0 or stage["trainer"].get(EPOCHS, -1) not in (None, -1)
-    if looked_at and vlm.llm.tokenizer is not None:
+    needed = stage["survey"] != 0 or stage["trainer"].get(EPOCHS, -1) not in (None, -1)
+    if needed and vlm.llm.tokenizer is not None:
         data = build_data(stage["data"], vlm, seed=stage["seed"])
     set_lengths(stage, data, ranks=stage["gpus"])
     return data
 
 
 def data_costs(vlm: "VLM", data: Any, config: Mapping[str, Any]) -> str:
-    """Sizes of the data, and what an epoch of them takes on ``gpus`` devices.
+    """Return the sizes of the samples, and the steps, memory and time of an epoch on ``gpus`` devices.
 
     Raises:
-        ValueError: training would leave out more of the data than ``data.max_bad``, a sample is
-            larger than the packing's budget, or a device is too small.
+        ValueError: more than ``data.max_bad`` of the samples would be skipped, a sample is larger than
+            the packing's budget, or a device has too little memory.
     """
     from hdvl.data.survey import lay_out, survey
     from hdvl.training.checks import precision_of
@@ -148,20 +160,20 @@ def data_costs(vlm: "VLM", data: Any, config: Mapping[str, Any]) -> str:
         accumulate=trainer["accumulate_grad_batches"],
     )
     peak = Peak(**config["peak"])
-    taken = estimate(vlm, layout, trainer=trainer, gpus=config["gpus"], peak=peak)
+    estimated = estimate(vlm, layout, trainer=trainer, gpus=config["gpus"], peak=peak)
     share = found.length / len(found.sizes)
     epoch = [
-        ["steps an epoch", f"{taken.steps * share:,.0f}"],
+        ["steps an epoch", f"{estimated.steps * share:,.0f}"],
         ["tokens an epoch", amount(layout.tokens * share, "")],
-        ["FLOPs an epoch", amount(taken.flops * share, "")],
+        ["FLOPs an epoch", amount(estimated.flops * share, "")],
     ]
-    devices = [[name, amount(number, unit)] for name, number, unit in taken.rows()]
+    devices = [[name, amount(number, unit)] for name, number, unit in estimated.rows()]
     return "\n".join(
         [
             f"data: {found.length:,} conversations, {len(found.sizes):,} of them measured",
             table([*found.rows(), *layout.rows(), *epoch]),
             "",
-            f"each of {config['gpus']} (gpus), {taken.strategy}, estimated from peak:",
+            f"each of {config['gpus']} (gpus), {estimated.strategy}, estimated from peak:",
             table(devices, right=(1,)),
             *([time_here(vlm, layout, trainer, config, share)] if config["measure"] else []),
         ]
@@ -171,9 +183,9 @@ def data_costs(vlm: "VLM", data: Any, config: Mapping[str, Any]) -> str:
 def time_here(
     vlm: "VLM", layout: Any, trainer: Mapping[str, Any], config: Mapping[str, Any], share: float
 ) -> str:
-    """The time of a step, an epoch and the training on this machine, from a short measurement of it.
+    """Estimate the time of a step, an epoch and the training from a short measurement of this machine.
 
-    ``share`` is the number of conversations per measured one.
+    ``share`` is the number of all conversations divided by that of the measured ones.
     """
     from dataclasses import replace
 
@@ -182,21 +194,22 @@ def time_here(
 
     found = measure_machine(trainer["precision"], str(trainer["accelerator"]))
     peak = replace(Peak(**config["peak"]), flops=found.flops, memory=None)
-    taken = estimate(vlm, layout, trainer=trainer, gpus=config["gpus"], peak=peak)
+    estimated = estimate(vlm, layout, trainer=trainer, gpus=config["gpus"], peak=peak)
+    step = estimated.compute
     rows = [
-        ["a step", duration_text(taken.compute)],
-        ["an epoch", duration_text(taken.compute * taken.steps * share)],
-        [f"{trainer['max_steps']} steps", duration_text(taken.compute * trainer["max_steps"])],
+        ["a step", duration_text(step)],
+        ["an epoch", duration_text(step * estimated.steps * share)],
+        [f"{trainer['max_steps']} steps", duration_text(step * trainer["max_steps"])],
     ]
     each = "" if config["gpus"] == 1 else f" {config['gpus']} of"
     return (
-        f"\non{each} this machine ({found.device}; {amount(found.flops, 'FLOP/s')} measured, of which a "
-        f"training is taken to reach {100 * peak.utilisation:g} %):\n{table(rows, right=(1,))}"
+        f"\non{each} this machine ({found.device}; {amount(found.flops, 'FLOP/s')} measured, of which "
+        f"training is assumed to reach {100 * peak.utilisation:g} %):\n{table(rows, right=(1,))}"
     )
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds below a minute, above it hours, minutes and seconds.
+    """Format a duration: seconds below a minute, otherwise hours, minutes and seconds.
 
     >>> duration_text(0.125), duration_text(75)
     ('0.12 s', '1:15')
@@ -205,7 +218,7 @@ def duration_text(seconds: float) -> str:
 
 
 def amount(number: float, unit: str) -> str:
-    """A number with a metric prefix.
+    """Format a number with a metric prefix.
 
     >>> amount(1234567, "B")
     '1.23 MB'
@@ -218,10 +231,10 @@ def amount(number: float, unit: str) -> str:
 
 
 def run(config: Mapping[str, Any]) -> None:
-    """Print the plan of ``config``, whose interpolations are unresolved, stage after stage.
+    """Print the plan of each stage of ``config``, whose interpolations are unresolved.
 
     Raises:
-        ValueError: it cannot work.
+        ValueError: the parts, the data or the settings of a stage do not fit together.
     """
     from hdvl.training.checks import check_stage
     from hdvl.training.groups import group_table
@@ -251,7 +264,7 @@ def run(config: Mapping[str, Any]) -> None:
 
 
 def show(config: Mapping[str, Any]) -> None:
-    """Print the plan, unless a word of the command line has no effect on it."""
+    """Print the plan, after checking that each override of the command line has an effect."""
     from hdvl.training.stages import check_effect
 
     given = given_values()
@@ -261,7 +274,7 @@ def show(config: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Print the plan; exit code 1 with the reason if the parts do not fit."""
+    """Run the command; exit code 1 with the reason if the parts do not fit."""
     command("plan", show, resolved=False)
 
 

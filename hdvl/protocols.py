@@ -30,7 +30,7 @@ from hdvl.conversation import Segment as Segment
 from hdvl.conversation import SharedPrefix as SharedPrefix
 from hdvl.conversation import first_of as first_of
 from hdvl.conversation import lengths_of as lengths_of
-from hdvl.drawing import ShownTiles
+from hdvl.drawing import DrawableTiles
 from hdvl.geometry import Box as Box
 from hdvl.geometry import Grid as Grid
 from hdvl.geometry import Layout as Layout
@@ -48,7 +48,7 @@ Views of the same size keep their order. The plans hold the size of each view (:
 
 
 @dataclass(frozen=True)
-class Tiles(ShownTiles):
+class Tiles(DrawableTiles):
     """The pixels of the views of one image, and the plan by which they were cut."""
 
     pixels: Pixels

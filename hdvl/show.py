@@ -21,7 +21,7 @@ the class that it builds.
 
 
 def text(words: Sequence[str]) -> str:
-    """What is printed for words such as ``encoder=timm``.
+    """Return the text that is printed for arguments such as ``encoder=timm``.
 
     Raises:
         ValueError: a word is no ``GROUP=CHOICE``, or there is no such group or choice.
@@ -32,7 +32,11 @@ def text(words: Sequence[str]) -> str:
 
 
 def one(group: str, choice: str) -> str:
-    """The description of one choice."""
+    """Return the description of one choice.
+
+    Raises:
+        ValueError: there is no such group or choice.
+    """
     if group not in groups():
         raise ValueError(f"{group!r} is no config group{similar(group, groups())}")
     if choice not in choices(group):
@@ -59,12 +63,12 @@ def one(group: str, choice: str) -> str:
 
 
 def description_is_global(group: str) -> bool:
-    """Whether the keys of a group stand at the root of the config, as those of presets do."""
+    """Return whether the keys of a group belong to the root of the config, as those of presets do."""
     return group in ("model", "experiment")
 
 
 def primary_parts(group: str, choice: str) -> list[str]:
-    """The choices of other groups that a preset makes."""
+    """Return the choices of other groups that a preset makes."""
     if not description_is_global(group):
         return []
     made = primary(f"{group}/{choice}").overridden
@@ -72,7 +76,7 @@ def primary_parts(group: str, choice: str) -> list[str]:
 
 
 def documentation(target: str) -> str:
-    """The docstring and the arguments of a class or function."""
+    """Return the docstring and the arguments of a class or function."""
     found: Callable[..., Any] = pkgutil.resolve_name(target)
     owner = getattr(found, "__self__", None)
     documents = [inspect.getdoc(owner)] if isinstance(owner, type) else []
@@ -82,7 +86,7 @@ def documentation(target: str) -> str:
 
 
 def argument_table(found: Callable[..., Any], owner: Any) -> str:
-    """Names, types and defaults of the arguments; of a classmethod those of its class too."""
+    """Return a table of the arguments with types and defaults; for a classmethod also those of its class."""
     parameters = dict(inspect.signature(found).parameters)
     if isinstance(owner, type) and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         parameters |= {
@@ -105,7 +109,7 @@ def argument_table(found: Callable[..., Any], owner: Any) -> str:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     words = sys.argv[1:]
     if {"-h", "--help"} & set(words):
         print(USAGE)

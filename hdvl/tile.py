@@ -1,4 +1,4 @@
-"""``hdvl tile``: draw what the model gets of an image, list what each tile shows, count the tokens."""
+"""``hdvl tile``: lists and draws the tiles of an image, and counts its visual tokens."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ LIMITS = ("max_tiles", "max_patches", "longest_edge", "max_edge")
 
 
 def describe(plan: "TilePlan", tiler: Any) -> str:
-    """The plan in words: one line a tile."""
+    """Return a description of the plan, with one line for each tile."""
     shrunk = shrunk_by(plan, tiler)
     windows = len(plan.windows)
     thumbnail = f", {windows} windows and the thumbnail {plan.thumbnail}" if plan.thumbnail else ""
@@ -46,14 +46,14 @@ def describe(plan: "TilePlan", tiler: Any) -> str:
 
 
 def scale_of(plan: "TilePlan") -> tuple[float, float]:
-    """How large the image is on the canvas, across and down; 1.0 is its own size."""
+    """Return the horizontal and vertical scale of the image on the canvas; 1.0 is its original size."""
     x0, y0, x1, y1 = plan.content
     left, top, right, bottom = plan.source_frame
     return (x1 - x0) / (right - left), (y1 - y0) / (bottom - top)
 
 
 def describe_scaling(plan: "TilePlan") -> str:
-    """How the image is scaled and padded on the canvas."""
+    """Return a line about how the image is scaled, padded and cropped on the canvas."""
     across, down = scale_of(plan)
     text = f"{across:.0%}" if f"{across:.0%}" == f"{down:.0%}" else f"{across:.0%} x {down:.0%}"
     if max(across, down) > 1.02 * min(across, down):
@@ -68,7 +68,7 @@ def describe_scaling(plan: "TilePlan") -> str:
 
 
 def shrunk_by(plan: "TilePlan", tiler: Any) -> str:
-    """Which limit of the tiler shrinks the image, and to what; empty if none does."""
+    """Return a line about the option of the tiler that shrinks the image; empty if it is not shrunk."""
     shown = min(scale_of(plan))
     if shown > 0.99:
         return ""
@@ -85,7 +85,10 @@ def shrunk_by(plan: "TilePlan", tiler: Any) -> str:
 
 
 def fitted_parts(cfg: Mapping[str, Any], tiler: Any) -> tuple[Any, Any]:
-    """The tiler as the encoder needs it, and the merger; the parts get no weights and no memory."""
+    """Return the tiler with the sizes that it takes from the encoder, and the merger.
+
+    The encoder and the bridge are built on the ``meta`` device.
+    """
     import torch
 
     from hdvl.meta import on_meta
@@ -93,7 +96,7 @@ def fitted_parts(cfg: Mapping[str, Any], tiler: Any) -> tuple[Any, Any]:
 
     encoder = on_meta(cfg["encoder"])
     with torch.device("meta"):
-        # The width of the language model does not matter to the count.
+        # The number of tokens does not depend on the width of the language model.
         bridge = on_meta(cfg["bridge"])(in_width=encoder.width, out_width=64, grid=encoder.grid)
         merger = on_meta(cfg["merger"])(
             grid=encoder.grid, grid_for=encoder.grid_for, out_grid=bridge.grid_for, width=64
@@ -105,39 +108,44 @@ def fitted_parts(cfg: Mapping[str, Any], tiler: Any) -> tuple[Any, Any]:
 
 
 def describe_layout(layout: "Layout") -> str:
-    """The number of visual tokens and, where text stands between them, what the prompt holds."""
+    """Return the number of visual tokens and, if the layout contains text, the text of the prompt."""
     count = f"tokens   {token_count(layout)}"
     if all(isinstance(piece, int) for piece in layout):
         return count
     pieces = (piece if isinstance(piece, str) else f"[{piece}]" for piece in layout)
-    # Newlines and the like are shown as they are written in YAML.
+    # Newlines and other control characters are shown as escapes, as in YAML.
     text = "".join(pieces).encode("unicode_escape").decode("ascii")
     return f"{count}\nprompt   {text}"
 
 
 def save(image: "Image.Image", path: Path) -> None:
-    """Write a PNG whole or not at all."""
+    """Write a PNG file atomically."""
     with atomic_write(path) as part:
         image.save(part, "PNG", compress_level=1)
 
 
 def plan_of(tiler: Any, image: Path, size: tuple[int, int]) -> "TilePlan":
-    """The plan for an image of ``size``; where blank windows are left out, that depends on its pixels."""
-    whole: TilePlan = tiler.plan(*size)
+    """Return the plan for an image of ``size``; with ``skip_blank`` it depends on the pixels."""
+    complete: TilePlan = tiler.plan(*size)
     if not getattr(tiler, "skip_blank", False):
-        return whole
-    found: TilePlan = tiler(image).plan
-    print(f"blank    {whole.count - found.count} of {len(whole.windows)} windows are left out")
-    return found
+        return complete
+    plan: TilePlan = tiler(image).plan
+    print(f"blank    {complete.count - plan.count} of {len(complete.windows)} windows are left out")
+    return plan
 
 
 def run(cfg: Mapping[str, Any]) -> None:
-    """Do what the config says. Raises ``ValueError`` and ``OSError`` with a readable message."""
+    """Print the tiles and the tokens of an image, and write the drawings.
+
+    Raises:
+        ValueError: a key is missing or wrong, or the parts do not fit together.
+        OSError: the image cannot be read, or a drawing cannot be written.
+    """
     from hdvl.drawing import draw_canvas
     from hdvl.images import MAX_PIXELS, open_image, orientation, upright_rgb
 
     if cfg["image"] is None:
-        raise ValueError("no image given; say hdvl tile image=PATH")
+        raise ValueError("image must be given: hdvl tile image=PATH")
     source, out = Path(cfg["image"]), Path(cfg["out"])
     for key in ("out", "contact"):
         path = None if cfg[key] is None else Path(cfg[key])
@@ -145,8 +153,8 @@ def run(cfg: Mapping[str, Any]) -> None:
             raise ValueError(f"{key}={path} would overwrite the image; give another {key}=PATH")
     name, exif = str(source), cfg["tiler"].get("exif", True)
     image = open_image(source, max_pixels=cfg["tiler"].get("max_pixels", MAX_PIXELS))
-    lying = exif and orientation(image, name=name) >= 5
-    width, height = reversed(image.size) if lying else image.size
+    transposed = exif and orientation(image, name=name) >= 5
+    width, height = reversed(image.size) if transposed else image.size
     tiler, merger = build(cfg["tiler"]), None
     if cfg.get("encoder") is not None:
         tiler, merger = fitted_parts(cfg, tiler)
@@ -156,7 +164,7 @@ def run(cfg: Mapping[str, Any]) -> None:
         print("tokens   not counted without an encoder; add model=... or encoder=...")
     else:
         print(describe_layout(merger.layout(plan)))
-    # Of a large image a smaller copy is read, which is enough for the drawing.
+    # Large JPEG files are decoded at a lower resolution, which is enough for the drawing.
     scale = min(1.0, 4 * cfg["draw_size"] / max(image.size))
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
     background = cfg["tiler"].get("background", (255, 255, 255))
@@ -171,7 +179,7 @@ def run(cfg: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """List and draw the tiles of an image."""
+    """Run the command."""
     command("tile", run)
 
 

@@ -128,7 +128,7 @@ def test_the_command_takes_two_words(two: list[Path], root: Path) -> None:
     assert done.returncode == 0 and "2-all total/tokens" in done.stdout, done.stderr
     assert (
         hdvl().stderr
-        == "hdvl compare: no runs given; say hdvl compare RUN RUN, or hdvl compare SWEEP\n"
+        == "hdvl compare: runs must be given: hdvl compare RUN RUN, or hdvl compare SWEEP\n"
     )
 
 

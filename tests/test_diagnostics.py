@@ -66,7 +66,7 @@ def test_python_outside_the_range() -> None:
     assert diagnostics.check_python(">=3.11").level == "ok"
     finding = diagnostics.check_python("<3")
     assert finding.level == "bad" and "is outside <3" in finding.value
-    assert finding.advice == "make a virtual environment with a Python in the range"
+    assert finding.advice == "create a virtual environment with a Python in the range"
 
 
 def test_core_packages_are_there() -> None:

@@ -292,9 +292,9 @@ def test_many_questions_go_on_after_an_interruption(
 def test_what_many_questions_need(tiny_folder: Path, scans: Path) -> None:
     words = many(tiny_folder, scans.parent / "answers.jsonl")
     for word, message in (
-        ("image=a.png", "image belongs to a single question"),
-        ("out=b.png", "out belongs to a single question"),
-        ("stream=true", "stream belongs to a single question"),
+        ("image=a.png", "image is an option for a single question"),
+        ("out=b.png", "out is an option for a single question"),
+        ("stream=true", "stream is an option for a single question"),
         ("outputs=null", "outputs must be given with inputs"),
     ):
         with pytest.raises(ValueError, match=message):

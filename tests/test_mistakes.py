@@ -110,7 +110,7 @@ KEYS = [
     ("infer prompt=x image=no/x.png", r"there is no no/x.png; the folder no does not exist"),
     ("infer prompt=x 'image=a, \"b\".png'", r'there is no a, "b".png; check the path'),
     ("tile 'image=a, \"b\".png'", r'there is no a, "b".png; check the path'),
-    ("tile", r"no image given"),
+    ("tile", r"image must be given"),
     ("tile image=folder", r"image must be a regular file, folder is a folder"),
     ("infer prompt=x device=gpu", r"device must be cpu, .* got gpu, did you mean cuda\?"),
     ("infer prompt=x dtype=half", r"dtype must be one of .* got half, did you mean float16\?"),

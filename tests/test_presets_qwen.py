@@ -12,7 +12,7 @@ from hdvl.checkpoints.importers import IMPORTERS, mapping
 from hdvl.checkpoints.importers.published import Published, Stored, _OpenFiles
 from hdvl.config import compose
 from hdvl.model import VLM
-from hdvl.plan import build_on_meta, fixed_numbers, parameters
+from hdvl.plan import build_on_meta, parameters, stored_buffers
 from tests.qwen_vl_gptq import TOLD, int4_manifest
 from tests.qwen_vl_reference import manifest
 
@@ -110,12 +110,12 @@ def test_parameters_and_keys_are_the_published_ones(name: str, tmp_path: Path) -
 def test_qwen_vl_as_a_whole() -> None:
     vlm = built("qwen_vl")
     assert sum(stored(vlm, part) for part in ("encoder", "bridge", "llm")) == 9_656_935_168
-    assert {name: value.numel() for name, value in fixed_numbers(vlm).items()} == {
+    assert {name: value.numel() for name, value in stored_buffers(vlm).items()} == {
         "bridge.pos_embed": 256 * 4096
     }
     tuning = dict.fromkeys(("encoder", "bridge", "merger", "llm"), "full")
     said = parameters(vlm, tuning)
-    assert "with 1,048,576 numbers that never train: 9,656,935,168 stored" in said
+    assert "with 1,048,576 values in fixed buffers: 9,656,935,168 stored" in said
     assert vlm.merger.token_count(vlm.tiler.plan(1024, 768)) == 256
     assert (vlm.encoder.grid, vlm.image_token_id) == ((32, 32), -1)
 

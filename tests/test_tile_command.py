@@ -155,7 +155,7 @@ def test_extreme_images(size: tuple[int, int], tiler: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "no image given; say hdvl tile image=PATH"),
+        ([], "image must be given: hdvl tile image=PATH"),
         (["image={photo}", "out={photo}"], "would overwrite the image; give another out=PATH"),
         (
             ["image={photo}", "out={photo}.out", "encoder=conv_stem", "tiler=internvl_1_5"],

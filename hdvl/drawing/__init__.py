@@ -1,12 +1,12 @@
-"""Drawings on images: boxes with labels, tiles, and the canvas that a model gets. Nothing imports torch."""
+"""Drawings of boxes, of tiles and of the canvas that a model receives. Nothing here imports torch."""
 
 from hdvl.drawing.boxes import COLOURS, draw_boxes
-from hdvl.drawing.notebook import ShownTiles
+from hdvl.drawing.notebook import DrawableTiles
 from hdvl.drawing.tiles import contact_sheet, draw_canvas, draw_tiles, view_names
 
 __all__ = [
     "COLOURS",
-    "ShownTiles",
+    "DrawableTiles",
     "contact_sheet",
     "draw_boxes",
     "draw_canvas",

@@ -1,4 +1,4 @@
-"""Boxes with labels drawn on images, small ones magnified beside."""
+"""Drawing of boxes with labels on images, with magnified insets of small boxes."""
 
 import warnings
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageStat
 
 from hdvl.conversation import GroundedBox
-from hdvl.drawing.fonts import Colour, default_font, font_for, plate_size, write_on_plate
+from hdvl.drawing.fonts import Colour, default_font, font_for, label_size, write_label
 from hdvl.geometry import Box, Size
 
 COLOURS: tuple[Colour, ...] = (
@@ -22,10 +22,10 @@ COLOURS: tuple[Colour, ...] = (
 SMALL = 1 / 30
 """A box is small if its shorter side is at most this share of the image's shorter side."""
 
-SMALLEST_IMAGE = 200
-"""Images with a shorter side of fewer pixels get no insets: there is no room for them."""
+MIN_IMAGE_SIDE = 200
+"""Images whose shorter side has fewer pixels get no insets, because there is no room for them."""
 
-MOST_INSETS = 3
+MAX_INSETS = 3
 
 
 def draw_boxes(
@@ -44,7 +44,7 @@ def draw_boxes(
         image: the image that the boxes belong to.
         boxes: boxes in pixels of the image.
         colours: the colours of the labels, one after another.
-        insets: whether to show small boxes magnified, at the emptiest place of the image.
+        insets: whether to draw magnified insets of small boxes, where the image has the least contrast.
     """
     drawn = image.convert("RGB")
     if drawn is image:
@@ -53,15 +53,15 @@ def draw_boxes(
     width = max(2, round(min(drawn.size) / 350))
     labels = list(dict.fromkeys(box.label for box in boxes))
     frames = [_frame(box.box, width, drawn.size) for box in boxes]
-    taken = list(frames)
-    if insets and min(image.size) >= SMALLEST_IMAGE:
+    occupied = list(frames)
+    if insets and min(image.size) >= MIN_IMAGE_SIDE:
         small = [number for number, box in enumerate(boxes) if _is_small(box.box, image.size)]
-        for number in small[:MOST_INSETS]:
+        for number in small[:MAX_INSETS]:
             colour = colours[labels.index(boxes[number].label) % len(colours)]
-            inset = _inset(image, boxes[number].box, frames[number], taken)
+            inset = _inset(image, boxes[number].box, frames[number], occupied)
             if inset is not None:
                 _draw_inset(drawn, inset, frames[number], width, colour)
-                taken.append(inset.place)
+                occupied.append(inset.place)
     for box, frame in zip(boxes, frames, strict=True):
         number = labels.index(box.label)
         colour = colours[number % len(colours)]
@@ -73,12 +73,12 @@ def draw_boxes(
     for box, frame in zip(boxes, frames, strict=True):
         if box.label:
             number = labels.index(box.label)
-            taken.append(_label(drawn, box.label, number, frame, taken, colours))
+            occupied.append(_label(drawn, box.label, number, frame, occupied, colours))
     return drawn
 
 
 def _frame(box: Box, width: int, size: Size) -> Box:
-    """The outer edge of the frame around ``box``: a gap of one line lies between the two."""
+    """Return the outer edge of the frame around ``box``, with a gap of one line width between them."""
     x0, y0, x1, y1 = box
     left = min(max(0.0, x0 - 2 * width), size[0] - 1.0)
     top = min(max(0.0, y0 - 2 * width), size[1] - 1.0)
@@ -99,8 +99,8 @@ class _Inset:
     place: Box
 
 
-def _inset(image: Image.Image, box: Box, frame: Box, taken: Sequence[Box]) -> _Inset | None:
-    """The surroundings of ``box`` magnified, at the emptiest place that touches nothing in ``taken``."""
+def _inset(image: Image.Image, box: Box, frame: Box, occupied: Sequence[Box]) -> _Inset | None:
+    """Return the magnified surroundings of ``box``, at a place that touches nothing in ``occupied``."""
     height = max(4.0, box[3] - box[1])
     margin = 0.6 * height
     part = (
@@ -116,15 +116,17 @@ def _inset(image: Image.Image, box: Box, frame: Box, taken: Sequence[Box]) -> _I
     if factor < 1.6:
         return None
     size = (round(wide * factor), round(high * factor))
-    place = _emptiest(image, size, taken, near=frame)
+    place = _uniform_place(image, size, occupied, near=frame)
     if place is None:
         return None
     shown = image.crop(part).convert("RGB").resize(size, Image.Resampling.LANCZOS)
     return _Inset(shown, place)
 
 
-def _emptiest(image: Image.Image, size: Size, taken: Sequence[Box], near: Box) -> Box | None:
-    """The place of ``size`` that shows least, and of equally empty ones the nearest to ``near``."""
+def _uniform_place(
+    image: Image.Image, size: Size, occupied: Sequence[Box], near: Box
+) -> Box | None:
+    """Return the place of ``size`` with the least contrast; among similar ones the nearest to ``near``."""
     margin = round(min(image.size) / 40)
     room = (image.width - size[0] - 2 * margin, image.height - size[1] - 2 * margin)
     if min(room) < 0:
@@ -134,21 +136,21 @@ def _emptiest(image: Image.Image, size: Size, taken: Sequence[Box], near: Box) -
         for col in range(9):
             x, y = margin + room[0] * col / 8, margin + room[1] * row / 8
             place = (x, y, x + size[0], y + size[1])
-            if any(_meet(place, other, margin) for other in taken):
+            if any(_overlap(place, other, margin) for other in occupied):
                 continue
-            spread = _spread(grey, place)
+            spread = _contrast(grey, place)
             distance = abs(x + size[0] / 2 - near[0]) + abs(y + size[1] / 2 - near[1])
             best.append((round(spread) + distance / sum(image.size), place))
     return min(best)[1] if best else None
 
 
-def _spread(grey: Image.Image, place: Box) -> float:
-    """How much the pixels at ``place`` differ: 0 where there is nothing to be covered."""
+def _contrast(grey: Image.Image, place: Box) -> float:
+    """Return the standard deviation of the pixels at ``place``, which is 0 for a uniform area."""
     x0, y0, x1, y1 = map(round, place)
     return ImageStat.Stat(grey.crop((x0, y0, x1, y1))).stddev[0]
 
 
-def _meet(one: Box, other: Box, margin: float = 0.0) -> bool:
+def _overlap(one: Box, other: Box, margin: float = 0.0) -> bool:
     return (
         one[0] < other[2] + margin
         and other[0] < one[2] + margin
@@ -161,7 +163,7 @@ def _draw_inset(drawn: Image.Image, inset: _Inset, frame: Box, width: int, colou
     """Paste the inset in a frame of its own, and join the two frames by a line."""
     pen = ImageDraw.Draw(drawn)
     x0, y0, x1, y1 = map(round, inset.place)
-    # From the middle of the side of the frame to that of the inset that face each other.
+    # The line joins the middles of the two sides that face each other.
     ends = []
     for one, other in ((frame, inset.place), (inset.place, frame)):
         x, y = (one[0] + one[2]) / 2, (one[1] + one[3]) / 2
@@ -182,10 +184,10 @@ def _label(
     label: str,
     number: int,
     frame: Box,
-    taken: Sequence[Box],
+    occupied: Sequence[Box],
     colours: Sequence[Colour],
 ) -> Box:
-    """Write the label on the side of the frame where it covers least; the place that it takes."""
+    """Write the label beside the frame where it hides least of the image, and return its rectangle."""
     size = max(11, round(min(drawn.size) / 55))
     font, text = font_for(label, size), label
     if font is None:
@@ -195,7 +197,7 @@ def _label(
             stacklevel=3,
         )
         font, text = default_font(size), f"#{number + 1}"
-    width, height = plate_size(text, font)
+    width, height = label_size(text, font)
     middle, left = (frame[1] + frame[3] - height) / 2, min(frame[0], drawn.width - width)
     places = [
         (frame[2], middle),
@@ -208,11 +210,11 @@ def _label(
         place = (x, y, x + width, y + height)
         if x < 0 or y < 0 or place[2] > drawn.width or place[3] > drawn.height:
             continue
-        spread = _spread(grey, place)
-        covers = any(_meet(place, other) for other in taken if other != frame)
+        spread = _contrast(grey, place)
+        covers = any(_overlap(place, other) for other in occupied if other != frame)
         best.append((covers, round(spread / 8), (x, y)))
-    # Where no side has room, the label stands inside of the frame.
+    # If there is no room on any side, the label is written inside the frame.
     inside = (max(0.0, min(frame[0], drawn.width - width)), max(0.0, frame[1]))
     x, y = min(best, key=lambda found: found[:2])[2] if best else inside
-    write_on_plate(ImageDraw.Draw(drawn), text, (x, y), font, colours[number % len(colours)])
+    write_label(ImageDraw.Draw(drawn), text, (x, y), font, colours[number % len(colours)])
     return x, y, x + width, y + height

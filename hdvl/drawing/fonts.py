@@ -1,4 +1,4 @@
-"""Text on images: fonts, and words on a plate of one colour."""
+"""Fonts, and labels of white text on a coloured rectangle."""
 
 from functools import lru_cache
 from importlib.util import find_spec
@@ -9,7 +9,7 @@ from PIL import ImageDraw, ImageFont
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Colour = tuple[int, int, int]
 
-# Where systems keep a font with Chinese, Japanese and Korean glyphs.
+# Usual paths of a system font with Chinese, Japanese and Korean glyphs.
 _SYSTEM_FONTS = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
     "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
@@ -36,22 +36,22 @@ def font_for(text: str, size: int) -> Font | None:
 
 @lru_cache(maxsize=32)
 def default_font(size: int) -> Font:
-    """Return Pillow's own font, which has the English letters."""
+    """Return Pillow's built-in font, which has the letters of English."""
     return ImageFont.load_default(size)
 
 
-def plate_size(text: str, font: Font) -> tuple[int, int]:
-    """Return (width, height) of ``text`` on its plate."""
+def label_size(text: str, font: Font) -> tuple[int, int]:
+    """Return (width, height) of the rectangle of a label."""
     left, top, right, bottom = font.getbbox(text)
     return round(right - left) + 4, round(bottom - top) + 4
 
 
-def write_on_plate(
+def write_label(
     pen: ImageDraw.ImageDraw, text: str, at: tuple[float, float], font: Font, colour: Colour
 ) -> None:
-    """Write ``text`` in white on a plate of ``colour`` whose top-left corner is ``at``."""
+    """Write ``text`` in white on a rectangle of ``colour`` whose top-left corner is ``at``."""
     left, top, _, _ = font.getbbox(text)
-    width, height = plate_size(text, font)
+    width, height = label_size(text, font)
     x, y = at
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
     pen.text((x + 2 - left, y + 2 - top), text, font=font, fill=(255, 255, 255))
@@ -69,16 +69,20 @@ def _candidates() -> list[Path]:
 def _load(file: Path, size: int) -> ImageFont.FreeTypeFont | None:
     try:
         return ImageFont.truetype(str(file), size)
-    except OSError:  # this version of FreeType does not read the font: the next one may be read
+    except OSError:  # this version of FreeType cannot read the font, but may read another one
         return None
 
 
 def _covers(font: ImageFont.FreeTypeFont, text: str) -> bool:
-    """Return whether no visible character is drawn as the sign for "no such glyph"."""
-    absent = _shape(font, "\U0010fffe")
-    return all(_shape(font, sign) != absent for sign in set(text) if not sign.isspace())
+    """Return whether the font has a glyph for every visible character."""
+    missing_glyph = _glyph(font, "\U0010fffe")
+    return all(
+        _glyph(font, character) != missing_glyph
+        for character in set(text)
+        if not character.isspace()
+    )
 
 
-def _shape(font: ImageFont.FreeTypeFont, sign: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(sign)
+def _glyph(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(character)
     return mask.size, bytes(mask)

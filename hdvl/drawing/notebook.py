@@ -1,4 +1,4 @@
-"""How tiles show themselves: side by side, as the encoder gets them."""
+"""Display of tiles in notebooks: side by side, as the encoder receives them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,12 +10,12 @@ from hdvl.drawing.tiles import contact_sheet, view_names
 from hdvl.geometry import Size, TilePlan
 from hdvl.html import embedded
 
-WIDEST = 8
-"""Most tiles in a row where the plan has no grid, or one of many columns."""
+MAX_COLUMNS = 8
+"""The most tiles in a row by default."""
 
 
-class ShownTiles:
-    """Base of :class:`hdvl.protocols.Tiles`: pictures of its pixels.
+class DrawableTiles:
+    """Base of :class:`hdvl.protocols.Tiles` with methods that draw the pixels.
 
     Attributes:
         pixels: uint8 tensors (t, c, h, w), one for each size of view.
@@ -26,7 +26,7 @@ class ShownTiles:
     plan: TilePlan
 
     def images(self) -> list[Image.Image]:
-        """Each view as an image, in the order of the plan."""
+        """Return each view as an image, in the order of the plan."""
         by_size = dict[Size, Iterator[Any]]()
         for group in self.pixels if isinstance(self.pixels, tuple) else (self.pixels,):
             by_size[group.shape[3], group.shape[2]] = iter(group)
@@ -37,13 +37,13 @@ class ShownTiles:
         ]
 
     def contact_sheet(self, *, cols: int | None = None, tile_side: int = 224) -> Image.Image:
-        """All views side by side with their places; the thumbnail in a row of its own.
+        """Draw all views side by side with their row and column; the thumbnail has a row of its own.
 
         Args:
             cols: windows in a row; ``None`` for as many as the grid has columns.
             tile_side: the longer side of the largest view in the drawing, in pixels.
         """
-        cols = cols or min(max(self.plan.cols, 1), WIDEST)
+        cols = cols or min(max(self.plan.cols, 1), MAX_COLUMNS)
         named = list(zip(self.images(), view_names(self.plan), strict=True))
         windows = named[self.plan.window_slice]
         rows = [windows[first : first + cols] for first in range(0, len(windows), cols)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from hdvl.drawing.boxes import COLOURS
-from hdvl.drawing.fonts import Colour, default_font, write_on_plate
+from hdvl.drawing.fonts import Colour, default_font, write_label
 from hdvl.geometry import Box, Rect, Size, TilePlan
 
 PAPER: Colour = (246, 246, 244)
@@ -18,15 +18,15 @@ SMALLEST_CANVAS = 640
 def draw_tiles(image: Image.Image, plan: TilePlan) -> Image.Image:
     """Return a copy of ``image`` with the outline and the number of every tile but the thumbnail.
 
-    ``image`` may have been scaled in proportion. Where tiles overlap, every second one is drawn a line
-    further inside, so that each can be told from the next.
+    ``image`` may be a proportionally scaled copy. The outline of every second tile is drawn a line width
+    further inside, so that the outlines of overlapping tiles can be distinguished.
 
     Raises:
         ValueError: ``image`` is not in the proportions of ``plan``.
     """
     scale_x, scale_y = image.width / plan.width, image.height / plan.height
-    far_x, far_y = image.width - plan.width * scale_y, image.height - plan.height * scale_x
-    if abs(far_x) > 1 and abs(far_y) > 1:
+    error_x, error_y = image.width - plan.width * scale_y, image.height - plan.height * scale_x
+    if abs(error_x) > 1 and abs(error_y) > 1:
         raise ValueError(
             f"plan must belong to the image of {image.width}x{image.height}, it is for "
             f"{plan.width}x{plan.height}"
@@ -58,7 +58,7 @@ def _outline(drawn: Image.Image, plan: TilePlan, boxes: Sequence[Box]) -> None:
         y1 = max(y0, min(box[3], float(drawn.height)) - 1 - inset)
         colour = COLOURS[(view.row * 3 + view.col) % len(COLOURS)]
         pen.rectangle((x0, y0, x1, y1), outline=colour, width=width)
-        write_on_plate(pen, str(number), (x0 + width, y0 + width), font, colour)
+        write_label(pen, str(number), (x0 + width, y0 + width), font, colour)
 
 
 def canvas_scale(plan: TilePlan, draw_size: int) -> float:
@@ -75,9 +75,9 @@ def canvas_scale(plan: TilePlan, draw_size: int) -> float:
 def draw_canvas(
     image: Image.Image, plan: TilePlan, *, padding: Colour = (0, 0, 0), draw_size: int = 1600
 ) -> Image.Image:
-    """Draw what the model gets of an image: the canvas with its tiles, and the thumbnail beside it.
+    """Draw an image as the model receives it: the canvas with its tiles, and the thumbnail beside it.
 
-    Padding, distortion and scaling are those of the tiles. What no window shows is dimmed.
+    Padding, distortion and scaling are those of the tiles. Parts of the canvas without a window are dimmed.
 
     Args:
         image: the upright image in RGB; it may have been scaled.
@@ -102,16 +102,20 @@ def draw_canvas(
             boxes.insert(plan.thumbnail_index, (0.0, 0.0, 0.0, 0.0))
         _outline(canvas, plan, boxes)
     if plan.thumbnail_index is not None:
-        whole = plan.sizes[plan.thumbnail_index]
-        # At most half as wide and as high as the canvas, and readable.
-        share = max(160, min(max(whole), 0.5 * max(canvas.size))) / max(whole)
-        place = plan.thumbnail_content or (0, 0, *whole)
+        thumbnail_size = plan.sizes[plan.thumbnail_index]
+        # At most half as wide and as high as the canvas, but at least 160 pixels.
+        thumbnail_scale = max(160, min(max(thumbnail_size), 0.5 * max(canvas.size))) / max(
+            thumbnail_size
+        )
+        place = plan.thumbnail_content or (0, 0, *thumbnail_size)
         source = frame
         if plan.thumbnail_source == "canvas":
             smaller = min(1.0, max(frame.size) / max(plan.canvas))
             source = _resized(frame, _extent(_rect(plan.content, smaller)))
-        panels.append(_at_scale(source, whole, place, share, padding))
-        lines.append(f"thumbnail {whole[0]} x {whole[1]}, drawn at {share:.0%}")
+        panels.append(_at_scale(source, thumbnail_size, place, thumbnail_scale, padding))
+        lines.append(
+            f"thumbnail {thumbnail_size[0]} x {thumbnail_size[1]}, drawn at {thumbnail_scale:.0%}"
+        )
     return _beside(panels, lines)
 
 
@@ -162,7 +166,7 @@ def _window_boxes(plan: TilePlan) -> list[Box]:
 
 
 def _framed(image: Image.Image, plan: TilePlan, padding: Colour) -> Image.Image:
-    """The part of ``image`` that is cut, padded where it reaches outside."""
+    """Return the frame of the plan, cropped out of ``image`` and padded outside of it."""
     if plan.frame is None:
         return image
     scale_x, scale_y = image.width / plan.width, image.height / plan.height
@@ -177,9 +181,9 @@ def _framed(image: Image.Image, plan: TilePlan, padding: Colour) -> Image.Image:
 def _at_scale(
     source: Image.Image, size: Size, place: Rect, scale: float, padding: Colour
 ) -> Image.Image:
-    """An image of ``size`` that shows ``source`` in the rectangle ``place``, drawn at ``scale``.
+    """Return an image of ``size`` with ``source`` in the rectangle ``place``, drawn at ``scale``.
 
-    It is made at its own size or smaller, as the tiler makes it, and enlarged afterwards.
+    For a scale above 1 it is resampled at ``size``, as by the tiler, and then enlarged.
     """
     first = min(1.0, scale)
     drawn = Image.new("RGB", _scaled_size(size, first), padding)
@@ -189,7 +193,7 @@ def _at_scale(
 
 
 def _resized(image: Image.Image, size: Size) -> Image.Image:
-    """``image`` in another size; where it is enlarged, each pixel becomes a square."""
+    """Return ``image`` resized; if it is enlarged, each pixel becomes a square."""
     if size == image.size:
         return image.convert("RGB")
     enlarged = size[0] >= image.width and size[1] >= image.height
@@ -198,7 +202,7 @@ def _resized(image: Image.Image, size: Size) -> Image.Image:
 
 
 def _dim_outside(canvas: Image.Image, windows: Sequence[Box]) -> None:
-    """Dim what no window shows, such as blank windows that are left out."""
+    """Dim the parts of the canvas without a window, such as blank windows that were left out."""
     shown = Image.new("L", canvas.size, 0)
     pen = ImageDraw.Draw(shown)
     for x0, y0, x1, y1 in windows:
@@ -208,7 +212,7 @@ def _dim_outside(canvas: Image.Image, windows: Sequence[Box]) -> None:
 
 
 def _beside(panels: Sequence[Image.Image], lines: Sequence[str]) -> Image.Image:
-    """The panels with a line below each: side by side, or one below the other if the first is wide."""
+    """Lay out panels with a line of text below each, one below the other if the first is very wide."""
     font, line = default_font(15), 22
     wide = [
         max(panel.width, round(font.getlength(text)))

@@ -1,7 +1,7 @@
-"""The metrics of the benchmarks, each equal to its official scorer, one in each module.
+"""Metrics of benchmarks, one module for each, equal to their official scorers.
 
-Nothing of hdvl is imported here, and no torch. Every module offers a function that scores one answer
-and, where the official scorer aggregates, one that scores a whole set. Answers that an official
-scorer replaces by a random draw are reported as unparsed; with ``official_random_seed=42`` the
-draw of that scorer is repeated. ``joining`` pairs predictions with questions and names bad input.
+The modules import neither torch nor other packages of hdvl. Each has a function that scores one answer
+and, if the official scorer aggregates, one that scores a whole set. Answers that an official scorer
+replaces by a random choice are reported as unparsed; with ``official_random_seed=42`` the random choices
+of that scorer are repeated. ``joining`` pairs predictions with questions and reports bad input.
 """

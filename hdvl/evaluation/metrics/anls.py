@@ -1,8 +1,8 @@
 """ANLS, the edit distance score of DocVQA, InfographicsVQA and ST-VQA, in four public versions.
 
-``anls`` is the script of the Robust Reading Competition: case and inner white space do not count
-for the distance, the lengths are those of the raw texts, and a similarity of exactly 0.5 is kept.
-Every function scores one prediction against all accepted answers.
+``anls`` equals the script of the Robust Reading Competition: the distance ignores case and repeated
+white space, the lengths are those of the raw texts, and a similarity of exactly 0.5 counts. Each
+function scores one prediction against all accepted answers.
 """
 
 from collections.abc import Sequence

@@ -1,14 +1,14 @@
-"""Numbers and key phrases in free text, the part that the MMMU and CMMMU parsers share."""
+"""Extraction of numbers and key phrases from free text, shared by the parsers of MMMU and CMMMU."""
 
 import re
 from collections.abc import Sequence
 
-TRIVIAL = {":", ",", ".", "!", "?", ";", "'"}
+PUNCTUATION = {":", ",", ".", "!", "?", ";", "'"}
 SCIENTIFIC = re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+")
 
 
 def number_of(text: str) -> float | None:
-    """The number ``text`` spells once commas are out, rounded to two decimals; None if none."""
+    """Return the number that ``text`` is without its commas, rounded to two decimals, or ``None``."""
     try:
         return round(float(text.replace(",", "")), 2)
     except ValueError:
@@ -16,15 +16,15 @@ def number_of(text: str) -> float | None:
 
 
 def all_numbers(text: str, grouped: re.Pattern[str], simple: re.Pattern[str]) -> list[str]:
-    """Numbers written in thousands groups, in scientific notation, and plainly."""
+    """Return the numbers in ``text``: first those with thousands separators, then scientific, then plain."""
     return [*grouped.findall(text), *SCIENTIFIC.findall(text), *simple.findall(text)]
 
 
 def key_phrases(response: str, sentences: Sequence[str], indicators: Sequence[str]) -> list[str]:
-    """What follows the indicator words: of each sentence the shortest tail.
+    """Return for each sentence the shortest text that follows an indicator word.
 
-    In the last sentence "=" is an indicator too when ``indicators`` are those of an open question
-    and include it as their last entry. Without any phrase the whole response is returned.
+    In the last sentence "=" is an indicator too if it is the last of ``indicators``, as for open
+    questions. If no sentence has an indicator, the whole response is returned.
     """
     phrases = []
     for number, sentence in enumerate(sentences):
@@ -35,13 +35,13 @@ def key_phrases(response: str, sentences: Sequence[str], indicators: Sequence[st
         for tail in tails:
             if not shortest or len(tail) < len(shortest):
                 shortest = tail
-        if shortest and shortest not in TRIVIAL:
+        if shortest and shortest not in PUNCTUATION:
             phrases.append(shortest)
     return phrases or [response]
 
 
 def holds_answer(parsed: Sequence[str | float], expected: Sequence[str | float]) -> bool:
-    """Whether a parsed text contains an expected text, or a parsed number is an expected number."""
+    """Return whether a parsed text contains an expected text, or a parsed number equals an expected one."""
     texts = [one for one in expected if isinstance(one, str)]
     for one in parsed:
         if isinstance(one, str):

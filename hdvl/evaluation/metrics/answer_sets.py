@@ -1,4 +1,4 @@
-"""A whole prediction file scored by a metric of single answers, with bad input named."""
+"""Scoring of a prediction file by a metric of single answers, with a report of bad input."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Metric = Callable[[Sequence[str], str], float]
 
 @dataclass(frozen=True)
 class SetScore(Generic[Key]):
-    """The mean over the scored questions, the score of each, and what was wrong with the file."""
+    """The mean over the scored questions, the score of each, and the problems of the file."""
 
     mean: float
     scores: dict[Key, float]

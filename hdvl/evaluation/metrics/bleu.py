@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from hdvl.evaluation.metrics.ngrams import LONGEST, NGram, ngram_counts
 
-TINY, SMALL = 1e-15, 1e-9  # pycocoevalcap keeps its divisions defined with these two
+TINY, SMALL = 1e-15, 1e-9  # pycocoevalcap adds these two to avoid divisions by zero
 
 
 def bleu(
     predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> tuple[float, ...]:
-    """BLEU-1, -2, -3 and -4 of one tokenised caption an image."""
+    """Return BLEU-1, -2, -3 and -4 for one tokenised caption per image."""
     guesses, correct = [0] * LONGEST, [0] * LONGEST
     given_length = expected_length = 0
     for key, text in predictions.items():
@@ -37,7 +37,7 @@ def closest_length(length: int, references: Sequence[str]) -> int:
 
 
 def brevity_of(given: int, expected: int) -> float:
-    """Factor below 1 when the captions are shorter than their references."""
+    """Return the brevity penalty, which is below 1 if the captions are shorter than their references."""
     ratio = (given + TINY) / (expected + SMALL)
     return math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
 

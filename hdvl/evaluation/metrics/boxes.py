@@ -14,12 +14,12 @@ import numpy.typing as npt
 Box = Sequence[float]
 CORNERS = re.compile(r"\((.*?)\),\((.*?)\)")
 GRID = 999  # the largest coordinate of Qwen-VL's grid
-ENOUGH = 0.5
+MIN_IOU = 0.5
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """The predicted box in pixels, its overlap with the true one, and whether that is enough."""
+    """The predicted box in pixels, its overlap with the true one, and whether the overlap is large enough."""
 
     box: tuple[float, ...]
     iou: float
@@ -54,11 +54,13 @@ def box_iou(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> 
 
 def refcoco_overlap(answer: str, box: Box, *, width: int, height: int) -> Overlap:
     """Score an answer on the 0 to 999 grid against ``box`` in pixels of the original image."""
-    with np.errstate(all="ignore"):  # a box without area gives nan, which is never enough
+    with np.errstate(
+        all="ignore"
+    ):  # for a box without area the overlap is NaN, and the comparison is false
         grid = np.asarray(parse_corners(answer), dtype=np.float32) / np.float32(GRID)
         given = grid * np.asarray([width, height, width, height], dtype=np.float32)
         iou = box_iou(given, np.asarray(box, dtype=np.float32))
-    return Overlap(tuple(given.tolist()), iou, iou >= ENOUGH)
+    return Overlap(tuple(given.tolist()), iou, iou >= MIN_IOU)
 
 
 def grit_area(box: Box) -> float:
@@ -67,7 +69,7 @@ def grit_area(box: Box) -> float:
 
 
 def grit_iou(first: Box, second: Box) -> float:
-    """Intersection over union plus a millionth; a box with swapped corners has no area."""
+    """Intersection over union with 1e-6 added to the denominator; a box with swapped corners has no area."""
     low = [max(one, other) for one, other in zip(first[:2], second[:2], strict=True)]
     high = [min(one, other) for one, other in zip(first[2:], second[2:], strict=True)]
     inside = grit_area([*low, *high])
@@ -76,4 +78,4 @@ def grit_iou(first: Box, second: Box) -> float:
 
 def grit_refexp(predicted: Sequence[Box], true: Sequence[Box]) -> float:
     """1 when the first predicted box overlaps the first true one by more than half, else 0."""
-    return float(bool(predicted) and grit_iou(predicted[0], true[0]) > ENOUGH)
+    return float(bool(predicted) and grit_iou(predicted[0], true[0]) > MIN_IOU)

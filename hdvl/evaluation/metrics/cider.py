@@ -1,8 +1,8 @@
 """CIDEr-D of tokenised captions.
 
-The document frequencies come from the references of the images that are scored, so the score of a
-subset is not the mean of the scores that its images have in the whole set, and a single image
-scores 0. Values are raw; papers print 100 times as much.
+The document frequencies are those of the references of all images that are scored. The scores of images
+therefore depend on which others are scored, and the score of a single image is 0. Values are not
+multiplied by 100, as they usually are in papers.
 """
 
 import math
@@ -26,7 +26,7 @@ class Cider:
 
 @dataclass(frozen=True)
 class Vector:
-    """TF-IDF weights of a caption by n-gram length, their norms, and how many bigrams it has."""
+    """TF-IDF weights of a caption for each n-gram length, their norms, and its number of bigrams."""
 
     weights: tuple[dict[NGram, float], ...]
     norms: tuple[float, ...]
@@ -34,7 +34,7 @@ class Vector:
 
 
 def cider_d(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Cider:
-    """Score one tokenised caption an image against its tokenised references."""
+    """Score one tokenised caption per image against its tokenised references."""
     counts = {key: [ngram_counts(text) for text in references[key]] for key in predictions}
     frequency: Counter[NGram] = Counter()
     for of_image in counts.values():
@@ -50,7 +50,7 @@ def cider_d(predictions: Mapping[str, str], references: Mapping[str, Sequence[st
 
 
 def vector_of(counts: Counter[NGram], frequency: Counter[NGram], log_images: float) -> Vector:
-    """Weights of a caption; an n-gram that no reference has counts as if one image had it."""
+    """Return the weights of a caption; n-grams that occur in no reference get the frequency of one image."""
     weights: tuple[dict[NGram, float], ...] = tuple({} for _ in range(LONGEST))
     squares = [0.0] * LONGEST
     for ngram, count in counts.items():
@@ -62,14 +62,15 @@ def vector_of(counts: Counter[NGram], frequency: Counter[NGram], log_images: flo
 
 
 def similarity(given: Vector, expected: Vector) -> float:
-    """Clipped cosine of two captions summed over n-gram lengths, less where the lengths differ."""
+    """Return the clipped cosine similarity summed over n-gram lengths, reduced if the lengths differ."""
     penalty = math.exp(-((given.length - expected.length) ** 2) / (2 * SIGMA**2))
     total = 0.0
     for size in range(LONGEST):
-        theirs = expected.weights[size]
+        reference_weights = expected.weights[size]
         common = given.weights[size].items()
         product = sum(
-            min(w, theirs.get(ngram, 0.0)) * theirs.get(ngram, 0.0) for ngram, w in common
+            min(w, reference_weights.get(ngram, 0.0)) * reference_weights.get(ngram, 0.0)
+            for ngram, w in common
         )
         norm = given.norms[size] * expected.norms[size]
         total += (product / norm if norm else product) * penalty

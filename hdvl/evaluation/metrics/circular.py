@@ -1,7 +1,7 @@
 """CircularEval of MMBench and plain accuracy of CCBench, with exact matching, as VLMEvalKit scores.
 
 A question of MMBench is asked once for each rotation of its options; rotation k has the index of the
-question plus k million. It counts when every rotation is answered right.
+question plus k million. A question counts if all of its rotations are answered correctly.
 """
 
 import math
@@ -47,7 +47,7 @@ class ChoiceRow:
 
 @dataclass
 class ChoiceScore:
-    """Whether each question counts, its row, and the rotations that belong to no question."""
+    """Whether each question counts, its row, and the rotations whose question is missing."""
 
     hits: dict[int, int]
     rows: dict[int, ChoiceRow] = field(repr=False)
@@ -73,7 +73,7 @@ def score_vanilla(rows: Iterable[ChoiceRow]) -> ChoiceScore:
 
 
 def score_circular(rows: Iterable[ChoiceRow]) -> ChoiceScore:
-    """Score each question by all its rotations; rows whose first rotation is absent are orphans."""
+    """Score each question by all its rotations; rotations whose first row is missing are ``orphans``."""
     groups: dict[int, list[ChoiceRow]] = defaultdict(list)
     for row in rows:
         groups[row.question].append(row)

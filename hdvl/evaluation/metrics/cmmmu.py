@@ -1,9 +1,9 @@
 """CMMMU: the rules of its three question types, and the accuracy of each category.
 
-Two quirks are kept: a judgement is looked for positive words first, and these are part of the
-negative ones, so 不对 counts as 对; a comma is only taken for a thousands separator in its Chinese
-form when numbers are searched. Responses that the official code answers at random are unparsed and
-wrong, unless ``official_random_seed=42`` repeats its draws.
+Two properties of the official code are kept. Judgements are searched for positive words first, and these
+are contained in the negative ones, so that 不对 counts as 对. In the search for numbers only the Chinese
+comma is a thousands separator. Responses for which the official code makes a random choice are unparsed
+and wrong, unless ``official_random_seed=42`` repeats its choices.
 """
 
 import random
@@ -113,7 +113,7 @@ def judge(phrases: Iterable[str]) -> str | None:
 
 
 def given_answer_correct(kind: Kind, answer: str, given: str) -> bool:
-    """Whether an answer is right that somebody has read out of the response before."""
+    """Return whether an answer that was already extracted from the response is correct."""
     if kind != "填空":
         return given == answer
     return blank_correct(answer, normalise(given, answer))
@@ -133,7 +133,7 @@ class CMMMUSample:
 
 @dataclass
 class CMMMUScore:
-    """Accuracy over all samples and of each category, and the ids that no rule could read."""
+    """Accuracy over all samples and of each category, and the ids of responses that no rule applies to."""
 
     accuracy: float
     correct: dict[str, bool]
@@ -142,9 +142,9 @@ class CMMMUScore:
 
 
 def choices_of(sample: CMMMUSample) -> tuple[str | None, tuple[str, ...]]:
-    """The parsed answer of a choice or judgement, and what the official code draws from."""
+    """Return the parsed answer of a choice or judgement, and the options of the official random choice."""
     if sample.kind == "选择":
-        # The official script leaves an empty response wrong without drawing.
+        # For an empty response the official script makes no random choice.
         drawn = CHOICES if sample.response and sample.options else ()
         return parse_choice(sample.response, sample.options), drawn
     return judge(parse_judgement(sample.response)), (RIGHT, WRONG)

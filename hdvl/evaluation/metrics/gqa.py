@@ -1,7 +1,7 @@
 """GQA: exact match on the balanced questions, by type and length, with the distribution score.
 
-The scores of validity, plausibility and grounding need files that are not published for testdev;
-the public scorer prints 0 for the first two, and they are left out here.
+The scores of validity, plausibility and grounding are not computed, because they need files that are not
+published for testdev. The public scorer prints 0 for the first two.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from hdvl.evaluation.metrics.joining import listed
 
-NOT_STEPS = ("exist", "query: name", "choose name")  # the closing operation is no reasoning step
+NOT_STEPS = ("exist", "query: name", "choose name")  # the last operation is not a reasoning step
 
 
 class Operation(TypedDict):
@@ -20,7 +20,7 @@ class Operation(TypedDict):
 
 
 class GQAQuestion(TypedDict):
-    """The keys of a question file that are read."""
+    """The keys of a question file that the scorer uses."""
 
     question: str
     answer: str
@@ -33,10 +33,10 @@ class GQAQuestion(TypedDict):
 
 @dataclass
 class GQAScore:
-    """Per cent of right answers; ``distribution`` is lower for a better match.
+    """Percentages of correct answers; a lower ``distribution`` is better.
 
-    ``consistency`` is None where no right answer entails another question that was asked, and
-    ``distribution`` where no question has a group.
+    ``consistency`` is ``None`` if no correct answer entails another question that was asked, and
+    ``distribution`` is ``None`` if no question has a group.
     """
 
     accuracy: float
@@ -68,7 +68,7 @@ def per_cent(scores: Sequence[float]) -> float:
 def consistency_of(
     name: str, questions: Mapping[str, GQAQuestion], predictions: Mapping[str, str]
 ) -> float | None:
-    """Share of the questions that the right answer to ``name`` entails, which are right too."""
+    """Return the share of correct answers among the questions that the correct answer to ``name`` entails."""
     question = questions[name]
     asked = [other for other in question["entailed"] if other in questions and other != name]
     others = [other for other in asked if other in predictions]

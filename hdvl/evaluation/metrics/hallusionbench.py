@@ -1,7 +1,7 @@
-"""HallusionBench: accuracies of questions, question pairs and figures, and what the errors come from.
+"""HallusionBench: accuracies of questions, question pairs and figures, and the causes of errors.
 
-Each answer carries a code from the judge: 0 wrong, 1 right, 2 uncertain. A question of category VS
-about no figure at all (figure 0) is also right when the model is uncertain.
+Each answer has a code from the judge: 0 wrong, 1 right, 2 uncertain. A question of category VS that is
+asked without a figure (figure 0) is also right if the model is uncertain.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ Cause = Literal["", "LH", "VI", "Mix"]  # language hallucination, visual illusio
 
 @dataclass(frozen=True)
 class HallusionItem:
-    """One question about one figure. ``same``: the answer agrees with that about figure 0."""
+    """One question about one figure. ``same``: whether the answer equals the one about figure 0."""
 
     category: str
     subcategory: str
@@ -41,7 +41,7 @@ class HallusionItem:
 
     @property
     def pair(self) -> tuple[str, ...]:
-        """The question, whatever figure it is asked about."""
+        """The key of the question, which is the same for all figures that it is asked about."""
         return (self.category, self.subcategory, self.set_id, self.question_id)
 
     @property
@@ -51,7 +51,7 @@ class HallusionItem:
 
 @dataclass(frozen=True)
 class HallusionScore:
-    """Per cent of right questions, pairs and figures; a share that has no cases is None."""
+    """Percentages of right questions, pairs and figures; ``None`` for shares of an empty set."""
 
     all_accuracy: float
     pair_accuracy: float
@@ -76,13 +76,13 @@ def grouped(
 
 
 def all_right(groups: Iterable[Sequence[HallusionItem]]) -> float | None:
-    """Per cent of the groups in which every answer is right."""
+    """Return the percentage of groups in which every answer is right."""
     right = [all(item.correct for item in group) for group in groups]
     return 100 * sum(right) / len(right) if right else None
 
 
 def question_cause(item: HallusionItem) -> Cause:
-    """What a wrong or uncertain answer counts as when it is looked at alone."""
+    """Return the cause of a wrong or uncertain answer, judged without other answers."""
     if item.code == RIGHT:
         return ""
     if item.category == "VD":
@@ -93,7 +93,7 @@ def question_cause(item: HallusionItem) -> Cause:
 
 
 def pair_cause(item: HallusionItem, original: int) -> Cause:
-    """What an answer counts as beside ``original``, the code of the same question about figure 0."""
+    """Return the cause of an answer, given ``original``, the code of the same question about figure 0."""
     if item.original:
         if item.category == "VD":
             return "" if item.code == RIGHT else "VI"
@@ -111,7 +111,7 @@ def pair_cause(item: HallusionItem, original: int) -> Cause:
 
 
 def combined(causes: Iterable[Cause]) -> Cause:
-    """The cause of a group: both kinds together are mixed."""
+    """Return the cause of a group, which is mixed if both kinds of errors occur."""
     found = set(causes)
     language = bool(found & {"LH", "Mix"})
     visual = bool(found & {"VI", "Mix"})
@@ -129,7 +129,7 @@ def tally(causes: Iterable[Cause]) -> dict[Cause, int]:
 
 
 def figure_table(figures: Iterable[Sequence[HallusionItem]]) -> dict[str, float]:
-    """How many figures are right, wrong or inconsistent, and the mean share of right answers."""
+    """Return the numbers of right, wrong and inconsistent figures, and the mean share of right answers."""
     shares = [sum(item.correct for item in group) / len(group) for group in figures]
     right, wrong = shares.count(1), shares.count(0)
     return {
@@ -142,7 +142,7 @@ def figure_table(figures: Iterable[Sequence[HallusionItem]]) -> dict[str, float]
 
 
 def checked(items: Iterable[HallusionItem]) -> list[HallusionItem]:
-    """The items, each asked once and with a code that the judge can give."""
+    """Return the items, after checking that each was asked once and has a valid code."""
     found = list(items)
     names = {(item.figure, item.question_id) for item in found}
     if not found or len(names) != len(found):
@@ -174,7 +174,7 @@ def score_hallusionbench(items: Iterable[HallusionItem]) -> HallusionScore:
     figures = grouped((i for i in found if not i.without_figure), lambda item: item.figure)
     easy = grouped((i for i in found if i.visual_input != 2), lambda item: item.pair)
     hard = grouped((i for i in found if i.visual_input == 2), lambda item: item.pair)
-    said_yes = sum(item.correct == bool(item.truth) for item in found)
+    yes_answers = sum(item.correct == bool(item.truth) for item in found)
     wrong = [item.truth for item in found if not item.correct]
     return HallusionScore(
         all_accuracy=100 * sum(item.correct for item in found) / len(found),
@@ -182,7 +182,7 @@ def score_hallusionbench(items: Iterable[HallusionItem]) -> HallusionScore:
         figure_accuracy=all_right(figures.values()),
         easy_pairs=all_right(easy.values()),
         hard_pairs=all_right(hard.values()),
-        yes_difference=(said_yes - sum(item.truth for item in found)) / len(found),
+        yes_difference=(yes_answers - sum(item.truth for item in found)) / len(found),
         false_positive_ratio=(len(wrong) - sum(wrong)) / len(wrong) if wrong else None,
         question_causes=tally(question_cause(item) for item in found),
         pair_causes=tally(combined(causes[item] for item in group) for group in pairs.values()),

@@ -1,7 +1,7 @@
-"""Predictions paired with the questions of a benchmark; bad input is named and counted.
+"""Pairing of predictions with the questions of a benchmark, with a report of bad input.
 
-What an official scorer does with a prediction file that is not complete differs: some refuse it,
-some count the missing answers as wrong, some leave them out. ``Rules`` says which.
+Official scorers treat incomplete prediction files differently: some refuse them, some count missing
+answers as wrong, and some ignore the questions. ``Rules`` describes what each does.
 """
 
 from collections.abc import Hashable, Iterable
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
-SHOWN = 5  # ids that a message spells out
+MAX_LISTED = 5  # number of ids that a message lists
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,26 @@ class Problems(Generic[Key]):
     not_text: list[Key] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
-        """How many ids each kind of problem concerns."""
+        """Return the number of ids of each kind of problem."""
         return {kind: len(ids) for kind, ids in vars(self).items()}
 
     def lines(self) -> list[str]:
-        """One line for each kind of problem that occurred, with its first ids."""
+        """Return a line with the first ids for each kind of problem that occurred."""
         return [f"{kind}: {listed(ids)}" for kind, ids in vars(self).items() if ids]
 
 
 @dataclass
 class Joined(Generic[Key]):
-    """The answers to score, in the order of the questions, and what was wrong with the input."""
+    """The answers to score, in the order of the questions, and the problems of the input."""
 
     answers: dict[Key, str]
     problems: Problems[Key]
 
 
 def listed(ids: list[Key]) -> str:
-    """The count of ``ids`` and the first few of them."""
-    more = ", ..." if len(ids) > SHOWN else ""
-    return f"{len(ids)} ({', '.join(repr(key) for key in ids[:SHOWN])}{more})"
+    """Return a text with the number of ``ids`` and the first of them."""
+    more = ", ..." if len(ids) > MAX_LISTED else ""
+    return f"{len(ids)} ({', '.join(repr(key) for key in ids[:MAX_LISTED])}{more})"
 
 
 def join(
@@ -62,11 +62,11 @@ def join(
     *,
     partial: bool = False,
 ) -> Joined[Key]:
-    """Pair ``predictions`` with ``questions`` under ``rules``.
+    """Pair ``predictions`` with ``questions`` according to ``rules``.
 
-    A prediction that is no text (None, or the NaN of an empty table cell) is written out with
-    ``str`` where the official scorer does so, and otherwise counts as missing. With ``partial`` a
-    file that the official scorer would refuse is scored for what it holds.
+    A prediction that is not text (``None``, or the NaN of an empty table cell) is converted with ``str``
+    if the official scorer does so, and otherwise counts as missing. With ``partial``, a file that the
+    official scorer would refuse is scored for the questions that it answers.
     """
     problems: Problems[Key] = Problems()
     given: dict[Key, str] = {}
@@ -94,11 +94,11 @@ def join(
 
 
 def refuse(problems: Problems[Key], rules: Rules) -> None:
-    """Raise where the official scorer would not score."""
+    """Raise a ``ValueError`` if the official scorer would refuse the file."""
     found = {kind: ids for kind, ids in vars(problems).items() if ids}
     bad = [f"{kind} {listed(found[kind])}" for kind in found if getattr(rules, kind) == "refuse"]
     if bad:
         raise ValueError(
             f"predictions of {rules.benchmark} must answer every question once with a text, got "
-            f"{'; '.join(bad)}; correct the file, or pass partial=True to score what is there"
+            f"{'; '.join(bad)}; correct the file, or pass partial=True to score the others"
         )

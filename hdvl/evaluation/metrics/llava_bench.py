@@ -1,7 +1,7 @@
 """LLaVA-Bench (in the wild): the judge's scores of the model relative to those of the reference.
 
-The official script counts a review that it cannot read as -1 for both and averages it in. That is
-done here too, and such reviews are counted; ``without_unread`` leaves them out.
+The official script gives both models -1 for a review that it cannot parse, and includes these scores in
+the mean. The same is done here, and such reviews are counted; ``without_unread`` excludes them.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ Scores = tuple[float, float]  # of the reference, of the model
 
 
 def parse_review(review: str) -> Scores:
-    """The two numbers of the first line; (-1, -1) unless it holds exactly two."""
+    """Return the two numbers of the first line, or (-1, -1) if it does not contain exactly two."""
     parts = review.split("\n")[0].replace(",", " ").split(" ")
     try:
         first, second = (float(part) for part in parts)
@@ -24,7 +24,7 @@ def parse_review(review: str) -> Scores:
 
 @dataclass(frozen=True)
 class LlavaBenchScore:
-    """The relative score in per cent and both means times ten, rounded as they are printed."""
+    """The relative score in per cent and both means times ten, rounded as the official script prints them."""
 
     relative: float | None
     reference: float
@@ -51,7 +51,7 @@ def summary(scores: Sequence[Scores], *, without_unread: bool = False) -> LlavaB
 def score_llava_bench(
     reviews: Iterable[tuple[str | None, Scores]], *, without_unread: bool = False
 ) -> Mapping[str, LlavaBenchScore]:
-    """Score (category, scores) reviews: each category, and "all" of them."""
+    """Score (category, scores) reviews for each category, and for "all" of them."""
     groups: dict[str, list[Scores]] = defaultdict(list)
     for category, scores in reviews:
         if category is not None:

@@ -13,7 +13,7 @@ BRACKETED = re.compile(r"\(([a-zA-Z])\)")
 
 @dataclass(frozen=True)
 class MathVistaProblem:
-    """A problem as its file states it; ``metadata`` holds the groups that scores are told for."""
+    """A problem of the data set; scores are reported for each group in ``metadata``."""
 
     question_type: str
     answer_type: str
@@ -24,7 +24,7 @@ class MathVistaProblem:
 
 
 def quick_extraction(response: str, problem: MathVistaProblem) -> str | None:
-    """The answer in a response that needs no judge; None where the official code asks one."""
+    """Return the answer of a response by rules; ``None`` if the official code asks a judge."""
     if response == "":
         return ""
     if problem.question_type == "multi_choice" and response in (problem.choices or ()):
@@ -41,10 +41,10 @@ def quick_extraction(response: str, problem: MathVistaProblem) -> str | None:
 
 
 def normalised_answer(extraction: object, problem: MathVistaProblem) -> str | None:
-    """The extraction as a choice, an integer, a rounded number or a list; None if it is none.
+    """Return the extraction as a choice, an integer, a rounded number or a list, or ``None``.
 
-    A choice that is neither a capital letter nor a letter in brackets is the nearest one by edit
-    distance, so an empty extraction becomes the shortest choice.
+    An extraction that is neither a capital letter nor a letter in brackets becomes the choice with the
+    smallest edit distance, so that an empty extraction becomes the shortest choice.
     """
     if problem.question_type == "multi_choice":
         return nearest_choice(str(extraction).strip(), problem.choices or ())
@@ -62,7 +62,7 @@ def normalised_answer(extraction: object, problem: MathVistaProblem) -> str | No
 
 
 def nearest_choice(extraction: str, choices: Sequence[str]) -> str:
-    """The choice that a letter names, or else the first of the nearest ones."""
+    """Return the choice that a letter names, otherwise the first one with the smallest edit distance."""
     if not choices:
         raise ValueError("a multi_choice problem needs choices, got none; read them from the data")
     letters = BRACKETED.findall(extraction)

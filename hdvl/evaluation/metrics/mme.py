@@ -11,12 +11,15 @@ PERCEPTION = (
     *("celebrity", "scene", "landmark", "artwork", "OCR"),
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
-READ = 4  # characters of a prediction that are looked at
+PREFIX_LENGTH = 4  # characters of a prediction that are looked at
 
 
 def parse_mme(prediction: str) -> Answer:
-    """What a prediction says; "none" and "know" hold "no", and late answers are "other"."""
-    start = prediction.lower()[:READ]
+    """Return "yes", "no" or "other".
+
+    Only the first characters are searched, and "none" and "know" contain "no", as in the official code.
+    """
+    start = prediction.lower()[:PREFIX_LENGTH]
     if "yes" in start:
         return "yes"
     return "no" if "no" in start else "other"
@@ -24,7 +27,7 @@ def parse_mme(prediction: str) -> Answer:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Accuracy of the questions, of the images whose two questions are both right, and unclear ones."""
+    """Accuracy of questions, accuracy of images (both questions right), and the number of other answers."""
 
     accuracy: float
     accuracy_plus: float
@@ -38,7 +41,7 @@ class TaskScore:
 
 @dataclass
 class MMEScore:
-    """The score of each task given, their sums, and the tasks that were not given."""
+    """The score of each task, their sums, and the missing tasks."""
 
     tasks: dict[str, TaskScore]
     missing: list[str] = field(default_factory=list)
@@ -59,7 +62,7 @@ class MMEScore:
 
 
 def score_task(rows: Sequence[Row], name: str = "MME") -> TaskScore:
-    """Score the rows of one task; rows 1 and 2 are of one image, rows 3 and 4 of the next, and so on."""
+    """Score the rows of one task, of which each two consecutive ones belong to the same image."""
     if not rows or len(rows) % 2:
         raise ValueError(
             f"{name} needs two rows for each image, one after the other, got {len(rows)} rows; "
@@ -75,6 +78,6 @@ def score_task(rows: Sequence[Row], name: str = "MME") -> TaskScore:
 
 
 def score_mme(tasks: Mapping[str, Sequence[Row]]) -> MMEScore:
-    """Score every task of ``tasks``, which the official tool knows by these names."""
+    """Score every task of ``tasks``, which maps the official names to rows."""
     scored = {name: score_task(rows, name) for name, rows in tasks.items()}
     return MMEScore(scored, [name for name in PERCEPTION + COGNITION if name not in tasks])

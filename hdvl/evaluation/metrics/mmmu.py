@@ -1,9 +1,9 @@
-"""MMMU: the rules that read an answer out of a response, and the accuracy.
+"""MMMU: rules that extract the answer from a response, and the accuracy.
 
-Where no rule applies to a multiple-choice response the official code draws an option, after
-``random.seed(42)`` at import, so its score depends on the order of the questions. Here such a
-response is unparsed and wrong; ``official_random_seed=42`` repeats the draw, subject after subject
-in alphabetical order as the official script reads them.
+If no rule applies to a multiple-choice response, the official code chooses an option at random, after
+``random.seed(42)`` at import, so that its score depends on the order of the questions. Here such a
+response is unparsed and wrong. ``official_random_seed=42`` repeats the random choices, with the subjects
+in alphabetical order as in the official script.
 """
 
 import random
@@ -19,11 +19,11 @@ from hdvl.evaluation.metrics.answer_numbers import (
 )
 from hdvl.evaluation.metrics.mmmu_domains import by_domain
 
-STRIPPED = ",.!?;:'"  # one character after the other, each at both ends
+STRIPPED = ",.!?;:'"  # each character is stripped from both ends, in this order
 INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ", "=")
 GROUPED = re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b")
 SIMPLE = re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])")
-LONG = 5  # words; only a longer response is searched for the text of an option
+MIN_WORDS = 5  # only responses of more words are searched for the text of an option
 
 
 def strip_each(text: str, marks: str = STRIPPED) -> str:
@@ -34,13 +34,13 @@ def strip_each(text: str, marks: str = STRIPPED) -> str:
 
 
 def parse_choice(response: str, choices: Sequence[str], options: Mapping[str, str]) -> str | None:
-    """The option a response names, the last one where it names several; None if unparsed."""
+    """Return the option that a response names, the last one if it names several; ``None`` if unparsed."""
     text = f" {strip_each(response)} "
     for form in ("({})", " {} "):
         found = [choice for choice in choices if form.format(choice) in text]
         if found:
             return max(found, key=lambda choice: text.rfind(form.format(choice)))
-    if len(text.split()) > LONG:
+    if len(text.split()) > MIN_WORDS:
         lowered = text.lower()
         found = [name for name, option in options.items() if option.lower() in lowered]
         if found:
@@ -60,7 +60,7 @@ def normalise(text: str) -> list[str | float]:
 
 def parse_open(response: str) -> list[str | float]:
     """The texts and numbers that an open response may mean, without duplicates."""
-    # The official code lowers the text before it splits at capitals, so only newlines split.
+    # The official code lowers the case before it splits at capitals, so that only newlines split the text.
     text = response.strip().strip(".").lower()
     phrases = key_phrases(text, text.split("\n"), INDICATORS)
     numbers = [number for phrase in phrases for number in all_numbers(phrase, GROUPED, SIMPLE)]
@@ -96,7 +96,7 @@ class MMMUSample:
 
 @dataclass
 class MMMUScore:
-    """Accuracy over all samples, of each subject and domain, and the ids that no rule could read."""
+    """Accuracy over all samples, of each subject and domain, and the ids of responses without a rule."""
 
     accuracy: float
     correct: dict[str, bool]

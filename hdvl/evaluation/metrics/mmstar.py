@@ -1,7 +1,7 @@
-"""MMStar: the answer's letter at one of four places of the prediction.
+"""MMStar: the letter of the answer is searched after one of four prefixes of the prediction.
 
-The official scores divide by 250 questions a category and 1,500 in all, whatever was asked;
-``rescaled`` divides by what was.
+The official scores always divide by 250 questions for a category and 1,500 for all; ``rescaled`` scores
+divide by the number of questions that were asked.
 """
 
 from collections import Counter
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 PREFIXES = ("", "(", "option ", "the answer is ")
-OF_CATEGORY, OF_ALL = 250, 1500
+QUESTIONS_PER_CATEGORY, QUESTIONS = 250, 1500
 
 
 def mmstar_hit(prediction: str, answer: str) -> bool:
-    """Whether the letter follows one of the prefixes; "Apple" counts as A."""
+    """Return whether the letter follows one of the prefixes; "Apple" counts as A."""
     given, letter = (text.lower().strip().replace("\n", " ") for text in (prediction, answer))
     places = [len(prefix) for prefix in PREFIXES if given.startswith(prefix)]
     return any(given[place : place + 1] == letter for place in places if place < len(given))
@@ -21,7 +21,7 @@ def mmstar_hit(prediction: str, answer: str) -> bool:
 
 @dataclass(frozen=True)
 class MMStarScore:
-    """Scores by the official constants, by the number of questions asked, and of subcategories."""
+    """Official scores, scores rescaled to the number of questions asked, and those of subcategories."""
 
     final: float
     categories: dict[str, float]
@@ -43,8 +43,8 @@ def score_mmstar(rows: Iterable[tuple[str, str, str, str]]) -> MMStarScore:
         hit[category] += hits[category, subcategory]
         asked[category] += total
     return MMStarScore(
-        final=sum(hit.values()) / OF_ALL,
-        categories={name: found / OF_CATEGORY for name, found in hit.items()},
+        final=sum(hit.values()) / QUESTIONS,
+        categories={name: found / QUESTIONS_PER_CATEGORY for name, found in hit.items()},
         rescaled=sum(hit.values()) / max(1, sum(asked.values())),
         rescaled_categories={name: found / asked[name] for name, found in hit.items()},
         subcategories={key: hits[key] / total for key, total in totals.items()},

@@ -7,7 +7,7 @@ NGram = tuple[str, ...]
 
 
 def ngram_counts(sentence: str, longest: int = LONGEST) -> Counter[NGram]:
-    """How often each n-gram of one to ``longest`` words occurs."""
+    """Return the number of occurrences of each n-gram of one to ``longest`` words."""
     words = sentence.split()
     sizes = range(1, longest + 1)
     return Counter(

@@ -1,11 +1,11 @@
-"""OCRBench v1: an answer counts when it is part of the prediction; the final score is of 1,000."""
+"""OCRBench v1: an answer counts if the prediction contains it; the final score is at most 1,000."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 RECOGNITION = ("Regular", "Irregular", "Artistic", "Handwriting", "Digit String", "Non-Semantic")
-FORMULAS = "HME100k"  # handwritten formulas keep their case and lose their spaces
+FORMULAS = "HME100k"  # for handwritten formulas case matters and spaces are removed
 
 
 def flat(text: str) -> str:
@@ -24,7 +24,7 @@ def ocrbench_hit(dataset: str, answers: str | Sequence[str], prediction: str) ->
 
 @dataclass(frozen=True)
 class OCRBenchItem:
-    """A question; ``prediction`` is None where the model gave none, which scores nothing."""
+    """A question; ``prediction`` is ``None`` if the model gave none, which counts as wrong."""
 
     dataset: str
     type: str
@@ -34,7 +34,7 @@ class OCRBenchItem:
 
 @dataclass(frozen=True)
 class OCRBenchScore:
-    """Hits in all, of each type and group, the accuracy of each data set, and unanswered items."""
+    """Total hits, those of each type and group, the accuracy of each data set, and unanswered items."""
 
     final: int
     types: dict[str, int]
@@ -49,7 +49,7 @@ def group_of(kind: str) -> str:
 
 
 def score_ocrbench(items: Iterable[OCRBenchItem]) -> OCRBenchScore:
-    """Count the hits; a data set's accuracy is over all its items, answered or not."""
+    """Count the hits; the accuracy of a data set is computed over all its items, answered or not."""
     types: Counter[str] = Counter()
     groups: Counter[str] = Counter()
     hits: Counter[str] = Counter()

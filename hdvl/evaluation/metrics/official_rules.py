@@ -1,4 +1,4 @@
-"""What each official scorer does with predictions that are missing, double, unknown or no text."""
+"""Rules of official scorers for predictions that are missing, repeated, unknown or not text."""
 
 from hdvl.evaluation.metrics.joining import Rules
 
@@ -13,7 +13,7 @@ RULES = {
         Rules("ScienceQA", missing="empty"),
         Rules("MMMU", missing="skip", unknown="refuse"),
         Rules("CMMMU"),
-        # VLMEvalKit writes every cell out, so an empty one reads "nan"
+        # VLMEvalKit converts every cell to text, so that an empty one becomes "nan"
         Rules("MMBench", missing="skip", not_text="str"),
         Rules("MMStar", missing="skip", not_text="str"),
         Rules("OCRBench", missing="skip"),

@@ -1,4 +1,4 @@
-"""POPE: whether an object is in an image; a "no" in the first sentence is no, all else is yes."""
+"""POPE: whether an object is in an image. Predictions without "no" in the first sentence count as yes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ NO = {"No", "not", "no"}
 
 
 def parse_pope(prediction: str) -> Literal["yes", "no"]:
-    """What a prediction says; "NO", "None" and an empty text count as yes in the official code."""
+    """Return whether a prediction means yes; "NO", "None" and empty text do in the official code."""
     first = prediction.split(".")[0].replace(",", "")
     return "no" if NO.intersection(first.split(" ")) else "yes"
 
 
 @dataclass(frozen=True)
 class PopeScore:
-    """The confusion counts and what follows from them; "yes" is the positive answer."""
+    """The confusion matrix and the scores computed from it; "yes" is the positive class."""
 
     true_positive: int
     false_positive: int
@@ -41,7 +41,7 @@ class PopeScore:
 
     @property
     def yes_ratio(self) -> float:
-        """Share of the predictions that say yes."""
+        """Share of the predictions that are yes."""
         return ratio(self.true_positive + self.false_positive, self.total)
 
     @property
@@ -50,7 +50,7 @@ class PopeScore:
 
     @property
     def undefined(self) -> list[str]:
-        """The scores that the official code divides by zero for; they are 0 here."""
+        """The names of scores for which the official code divides by zero; they are 0 here."""
         names = []
         if not self.true_positive + self.false_positive:
             names.append("precision")

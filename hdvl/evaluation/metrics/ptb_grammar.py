@@ -1,9 +1,9 @@
-"""The kinds of tokens of captions, in the manner of the Penn Treebank.
+"""Kinds of tokens of captions, following the conventions of the Penn Treebank.
 
-A caption is cut at spaces into chunks, and ``read_chunk`` reads one chunk from left to right. At each place
-it asks the readers of ``KINDS`` in their order; the first one that knows the text there gives the tokens and
-where the next one begins. Every reader is a simple regular expression, with a
-function that writes the token, or a small function of its own.
+A caption is split at spaces into chunks, and ``read_chunk`` splits a chunk into tokens from left to right.
+At each position the readers of ``KINDS`` are tried in order. The first one that matches returns the tokens
+and the position after them. A reader is a regular expression with a function that writes the token, or a
+function.
 
 The rules are derived from observed outputs of the Stanford tokenizer 3.4.1, which the COCO caption scorers
 use, and from published descriptions of the Treebank's conventions. Inputs of other kinds may be tokenised
@@ -19,7 +19,7 @@ from typing import Literal
 
 import regex
 
-# What follows a chunk: a chunk that begins with a digit, a word of OPENING, or anything else.
+# The kind of the next chunk: it begins with a digit, is a word of OPENING, or is anything else.
 Following = Literal["number", "opening", "other"]
 Found = tuple[list[str], int] | None
 Reader = Callable[[str, int, Following], Found]
@@ -60,7 +60,7 @@ OPENING_CAPITALS = frozenset(word.upper() for word in OPENING)
 TWO_WORDS = {"cannot": 3, "gonna": 3, "gotta": 3, "lemme": 3, "gimme": 3, "wanna": 3}
 WITHIN = words("ma'am cap'n c'mon e'er ne'er ev'ry s'mores hawai'i hallowe'en")
 SMILEYS = frozenset(map("".join, product(":;=", ("", "-"), ")([]DPp")))
-WHOLE = sorted(
+FIXED_TOKENS = sorted(
     {*SMILEYS, ">:(", ">:)", ":'(", ":')", "^_^", "-_-", "C++", "C#", "c++", "c#"}, key=len
 )[::-1]
 
@@ -94,7 +94,7 @@ INNER_APOSTROPHE = regex.compile(rf"\p{{L}}+['\u2019]\p{{L}}+{END}")
 
 
 def form(pattern: str, write: Callable[[str], str] = str) -> Reader:
-    """A reader of one token, which ``write`` brings into its final form."""
+    """Return a reader of one token that matches ``pattern``, which ``write`` converts to its final form."""
     compiled = regex.compile(pattern)
 
     def read(text: str, place: int, following: Following) -> Found:
@@ -117,9 +117,9 @@ def read_address(text: str, place: int, following: Following) -> Found:
     return [token], place + len(token)
 
 
-def read_whole(text: str, place: int, following: Following) -> Found:
+def read_fixed(text: str, place: int, following: Following) -> Found:
     """A smiley, or another name made of symbols."""
-    for name in WHOLE:
+    for name in FIXED_TOKENS:
         end = place + len(name)
         if text.startswith(name, place) and not (
             name[-1].isalpha() and text[end : end + 1].isalnum()
@@ -203,7 +203,7 @@ KINDS: tuple[Reader, ...] = (
     form("&gt;", always(">")),
     read_address,
     form(r"#[\p{L}]+|@[\p{L}]\w*"),  # a hashtag, a name of a user
-    read_whole,
+    read_fixed,
     form(r"\.{2,}|\u2026", always("...")),
     form(r"-{5,}"),
     form(r"-{2,4}|[\u2013\u2014]|&[mn]dash;", always("--")),
@@ -227,7 +227,7 @@ KINDS: tuple[Reader, ...] = (
 
 @lru_cache(maxsize=1 << 16)
 def read_chunk(chunk: str, following: Following) -> tuple[str, ...]:
-    """The tokens of text without spaces, in the letters' own case."""
+    """Split text without spaces into tokens, without changing its case."""
     tokens: list[str] = []
     place = 0
     while place < len(chunk):

@@ -18,15 +18,15 @@ from hdvl.evaluation.metrics.ptb_grammar import (
     read_chunk,
 )
 
-NAME = "hdvl"  # how results name this tokenizer
+NAME = "hdvl"  # the name of this tokenizer in results
 # The official list names the brackets too, in capitals, while the tokens are in lower case.
-LEFT_OUT = frozenset("'' ' `` ` . ? ! , : - -- ... ;".split())
+REMOVED_TOKENS = frozenset("'' ' `` ` . ? ! , : - -- ... ;".split())
 LINE_BREAKS = regex.compile(r"[\r\n\v\f\x85\u2028\u2029]")
 # Characters that separate tokens without being one: spaces, controls, and all beyond the basic plane.
 BLANK = regex.compile(r"[\s\p{Z}\p{C}\U00010000-\U0010FFFF\uFFFD]+")
 ENTITIES = regex.compile(r"(?i)&(amp|quot|apos|nbsp);")
-MEANT = {"amp": "&", "quot": '"', "apos": "'", "nbsp": " "}
-# A number with a fraction and telephone numbers stay one token over a space.
+ENTITY_CHARACTERS = {"amp": "&", "quot": '"', "apos": "'", "nbsp": " "}
+# A number with a fraction, and a telephone number, is one token although it contains a space.
 JOINED = r"(?:\d+ \d+/\d+|\d{3}-\d{3} \d{4}|\(\d{3}\) ?\d{3}-\d{4})(?![\w/])"
 BEFORE_JOINED = r"(?:[#$\xa3\u20ac]|[Nn]o\.)"
 CHUNK = regex.compile(
@@ -35,34 +35,36 @@ CHUNK = regex.compile(
 
 
 def one_line(caption: str) -> str:
-    """The caption without line breaks, which would shift all later captions to other images."""
+    """Return the caption without line breaks, which would assign all later captions to other images."""
     return str(LINE_BREAKS.sub(" ", caption))
 
 
 def chunks_of(caption: str) -> list[tuple[str, bool]]:
-    """The parts of the caption between spaces, and whether each is one token over a space."""
-    text = ENTITIES.sub(lambda found: MEANT[found[1].lower()], caption.replace("\xad", ""))
+    """Return the parts of the caption between spaces, and whether each is a token that contains a space."""
+    text = ENTITIES.sub(
+        lambda found: ENTITY_CHARACTERS[found[1].lower()], caption.replace("\xad", "")
+    )
     text = BLANK.sub(" ", text)
     return [(found[0], found["joined"] is not None) for found in CHUNK.finditer(text)]
 
 
 def kind_of_start(chunk: str) -> Following:
-    """What the next chunk says about a period before it."""
+    """Return the kind of a chunk, on which the meaning of a period before it depends."""
     if chunk[:1].isdigit():
         return "number"
     return "opening" if chunk in OPENING or chunk in OPENING_CAPITALS else "other"
 
 
 def joined_token(chunk: str) -> str:
-    """A token over a space, which a no-break space holds together."""
+    """Return a token that contains a space, with a no-break space in its place."""
     return "".join(BRACKETS.get(char, char) for char in chunk).replace(" ", "\xa0")
 
 
 def tokenize(captions: Sequence[str]) -> list[str]:
-    """Each caption as its tokens with single spaces between them, without punctuation.
+    """Return the tokens of each caption, joined by single spaces, without punctuation.
 
-    The beginning of the next caption can decide whether a period belongs to an abbreviation, because the
-    official scorer reads all captions as one text.
+    Whether a period belongs to an abbreviation can depend on the beginning of the next caption, because the
+    official scorer tokenises all captions as one text.
     """
     lines: list[str] = []
     following: Following = "other"
@@ -73,5 +75,5 @@ def tokenize(captions: Sequence[str]) -> list[str]:
             found += reversed(tokens)
             following = kind_of_start(chunk)
         lowered = [token.lower() for token in reversed(found)]
-        lines.append(" ".join(token for token in lowered if token not in LEFT_OUT))
+        lines.append(" ".join(token for token in lowered if token not in REMOVED_TOKENS))
     return lines[::-1]

@@ -6,7 +6,7 @@ TOLERANCE = 0.05
 
 
 def as_number(text: str) -> float | None:
-    """The number a text spells, a percentage divided by 100; None if it spells none."""
+    """Return the number that a text is, with percentages divided by 100; ``None`` for other text."""
     try:
         return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
     except ValueError:
@@ -14,7 +14,7 @@ def as_number(text: str) -> float | None:
 
 
 def relaxed_correct(target: str, prediction: str, tolerance: float = TOLERANCE) -> bool:
-    """Whether ``prediction`` is right by pix2struct's rule: relative to a target that is not zero."""
+    """Return whether ``prediction`` is right by pix2struct's rule: relative to a target that is not zero."""
     expected, given = as_number(target), as_number(prediction)
     if given is not None and expected:
         return abs(given - expected) / abs(expected) <= tolerance
@@ -22,14 +22,14 @@ def relaxed_correct(target: str, prediction: str, tolerance: float = TOLERANCE) 
 
 
 def relaxed_correct_swapped(target: str, prediction: str, tolerance: float = TOLERANCE) -> bool:
-    """The same as Qwen-VL calls it: the two texts change places, so the error is relative to the answer."""
+    """As in Qwen-VL, which swaps the arguments, so that the error is relative to the prediction."""
     return relaxed_correct(prediction.strip(), target, tolerance)
 
 
 def relaxed_accuracy(
     targets: Sequence[Sequence[str]], predictions: Sequence[str], *, swapped: bool = False
 ) -> float:
-    """Share of questions with a right answer; ``swapped`` is the argument order of Qwen-VL."""
+    """Return the share of right answers; ``swapped`` selects the argument order of Qwen-VL."""
     correct = relaxed_correct_swapped if swapped else relaxed_correct
     pairs = zip(targets, predictions, strict=True)
     hits = [any(correct(target, given) for target in expected) for expected, given in pairs]

@@ -1,4 +1,4 @@
-"""ROUGE-L of tokenised captions: longest common subsequence, the best precision and the best recall."""
+"""ROUGE-L of tokenised captions: the F-score of the best precision and recall over the references."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,14 +8,14 @@ BETA = 1.2
 
 
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
-    """ROUGE-L of one caption; words are split at single spaces, so an empty text is one word."""
+    """Return ROUGE-L of one caption; words are split at single spaces, so that empty text is one word."""
     words = prediction.split(" ")
     precision = recall = 0.0
     for reference in references:
-        theirs = reference.split(" ")
-        common = LCSseq.similarity(words, theirs)
+        reference_words = reference.split(" ")
+        common = LCSseq.similarity(words, reference_words)
         precision = max(precision, common / len(words))
-        recall = max(recall, common / len(theirs))
+        recall = max(recall, common / len(reference_words))
     if not precision or not recall:
         return 0.0
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)

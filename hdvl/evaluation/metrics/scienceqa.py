@@ -1,11 +1,13 @@
-"""ScienceQA as LLaVA reads it: a letter, "A. ", or "The answer is A" once with a character after it."""
+"""ScienceQA as scored by LLaVA: an answer is a letter, "A. ", or a single "The answer is A"."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 LETTERS = ("A", "B", "C", "D", "E")
-SENTENCE = re.compile("The answer is ([A-Z]).")  # the last period stands for any character
+SENTENCE = re.compile(
+    "The answer is ([A-Z])."
+)  # as published, the last period matches any character
 FAILED = -1
 
 
@@ -23,7 +25,7 @@ def parse_scienceqa(text: str, choices: int) -> int:
 
 @dataclass(frozen=True)
 class ScienceQAScore:
-    """Per cent of right answers, of all questions and of those with an image, and the unread ids."""
+    """Percentages of right answers for all questions and those with an image, and the unparsed ids."""
 
     accuracy: float
     image_accuracy: float
@@ -44,7 +46,7 @@ class ScienceQAProblem:
 def score_scienceqa(
     problems: Mapping[str, ScienceQAProblem], predictions: Mapping[str, str]
 ) -> ScienceQAScore:
-    """Score every problem; one without a prediction is wrong, as in the official script."""
+    """Score every problem; a problem without a prediction counts as wrong, as in the official script."""
     parsed = {
         key: parse_scienceqa(predictions.get(key, ""), len(problem.choices))
         for key, problem in problems.items()

@@ -9,7 +9,7 @@ FAILED = "error"
 
 @dataclass(frozen=True)
 class Round:
-    """What the judge gave two models; ``failed`` rounds count for neither."""
+    """The scores of two models in one round; rounds that ``failed`` count for neither."""
 
     models: tuple[str, str]
     scores: tuple[float, float]
@@ -18,7 +18,7 @@ class Round:
 
 def parse_reply(reply: str) -> tuple[float, float] | None:
     """The two scores in the first line of a judge's reply; None if they are not exactly two."""
-    # The official code stops the judge at its first line and adds a line of its own.
+    # The official code stops the judge after its first line and adds another line.
     parts = f"{reply}\nok".strip().split("\n", 1)[0].strip().split(" ")
     try:
         first, second = (float(part) for part in parts)
@@ -29,7 +29,7 @@ def parse_reply(reply: str) -> tuple[float, float] | None:
 
 @dataclass
 class TouchStoneScore:
-    """Scores of each model, overall and by category, and how many rounds the judge failed."""
+    """Scores of each model, overall and by category, and the number of rounds that the judge failed."""
 
     overall: dict[str, float]
     categories: dict[str, dict[str, float]]

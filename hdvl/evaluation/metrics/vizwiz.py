@@ -1,7 +1,7 @@
-"""VizWiz: VQA accuracy by its own rules, and how well unanswerable questions are recognised.
+"""VizWiz: VQA accuracy with rules of its own, and scores for the detection of unanswerable questions.
 
-Only the prediction is normalised, not the answers, and one answer is left out at a time by its
-place. The official table of contractions writes most of them with a curly apostrophe, so a
+Only the prediction is normalised, not the answers, and each answer is left out once, by its position.
+Most entries of the official table of contractions have a curly apostrophe, so that a prediction with a
 restored contraction rarely equals an answer.
 """
 
@@ -46,9 +46,10 @@ def vizwiz_accuracy(answers: Sequence[str], prediction: str) -> float:
 
 
 def unanswerable_precision(answerable: Sequence[int], predicted: Sequence[float]) -> float:
-    """Average precision of telling unanswerable questions; ``predicted`` is how answerable they seem.
+    """Return the average precision of detecting unanswerable questions.
 
-    Questions with equal predictions are taken together, as scikit-learn does.
+    ``predicted`` are scores of answerability. Questions with equal scores share a threshold, as in
+    scikit-learn.
     """
     pairs = list(
         zip((1 - one for one in answerable), (1.0 - one for one in predicted), strict=True)
@@ -65,7 +66,7 @@ def unanswerable_precision(answerable: Sequence[int], predicted: Sequence[float]
 
 
 def unanswerable_f1(answerable: Sequence[int], predicted: Sequence[float]) -> float:
-    """F1 of telling unanswerable questions at a threshold of one half."""
+    """Return the F1 score of detecting unanswerable questions at a threshold of one half."""
     pairs = [(not one, 1.0 - given > 0.5) for one, given in zip(answerable, predicted, strict=True)]
     both = pairs.count((True, True))
     either = 2 * both + pairs.count((True, False)) + pairs.count((False, True))

@@ -1,7 +1,7 @@
 """Scores of MME, POPE and HallusionBench as VLMEvalKit aggregates them, in per cent.
 
-Rows carry what ``yes_no.extract_yes_no`` read. MME is grouped by image, not by the order of rows;
-POPE reports F1; HallusionBench asks only the questions that come with a figure.
+Rows hold the results of ``yes_no.extract_yes_no``. MME is grouped by image, not by the order of rows;
+POPE reports F1; HallusionBench contains only the questions with a figure.
 """
 
 from collections import defaultdict
@@ -14,15 +14,15 @@ def per_cent(values: Sequence[float]) -> float:
 
 
 def mme_task(rows: Iterable[tuple[str, bool]]) -> float:
-    """Accuracy and accuracy+ of (image, right) rows, up to 200; an image has two questions."""
+    """Return the sum of accuracy and accuracy+ of (image, right) rows, up to 200."""
     images: dict[str, list[bool]] = defaultdict(list)
     for image, right in rows:
         images[image].append(right)
-    lone = [image for image, hits in images.items() if len(hits) < 2]
-    if lone:
+    incomplete = [image for image, hits in images.items() if len(hits) < 2]
+    if incomplete:
         raise ValueError(
-            f"MME asks two questions about each image, got one about {lone[0]} and "
-            f"{len(lone) - 1} more; restore the rows that are missing"
+            f"MME asks two questions about each image, got one about {incomplete[0]} and "
+            f"{len(incomplete) - 1} more; restore the rows that are missing"
         )
     every = [right for hits in images.values() for right in hits]
     return per_cent(every) + per_cent([hits[0] and hits[1] for hits in images.values()])
@@ -39,11 +39,11 @@ class PopeRating:
 
 
 def pope_rating(rows: Iterable[tuple[str, str]]) -> PopeRating:
-    """Rate (extracted, answer) rows of Yes, No or Unknown; Unknown is no positive and never right."""
+    """Rate (extracted, answer) rows of Yes, No or Unknown; Unknown counts as negative and is never right."""
     pairs = list(rows)
     positive = sum(given == expected == "Yes" for given, expected in pairs)
-    said, true = (sum(pair[side] == "Yes" for pair in pairs) for side in (0, 1))
-    precision = positive / said if said else 0.0
+    predicted, true = (sum(pair[side] == "Yes" for pair in pairs) for side in (0, 1))
+    precision = positive / predicted if predicted else 0.0
     recall = positive / true if true else 0.0
     both = precision + recall
     return PopeRating(
@@ -68,7 +68,7 @@ class HallusionRow:
 
 @dataclass(frozen=True)
 class HallusionRating:
-    """Right questions, and figures and questions that are right throughout."""
+    """Percentages of right questions, and of figures and questions for which all answers are right."""
 
     all_accuracy: float
     figure_accuracy: float
@@ -76,7 +76,7 @@ class HallusionRating:
 
 
 def hallusion_rating(rows: Sequence[HallusionRow]) -> HallusionRating:
-    """Rate rows; the second category, not the first, tells figures and questions apart."""
+    """Rate rows; figures and questions are identified with the second category, not the first."""
     figures: dict[tuple[str, ...], bool] = {}
     questions: dict[tuple[str, ...], bool] = {}
     for row in rows:

@@ -1,7 +1,7 @@
-"""VQA accuracy: an answer that three of ten people gave is right, averaged over leaving each one out.
+"""VQA accuracy: min(1, matching answers / 3) of nine of ten annotators, averaged over the one left out.
 
-``vqa_accuracy`` is the official scorer of VQA v2 and OK-VQA, ``m4c_accuracy`` the one of TextVQA,
-``vlmevalkit_accuracy`` that of VLMEvalKit. All return a share between 0 and 1.
+``vqa_accuracy`` is the official scorer of VQA v2 and OK-VQA, ``m4c_accuracy`` that of TextVQA, and
+``vlmevalkit_accuracy`` that of VLMEvalKit. All return a number between 0 and 1.
 """
 
 from collections import defaultdict
@@ -16,35 +16,37 @@ from hdvl.evaluation.metrics.vqa_text import (
     normalised_vlmevalkit,
 )
 
-ENOUGH = 3  # other people who must agree for a full score
+REQUIRED_MATCHES = 3  # number of other annotators who must agree for the full score
 
 
 @cache
 def leave_one_out(matches: int, people: int) -> float:
-    """Mean over ``people`` of min(1, agreeing others / 3), when ``matches`` of them agree."""
-    mine = min(1, (matches - 1) / ENOUGH)  # one of those who agree is left out
-    rest = min(1, matches / ENOUGH)
-    return sum([mine] * matches + [rest] * (people - matches)) / people
+    """Return the mean over annotators of min(1, matches among the others / 3)."""
+    score_if_matching = min(
+        1, (matches - 1) / REQUIRED_MATCHES
+    )  # one of the annotators who agree is left out
+    score_otherwise = min(1, matches / REQUIRED_MATCHES)
+    return sum([score_if_matching] * matches + [score_otherwise] * (people - matches)) / people
 
 
 def vqa_accuracy(answers: Sequence[str], prediction: str) -> float:
-    """Accuracy of VQA v2 and OK-VQA, one person left out at a time by position.
+    """Return the accuracy of VQA v2 and OK-VQA, with each answer left out once, by its position.
 
-    When all answers are the same text neither side is normalised, so "Red" then misses "red".
+    If all answers are the same text, nothing is normalised, so that "Red" does not match "red".
     """
-    truths = [clean_space(answer) for answer in answers]
+    references = [clean_space(answer) for answer in answers]
     given = clean_space(prediction)
-    if len(set(truths)) > 1:
-        truths = [normalised(answer) for answer in truths]
+    if len(set(references)) > 1:
+        references = [normalised(answer) for answer in references]
         given = normalised(given)
-    return leave_one_out(truths.count(given), len(truths))
+    return leave_one_out(references.count(given), len(references))
 
 
 def vqa_accuracy_of_records(records: Sequence[Mapping[str, object]], prediction: str) -> float:
-    """The same from the records of an annotation file, left out as the official code does.
+    """Like :func:`vqa_accuracy` for the records of an annotation file, with the official way of leaving out.
 
-    It leaves out every record that equals the one in turn. Records that lack an ``answer_id`` can
-    be equal, and the accuracy then falls.
+    In each turn all records that equal the one left out are left out too. Without an ``answer_id``
+    several records can be equal, which lowers the accuracy.
     """
     answers = [clean_space(str(record["answer"])) for record in records]
     given = clean_space(prediction)
@@ -54,8 +56,8 @@ def vqa_accuracy_of_records(records: Sequence[Mapping[str, object]], prediction:
     kept = [{**record, "answer": answer} for record, answer in zip(records, answers, strict=True)]
     shares = []
     for left_out in kept:
-        agree = sum(one != left_out and one["answer"] == given for one in kept)
-        shares.append(min(1, agree / ENOUGH))
+        matching = sum(one != left_out and one["answer"] == given for one in kept)
+        shares.append(min(1, matching / REQUIRED_MATCHES))
     return sum(shares) / len(shares)
 
 
@@ -63,25 +65,25 @@ def m4c_accuracy(answers: Sequence[str], prediction: str) -> float:
     """Accuracy of TextVQA by the M4C evaluator: both sides are always normalised."""
     if len(answers) != 10:
         raise ValueError(f"TextVQA needs ten answers for each question, got {len(answers)}")
-    truths = [normalised_m4c(answer) for answer in answers]
-    return leave_one_out(truths.count(normalised_m4c(prediction)), len(truths))
+    references = [normalised_m4c(answer) for answer in answers]
+    return leave_one_out(references.count(normalised_m4c(prediction)), len(references))
 
 
 def lmms_eval_accuracy(answers: Sequence[str], prediction: str) -> float:
-    """Accuracy of lmms-eval's VQA v2: the official rules, and both sides are always normalised."""
-    truths = [normalised(clean_space(answer)) for answer in answers]
-    return leave_one_out(truths.count(normalised(clean_space(prediction))), len(truths))
+    """Accuracy of VQA v2 in lmms-eval: the official rules, with both sides always normalised."""
+    references = [normalised(clean_space(answer)) for answer in answers]
+    return leave_one_out(references.count(normalised(clean_space(prediction))), len(references))
 
 
 def vlmevalkit_accuracy(answers: Sequence[str], prediction: str) -> float:
     """Accuracy of VLMEvalKit's ``vqa_score``."""
-    truths = [normalised_vlmevalkit(answer) for answer in answers]
-    return leave_one_out(truths.count(normalised_vlmevalkit(prediction)), len(truths))
+    references = [normalised_vlmevalkit(answer) for answer in answers]
+    return leave_one_out(references.count(normalised_vlmevalkit(prediction)), len(references))
 
 
 @dataclass
 class VQAMeans:
-    """Running means over all questions and over each question and answer type, in per cent."""
+    """Running means in per cent over all questions and for each question type and answer type."""
 
     digits: int = 2
     totals: dict[tuple[str, str], list[float]] = field(

@@ -1,9 +1,9 @@
 """Answer normalisation of VQA v2, of the M4C evaluator (TextVQA) and of VLMEvalKit.
 
-The quirks of the official code are kept. The period rule of VQA v2 is meant to spare decimals and
-instead drops every period that no digit follows, and only the first 32 of them; a comma between
-two digits anywhere in an answer changes how all its other marks are treated; capitals are lowered
-before the contractions are looked up, so those of the table that hold capitals never apply.
+Errors of the official code are kept. The period rule of VQA v2, which should keep the points of decimal
+numbers, removes the first 32 periods that are not followed by a digit. A comma between two digits
+anywhere in an answer changes the treatment of its other punctuation. Contractions are looked up in lower
+case, so that entries of the table with capital letters never apply.
 """
 
 import re
@@ -13,15 +13,15 @@ MARKS = ';/[]"{}()=+\\_-><@`,?!'  # in the order in which the official code repl
 ANY_MARK = re.compile("[" + re.escape(MARKS + ".") + "]")
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
 PERIOD = re.compile(r"\.(?!\d)")
-LONE_PERIOD = re.compile(r"(?<!\d)\.(?!\d)")  # VLMEvalKit mended the pattern
-PERIODS_REMOVED = 32  # the official code passes re.UNICODE where the count of substitutions belongs
+LONE_PERIOD = re.compile(r"(?<!\d)\.(?!\d)")  # VLMEvalKit corrected the pattern
+PERIODS_REMOVED = 32  # the official code passes re.UNICODE as the number of substitutions
 DIGITS = {
     word: str(number)
     for number, word in enumerate("zero one two three four five six seven eight nine ten".split())
 } | {"none": "0"}
 ARTICLES = {"a", "an", "the"}
 
-# Each contraction is found by any spelling that lacks one of its apostrophes.
+# Each contraction is restored from any spelling that lacks one of its apostrophes.
 CONTRACTIONS = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
 haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've
@@ -41,16 +41,16 @@ def spellings(contraction: str) -> list[str]:
 
 
 RESTORED = {wrong: right for right in CONTRACTIONS for wrong in spellings(right)}
-RESTORED["somebody'd"] = "somebodyd"  # the one entry that takes an apostrophe away
+RESTORED["somebody'd"] = "somebodyd"  # the only entry that removes an apostrophe
 
 
 def clean_space(text: str) -> str:
-    """Newlines and tabs become spaces; the ends are stripped."""
+    """Replace newlines and tabs by spaces, and strip white space at the ends."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def without_marks(text: str, period: re.Pattern[str] = PERIOD) -> str:
-    """Punctuation removed, or replaced by a space where it stands between two letters."""
+    """Remove punctuation, or replace it by a space if it is not adjacent to one."""
     if not ANY_MARK.search(text):
         return text
     number = COMMA_IN_NUMBER.search(text) is not None
@@ -63,25 +63,25 @@ def without_marks(text: str, period: re.Pattern[str] = PERIOD) -> str:
 
 
 def plain_words(text: str) -> str:
-    """Lower case, numbers up to ten as digits, articles left out, contractions restored."""
+    """Convert to lower case, write numbers up to ten as digits, drop articles and restore contractions."""
     words = [DIGITS.get(word, word) for word in text.lower().split()]
     return " ".join(RESTORED.get(word, word) for word in words if word not in ARTICLES)
 
 
 @lru_cache(maxsize=1 << 17)
 def normalised(text: str) -> str:
-    """An answer as VQA v2 compares it; ``text`` has passed ``clean_space``."""
+    """Normalise an answer as in VQA v2; ``text`` is the result of ``clean_space``."""
     return plain_words(without_marks(text))
 
 
 @lru_cache(maxsize=1 << 17)
 def normalised_m4c(text: str) -> str:
-    """An answer as the M4C evaluator compares it: commas and question marks go first."""
+    """Normalise an answer as the M4C evaluator, which first removes commas and question marks."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return plain_words(without_marks(clean_space(text.strip())))
 
 
 @lru_cache(maxsize=1 << 17)
 def normalised_vlmevalkit(text: str) -> str:
-    """An answer as VLMEvalKit compares it: as VQA v2, with the period rule mended."""
+    """Normalise an answer as VLMEvalKit: as in VQA v2, with a corrected period rule."""
     return plain_words(without_marks(clean_space(text), LONE_PERIOD))

@@ -1,4 +1,4 @@
-"""Yes or no as VLMEvalKit reads it for MME, POPE and HallusionBench: one of the words, not both."""
+"""Extraction of yes or no as in VLMEvalKit for MME, POPE and HallusionBench."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from hdvl.evaluation.metrics.vqa_text import LONE_PERIOD, without_marks
 
 
 def extract_yes_no(prediction: str) -> Literal["Yes", "No", "Unknown"]:
-    """The one of "yes" and "no" that occurs as a word; "Unknown" for both or neither."""
+    """Return "Yes" or "No" if exactly one of them occurs as a word, otherwise "Unknown"."""
     words = set(without_marks(prediction.lower(), LONE_PERIOD).split())
     if ("yes" in words) == ("no" in words):
         return "Unknown"
