@@ -2,7 +2,8 @@
 
 from hdvl.drawing import draw_boxes, draw_tiles
 from hdvl.inference.answer import Answer, Numbers
-from hdvl.inference.engine import Counters, Engine
+from hdvl.inference.counters import Counters
+from hdvl.inference.engine import Engine
 from hdvl.inference.generation import Delta, Generation, ImageUsage, Request, Usage
 from hdvl.inference.pipeline import Pipeline
 from hdvl.inference.sampling import Guided, SamplingParams

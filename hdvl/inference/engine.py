@@ -12,63 +12,27 @@ answer that is being generated is a :class:`~hdvl.inference.generation.Generatio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from hdvl.decoding import Sampler, Scheduler, end_ids, guide_of
 from hdvl.decoding import Sequence as Decoding
-from hdvl.decoding.prefix_cache import Keys
+from hdvl.inference.counters import Counters
 from hdvl.inference.generation import Generation, ImageUsage, Request
-from hdvl.inference.pictures import Picture, PictureCache, WeightsWatch, digest, prompt_keys
+from hdvl.inference.image_prompt import ImagePrompt
+from hdvl.inference.pictures import PictureCache, WeightsWatch
 from hdvl.inference.text import Detokenizer
 from hdvl.model import VLM
 from hdvl.protocols import FeatureCache
-from hdvl.views import split_pixels
 
 PICTURE_BYTES = 512 * 2**20
 """Bytes of visual tokens that an engine keeps by default."""
 
 PREFIX_BYTES = 1024 * 2**20
 """Bytes of keys and values of prompts that an engine keeps by default."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What an engine has done since it was made, and what it is doing.
-
-    Attributes:
-        requests: requests that were submitted.
-        finished: requests that are finished, by their reason.
-        prompt_tokens, new_tokens: ids of finished requests.
-        steps: steps of the engine.
-        waiting: requests that have no slot yet.
-        slots_in_use, slots: requests that are read or answered now, and the most that may be.
-        picture_hits, picture_misses, picture_evictions, picture_bytes: cache of visual tokens.
-        prefix_hits, prefix_misses, prefix_evictions, prefix_bytes: cache of prompts.
-        prefix_tokens: positions of prompts that were not read again.
-    """
-
-    requests: int
-    finished: dict[str, int]
-    prompt_tokens: int
-    new_tokens: int
-    steps: int
-    waiting: int
-    slots_in_use: int
-    slots: int
-    picture_hits: int
-    picture_misses: int
-    picture_evictions: int
-    picture_bytes: int
-    prefix_hits: int
-    prefix_misses: int
-    prefix_evictions: int
-    prefix_bytes: int
-    prefix_tokens: int
 
 
 class Engine:
@@ -175,7 +139,14 @@ class Engine:
         return generation.wait().decoding.target_logprobs
 
     def _generation(self, request: Request, targets: Int[Tensor, " t"] | None = None) -> Generation:
-        prompt = _Prompt(self, request)
+        prompt = ImagePrompt(
+            self.model,
+            request.ids,
+            request.pixels,
+            request.plans,
+            self.pictures,
+            self.feature_cache,
+        )
         params, tokenizer = request.params, self.model.llm.tokenizer
         detokenizer = None
         if tokenizer is not None:
@@ -350,50 +321,3 @@ def _either(
     if first is None:
         return second
     return lambda ids: first(ids) or second(ids)
-
-
-class _Prompt:
-    """A request as the scheduler reads it. Pictures are hashed now, and encoded when they are needed."""
-
-    def __init__(self, engine: Engine, request: Request) -> None:
-        self._engine, self._ids = engine, request.ids
-        vlm = engine.model
-        images = split_pixels(request.pixels, request.plans)
-        self._pictures: list[Picture] = [
-            (digest(pixels, plan), pixels, plan)
-            for pixels, plan in zip(images, request.plans, strict=True)
-        ]
-        self.counts = [vlm.merger.token_count(plan) for plan in request.plans]
-        slots = int((self._ids == vlm.image_token_id).sum())
-        if slots != sum(self.counts):
-            raise ValueError(
-                f"input_ids hold {slots} image slots (id {vlm.image_token_id}), the images give "
-                f"{sum(self.counts)} visual tokens; make both with the same processor"
-            )
-        self.keys: Keys = prompt_keys(
-            self._ids,
-            vlm.image_token_id,
-            [
-                (known_by, count)
-                for (known_by, _, _), count in zip(self._pictures, self.counts, strict=True)
-            ],
-        )
-
-    @property
-    def length(self) -> int:
-        """The number of ids."""
-        return len(self._ids)
-
-    def embeddings(self, start: int) -> Float[Tensor, "s e"]:
-        """Return the embeddings from ``start`` on; pictures before it are not encoded."""
-        engine, vlm = self._engine, self._engine.model
-        before = int((self._ids[:start] == vlm.image_token_id).sum())
-        visual: list[Tensor] = []
-        first, ends = 0, torch.tensor(self.counts, dtype=torch.long).cumsum(0).tolist()
-        while first < len(ends) and ends[first] <= before:
-            first += 1
-        if first < len(ends):
-            visual = engine.pictures.tokens(vlm, self._pictures[first:], engine.feature_cache)
-            visual[0] = visual[0][before - (ends[first] - self.counts[first]) :]
-        ids = self._ids[start:].to(vlm.llm.embedding_layers()[0].weight.device)
-        return vlm.merge_image_tokens(ids[None], visual)[0]

@@ -1,0 +1,38 @@
+"""What an engine counts."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What an engine has done since it was made, and what it is doing.
+
+    Attributes:
+        requests: requests that were submitted.
+        finished: requests that are finished, by their reason.
+        prompt_tokens, new_tokens: ids of finished requests.
+        steps: steps of the engine.
+        waiting: requests that have no slot yet.
+        slots_in_use, slots: requests that are read or answered now, and the most that may be.
+        picture_hits, picture_misses, picture_evictions, picture_bytes: cache of visual tokens.
+        prefix_hits, prefix_misses, prefix_evictions, prefix_bytes: cache of prompts.
+        prefix_tokens: positions of prompts that were not read again.
+    """
+
+    requests: int
+    finished: dict[str, int]
+    prompt_tokens: int
+    new_tokens: int
+    steps: int
+    waiting: int
+    slots_in_use: int
+    slots: int
+    picture_hits: int
+    picture_misses: int
+    picture_evictions: int
+    picture_bytes: int
+    prefix_hits: int
+    prefix_misses: int
+    prefix_evictions: int
+    prefix_bytes: int
+    prefix_tokens: int

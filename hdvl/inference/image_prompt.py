@@ -1,0 +1,82 @@
+"""A prompt with pictures, as the scheduler reads it."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hdvl.decoding.prefix_cache import Keys
+from hdvl.inference.pictures import Picture, PictureCache, digest, prompt_keys
+from hdvl.model import VLM
+from hdvl.protocols import FeatureCache, Pixels, TilePlan
+from hdvl.views import split_pixels
+
+
+class ImagePrompt:
+    """The ids of a prompt and its pictures, which are hashed now and encoded when they are needed.
+
+    Args:
+        vlm: the model.
+        ids: the prompt (s,), with the image token in the image slots.
+        pixels: the views of all images.
+        plans: how each image was cut, in order of appearance.
+        pictures: the visual tokens of pictures that are known.
+        features: cache of encoder features, for the other pictures.
+
+    Attributes:
+        counts: the visual tokens of each picture.
+        keys: what the positions are known by to the prefix cache.
+
+    Raises:
+        ValueError: the number of image slots differs from that of the visual tokens.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        ids: Int[Tensor, " s"],
+        pixels: Pixels,
+        plans: Sequence[TilePlan],
+        pictures: PictureCache,
+        features: FeatureCache | None,
+    ) -> None:
+        self._vlm, self._ids = vlm, ids
+        self._known, self._features = pictures, features
+        self._pictures: list[Picture] = [
+            (digest(own, plan), own, plan)
+            for own, plan in zip(split_pixels(pixels, plans), plans, strict=True)
+        ]
+        self.counts = [vlm.merger.token_count(plan) for plan in plans]
+        slots = int((ids == vlm.image_token_id).sum())
+        if slots != sum(self.counts):
+            raise ValueError(
+                f"input_ids hold {slots} image slots (id {vlm.image_token_id}), the images give "
+                f"{sum(self.counts)} visual tokens; make both with the same processor"
+            )
+        self.keys: Keys = prompt_keys(
+            ids,
+            vlm.image_token_id,
+            [
+                (known_by, count)
+                for (known_by, _, _), count in zip(self._pictures, self.counts, strict=True)
+            ],
+        )
+
+    @property
+    def length(self) -> int:
+        """The number of ids."""
+        return len(self._ids)
+
+    def embeddings(self, start: int) -> Float[Tensor, "s e"]:
+        """Return the embeddings from ``start`` on; pictures before it are not encoded."""
+        vlm = self._vlm
+        before = int((self._ids[:start] == vlm.image_token_id).sum())
+        ends = list(accumulate(self.counts))
+        first = sum(end <= before for end in ends)
+        visual: list[Tensor] = []
+        if first < len(ends):
+            visual = self._known.tokens(vlm, self._pictures[first:], self._features)
+            visual[0] = visual[0][before - (ends[first] - self.counts[first]) :]
+        ids = self._ids[start:].to(vlm.llm.embedding_layers()[0].weight.device)
+        return vlm.merge_image_tokens(ids[None], visual)[0]
