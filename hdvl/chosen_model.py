@@ -62,6 +62,7 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
     For random weights a warning is written to stderr.
     """
     keys = keys_of(overrides)
+    engine = {key: value for key, value in (cfg.get("engine") or {}).items() if key != "_target_"}
     if not is_composition(cfg, keys):
         from hdvl.inference.load import load
 
@@ -70,7 +71,7 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
             device=cfg["device"],
             dtype=cfg["dtype"],
             max_length=cfg["max_length"],
-            engine=cfg.get("engine"),
+            engine=engine,
             quantisation=cfg.get("quantisation"),
             allow=cfg.get("allow", ()),
             tiler_follows=tiler_follows(keys),
@@ -85,4 +86,4 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
     print(RANDOM, file=sys.stderr)
     torch.manual_seed(cfg["seed"])
     vlm = converted(build(cfg["model"]), dtype=as_dtype(cfg["dtype"]), device=cfg["device"])
-    return Pipeline(model=vlm, max_length=cfg["max_length"], engine=cfg.get("engine"))
+    return Pipeline(model=vlm, max_length=cfg["max_length"], engine=engine)

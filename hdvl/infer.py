@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from hdvl.chosen_model import is_composition, pipeline_of
 from hdvl.command import command
 from hdvl.composition import PART_GROUPS, changes_of, keys_of
-from hdvl.config import given_words
+from hdvl.config import build, given_words
 
 if TYPE_CHECKING:
-    from hdvl.data.questions import Questions
+    from hdvl.backends import Backend, Job
     from hdvl.inference import Answer, Pipeline
     from hdvl.inference.answers_file import AnswersFile
 
@@ -20,6 +20,19 @@ NO_SETTINGS = (
     *("engine", "num_workers", "max_bad_rows"),
 )
 """Keys that do not change the answers, and the groups of parts, which are recorded as ``model`` instead."""
+
+LOCAL = "hdvl.backends.LocalBackend"
+OF_MODEL = (
+    "checkpoint",
+    "model",
+    "device",
+    "dtype",
+    "quantisation",
+    "max_length",
+    "allow",
+    *PART_GROUPS,
+)
+"""Keys that have no effect where a server answers."""
 
 
 def generate_answer(pipe: "Pipeline", cfg: Mapping[str, Any]) -> "Answer":
@@ -73,24 +86,20 @@ def run_many(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
             )
     if not cfg["outputs"]:
         raise ValueError("outputs must be given with inputs, such as outputs=answers.jsonl")
-    from hdvl.data.questions import open_questions
+    from hdvl.backends.base import Job, questions_of
     from hdvl.inference.answers_file import AnswersFile
 
-    questions = open_questions(
-        cfg["inputs"],
-        prompt=cfg["prompt"],
-        system=cfg["system"],
-        image_folder=cfg["image_folder"],
-    )
-    settings, total = settings_of(cfg, overrides, questions.identity()), len(questions)
+    backend, questions = backend_of(cfg, overrides), questions_of(cfg)
+    settings = settings_of(cfg, overrides, questions.identity()) | backend.identity()
+    total = len(questions)
     with AnswersFile(cfg["outputs"], settings=settings, total=total) as file:
         remaining = [number for number in range(total) if number not in file.answered]
         if len(remaining) < total:
             print(f"{total - len(remaining)} of {total} rows are answered already", file=sys.stderr)
         bad, statistics = list[str](), None
         if remaining:
-            pipe = pipeline_of(cfg, overrides)
-            bad, statistics = ask_rows(pipe, cfg, questions, remaining, file)
+            job = Job(cfg, overrides, questions, remaining)
+            bad, statistics = ask_rows(backend, job, file)
         file.finish(statistics)
     print(f"written  {cfg['outputs']}: {total} rows, {len(bad)} of them bad")
     if len(bad) > cfg["max_bad_rows"]:
@@ -102,49 +111,40 @@ def run_many(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
 
 
 def ask_rows(
-    pipe: "Pipeline",
-    cfg: Mapping[str, Any],
-    questions: "Questions",
-    remaining: Sequence[int],
-    file: "AnswersFile",
+    backend: "Backend", job: "Job", file: "AnswersFile"
 ) -> tuple[list[str], dict[str, Any]]:
-    """Answer the rows with the indices ``remaining`` and append the answers to ``file``.
+    """Append the rows of ``job``, as ``backend`` answers them, to ``file``.
 
     Returns:
         The errors of bad rows, and statistics of the run.
     """
-    from hdvl.data.questions import PreparedQuestions
-    from hdvl.data.threads import ThreadLoader
-    from hdvl.inference.batch import answer_fields, answer_questions
     from hdvl.inference.progress import AskingProgress
 
-    prepared = ThreadLoader(
-        PreparedQuestions(questions, pipe.processor.limited(cfg["max_tiles"])),
-        [[number] for number in remaining],
-        collate=lambda items: items[0],
-        num_workers=cfg["num_workers"],
-    )
-    answered = answer_questions(
-        pipe,
-        prepared,
-        in_flight=2 * pipe.engine.counters.slots,
-        seed=cfg["seed"],
-        **cfg["generation"],
-    )
-
-    def hit_rate() -> float:
-        counters = pipe.engine.counters
-        return counters.picture_hits / max(1, counters.picture_hits + counters.picture_misses)
-
-    total, bad = len(questions), list[str]()
-    with AskingProgress(total, done=total - len(remaining), hits=hit_rate) as progress:
-        for row, answer in answered:
-            result = {"error": row.error} if answer is None else answer_fields(answer)
-            file.append(row.number, {**row.fields, **result})
-            progress.add(answer, row.error)
-            bad += [row.error] if answer is None else []
-        print(f"{len(remaining)} rows  {progress.text(left=False)}", file=sys.stderr)
+    total, asked, bad = len(job.questions), len(job.remaining), list[str]()
+    with AskingProgress(total, done=total - asked, hits=backend.hit_rate) as progress:
+        for row in backend.rows(job):
+            file.append(row.number, row.fields)
+            progress.add(images=row.images, new_tokens=row.new_tokens, error=row.error)
+            bad += [row.error] if row.error else []
+        print(f"{asked} rows  {progress.text(left=False)}", file=sys.stderr)
         return bad, progress.numbers()
+
+
+def backend_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Backend":
+    """The backend that ``engine`` names.
+
+    Raises:
+        ValueError: it has a model of its own, and the command line chooses another.
+    """
+    backend: Backend = build(cfg["engine"])
+    if not backend.runs_model:
+        for key in keys_of(overrides):
+            if key.split(".")[0] in OF_MODEL:
+                raise ValueError(
+                    f"{key} changes the model of engine=local and engine=ray, the server of this engine has "
+                    "its own; leave it out"
+                )
+    return backend
 
 
 def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
@@ -154,6 +154,11 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
         return
     if not cfg["prompt"]:
         raise ValueError('prompt must be given, such as prompt="What is the total?"')
+    if cfg["engine"]["_target_"] != LOCAL:
+        raise ValueError(
+            "a single question is answered by engine=local; other engines answer many: give inputs=FILE "
+            "outputs=answers.jsonl, where FILE may be one image"
+        )
     answer = generate_answer(pipeline_of(cfg, overrides), cfg)
     from hdvl.inference.summary import report, write_drawings
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hdvl.protocols import Message
@@ -107,6 +107,33 @@ def is_given(value: Any) -> bool:
 def _image(part: Mapping[str, Any], kind: str) -> Any:
     held = part.get(kind)
     return held.get("url") if kind == "image_url" and isinstance(held, Mapping) else held
+
+
+def as_turn(message: Message, url_of: Callable[[Any], str]) -> dict[str, Any]:
+    """A message in OpenAI's format, the inverse of :func:`as_message`.
+
+    Args:
+        message: images that its text gives no place stand in front of it.
+        url_of: makes the URL of an image.
+    """
+    if not message.images:
+        return {"role": message.role, "content": message.text}
+    pieces = message.text.split(IMAGE)
+    if len(pieces) == 1:
+        pieces = [""] * len(message.images) + pieces
+    if len(pieces) != len(message.images) + 1:
+        raise ValueError(
+            f"a message must have as many {IMAGE} as images, got {len(pieces) - 1} and "
+            f"{len(message.images)}"
+        )
+    parts = list[dict[str, Any]]()
+    for number, piece in enumerate(pieces):
+        if number:
+            url = url_of(message.images[number - 1])
+            parts.append({"type": "image_url", "image_url": {"url": url}})
+        if piece:
+            parts.append({"type": "text", "text": piece})
+    return {"role": message.role, "content": parts}
 
 
 def as_messages(turns: Sequence[Turn]) -> tuple[Message, ...]:

@@ -52,6 +52,8 @@ LAYERS = [
     {"callbacks"},
     {"command", "composition"},
     {"chosen_model"},
+    {"backends"},
+    {"integrations"},
     {"commands", "list", "show"},
     {"cli"},
     {"completion"},  # completes the names of the commands

@@ -204,7 +204,8 @@ def answer_samples(
                 row = {"key": question.key, "id": question.origin.id, "prompt": prompt, **fields}
                 store.append(row)
                 found.rows[question.origin.id] = row
-            progress.add(answer, error)
+            shown = (0, 0) if answer is None else (len(answer.images), answer.numbers.new_tokens)
+            progress.add(images=shown[0], new_tokens=shown[1], error=error)
     return _merged(ranks.gather(found), samples)
 
 

@@ -13,6 +13,7 @@ from hdvl.images.reading import (
     rgb_bands,
     upright_rgb,
 )
+from hdvl.images.urls import data_url
 
 __all__ = [
     "BYTES_PER_PIXEL",
@@ -22,6 +23,7 @@ __all__ = [
     "SOURCES",
     "Colour",
     "ImageSource",
+    "data_url",
     "is_base64",
     "load_pixels",
     "name_of",

@@ -8,8 +8,6 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from hdvl.inference.answer import Answer
-
 
 class AskingProgress:
     """A bar on a terminal, a line now and then elsewhere; both on the standard error.
@@ -58,16 +56,15 @@ class AskingProgress:
         """Seconds since the start."""
         return time.monotonic() - self._started
 
-    def add(self, answer: Answer | None, error: str = "") -> None:
-        """Count a row and show it; a bad row is named by ``error``, one without either has no text."""
+    def add(self, *, images: int = 0, new_tokens: int = 0, error: str = "") -> None:
+        """Count a row and show it; a bad row is named by ``error``."""
         self.done += 1
         self.asked += 1
+        self.images += images
+        self.tokens += new_tokens
         if error:
             self.bad += 1
             self._bar.write(f"bad row  {error}", file=sys.stderr)
-        elif answer is not None:
-            self.images += len(answer.images)
-            self.tokens += answer.numbers.new_tokens
         self._bar.update(1)
         now = time.monotonic()
         if self._bar.disable and now - self._last >= self.interval:

@@ -85,8 +85,8 @@ def test_the_fields_of_an_answer_and_the_progress(capsys: pytest.CaptureFixture[
     assert fields["malformed_boxes"] == ["<box>(1,2)</box>"]
     assert fields["answer"] == answer.text and fields["numbers"]["tiles"] == 7
     with AskingProgress(9, done=6, hits=lambda: 0.25, interval=0) as progress:
-        progress.add(answer)
-        progress.add(None, "row 7 of x.jsonl: no image")
+        progress.add(images=1, new_tokens=answer.numbers.new_tokens)
+        progress.add(error="row 7 of x.jsonl: no image")
         shown = capsys.readouterr().err
         assert "7/9 rows  " in shown and " images/s  " in shown and " left" in shown
         assert "25% of images known" in shown and "bad row  row 7 of x.jsonl: no image" in shown
