@@ -34,6 +34,7 @@ LAYERS = [
     {"drawing"},
     {"protocols"},
     {
+        "gguf",
         "images",
         "loss",
         "positions",

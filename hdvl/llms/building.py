@@ -30,11 +30,8 @@ def checked_config(numbers: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"config.model_type must be one of transformers, got {family!r}{_near(family, CONFIG_MAPPING)}"
         )
-    kind = CONFIG_MAPPING[family]
-    known = _names(kind)
     try:
-        plain = AutoConfig.for_model(family, **{n: v for n, v in given.items() if n in known})
-        known |= set(plain.to_dict())  # derived values are written too, and read again
+        known = _known(family, given)
         for name in given:
             if name not in known and name in _common():
                 _note_unused(family, name)
@@ -45,6 +42,25 @@ def checked_config(numbers: Mapping[str, Any]) -> Any:
         return AutoConfig.for_model(family, **given)
     except StrictDataclassError as error:
         raise ValueError(f"config of {family} must fit transformers: {error}") from error
+
+
+def understood(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``numbers`` without the keys that the configuration class of their ``model_type`` ignores.
+
+    Published files and GGUF files hold such keys, which :func:`checked_config` would refuse as mistakes.
+    """
+    given = {name: value for name, value in numbers.items() if name != "model_type"}
+    known = _known(numbers["model_type"], given) | _common() | {"model_type"}
+    return {name: value for name, value in numbers.items() if name in known}
+
+
+def _known(family: str, given: Mapping[str, Any]) -> set[str]:
+    """Return the keys that the configuration of ``family`` takes or, with those ``given``, writes."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    known = _names(CONFIG_MAPPING[family])
+    plain = AutoConfig.for_model(family, **{n: v for n, v in given.items() if n in known})
+    return known | set(plain.to_dict())  # derived values are written too, and read again
 
 
 @cache

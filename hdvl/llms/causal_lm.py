@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +9,11 @@ from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hdvl.llms.building import checked_config, from_numbers, note_attention
+from hdvl.llms.building import checked_config, from_numbers, note_attention, understood
 from hdvl.llms.caching import continued, empty_cache
 from hdvl.llms.family import Family
 from hdvl.llms.gptq_kernels import GPTQKernels
+from hdvl.llms.loading import read_pretrained
 from hdvl.llms.plain_slots import PlainSlots
 from hdvl.llms.qwen1 import Qwen1Rules
 from hdvl.llms.rotary import (
@@ -25,8 +25,7 @@ from hdvl.llms.rotary import (
 )
 from hdvl.llms.segments import segment_options, use_segments
 from hdvl.llms.slots import ModelSlots, holds_keys_only
-from hdvl.llms.tokenizers import has_tokenizer, load_tokenizer
-from hdvl.llms.transformers_config import check_hub_model, context_length, plain_numbers
+from hdvl.llms.transformers_config import context_length, plain_numbers
 from hdvl.protocols import Cache, Segment
 from hdvl.sequences import one_or_several
 
@@ -120,39 +119,22 @@ class CausalLM(nn.Module):
     def from_pretrained(
         cls, path: str, *, tokenizer: Any = None, dtype: str = "float32"
     ) -> "CausalLM":
-        """Load a model from a local folder or from the hub.
+        """Load a model from a local folder, from the hub, or from a GGUF file, whose weights are dequantised.
 
-        Only safetensors files are read, and no code of the folder is run. On the ``meta`` device only the
-        configuration and the tokenizer are read.
+        Only safetensors and GGUF files are read, and no code of the folder is run. On the ``meta`` device
+        only the configuration and the tokenizer are read.
 
         Args:
-            path: a folder, or a name on the hub.
-            tokenizer: a tokenizer to use instead of that of the folder.
+            path: a folder, a ``.gguf`` file or a folder that holds one, or a name on the hub.
+            tokenizer: a tokenizer to use instead of that of the folder or file.
             dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto`` (as stored).
 
         Raises:
-            ValueError: keys are missing, unexpected or of another shape; the message lists them.
+            ValueError: keys are missing, unexpected or of another shape (the message lists them), or a GGUF
+                file is damaged, has no tokenizer, or is of an architecture that transformers does not read.
+            ImportError: a GGUF file needs the package gguf, which is not installed.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        local = Path(path).is_dir()
-        if not local:
-            check_hub_model(path)
-        if tokenizer is None and (not local or has_tokenizer(path)):
-            tokenizer = load_tokenizer(path)
-        if torch.get_default_device().type == "meta":
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-            return cls(model=from_numbers(config), tokenizer=tokenizer)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        faults = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
-        if faults:
-            raise ValueError(f"weights in {path!r} must match the model exactly, got {faults}")
+        model, tokenizer = read_pretrained(path, tokenizer=tokenizer, dtype=dtype)
         return cls(model=model, tokenizer=tokenizer)
 
     @property
@@ -332,7 +314,7 @@ class CausalLM(nn.Module):
         module = "hdvl.llms" if kind is CausalLM else kind.__module__
         return {
             "_target_": f"{module}.{kind.__qualname__}.from_config",
-            "config": plain_numbers(self.model.config),
+            "config": understood(plain_numbers(self.model.config)),
             "stop_ids": list(self.stop_ids),
             **{
                 name: {"_target_": f"hdvl.llms.{type(value).__name__}", **asdict(value)}

@@ -3,7 +3,13 @@
 import json
 from typing import Any
 
-SOURCE_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+SOURCE_KEYS = (
+    "_name_or_path",
+    "_model_name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+)
 """Keys about the origin of a model, which are left out."""
 
 

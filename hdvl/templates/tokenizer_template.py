@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hdvl.gguf import find_gguf, read_gguf_tokenizer
 from hdvl.protocols import Message, Rendered
 from hdvl.sequences import one_or_several
 from hdvl.templates.base import IMAGE, ImageSlots, check_no_tokens
@@ -92,9 +93,12 @@ class TokenizerTemplate(ImageSlots):
 
     @classmethod
     def from_pretrained(cls, path: str, **options: Any) -> "TokenizerTemplate":
-        """The template of the tokenizer in a local folder or under a hub name."""
+        """The template of the tokenizer in a local folder or GGUF file, or under a hub name."""
         from transformers import AutoTokenizer
 
+        file = find_gguf(path)
+        if file is not None:
+            return cls.from_tokenizer(read_gguf_tokenizer(file), **options)
         return cls.from_tokenizer(
             AutoTokenizer.from_pretrained(path, trust_remote_code=False), **options
         )
