@@ -62,9 +62,9 @@ def as_overrides(command: str, words: Sequence[str]) -> list[str]:
     """The words of a command as Hydra takes them: bare ones in front are the value of its key in BARE."""
     from hdvl.overrides import quoted
 
-    bare = list(takewhile(is_bare, words if command in BARE else ()))
-    rest = list(words[len(bare) :])
-    return [f"{BARE[command]}=[{','.join(map(quoted, bare))}]", *rest] if bare else rest
+    leading = list(takewhile(is_bare, words if command in BARE else ()))
+    rest = list(words[len(leading) :])
+    return [f"{BARE[command]}=[{','.join(map(quoted, leading))}]", *rest] if leading else rest
 
 
 def is_bare(word: str) -> bool:

@@ -180,8 +180,8 @@ def _of_device(error: Exception) -> str | None:
             f"{first}; lower tiler.max_tiles, the batch or the lengths, or set dtype=bfloat16 "
             "(trainer.precision=bf16-true)"
         )
-    told = re.search(r"CUDA|cuDNN|NVIDIA|HIP|MPS|device type|device string", text)
-    return " ".join(text.splitlines()[0].split()) if told else None
+    is_device_error = re.search(r"CUDA|cuDNN|NVIDIA|HIP|MPS|device type|device string", text)
+    return " ".join(text.splitlines()[0].split()) if is_device_error else None
 
 
 def _check_given(name: str, unchecked: Sequence[str]) -> None:

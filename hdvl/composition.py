@@ -62,18 +62,18 @@ def started(plain: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     from hdvl.checkpoints.sources import find_folder, read_node
     from hdvl.inference.recompose import following_tiler, replaced_parts
     from hdvl.meta import on_meta
-    from hdvl.training.start import literal, misfitting
+    from hdvl.training.start import literal, mismatched_parameters
 
-    wanted = resolve({key: plain[key] for key in (*PART_GROUPS, "model", "init_from", "allow")})
-    folder, keys = find_folder(str(wanted["init_from"])), keys_of([f"{key}=" for key in given])
-    changes = changes_of(wanted, keys)
+    requested = resolve({key: plain[key] for key in (*PART_GROUPS, "model", "init_from", "allow")})
+    folder, keys = find_folder(str(requested["init_from"])), keys_of([f"{key}=" for key in given])
+    changes = changes_of(requested, keys)
     new = replaced_parts(changes)
-    node = Node(override(read_node(folder, allow=wanted["allow"]), marked(changes)))
+    node = Node(override(read_node(folder, allow=requested["allow"]), marked(changes)))
     if ("encoder" in new and "tiler" not in changes) or tiler_follows(keys):
         node["tiler"] = following_tiler(node["tiler"], on_meta(unmarked(node["encoder"])))
     model = literal(unmarked(node))
     if new:
-        new |= set(misfitting(on_meta(model), folder, ("bridge", "merger")))
+        new |= set(mismatched_parameters(on_meta(model), folder, ("bridge", "merger")))
     parts = {part: model[part] for part in PART_GROUPS}
     rest = {key: value for key, value in model.items() if key not in parts}
     return {

@@ -243,25 +243,25 @@ class TilePlan:
     @property
     def window_places(self) -> tuple[tuple[int, int], ...]:
         """(row, col) of each window, from 0."""
-        whole = ((row, col) for row in range(self.rows) for col in range(self.cols))
-        return self.places or tuple(whole)
+        all_places = ((row, col) for row in range(self.rows) for col in range(self.cols))
+        return self.places or tuple(all_places)
 
     @property
     def is_grid(self) -> bool:
         """Whether the windows form a complete grid of squares of ``tile_size``, row by row."""
-        whole = tuple((row, col) for row in range(self.rows) for col in range(self.cols))
+        all_places = tuple((row, col) for row in range(self.rows) for col in range(self.cols))
         square = all(size == (self.tile_size, self.tile_size) for size in self.window_sizes)
-        return self.window_places == whole and square
+        return self.window_places == all_places and square
 
     @property
     def sizes(self) -> tuple[Size, ...]:
         """(width, height) in pixels of each view, in order."""
         square = (self.tile_size, self.tile_size)
         local = self.window_sizes or (square,) * len(self.windows)
-        whole = self._thumbnail_size()
+        thumbnail = self._thumbnail_size()
         if self.thumbnail == "first":
-            return (whole, *local)
-        return (*local, whole) if self.thumbnail == "last" else local
+            return (thumbnail, *local)
+        return (*local, thumbnail) if self.thumbnail == "last" else local
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -306,8 +306,8 @@ class TilePlan:
         width, height = self._thumbnail_size()
         place = self.thumbnail_content or (0, 0, width, height)
         start = _scaled(0, 0, place, self.source_frame)
-        whole = (*start, *_scaled(width, height, place, self.source_frame))
-        return (whole, *local) if self.thumbnail == "first" else (*local, whole)
+        thumbnail = (*start, *_scaled(width, height, place, self.source_frame))
+        return (thumbnail, *local) if self.thumbnail == "first" else (*local, thumbnail)
 
     def _thumbnail_size(self) -> Size:
         return self.thumbnail_size or (self.tile_size, self.tile_size)
@@ -322,14 +322,14 @@ class TilePlan:
             f'stroke="#1f77b4" stroke-width="{line:.3g}"/>'
             for (x, y), (w, h) in zip(self.windows, sizes, strict=True)
         )
-        whole = (
+        thumbnail = (
             f", the thumbnail {self.thumbnail}" if self.thumbnail is not None else ", no thumbnail"
         )
         return (
             f'<svg viewBox="{-line} {-line} {width + 2 * line} {height + 2 * line}" width="320" '
             f'style="max-height: 320px"><rect width="{width}" height="{height}" fill="#888"/>'
             f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}" fill="#fff"/>{windows}</svg>'
-            f"<p>{self.width} x {self.height} pixels: {self.rows} x {self.cols} windows{whole}, canvas "
+            f"<p>{self.width} x {self.height} pixels: {self.rows} x {self.cols} windows{thumbnail}, canvas "
             f"{width} x {height}, {self.count} tiles</p>"
         )
 

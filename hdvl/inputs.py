@@ -120,8 +120,8 @@ def _like_it(path: str) -> str:
     """The end of a message that names what lies beside a missing ``path`` and is called like it."""
     folder, name = os.path.split(path)
     try:
-        beside: Sequence[str] = os.listdir(folder or ".")
+        siblings: Sequence[str] = os.listdir(folder or ".")
     except OSError:
         return f"; the folder {folder} does not exist" if folder else ""
-    like = difflib.get_close_matches(name, beside, n=1)
+    like = difflib.get_close_matches(name, siblings, n=1)
     return f", did you mean {os.path.join(folder, like[0])}?" if like else "; check the path"

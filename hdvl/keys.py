@@ -78,10 +78,10 @@ def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool 
             be slow to import, are not asked for their arguments then.
     """
     above, dot, last = key.rpartition(".")
-    beside = _at(base, above)[1] if dot else base
+    siblings = _at(base, above)[1] if dot else base
     near = (
-        difflib.get_close_matches(last, beside, n=1, cutoff=0.85)
-        if typed and isinstance(beside, Mapping)
+        difflib.get_close_matches(last, siblings, n=1, cutoff=0.85)
+        if typed and isinstance(siblings, Mapping)
         else []
     )
     if near:
@@ -120,8 +120,8 @@ def check_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         if parent is None or value is None or (isinstance(value, str) and "${" in value):
             continue
         name = key.rpartition(".")[2]
-        whole = name not in FRACTIONS and (not inside or TARGET in parent)
-        needed = _needed(default, value, whole=whole, lists=not inside)
+        is_integer = name not in FRACTIONS and (not inside or TARGET in parent)
+        needed = _needed(default, value, is_integer=is_integer, lists=not inside)
         if isinstance(parent.get(TARGET), str) and _may_differ(default, value):
             needed = _needed_by_class(parent[TARGET], name, value)
         if needed:
@@ -206,21 +206,21 @@ def _at(base: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any] | None, An
     return parent, node, inside
 
 
-def _needed(default: Any, value: Any, *, whole: bool, lists: bool) -> str | None:
+def _needed(default: Any, value: Any, *, is_integer: bool, lists: bool) -> str | None:
     """What a value must be, if it is not of the kind of ``default``; None if it is.
 
     Args:
         default: the value in the configuration.
         value: the value given.
-        whole: whether the place of a whole number takes whole numbers alone.
-        lists: whether the place of a list of numbers takes lists alone.
+        is_integer: whether an integer may be replaced only by another integer.
+        lists: whether a list of numbers may be replaced only by another list.
     """
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "true or false"
     if isinstance(default, int | float):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return "a number"
-        fraction = isinstance(default, int) and whole and not _is_whole(value)
+        fraction = isinstance(default, int) and is_integer and not _is_whole(value)
         return "a whole number" if fraction else None
     if isinstance(default, Mapping) and not isinstance(value, Mapping):
         return "a mapping"

@@ -61,8 +61,8 @@ def _answers(plain: dict[str, Any]) -> tuple[list[str], bool]:
     images = plain["image"] if isinstance(plain["image"], list) else [plain["image"]]
     lines, same = list[str](), True
     for image in images:
-        talk = [Message("user", plain["prompt"], images=(image,))]
-        samples = [Processor.of(p.model)(talk, add_generation_prompt=True) for p in pipes]
+        messages = [Message("user", plain["prompt"], images=(image,))]
+        samples = [Processor.of(p.model)(messages, add_generation_prompt=True) for p in pipes]
         if [s.ids.tolist() for s in samples[:1]] != [s.ids.tolist() for s in samples[1:]]:
             lines, same = [*lines, f"{image}: the prompts have other ids"], False
             continue
@@ -73,14 +73,14 @@ def _answers(plain: dict[str, Any]) -> tuple[list[str], bool]:
                     pipes, (collate([s], pad_id=0) for s in samples), strict=True
                 )
             ]
-        apart = largest_difference(*logits)
+        difference = largest_difference(*logits)
         limit = {"max_new_tokens": plain["max_new_tokens"], "do_sample": False}
         texts = [pipe.chat(plain["prompt"], images=[image], **limit).text for pipe in pipes]
         reason = (
             "the same answer" if texts[0] == texts[1] else f"answers {texts[0]!r} and {texts[1]!r}"
         )
-        lines.append(f"{image}: largest difference of logits {apart:.3g}, {reason}")
-        same = same and apart <= plain["logits_atol"] and texts[0] == texts[1]
+        lines.append(f"{image}: largest difference of logits {difference:.3g}, {reason}")
+        same = same and difference <= plain["logits_atol"] and texts[0] == texts[1]
     return lines, same
 
 

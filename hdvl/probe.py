@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hdvl.encoders.twins import first_twins_only
+from hdvl.encoders.repeated_blocks import skip_repeated_blocks
 from hdvl.protocols import Bridge, Encoder, Grid, Merger, Size, TilePlan, Tiler
 from hdvl.tilers.base import Cutter, with_encoder
 from hdvl.views import check_tile_size, check_views
@@ -109,7 +109,7 @@ def check_places(encoder: Any) -> None:
     device = next((tensor.device for tensor in _tensors(encoder)), torch.device("cpu"))
     was_training = encoder.training
     encoder.eval()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), first_twins_only(encoder):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), skip_repeated_blocks(encoder):
         features = encoder(images.to(device)).float()
     encoder.train(was_training)
     changes = (features[1:] - features[:1]).norm(dim=2)[:, cells]  # by patch and place

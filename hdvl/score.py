@@ -34,8 +34,8 @@ def run(cfg: Mapping[str, Any]) -> None:
     kept = [sample for sample in samples if sample.id in found.answers]
     scores = task.score(kept, found.answers)
     summary = task_summary(kept, {}, scores)
-    said = protocol_hash(node, task.protocol)
-    print(f"{name}  {task.split}, protocol {task.protocol} {said}, {len(kept)} questions")
+    protocol = protocol_hash(node, task.protocol)
+    print(f"{name}  {task.split}, protocol {task.protocol} {protocol}, {len(kept)} questions")
     print(table([[key, f"{value:.4f}"] for key, value in scores.values.items()], right=[1]))
     for line in (*scores.notes, *found.problems.lines()):
         print(line)
@@ -46,7 +46,7 @@ def run(cfg: Mapping[str, Any]) -> None:
         report = {
             "task": name,
             "protocol": task.protocol,
-            "protocol_hash": said,
+            "protocol_hash": protocol,
             **summary,
             "correct": scores.correct,
             "problems": problems,

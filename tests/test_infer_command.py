@@ -69,7 +69,9 @@ def test_a_checkpoint_answers_unless_parts_are_chosen() -> None:
     assert composes("encoder=timm") and composes("llm=tiny") and composes("bridge=mlp")
     assert composes("model=base")
     assert composes("checkpoint=null")
-    with pytest.raises(ValueError, match=r"model= composes a new model, but checkpoint=runs/docs is"):
+    with pytest.raises(
+        ValueError, match=r"model= composes a new model, but checkpoint=runs/docs is"
+    ):
         composes("checkpoint=runs/docs", "model=base")
 
 

@@ -105,7 +105,7 @@ def readable(data: TrainingData, places: Sequence[int]) -> dict[str, Sequence[Me
     for place in places:
         made = attempt(source, place, checked)
         if isinstance(made, SkippedRow):
-            data.bad.meet([(made.name, made.reason)])
+            data.bad.record([(made.name, made.reason)])
         else:
             found[name_of(source, place)] = made
     return found

@@ -31,17 +31,17 @@ class Damaged(ValueError):
 
 def encoder_hash(encoder: nn.Module) -> str:
     """Return a hash of an encoder's weights, layers and plain attributes (such as the selected layer)."""
-    whole = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(fingerprints(encoder).items()):
-        whole.update(f"{name}={value};".encode())
+        digest.update(f"{name}={value};".encode())
     for name, module in encoder.named_modules():
         plain = {
             key: value
             for key, value in sorted(vars(module).items())
             if key != "training" and isinstance(value, bool | int | float | str | tuple | None)
         }
-        whole.update(f"{name}:{type(module).__qualname__}{plain};".encode())
-    return whole.hexdigest()
+        digest.update(f"{name}:{type(module).__qualname__}{plain};".encode())
+    return digest.hexdigest()
 
 
 class FeatureStore:
@@ -112,8 +112,8 @@ class FeatureStore:
         """Return a hash of the pixels, the layout, and the precision of the encoder."""
         kind = image.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else "own"
-        whole = f"{tuple(image.shape)} {precision} {self.dtype} {fingerprint(image)}"
-        return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
+        description = f"{tuple(image.shape)} {precision} {self.dtype} {fingerprint(image)}"
+        return hashlib.blake2b(description.encode(), digest_size=16).hexdigest()
 
     def path(self, key: str) -> Path:
         """Return the file of an entry."""

@@ -80,24 +80,24 @@ def section(name: str, sample: Sample, pieces: list[Piece], figures: list[str]) 
         )
         for piece in pieces
     )
-    said = int((sample.labels != IGNORED).sum())
+    supervised = int((sample.labels != IGNORED).sum())
     return (
-        f"<section>\n<h2>{html.escape(name)}</h2>\n<p>{len(sample.ids)} tokens, {said} of them "
+        f"<section>\n<h2>{html.escape(name)}</h2>\n<p>{len(sample.ids)} tokens, {supervised} of them "
         f"supervised; {len(sample.plans)} images, {view_count(sample.pixels)} tiles</p>\n"
         f"<pre>{text}</pre>\n{''.join(figures)}</section>\n"
     )
 
 
-def marked(piece: Piece, said: str, image: str = "{}") -> str:
+def marked(piece: Piece, supervised: str, image: str = "{}") -> str:
     """Return the text of a piece in the markup of its kind."""
-    return {"read": "{}", "said": said, "image": image}[piece.kind].format(piece.text)
+    return {"read": "{}", "said": supervised, "image": image}[piece.kind].format(piece.text)
 
 
 def numbers(batch: Batch, vlm: VLM) -> str:
     """Return a line on the size of the batch."""
-    said, real = int((batch.labels != IGNORED).sum()), int(batch.attention_mask.sum())
+    supervised, tokens = int((batch.labels != IGNORED).sum()), int(batch.attention_mask.sum())
     kind = "packed" if batch.segments else "padded"
     return (
-        f"{len(samples_of(batch, vlm))} samples, {real} tokens ({said} supervised), "
+        f"{len(samples_of(batch, vlm))} samples, {tokens} tokens ({supervised} supervised), "
         f"{view_count(batch.pixels)} tiles, {kind}"
     )

@@ -94,9 +94,9 @@ def image_of(
         framed = framed.crop(plan.thumbnail_content or (0, 0, *framed.size))
     copy = plan.for_copy(*size)
     x0, y0, x1, y1 = copy.source_frame
-    whole = Image.new("RGB", size, (255, 255, 255))
-    whole.paste(framed.resize((x1 - x0, y1 - y0)), (x0, y0))
-    return whole, copy
+    canvas = Image.new("RGB", size, (255, 255, 255))
+    canvas.paste(framed.resize((x1 - x0, y1 - y0)), (x0, y0))
+    return canvas, copy
 
 
 def _image(tile: Tensor) -> Image.Image:

@@ -76,6 +76,8 @@ def compare(first: Tensors, second: Tensors) -> Iterator[Compared]:
 def largest_difference(a: Tensor, b: Tensor) -> float:
     """The largest absolute difference in float64; infinite where only one of two values is NaN."""
     wide_a, wide_b = a.to(torch.float64), b.to(torch.float64)
-    apart = (wide_a - wide_b).abs()
-    apart[wide_a.isnan() & wide_b.isnan() | (wide_a == wide_b)] = 0
-    return float(torch.nan_to_num(apart, nan=float("inf")).max()) if apart.numel() else 0.0
+    difference = (wide_a - wide_b).abs()
+    difference[wide_a.isnan() & wide_b.isnan() | (wide_a == wide_b)] = 0
+    return (
+        float(torch.nan_to_num(difference, nan=float("inf")).max()) if difference.numel() else 0.0
+    )

@@ -59,6 +59,6 @@ def _as_laid_out(value: Tensor, *, like: Tensor) -> Tensor:
 
 def untied(module: nn.Module, ties: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Groups of names that are tied in only one of ``module`` and ``ties``."""
-    mine = {group for group in tie_groups(module).values() if len(group) > 1}
-    theirs = {group for group in ties.values() if len(group) > 1}
-    return sorted(" = ".join(group) for group in mine ^ theirs)
+    module_ties = {group for group in tie_groups(module).values() if len(group) > 1}
+    expected_ties = {group for group in ties.values() if len(group) > 1}
+    return sorted(" = ".join(group) for group in module_ties ^ expected_ties)

@@ -41,21 +41,21 @@ def split_time(
         read = time.process_time()
         images = images_of(messages)
         tiler = tiler_for(processor.tiler, len(images))
-        cut = [tiler(image) for image in images]
-        whole = time.process_time() - read
+        tile_results = [tiler(image) for image in images]
+        read_and_tile = time.process_time() - read
         decoded = [read_image(image, exif=tiler.exif) for image in images]
-        again = time.process_time()
+        started = time.process_time()
         for image in decoded:
             tiler(image)
-        tile = time.process_time() - again
-        layouts = [processor.layout(item.plan) for item in cut]
+        tile = time.process_time() - started
+        layouts = [processor.layout(item.plan) for item in tile_results]
         text = time.process_time()
         row = encode_row(processor.template, processor.tokenizer, messages, layouts)
         seconds["tokenise"] += time.process_time() - text
         seconds["read"] += read - start
-        seconds["tile"] += min(tile, whole)
-        seconds["decode"] += max(0.0, whole - tile)
-        tiles, tokens = tiles + sum(item.plan.count for item in cut), tokens + len(row.ids)
+        seconds["tile"] += min(tile, read_and_tile)
+        seconds["decode"] += max(0.0, read_and_tile - tile)
+        tiles, tokens = tiles + sum(item.plan.count for item in tile_results), tokens + len(row.ids)
         samples.append(processor(messages))
     start = time.process_time()
     collate(samples, pad_id=pad_id)

@@ -145,8 +145,8 @@ def _is_list(match: re.Match[str], codec: BoxCodec) -> bool:
     if not isinstance(codec, Unit) or match["bracket"] is None:
         return False
     numbers = [number.strip() for number in match["bracket"].strip("[] ").split(",")]
-    whole = all(re.fullmatch(r"[-+]?\d+", number) for number in numbers)
-    return whole and any(abs(int(number)) > 1 for number in numbers)
+    integers = all(re.fullmatch(r"[-+]?\d+", number) for number in numbers)
+    return integers and any(abs(int(number)) > 1 for number in numbers)
 
 
 def _reads(codec: BoxCodec, piece: str, found: list[GroundedBox]) -> bool:

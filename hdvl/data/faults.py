@@ -61,26 +61,26 @@ class BadRows:
         if not 0 <= max_bad <= 1:
             raise ValueError(f"max_bad must be a share in 0..1, got {max_bad}")
         self.max_bad, self.rows = max_bad, rows
-        self.met: dict[str, str] = {}
-        self.news: list[tuple[str, str]] = []
+        self.skipped: dict[str, str] = {}
+        self.unreported: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
-        return len(self.met)
+        return len(self.skipped)
 
-    def meet(self, left_out: Iterable[tuple[str, str]]) -> None:
+    def record(self, left_out: Iterable[tuple[str, str]]) -> None:
         """Record (name, reason) of skipped rows, and print those that are new."""
         for name, reason in left_out:
-            if name not in self.met:
-                self.met[name] = reason
-                self.news.append((name, reason))
-                print(f"left out ({len(self.met)}): {name}: {reason}", flush=True)
+            if name not in self.skipped:
+                self.skipped[name] = reason
+                self.unreported.append((name, reason))
+                print(f"left out ({len(self.skipped)}): {name}: {reason}", flush=True)
 
-    def share(self, everyone: Iterable[Iterable[tuple[str, str]]]) -> None:
-        """Count the new rows of all ranks, which are the ``news`` of each since the last call."""
-        self.news = []
-        for news in everyone:
-            for name, reason in news:
-                self.met.setdefault(name, reason)
+    def merge(self, everyone: Iterable[Iterable[tuple[str, str]]]) -> None:
+        """Count the skipped rows of all ranks: the ``unreported`` ones of each rank since the last call."""
+        self.unreported = []
+        for rank_faults in everyone:
+            for name, reason in rank_faults:
+                self.skipped.setdefault(name, reason)
 
     def check(self) -> None:
         """Check the number of skipped rows.
@@ -89,19 +89,19 @@ class BadRows:
             TooManyBadRows: more rows were skipped than ``max_bad`` allows.
         """
         allowed = int(self.max_bad * self.rows)
-        if len(self.met) > allowed:
+        if len(self.skipped) > allowed:
             raise TooManyBadRows(self._list(allowed))
 
-    def load(self, met: Mapping[str, str]) -> None:
+    def load(self, faults: Mapping[str, str]) -> None:
         """Restore the rows that an earlier run skipped."""
-        self.met = dict(met)
+        self.skipped = dict(faults)
 
     def _list(self, allowed: int) -> str:
-        lines = [f"  {name}: {reason}" for name, reason in list(self.met.items())[:SHOWN]]
-        more = [f"  and {len(self.met) - SHOWN} more"] if len(self.met) > SHOWN else []
+        lines = [f"  {name}: {reason}" for name, reason in list(self.skipped.items())[:SHOWN]]
+        more = [f"  and {len(self.skipped) - SHOWN} more"] if len(self.skipped) > SHOWN else []
         head = (
             f"at most max_bad={self.max_bad} of {self.rows} rows, which is {allowed}, may be left out, "
-            f"got {len(self.met)}; find all with: hdvl data lint, and give the quarantine file it "
+            f"got {len(self.skipped)}; find all with: hdvl data lint, and give the quarantine file it "
             "writes to the reader, or raise data.max_bad"
         )
         return "\n".join([head, *lines, *more])

@@ -241,11 +241,11 @@ def _text_faults(
 
 def _digest(messages: Sequence[Message]) -> str:
     """Hash of the text and the image bytes of a conversation; file names are not included."""
-    whole = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for message in messages:
         for part in (message.role, message.text):
-            whole.update(hashlib.blake2b(part.encode("utf-8", "surrogatepass")).digest())
+            digest.update(hashlib.blake2b(part.encode("utf-8", "surrogatepass")).digest())
         for image in message.images:
             data = image.tobytes() if isinstance(image, Image.Image) else read_bytes(image)
-            whole.update(hashlib.blake2b(data).digest())
-    return whole.hexdigest()
+            digest.update(hashlib.blake2b(data).digest())
+    return digest.hexdigest()

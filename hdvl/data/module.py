@@ -181,7 +181,7 @@ class ChatData(pl.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count the rows that were left out of the batch."""
-        self.bad.meet(batch.left_out)
+        self.bad.record(batch.left_out)
         if self.trainer is None or self.trainer.world_size == 1:
             self.bad.check()
         return batch
@@ -191,12 +191,12 @@ class ChatData(pl.LightningDataModule):
 
         Every rank must call it. If no rank has new rows, one number is communicated.
         """
-        count = torch.tensor(float(len(self.bad.news)), device=trainer.strategy.root_device)
+        count = torch.tensor(float(len(self.bad.unreported)), device=trainer.strategy.root_device)
         if not trainer.strategy.reduce(count, reduce_op="sum"):
             return
         everyone: list[list[tuple[str, str]]] = [[] for _ in range(trainer.world_size)]
-        torch.distributed.all_gather_object(everyone, self.bad.news)
-        self.bad.share(everyone)
+        torch.distributed.all_gather_object(everyone, self.bad.unreported)
+        self.bad.merge(everyone)
         self.bad.check()
 
     def collate(self, samples: list[Sample]) -> Batch:
@@ -213,7 +213,7 @@ class ChatData(pl.LightningDataModule):
         if isinstance(self.conversations, Stateful):
             state["source"] = self.conversations.state_dict()
         if self.bad:
-            state["bad"] = dict(self.bad.met)
+            state["bad"] = dict(self.bad.skipped)
         if self.packing is not None:
             packs = self._packs
             state["packs"] = self._packs_state if packs is None else packs.state_at(self.consumed)

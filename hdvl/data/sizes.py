@@ -41,8 +41,8 @@ def image_size(source: Any, *, exif: bool, max_pixels: int = MAX_PIXELS) -> tupl
     if image.format == "TIFF":  # Pillow rotates them while decoding
         return read_image(source, exif=exif, max_pixels=max_pixels).size
     width, height = image.size
-    lying = exif and orientation(image, name=name_of(source)) >= 5
-    return (height, width) if lying else (width, height)
+    transposed = exif and orientation(image, name=name_of(source)) >= 5
+    return (height, width) if transposed else (width, height)
 
 
 def size_by(tiler: Tiler, source: Any) -> tuple[int, int]:

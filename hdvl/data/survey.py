@@ -131,19 +131,19 @@ def lay_out(
     if packing is None:
         rows = [sizes[start : start + batch_size] for start in range(0, len(sizes), batch_size)]
         micros = [_padded(row) for row in rows]
-        dealt = [[[m] for m in step] for step in _groups(micros, world)]
+        steps_by_rank = [[[m] for m in step] for step in _groups(micros, world)]
         room = sum(micro.positions for micro in micros)
     else:
         packs = _epoch(sizes, packing)
         micros = [_packed([sizes[i] for i in pack.indices]) for pack in packs]
         steps = _groups(packs, world * accumulate)
-        dealt = [
+        steps_by_rank = [
             [[_packed([pack.size]) for pack in rank] for rank in share(step, world, packing)]
             for step in steps
         ]
         room = packing.tokens * len(packs)
     useful = sum(micro.tokens for micro in micros)
-    balance = _balance(dealt, "positions" if packing is None else "tokens")
+    balance = _balance(steps_by_rank, "positions" if packing is None else "tokens")
     return EpochBatches(tuple(micros), packing is not None, useful / room, balance)
 
 
@@ -217,9 +217,9 @@ def _epoch(sizes: Sequence[Size], budget: Budget) -> list[Pack]:
 def _groups(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
     """Complete groups of ``size`` items; all items as one group if there are fewer."""
     rest = iter(items)
-    whole = 0
-    while len(group := list(islice(rest, size))) == size or (group and not whole):
-        whole += 1
+    complete = 0
+    while len(group := list(islice(rest, size))) == size or (group and not complete):
+        complete += 1
         yield group
 
 

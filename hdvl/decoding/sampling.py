@@ -223,27 +223,27 @@ def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
 
 def _samples(params: SamplingParams) -> bool:
     """Whether the answer is sampled, by all options together."""
-    temperature, wanted = params.temperature, params.do_sample
+    temperature, do_sample = params.temperature, params.do_sample
     narrow = {
         name: getattr(params, name)
         for name, neutral in NEUTRAL.items()
         if getattr(params, name) not in (None, neutral)
     }
-    if wanted is None:
+    if do_sample is None:
         return temperature > 0 if temperature is not None else bool(narrow)
-    if wanted and temperature == 0:
+    if do_sample and temperature == 0:
         raise ValueError(
             "temperature=0 takes the likeliest token, which do_sample=True contradicts; give a "
             "temperature above 0, or leave do_sample out"
         )
-    if not wanted:
-        said = ", ".join(
+    if not do_sample:
+        ignored = ", ".join(
             f"{name}={value}"
             for name, value in narrow.items()
             if (name, value) != ("temperature", 0)
         )
-        if said:
+        if ignored:
             raise ValueError(
-                f"do_sample=False takes the likeliest token, which {said} contradicts; leave one out"
+                f"do_sample=False takes the likeliest token, which {ignored} contradicts; leave one out"
             )
-    return wanted
+    return do_sample

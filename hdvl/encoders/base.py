@@ -8,8 +8,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from hdvl.encoders.pixels import Normalise
-from hdvl.encoders.reach import drop_unreached, reach, takes
 from hdvl.encoders.sizes import Sizes
+from hdvl.encoders.used_parameters import features_and_parameters, remove_unused, supports
 from hdvl.protocols import Grid, Size
 
 UNUSUAL_GRID = (5, 11)
@@ -19,7 +19,7 @@ UNUSUAL_GRID = (5, 11)
 class PatchEncoder(nn.Module):
     """Base of the encoders that wrap a vision model of another library.
 
-    A subclass builds ``model``, calls :meth:`_settle` and defines :meth:`tokens`. Blocks after the
+    A subclass builds ``model``, calls :meth:`_infer_sizes` and defines :meth:`tokens`. Blocks after the
     selected one, heads and poolers are removed. Whether the model supports images of other sizes than a
     tile is determined on the ``meta`` device when the encoder is built, and kept as ``sizes``.
 
@@ -110,45 +110,47 @@ class PatchEncoder(nn.Module):
         """Return patch features and prefix tokens for normalised pixels."""
         raise NotImplementedError
 
-    def _settle(self, name: str) -> None:
+    def _infer_sizes(self, name: str) -> None:
         """Set ``width``, ``grid`` and ``sizes`` by running the model on ``meta``, and remove unused modules.
 
         Raises:
             ValueError: the model gives no patch features, or has no final normalisation to apply.
         """
         self.sizes = Sizes(name=name, tile_size=self.tile_size, grid=(0, 0), patch=None)
-        features, reached = self._measured(name)
-        self.width, self.grid = features.shape[2], self._counted(features.shape[1], name)
+        features, used = self._measure(name)
+        self.width, self.grid = features.shape[2], self._tile_grid(features.shape[1], name)
         if self.final_norm:
             self.final_norm = False
-            _, without = self._measured(name)
+            _, without = self._measure(name)
             self.final_norm = True
-            if without == reached:
+            if without == used:
                 raise ValueError(
                     f"final_norm=True needs a model that normalises its patch features, {name} "
                     "does not; set final_norm=False"
                 )
         self.measured = (self.tile_size, self.grid, self.width)
-        drop_unreached(self, reached)
+        remove_unused(self, used)
         tile = (len(self.mean), self.tile_size, self.tile_size)
-        if not takes(self, tile, (features.shape[1], self.width)):
+        if not supports(self, tile, (features.shape[1], self.width)):
             raise ValueError(
                 f"encoder {name} must give features of each of several images, and without the parts that "
                 "these do not depend on; choose another select_layer or another model"
             )
-        self.sizes = self._sizes(name)
+        self.sizes = self._supported_sizes(name)
 
-    def _step(self) -> tuple[int, int] | None:
+    def _feature_step(self) -> tuple[int, int] | None:
         """Return (rows, columns) of pixels between neighbouring features, if they are integers."""
         rows, cols = self.grid
         if self.patch_size is not None or self.tile_size % rows or self.tile_size % cols:
             return self.patch_size
         return self.tile_size // rows, self.tile_size // cols
 
-    def _measured(self, name: str) -> tuple[Float[Tensor, "t n d"], frozenset[str]]:
+    def _measure(self, name: str) -> tuple[Float[Tensor, "t n d"], frozenset[str]]:
         """Return the features of a tile on ``meta``, and the names of the parameters that they depend on."""
         try:
-            features, reached = reach(self, (len(self.mean), self.tile_size, self.tile_size))
+            features, used = features_and_parameters(
+                self, (len(self.mean), self.tile_size, self.tile_size)
+            )
         except (
             AssertionError,
             AttributeError,
@@ -167,9 +169,9 @@ class PatchEncoder(nn.Module):
             raise ValueError(
                 f"encoder {name} must give features t n d, got a shape of {tuple(features.shape)}"
             )
-        return features, reached
+        return features, used
 
-    def _counted(self, tokens: int, name: str) -> Grid:
+    def _tile_grid(self, tokens: int, name: str) -> Grid:
         """Return the grid of a tile for which the model returned this many tokens."""
         rows = cols = isqrt(tokens)
         if self.patch_size is not None:
@@ -186,16 +188,16 @@ class PatchEncoder(nn.Module):
             )
         return rows, cols
 
-    def _sizes(self, name: str) -> Sizes:
+    def _supported_sizes(self, name: str) -> Sizes:
         """Determine which sizes of images the model supports, by trying an unusual one."""
         one = Sizes(name=name, tile_size=self.tile_size, grid=self.grid, patch=None)
-        patch = self._step()
+        patch = self._feature_step()
         if patch is None:
             return one
         self.sizes = Sizes(name=name, tile_size=self.tile_size, grid=self.grid, patch=patch)
         down, across = UNUSUAL_GRID
         image = (len(self.mean), down * patch[0], across * patch[1])
-        return self.sizes if takes(self, image, (down * across, self.width)) else one
+        return self.sizes if supports(self, image, (down * across, self.width)) else one
 
 
 def check_tile(tile_size: int, patch: int, native: int) -> int:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from hdvl.protocols import Encoder
 
-PATCHES_A_CORE = 2048
+PATCHES_PER_CORE = 2048
 """Number of patches whose activations fit into the caches of one core (tools/bench_encoder.py)."""
 
 
@@ -56,7 +56,7 @@ def cached_tiles(encoder: Encoder, pixels: Shaped[Tensor, "t c h w"]) -> int | N
     if device != "cpu" or halved:
         return None
     rows, cols = encoder.grid_for((pixels.shape[3], pixels.shape[2]))
-    return max(1, PATCHES_A_CORE * torch.get_num_threads() // (rows * cols))
+    return max(1, PATCHES_PER_CORE * torch.get_num_threads() // (rows * cols))
 
 
 def is_float32(encoder: Encoder) -> bool:

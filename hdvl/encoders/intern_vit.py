@@ -11,7 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
-from hdvl.encoders.weights import HUB_FILES, fit, locate, read, under
+from hdvl.encoders.weights import (
+    HUB_FILES,
+    find_weight_file,
+    load_exactly,
+    read_tensors,
+    without_prefix,
+)
 from hdvl.positions import resized
 
 # Names of the tensors of ``InternViT.model`` in published checkpoints; the first matching pattern applies.
@@ -142,7 +148,7 @@ class InternViT(PatchEncoder):
             patch_size=(patch, patch),
         )
         self.patch, self.depth = patch, depth
-        self._settle("InternViT")
+        self._infer_sizes("InternViT")
 
     @classmethod
     def from_pretrained(
@@ -165,19 +171,19 @@ class InternViT(PatchEncoder):
         encoder = cls(**options)
         if weights is None:
             return encoder
-        path = locate(weights, HUB_FILES)
-        state = under(read(path), prefix)
+        path = find_weight_file(weights, HUB_FILES)
+        state = without_prefix(read_tensors(path), prefix)
         found, used = dict[str, Tensor](), set[str]()
         for own in encoder.model.state_dict():
             key, part = published_key(own)
             used.add(key)
             if key in state:
                 found[own] = state[key] if part is None else state[key].chunk(3)[part]
-        surplus = {key: state[key] for key in set(state) - used if not encoder.beyond(key)}
-        fit(encoder.model, found | surplus, known=set(found), source=path)
+        surplus = {key: state[key] for key in set(state) - used if not encoder.is_unused_block(key)}
+        load_exactly(encoder.model, found | surplus, known=set(found), source=path)
         return encoder
 
-    def beyond(self, key: str) -> bool:
+    def is_unused_block(self, key: str) -> bool:
         """Return whether a published ``key`` belongs to a block after ``select_layer``."""
         built, number = self.depth + self.select_layer + 1, published_block(key)
         return number is not None and built <= number < self.depth

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.timm_sizes import at_size, patch_size
-from hdvl.encoders.weights import fit, locate, read, under
+from hdvl.encoders.weights import find_weight_file, load_exactly, read_tensors, without_prefix
 from hdvl.protocols import Grid
 
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
@@ -72,7 +72,7 @@ class OpenCLIPEncoder(PatchEncoder):
         self.layer = check_layer(select_layer, len(blocks))
         trunk.prune_intermediate_layers([self.layer], prune_norm=not final_norm, prune_head=True)
         self._resize(tile_size or native)
-        self._settle(name)
+        self._infer_sizes(name)
 
     @classmethod
     def from_pretrained(
@@ -97,11 +97,11 @@ class OpenCLIPEncoder(PatchEncoder):
         if weights is None:
             return cls(name=name, tile_size=tile_size, **options)
         encoder = cls(name=name, **options)
-        path = locate(weights, FILES)
-        state = under(under(read(path), "module."), prefix)
-        fit(encoder.model, state, known=encoder.known, source=path)
+        path = find_weight_file(weights, FILES)
+        state = without_prefix(without_prefix(read_tensors(path), "module."), prefix)
+        load_exactly(encoder.model, state, known=encoder.known, source=path)
         encoder._resize(tile_size or encoder.tile_size)
-        encoder._settle(name)
+        encoder._infer_sizes(name)
         return encoder
 
     def tokens(
@@ -111,16 +111,16 @@ class OpenCLIPEncoder(PatchEncoder):
         rows, cols = pixels.shape[2], pixels.shape[3]
         if hasattr(self.model, "trunk"):
             with at_size(self.model.trunk, rows, cols):
-                return self._chosen(pixels)
+                return self._selected_features(pixels)
         grid = rows // self.model.patch_size[0], cols // self.model.patch_size[1]
         if grid == tuple(self.model.grid_size):
-            return self._chosen(pixels)
+            return self._selected_features(pixels)
         # Replaced for this call only, so that gradients reach the original position embeddings.
         swapped = {"model.positional_embedding": _resized(self.model, grid)}
-        found: tuple[Tensor, Tensor] = functional_call(_Call(self), swapped, (pixels,))
+        found: tuple[Tensor, Tensor] = functional_call(_SelectedBlock(self), swapped, (pixels,))
         return found
 
-    def _chosen(
+    def _selected_features(
         self, pixels: Float[Tensor, "t c h w"]
     ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t _p d"]]:
         found = self.model.forward_intermediates(
@@ -189,12 +189,12 @@ def _published_statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
     return found.pop()
 
 
-class _Call(nn.Module):
+class _SelectedBlock(nn.Module):
     """Module whose forward pass returns the output of the selected block, for ``functional_call``."""
 
     def __init__(self, encoder: OpenCLIPEncoder) -> None:
         super().__init__()
-        self.model, self.chosen = encoder.model, encoder._chosen
+        self.model, self.chosen = encoder.model, encoder._selected_features
 
     def forward(
         self, pixels: Float[Tensor, "t c h w"]

@@ -12,7 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hdvl.encoders.base import PatchEncoder, check_tile
-from hdvl.encoders.weights import HUB_FILES, fit, locate, read, under
+from hdvl.encoders.weights import (
+    HUB_FILES,
+    find_weight_file,
+    load_exactly,
+    read_tensors,
+    without_prefix,
+)
 from hdvl.positions import resized
 
 # Patterns of the names of the tensors of ``QwenViT.model`` in published checkpoints.
@@ -27,7 +33,7 @@ _NAMES = (
     (_BLOCK + r"mlp\.fc1\.", r"transformer.resblocks.\1.mlp.c_fc."),
     (_BLOCK + r"mlp\.fc2\.", r"transformer.resblocks.\1.mlp.c_proj."),
 )
-_BEHIND = ("attn_pool.", "ln_post.", "proj")
+_BRIDGE_PREFIXES = ("attn_pool.", "ln_post.", "proj")
 """Prefixes of the bridge's tensors, which published checkpoints keep beside those of the trunk."""
 
 
@@ -118,7 +124,7 @@ class QwenViT(PatchEncoder):
             patch_size=(patch, patch),
         )
         self.heads = heads
-        self._settle("QwenViT")
+        self._infer_sizes("QwenViT")
 
     @classmethod
     def from_pretrained(
@@ -141,15 +147,15 @@ class QwenViT(PatchEncoder):
         encoder = cls(**options)
         if weights is None:
             return encoder
-        path = locate(weights, HUB_FILES)
+        path = find_weight_file(weights, HUB_FILES)
         state = {
             key: repacked(value, encoder.heads) if is_packed(key) else value
-            for key, value in under(read(path), prefix).items()
-            if not key.startswith(_BEHIND)
+            for key, value in without_prefix(read_tensors(path), prefix).items()
+            if not key.startswith(_BRIDGE_PREFIXES)
         }
         names = {published_key(own): own for own in encoder.model.state_dict()}
         found = {names.get(key, key): value for key, value in state.items()}
-        fit(encoder.model, found, known=set(names.values()), source=path)
+        load_exactly(encoder.model, found, known=set(names.values()), source=path)
         return encoder
 
     def tokens(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.timm_sizes import at_size, patch_size
-from hdvl.encoders.weights import fit, locate, read
+from hdvl.encoders.weights import find_weight_file, load_exactly, read_tensors
 from hdvl.keys import similar
 
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -69,7 +69,7 @@ class TimmEncoder(PatchEncoder):
         self.known = frozenset(model.state_dict())
         model.prune_intermediate_layers([self.layer], prune_norm=not final_norm, prune_head=True)
         self._resize(tile_size or native)
-        self._settle(name)
+        self._infer_sizes(name)
 
     @classmethod
     def from_pretrained(
@@ -93,15 +93,15 @@ class TimmEncoder(PatchEncoder):
         if weights is None:
             return cls(name=name, tile_size=tile_size, config=config, **options)
         encoder = cls(name=name, config=config, **options)
-        path = locate(weights, FILES)
+        path = find_weight_file(weights, FILES)
         with torch.device("meta"):
-            whole = _create(name, config)
+            complete = _create(name, config)
         # Each model file of timm defines which other layouts it converts.
-        convert = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
-        state = read(path) if convert is None else convert(read(path), whole)
-        fit(encoder.model, state, known=encoder.known, source=path)
+        convert = getattr(sys.modules[type(complete).__module__], "checkpoint_filter_fn", None)
+        state = read_tensors(path) if convert is None else convert(read_tensors(path), complete)
+        load_exactly(encoder.model, state, known=encoder.known, source=path)
         encoder._resize(tile_size or encoder.tile_size)
-        encoder._settle(name)
+        encoder._infer_sizes(name)
         return encoder
 
     def tokens(
@@ -125,7 +125,7 @@ class TimmEncoder(PatchEncoder):
         patches = rearrange(found, "t d r c -> t (r c) d") if self.prefix is None else found
         return patches, patches[:, :0]
 
-    def _step(self) -> tuple[int, int] | None:
+    def _feature_step(self) -> tuple[int, int] | None:
         if self.patch_size is not None:
             return self.patch_size
         reduction = int(self.model.feature_info[self.layer]["reduction"])

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
-from hdvl.encoders.weights import HUB_FILES, fit, locate, read, under
+from hdvl.encoders.weights import (
+    HUB_FILES,
+    find_weight_file,
+    load_exactly,
+    read_tensors,
+    without_prefix,
+)
 
 # Keys of a configuration that do not describe the structure of the vision transformer.
 NOT_STRUCTURE = {"initializer_range", "initializer_factor", "projection_dim", "vision_use_head"}
@@ -38,7 +44,7 @@ class TransformersEncoder(PatchEncoder):
 
     patch: int
     accepts: frozenset[str]
-    settled: bool
+    is_built: bool
     feature_norm: nn.Module
 
     def __init__(
@@ -70,12 +76,12 @@ class TransformersEncoder(PatchEncoder):
         )
         self.patch = _first(described.patch_size)
         check_tile(self.tile_size, self.patch, native)
-        self.accepts = _accepted(name, self.model)
+        self.accepts = _forward_arguments(name, self.model)
         width = described.hidden_size
         self.feature_norm = Float32LayerNorm(width, eps=1e-5) if feature_norm else nn.Identity()
-        self.settled = False
-        self._settle(name)
-        self.settled = True
+        self.is_built = False
+        self._infer_sizes(name)
+        self.is_built = True
 
     @classmethod
     def from_pretrained(
@@ -104,11 +110,11 @@ class TransformersEncoder(PatchEncoder):
         encoder = cls(name=name, config=config, **options)
         if weights is None:
             return encoder
-        path = locate(weights, HUB_FILES)
-        whole = _describe(name, config)
-        _check_description(path.parent, whole, encoder)
-        state, known = _renamed(whole, under(read(path), prefix))
-        fit(encoder.model, state, known=known, source=path)
+        path = find_weight_file(weights, HUB_FILES)
+        complete = _describe(name, config)
+        _check_description(path.parent, complete, encoder)
+        state, known = _renamed(complete, without_prefix(read_tensors(path), prefix))
+        load_exactly(encoder.model, state, known=known, source=path)
         return encoder
 
     def tokens(
@@ -117,12 +123,12 @@ class TransformersEncoder(PatchEncoder):
         """Return patch features and prefix tokens of the last block."""
         # Most models normalise the last hidden state, but not the entries of hidden_states. Once the
         # encoder is built, an unused norm has been removed, and the list is not needed any more.
-        bare = not self.final_norm and not self.settled
+        without_norm = not self.final_norm and not self.is_built
         if "patch_attention_mask" in self.accepts:
-            found = self.feature_norm(self._unpadded(pixels, bare))
+            found = self.feature_norm(self._unpadded(pixels, without_norm))
         else:
-            output = self.model(**self._inputs(pixels), output_hidden_states=bare)
-            states = output.hidden_states[-1] if bare else output.last_hidden_state
+            output = self.model(**self._inputs(pixels), output_hidden_states=without_norm)
+            states = output.hidden_states[-1] if without_norm else output.last_hidden_state
             found = self.feature_norm(states)
         if found.ndim == 4:  # maps
             found = found.flatten(2).transpose(1, 2)
@@ -130,7 +136,9 @@ class TransformersEncoder(PatchEncoder):
         count = max(0, found.shape[1] - rows * cols)
         return found[:, count:], found[:, :count]
 
-    def _unpadded(self, pixels: Float[Tensor, "t c h w"], bare: bool) -> Float[Tensor, "t n d"]:
+    def _unpadded(
+        self, pixels: Float[Tensor, "t c h w"], without_norm: bool
+    ) -> Float[Tensor, "t n d"]:
         """Return the last hidden state of models that take a padding mask (Idefics3, SmolVLM).
 
         Their forward pass reads the values of the mask, which is impossible on ``meta`` and would
@@ -138,10 +146,10 @@ class TransformersEncoder(PatchEncoder):
         up by the model's rule for fractions of the image.
         """
         rows, cols = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
-        whole = torch.ones(len(pixels), rows, cols, dtype=torch.bool, device=pixels.device)
-        embedded = self.model.embeddings(pixel_values=pixels, patch_attention_mask=whole)
+        mask = torch.ones(len(pixels), rows, cols, dtype=torch.bool, device=pixels.device)
+        embedded = self.model.embeddings(pixel_values=pixels, patch_attention_mask=mask)
         states: Tensor = self.model.encoder(inputs_embeds=embedded).last_hidden_state
-        normed: Tensor = states if bare else self.model.post_layernorm(states)
+        normed: Tensor = states if without_norm else self.model.post_layernorm(states)
         return normed
 
     def _inputs(self, pixels: Float[Tensor, "t c h w"]) -> dict[str, Any]:
@@ -209,7 +217,7 @@ def _check_kind(name: str, described: Any) -> None:
     )
 
 
-def _accepted(name: str, model: nn.Module) -> frozenset[str]:
+def _forward_arguments(name: str, model: nn.Module) -> frozenset[str]:
     """Return the arguments of the forward pass of ``model``.
 
     Raises:
@@ -239,11 +247,11 @@ def _native_size(described: Any) -> int:
     return _first(size)
 
 
-def _renamed(whole: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
+def _renamed(config: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
     """Rename the tensors of ``state`` for the installed version of transformers.
 
     For missing, unexpected or mis-shaped tensors transformers only logs a warning and uses random
-    numbers. They are kept as they are here, so that ``fit`` reports them.
+    numbers. They are kept as they are here, so that ``load_exactly`` reports them.
 
     Returns:
         The renamed tensors, and the names of all tensors of the complete model.
@@ -251,23 +259,25 @@ def _renamed(whole: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], f
     from transformers import AutoModel
 
     with torch.device("meta"):
-        kind = type(AutoModel.from_config(whole, trust_remote_code=False))
+        kind = type(AutoModel.from_config(config, trust_remote_code=False))
     model, info = kind.from_pretrained(
         None,
-        config=whole,
+        config=config,
         state_dict=state,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
     loaded = model.state_dict()
     known = frozenset(loaded)
-    wrong = {key: torch.empty(shape, device="meta") for key, shape, _ in info["mismatched_keys"]}
-    surplus = {key: state[key] for key in info["unexpected_keys"]}
+    mismatched = {
+        key: torch.empty(shape, device="meta") for key, shape, _ in info["mismatched_keys"]
+    }
+    unexpected = {key: state[key] for key in info["unexpected_keys"]}
     found = {key: loaded[key] for key in known - info["missing_keys"]}
-    return found | wrong | surplus, known
+    return found | mismatched | unexpected, known
 
 
-def _check_description(folder: Path, whole: Any, encoder: TransformersEncoder) -> None:
+def _check_description(folder: Path, config: Any, encoder: TransformersEncoder) -> None:
     """Raise a ``ValueError`` if the folder of the weights describes another model than ``encoder``."""
     from transformers import PreTrainedConfig
 
@@ -275,17 +285,17 @@ def _check_description(folder: Path, whole: Any, encoder: TransformersEncoder) -
     if (folder / "config.json").is_file():
         published = json.loads((folder / "config.json").read_text())
         published = published.get("vision_config", published)
-        theirs = type(whole)(**published).to_dict()
-        ours = whole.to_dict()
-        for key in sorted(set(ours) - set(PreTrainedConfig().to_dict()) - NOT_STRUCTURE):
-            if ours[key] != theirs[key]:
-                differing[f"config.{key}"] = (theirs[key], ours[key])
+        published_values = type(config)(**published).to_dict()
+        own_values = config.to_dict()
+        for key in sorted(set(own_values) - set(PreTrainedConfig().to_dict()) - NOT_STRUCTURE):
+            if own_values[key] != published_values[key]:
+                differing[f"config.{key}"] = (published_values[key], own_values[key])
     if (folder / "preprocessor_config.json").is_file():
         published = json.loads((folder / "preprocessor_config.json").read_text())
         for key, numbers in (("mean", encoder.mean), ("std", encoder.std)):
-            theirs = published.get(f"image_{key}", numbers)
-            if any(abs(a - b) > 1e-3 for a, b in zip(theirs, numbers, strict=True)):
-                differing[key] = (list(theirs), list(numbers))
+            published_values = published.get(f"image_{key}", numbers)
+            if any(abs(a - b) > 1e-3 for a, b in zip(published_values, numbers, strict=True)):
+                differing[key] = (list(published_values), list(numbers))
     if differing:
         listed = "; ".join(f"{key}={a} (not {b})" for key, (a, b) in differing.items())
         raise ValueError(f"encoder must be what the weights in {folder} are for; set {listed}")

@@ -14,7 +14,7 @@ HUB_FILES = (SAFE, f"{SAFE}{INDEX}", PICKLED, f"{PICKLED}{INDEX}")
 """Names of the weight files of published transformers models, complete or in shards."""
 
 
-def locate(weights: str | Path, files: Sequence[str]) -> Path:
+def find_weight_file(weights: str | Path, files: Sequence[str]) -> Path:
     """Return the path of the weight file.
 
     Args:
@@ -36,16 +36,16 @@ def locate(weights: str | Path, files: Sequence[str]) -> Path:
     if not path.is_dir():
         raise FileNotFoundError(f"weights must be a file or folder, got {str(weights)!r}")
     named = [path / name for name in files if (path / name).is_file()]
-    found = named or sorted(path.glob("*.safetensors"))
-    if not named and len(found) != 1:
+    actual = named or sorted(path.glob("*.safetensors"))
+    if not named and len(actual) != 1:
         raise FileNotFoundError(
             f"weights folder must hold one of {', '.join(files)}, or one .safetensors, got "
-            f"{len(found)} .safetensors in {path}; name the file"
+            f"{len(actual)} .safetensors in {path}; name the file"
         )
-    return found[0]
+    return actual[0]
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file, a torch pickle, or an ``.index.json`` of shards.
 
     Raises:
@@ -53,7 +53,9 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix == ".json":
         shards = sorted(set(read_index(path).values()))
-        return {key: value for name in shards for key, value in read(path.parent / name).items()}
+        return {
+            key: value for name in shards for key, value in read_tensors(path.parent / name).items()
+        }
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -70,13 +72,13 @@ def read(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names start with ``prefix``, without it; all tensors if none does."""
     inner = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
     return inner or dict(state)
 
 
-def fit(
+def load_exactly(
     model: nn.Module, state: Mapping[str, Tensor], *, known: Collection[str], source: object
 ) -> None:
     """Load ``state`` into ``model``.
@@ -89,8 +91,10 @@ def fit(
         ValueError: keys are missing, unexpected or of another shape; the message lists them.
     """
     own = model.state_dict()
-    wanted, found = (
+    expected, actual = (
         {key: tuple(value.shape) for key, value in tensors.items()} for tensors in (own, state)
     )
-    refuse(misfits(wanted, found, known=known), f"weights must fit the encoder, {source} does not")
+    refuse(
+        misfits(expected, actual, known=known), f"weights must fit the encoder, {source} does not"
+    )
     model.load_state_dict({key: state[key] for key in own})

@@ -210,8 +210,8 @@ def rgb_bands(
     height = max(1, _BAND_PIXELS // image.width)
     for top in range(0, image.height, height):
         bottom = min(top + height, image.height)
-        whole = (top, bottom) == (0, image.height)
-        band = image if whole else image.crop((0, top, image.width, bottom))
+        single_band = (top, bottom) == (0, image.height)
+        band = image if single_band else image.crop((0, top, image.width, bottom))
         yield top, convert(band, background, name)
 
 

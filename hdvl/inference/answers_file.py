@@ -99,8 +99,8 @@ class AnswersFile:
         if missing:
             raise RuntimeError(f"{self.part} lacks {len(missing)} rows, the first is {missing[0]}")
         with (
-            atomic_write(self.path) as whole,
-            whole.open("wb") as file,
+            atomic_write(self.path) as part,
+            part.open("wb") as file,
             self.part.open("rb") as rows,
         ):
             for number in range(self.total):

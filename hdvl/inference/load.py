@@ -58,12 +58,12 @@ def load(
         ValueError: no such folder or model, a folder that names what is neither hdvl's nor allowed,
             or weights that do not fit.
     """
-    wanted = as_dtype(dtype)
+    torch_dtype = as_dtype(dtype)
     if not isinstance(source, Mapping):
         check_checkpoint(str(source), "model")
     place = source if isinstance(source, Mapping) else find_folder(source)
-    vlm = _read(place, overrides, wanted, allow, tiler_follows)
-    vlm = converted(vlm, dtype=wanted, device=device)
+    vlm = _read(place, overrides, torch_dtype, allow, tiler_follows)
+    vlm = converted(vlm, dtype=torch_dtype, device=device)
     if quantisation is not None:
         quantise_llm(vlm.llm, quantisation)
     pipe = Pipeline(model=vlm, max_length=max_length, engine=engine)

@@ -47,9 +47,9 @@ class OpenEnded:
                 "the last message must be an assistant's with some text to go on from, got "
                 f"{messages[-1].role if messages else 'none'}"
             )
-        whole = self.template.render(messages)
-        start, end = whole.spans[-1]
-        place = whole.text.rfind(messages[-1].text, start, end)
+        rendered = self.template.render(messages)
+        start, end = rendered.spans[-1]
+        place = rendered.text.rfind(messages[-1].text, start, end)
         if place < 0:
             raise ValueError(
                 "the last message must be text that the template writes as it is, got "
@@ -57,10 +57,10 @@ class OpenEnded:
             )
         last = place + len(messages[-1].text)
         return replace(
-            whole,
-            text=whole.text[:last],
-            spans=(*whole.spans[:-1], (start, last)),
-            literal=tuple((a, min(b, last)) for a, b in whole.literal if a < last),
+            rendered,
+            text=rendered.text[:last],
+            spans=(*rendered.spans[:-1], (start, last)),
+            literal=tuple((a, min(b, last)) for a, b in rendered.literal if a < last),
         )
 
     def recent(
@@ -79,6 +79,6 @@ def open_ended(processor: Processor, messages: Sequence[Message]) -> tuple[Sampl
         ValueError: the last message is not an assistant's, is empty, or is written otherwise.
     """
     sample = replace(processor, template=OpenEnded(processor.template))(messages)
-    said = (sample.labels != IGNORED).tolist()
-    count = next((n for n, own in enumerate(reversed(said)) if not own), len(said))
+    supervised = (sample.labels != IGNORED).tolist()
+    count = next((n for n, own in enumerate(reversed(supervised)) if not own), len(supervised))
     return sample, count

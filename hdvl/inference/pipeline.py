@@ -329,8 +329,8 @@ class Pipeline:
     ) -> Answer:
         text, usage = generation.text, generation.usage
         sizes = [(plan.width, plan.height) for plan in sample.plans]
-        whole = open_end(messages[-1].text) + text
-        boxes, malformed = self.template.boxes.decode_with_errors(whole, sizes)
+        full_text = open_end(messages[-1].text) + text
+        boxes, malformed = self.template.boxes.decode_with_errors(full_text, sizes)
         return Answer(
             text=text,
             boxes=tuple(boxes),

@@ -109,11 +109,11 @@ def following_tiler(tiler: Node, encoder: Encoder) -> Node:
 
 def _take_weights(part: nn.Module, old: nn.Module) -> bool:
     """Give ``part`` the weights of ``old`` if they have the same names and shapes."""
-    mine = {name: value.shape for name, value in part.state_dict().items()}
-    theirs = old.state_dict()
-    if mine != {name: value.shape for name, value in theirs.items()}:
+    shapes = {name: value.shape for name, value in part.state_dict().items()}
+    state = old.state_dict()
+    if shapes != {name: value.shape for name, value in state.items()}:
         return False
-    part.load_state_dict(theirs, assign=True)
+    part.load_state_dict(state, assign=True)
     return True
 
 

@@ -71,13 +71,13 @@ class Detokenizer:
         begins within a character or is short, the whole is.
         """
         longest = max(map(len, self.stops), default=0)
-        said = [found for found in ids if found not in self.silent_ids]
-        end = said[-(BYTES * longest + MARGIN) :]
-        if len(end) < len(said):
+        visible_ids = [found for found in ids if found not in self.silent_ids]
+        end = visible_ids[-(BYTES * longest + MARGIN) :]
+        if len(end) < len(visible_ids):
             text = self.decode(end)
             if UNFINISHED not in text and len(text) >= longest + MARGIN // BYTES:
                 return any(stop in text[MARGIN // BYTES :] for stop in self.stops)
-        return self.stopped(said)
+        return self.stopped(visible_ids)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of a finished answer, before the first stop string."""
@@ -105,8 +105,8 @@ class Detokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without end marker and control tokens."""
-        said = [found for found in ids if found not in self.silent_ids]
-        text: str = self.tokenizer.decode(said, clean_up_tokenization_spaces=False)
+        visible_ids = [found for found in ids if found not in self.silent_ids]
+        text: str = self.tokenizer.decode(visible_ids, clean_up_tokenization_spaces=False)
         return text
 
     def _cut(self, text: str) -> str:

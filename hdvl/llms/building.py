@@ -28,7 +28,8 @@ def checked_config(numbers: Mapping[str, Any]) -> Any:
     family = given.pop("model_type")
     if family not in CONFIG_MAPPING:
         raise ValueError(
-            f"config.model_type must be one of transformers, got {family!r}{_near(family, CONFIG_MAPPING)}"
+            f"config.model_type must be one of transformers, got {family!r}"
+            + _suggestion(family, CONFIG_MAPPING)
         )
     try:
         known = _known(family, given)
@@ -37,7 +38,8 @@ def checked_config(numbers: Mapping[str, Any]) -> Any:
                 _note_unused(family, name)
             elif name not in known:
                 raise ValueError(
-                    f"config of {family} has no {name}{_near(name, known)}; transformers would ignore it"
+                    f"config of {family} has no {name}{_suggestion(name, known)}; transformers would "
+                    "ignore it"
                 )
         return AutoConfig.for_model(family, **given)
     except StrictDataclassError as error:
@@ -104,7 +106,7 @@ _LEGACY = (
 """Keys of older configurations, which transformers translates."""
 
 
-def _near(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, list(known), n=1)
     return f", did you mean {near[0]}?" if near else ""
 

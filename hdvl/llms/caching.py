@@ -25,7 +25,7 @@ def empty_cache(model: Any) -> Any:
     return DynamicCache(config=model.config.get_text_config(decoder=True))
 
 
-def continued(
+def continuation_arguments(
     model: Any,
     embeddings: Float[Tensor, "b s e"],
     mask: Int[Tensor, "b p"] | Bool[Tensor, "b p"] | None,

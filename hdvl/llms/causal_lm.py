@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hdvl.llms.building import checked_config, from_numbers, note_attention, understood
-from hdvl.llms.caching import continued, empty_cache
+from hdvl.llms.caching import continuation_arguments, empty_cache
 from hdvl.llms.family import Family
 from hdvl.llms.gptq_kernels import GPTQKernels
 from hdvl.llms.loading import read_pretrained
@@ -175,8 +175,8 @@ class CausalLM(nn.Module):
         self._check_rows(len(self.tokenizer))
         old = len(self.tokenizer)
         vocabulary = self.tokenizer.get_vocab()
-        wanted = dict.fromkeys(one_or_several(tokens, "tokens"))
-        new = [token for token in wanted if token not in vocabulary]
+        unique = dict.fromkeys(one_or_several(tokens, "tokens"))
+        new = [token for token in unique if token not in vocabulary]
         self.tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in new])
         if len(self.tokenizer) > self.rows:
             self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
@@ -271,7 +271,9 @@ class CausalLM(nn.Module):
             check_shared(self.model, segments)
             self._family.check_packing()
         if cache is not None:
-            options |= continued(self.model, embeddings, attention_mask, position_ids, cache)
+            options |= continuation_arguments(
+                self.model, embeddings, attention_mask, position_ids, cache
+            )
         elif attention_mask is not None and position_ids is None and rotary_by_length(self.model):
             options["position_ids"] = positions_of(attention_mask)
         if logits_to_keep is not None:

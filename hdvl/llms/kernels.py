@@ -21,10 +21,12 @@ def causal(
     scaling: float | None,
 ) -> Float[Tensor, "b heads s d_v"]:
     """Apply causal SDPA. If there are fewer queries than keys, the last query attends to all keys."""
-    asking, seen = query.shape[2], key.shape[2]
+    gradients, seen = query.shape[2], key.shape[2]
     mask = None
-    if asking != seen:  # SDPA aligns the first query with the first key instead
-        mask = torch.ones(asking, seen, dtype=torch.bool, device=query.device).tril(seen - asking)
+    if gradients != seen:  # SDPA aligns the first query with the first key instead
+        mask = torch.ones(gradients, seen, dtype=torch.bool, device=query.device).tril(
+            seen - gradients
+        )
     attended: Tensor = functional.scaled_dot_product_attention(
         query,
         key,
@@ -47,9 +49,9 @@ def one_by_one(
     ends: Ends,
 ) -> Float[Tensor, "1 s heads d_v"]:
     """Apply SDPA to each document separately."""
-    asking, seen = (edges.diff().tolist() for edges in ends)
+    gradients, seen = (edges.diff().tolist() for edges in ends)
     # The backward pass of split joins the gradients of the pieces once; that of slices would sum them.
-    parts = ((query, asking), (key, seen), (value, seen))
+    parts = ((query, gradients), (key, seen), (value, seen))
     pieces = zip(*(torch.split(part, lengths, dim=2) for part, lengths in parts), strict=True)
     attended = [causal(q, k, v, dropout, scaling) for q, k, v in pieces]
     return torch.cat([piece.transpose(1, 2) for piece in attended], dim=1)
@@ -115,11 +117,11 @@ def _backward(
     ends_k: Tensor,
     scaling: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    def again(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def recompute(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return one_by_one(query, key, value, 0.0, scaling, (ends_q, ends_k))
 
-    pull = torch.func.vjp(again, query, key, value)[1]
-    q, k, v = (part.contiguous() for part in pull(gradient))
+    grad_outputs = torch.func.vjp(recompute, query, key, value)[1]
+    q, k, v = (part.contiguous() for part in grad_outputs(gradient))
     return q, k, v
 
 
@@ -136,13 +138,13 @@ def _empty_backward(
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.scaling = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _pull(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+def _backward_operator(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return *_backward(gradient, *ctx.saved_tensors, ctx.scaling), None, None, None
 
 
-one_operator.register_autograd(_pull, setup_context=_keep)
+one_operator.register_autograd(_backward_operator, setup_context=_setup_context)

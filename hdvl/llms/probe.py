@@ -41,10 +41,10 @@ def fault(model: Any, question: str) -> tuple[bool, Found]:
         key = model.config.to_json_string(use_diff=False), model.config._attn_implementation
         if (key, question) not in _ANSWERS:
             with torch.device("cpu"):  # the model itself may be on meta
-                if key not in _TWINS:
-                    _TWINS.clear()
-                    _TWINS[key] = _twin_of(model)
-                other = _TWINS[key]
+                if key not in _COPIES:
+                    _COPIES.clear()
+                    _COPIES[key] = _copy_of(model)
+                other = _COPIES[key]
                 if any(parameter.is_meta for parameter in other.parameters()):
                     return False, None
                 _ANSWERS[key, question] = QUESTIONS[question](other, 1e-3)
@@ -54,8 +54,8 @@ def fault(model: Any, question: str) -> tuple[bool, Found]:
     return True, QUESTIONS[question](model, 2e-2 if model.dtype == torch.float32 else 1e-1)
 
 
-def _twin_of(model: Any) -> Any:
-    other = twin(deepcopy(model.config))
+def _copy_of(model: Any) -> Any:
+    other = random_copy(deepcopy(model.config))
     if model.config._attn_implementation != NAME:
         use_own_attention(other)
     return other
@@ -181,11 +181,11 @@ QUESTIONS: dict[str, Callable[[Any, float], Found]] = {
     "plain slots": plain_slots_fault,
 }
 _ANSWERS: dict[Any, Found] = {}
-_TWINS: dict[Any, Any] = {}
+_COPIES: dict[Any, Any] = {}
 """The copy that was made last: a new model is asked several questions one after the other."""
 
 
-def twin(config: Any) -> Any:
+def random_copy(config: Any) -> Any:
     """Build a model of this configuration on the CPU with large weights, without using the global RNG."""
     from transformers import AutoModelForCausalLM
 

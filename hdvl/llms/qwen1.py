@@ -53,11 +53,11 @@ class Qwen1Rules:
         if not (self.dynamic_ntk or self.logn):
             return
         decoder = model.base_model
-        decoder.register_forward_pre_hook(self._begin, with_kwargs=True)
+        decoder.register_forward_pre_hook(self._prepare_call, with_kwargs=True)
         for layer in decoder.layers:
-            layer.register_forward_pre_hook(_turn, with_kwargs=True)
+            layer.register_forward_pre_hook(_set_rotation, with_kwargs=True)
 
-    def _begin(self, decoder: Any, args: tuple[Any, ...], call: dict[str, Any]) -> Any:
+    def _prepare_call(self, decoder: Any, args: tuple[Any, ...], call: dict[str, Any]) -> Any:
         """Add the rotary angles and the query scale of the layers to a call of the decoder."""
         if decoder.training:
             return None
@@ -121,12 +121,12 @@ class Qwen1Rules:
             )
         if kept is not None:
             return kept
-        doublings = self._counted(lengths)
+        doublings = self._longest(lengths)
         if past is not None:
             past.qwen1_doublings = doublings
         return doublings
 
-    def _counted(self, lengths: Int[Tensor, "b k"]) -> Int[Tensor, "b k"]:
+    def _longest(self, lengths: Int[Tensor, "b k"]) -> Int[Tensor, "b k"]:
         powers = torch.arange(_DOUBLINGS, device=lengths.device)
         return (lengths[..., None] > self.seq_length * 2**powers).sum(-1)
 
@@ -134,7 +134,7 @@ class Qwen1Rules:
         """Store the lengths of the complete prompts with an empty cache, if they are read in parts."""
         if self.dynamic_ntk:
             lengths = torch.tensor(list(prompt_lengths), device=device)[:, None]
-            past.qwen1_doublings = self._counted(lengths)
+            past.qwen1_doublings = self._longest(lengths)
 
     def query_scale(self, places: Int[Tensor, "b s"]) -> Float[Tensor, "b s"]:
         """Return the factor of LogN for the query at each position, from 0."""
@@ -168,15 +168,15 @@ def rotation(
 
 def _cache(decoder: Any, call: dict[str, Any]) -> Any:
     """Return the cache of a call, or a new one if the decoder would create it, to store attributes on it."""
-    past, wanted = call.get("past_key_values"), call.get("use_cache")
-    if past is None and (decoder.config.use_cache if wanted is None else wanted):
+    past, use_cache = call.get("past_key_values"), call.get("use_cache")
+    if past is None and (decoder.config.use_cache if use_cache is None else use_cache):
         from transformers import DynamicCache
 
         return DynamicCache(config=decoder.config)
     return past
 
 
-def _turn(layer: Any, args: tuple[Any, ...], call: dict[str, Any]) -> Any:
+def _set_rotation(layer: Any, args: tuple[Any, ...], call: dict[str, Any]) -> Any:
     """Replace the rotary angles of a layer by those of this call, if there are any."""
     own = call.pop("rotation", None)
     return None if own is None else (args, {**call, "position_embeddings": own})

@@ -35,13 +35,15 @@ class ByDocument:
         for number, row in enumerate(position_ids):
             found = []
             for piece in _documents(row):
-                _forget(self)
+                _reset_frequencies(self)
                 # The added last position sets the length of the text; its angles are dropped.
                 length = piece.max(0, keepdim=True).values.clamp(min=least[number] - 1)
                 given = torch.cat([piece, length])[None]
-                found.append(_each(angles(x, given, *args, **options), lambda part: part[:, :-1]))
-            rows.append(_joined(found, 1))
-        return _joined(rows, 0)
+                found.append(
+                    _map_parts(angles(x, given, *args, **options), lambda part: part[:, :-1])
+                )
+            rows.append(_concatenated(found, 1))
+        return _concatenated(rows, 0)
 
 
 def separate_documents(model: nn.Module) -> None:
@@ -116,7 +118,7 @@ def _documents(row: Int[Tensor, " s"]) -> list[Tensor]:
     return list(torch.tensor_split(row, ends.tolist()))
 
 
-def _forget(module: Any) -> None:
+def _reset_frequencies(module: Any) -> None:
     """Reset the frequencies to those of a short text, because earlier calls may have changed them."""
     kinds = module.rope_type
     for prefix in [f"{kind}_" for kind in kinds] if isinstance(kinds, dict) else [""]:
@@ -126,11 +128,11 @@ def _forget(module: Any) -> None:
             setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
 
 
-def _each(value: Any, change: Any) -> Any:
+def _map_parts(value: Any, change: Any) -> Any:
     return tuple(change(part) for part in value) if isinstance(value, tuple) else change(value)
 
 
-def _joined(values: list[Any], axis: int) -> Any:
+def _concatenated(values: list[Any], axis: int) -> Any:
     if len(values) == 1:
         return values[0]
     if isinstance(values[0], tuple):

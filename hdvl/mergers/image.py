@@ -27,7 +27,7 @@ PER_TILE = (
 )
 """Tags between windows, which these mergers do not support because they join the windows."""
 
-_SHRINK_FROM = 1.1
+_RESIZE_ABOVE = 1.1
 """Tokens are resized if their sides are longer than allowed by more than this factor, as published."""
 
 
@@ -47,7 +47,7 @@ def window_features(features: Features, plan: TilePlan) -> Float[Tensor, "_w n d
     return torch.cat([piece.values for piece in windows]) if isinstance(windows, list) else windows
 
 
-def kept(plan: TilePlan, grid: Grid) -> tuple[int, int, int, int]:
+def unpadded_region(plan: TilePlan, grid: Grid) -> tuple[int, int, int, int]:
     """Return the part of the canvas' grid of tokens that shows the image: (top, bottom, left, right).
 
     The result equals that of LLaVA-NeXT's ``unpad_image`` for an image that was resized to fit the canvas
@@ -61,12 +61,14 @@ def kept(plan: TilePlan, grid: Grid) -> tuple[int, int, int, int]:
     fitted_height = Fraction(plan.height * (x1 - x0), plan.width)
     fitted_width = Fraction(plan.width * (y1 - y0), plan.height)
     return (
-        *_kept_along(y0, y1, height, fitted_height, grid[0]),
-        *_kept_along(x0, x1, width, fitted_width, grid[1]),
+        *_unpadded_range(y0, y1, height, fitted_height, grid[0]),
+        *_unpadded_range(x0, x1, width, fitted_width, grid[1]),
     )
 
 
-def _kept_along(start: int, stop: int, side: int, fitted: Fraction, tokens: int) -> tuple[int, int]:
+def _unpadded_range(
+    start: int, stop: int, side: int, fitted: Fraction, tokens: int
+) -> tuple[int, int]:
     if stop - start == side:
         return 0, tokens
     before, after = Fraction(start), Fraction(side - stop)
@@ -148,8 +150,8 @@ class ImageMerger(nn.Module, ABC):
 
     def layout(self, plan: TilePlan) -> Layout:
         """Return pieces of text and numbers of visual tokens, in the order in which the LLM reads them."""
-        top, bottom, left, right = kept(plan, self.image_grid(plan))
-        rows, cols = self._shrunk((bottom - top, right - left))
+        top, bottom, left, right = unpadded_region(plan, self.image_grid(plan))
+        rows, cols = self._resized_grid((bottom - top, right - left))
         extra = int(self.newline is not None)
         if self._ends_in_newline(plan):
             windows = [*grid_pieces((rows, cols), self.tags), extra]
@@ -162,13 +164,13 @@ class ImageMerger(nn.Module, ABC):
         """Return the number of visual tokens of an image that was cut by ``plan``."""
         return token_count(self.layout(plan))
 
-    def _shrunk(self, grid: Grid) -> Grid:
+    def _resized_grid(self, grid: Grid) -> Grid:
         """Return the grid that the tokens of the image without its padding are resized to."""
         if self.shrink_above is None:
             return grid
         limit = self.shrink_above * prod(self.out_grid(self.grid))
         ratio = sqrt(prod(grid) / limit)
-        if ratio <= _SHRINK_FROM:
+        if ratio <= _RESIZE_ABOVE:
             return grid
         return max(1, int(grid[0] // ratio)), max(1, int(grid[1] // ratio))
 
@@ -212,14 +214,14 @@ class ImageMerger(nn.Module, ABC):
 
     def _rows(self, image: Float[Tensor, "y x e"], plan: TilePlan) -> Float[Tensor, "m e"]:
         rows, cols = image.shape[:2]
-        top, bottom, left, right = kept(plan, (rows, cols))
+        top, bottom, left, right = unpadded_region(plan, (rows, cols))
         if self.positions is not None:
             x0, y0, x1, y1 = plan.content
             across = _centres(cols, image.device) * plan.canvas[0]
             down = _centres(rows, image.device) * plan.canvas[1]
             image = self.positions(image, (across - x0) / (x1 - x0), (down - y0) / (y1 - y0))
         image = image[top:bottom, left:right]
-        size = self._shrunk((image.shape[0], image.shape[1]))
+        size = self._resized_grid((image.shape[0], image.shape[1]))
         if size != tuple(image.shape[:2]):
             maps = rearrange(image, "y x e -> 1 e y x").contiguous()
             image = rearrange(interpolate(maps, size, mode="bilinear"), "1 e y x -> y x e")

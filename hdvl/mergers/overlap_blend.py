@@ -28,15 +28,15 @@ class OverlapBlend(ImageMerger):
     def image_grid(self, plan: TilePlan) -> Grid:
         """Return (rows, cols) of the tokens of the whole canvas, padding included."""
         self.check_grid(plan)
-        return self.out_grid(_patches(plan, self.grid)[2])
+        return self.out_grid(_window_offsets(plan, self.grid)[2])
 
     def stitch(self, features: Features, plan: TilePlan) -> list[FeatureMap]:
         """Return the map of the blended image and that of the thumbnail, in the order of the plan."""
         check_tiles(features, plan)
         self.check_grid(plan)
-        down, across, canvas = _patches(plan, self.grid)
+        down, across, canvas = _window_offsets(plan, self.grid)
         windows = window_features(features, plan)
-        order, starts, weights = _table(down, across, self.grid, windows.device)
+        order, starts, weights = _blend_table(down, across, self.grid, windows.device)
         # Weights rounded to half precision would not sum to one, so sums are computed in float32.
         dtype = torch.promote_types(windows.dtype, torch.float32)
         blended = embedding_bag(
@@ -61,7 +61,7 @@ class OverlapBlend(ImageMerger):
         return self.sequence(tokens, thumbnail, plan)
 
 
-def _cells(pixels: int, size: int, count: int, name: str) -> int:
+def _in_patches(pixels: int, size: int, count: int, name: str) -> int:
     cells, rest = divmod(pixels * count, size)
     if rest:
         raise ValueError(
@@ -71,7 +71,7 @@ def _cells(pixels: int, size: int, count: int, name: str) -> int:
     return cells
 
 
-def _patches(plan: TilePlan, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...], Grid]:
+def _window_offsets(plan: TilePlan, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...], Grid]:
     """Return the offsets of the rows and columns of windows, and the size of the canvas, in patches."""
     size, (rows, cols) = plan.tile_size, grid
     xs = tuple(x for x, _ in plan.windows[: plan.cols])
@@ -87,13 +87,16 @@ def _patches(plan: TilePlan, grid: Grid) -> tuple[tuple[int, ...], tuple[int, ..
                 f"windows must cover the canvas {name}={side} without gaps, got offsets {offsets} "
                 f"of tile_size={size}"
             )
-    down = tuple(_cells(y, size, rows, "window offset") for y in ys)
-    across = tuple(_cells(x, size, cols, "window offset") for x in xs)
-    canvas = _cells(height, size, rows, "canvas height"), _cells(width, size, cols, "canvas width")
+    down = tuple(_in_patches(y, size, rows, "window offset") for y in ys)
+    across = tuple(_in_patches(x, size, cols, "window offset") for x in xs)
+    canvas = (
+        _in_patches(height, size, rows, "canvas height"),
+        _in_patches(width, size, cols, "canvas width"),
+    )
     return down, across, canvas
 
 
-def _ramps(offsets: tuple[int, ...], size: int) -> Float[Tensor, "w size"]:
+def _blend_weights(offsets: tuple[int, ...], size: int) -> Float[Tensor, "w size"]:
     """Return the weight of each window's positions along one axis; they sum to one over the windows."""
     start = torch.tensor(offsets, dtype=torch.float64)
     centre = torch.arange(size, dtype=torch.float64) + 0.5
@@ -108,7 +111,7 @@ def _ramps(offsets: tuple[int, ...], size: int) -> Float[Tensor, "w size"]:
 
 
 @lru_cache(maxsize=256)
-def _table(
+def _blend_table(
     down: tuple[int, ...], across: tuple[int, ...], grid: Grid, device: torch.device
 ) -> tuple[Int[Tensor, " k"], Int[Tensor, " cells"], Float[Tensor, " k"]]:
     """Return how the patches of all windows are summed into the cells of the canvas.
@@ -126,7 +129,10 @@ def _table(
         xs = torch.tensor(across)[:, None] + torch.arange(cols)
         width, height = across[-1] + cols, down[-1] + rows
         cell = (ys[:, None, :, None] * width + xs[None, :, None, :]).flatten()
-        weights = _ramps(down, rows)[:, None, :, None] * _ramps(across, cols)[None, :, None, :]
+        weights = (
+            _blend_weights(down, rows)[:, None, :, None]
+            * _blend_weights(across, cols)[None, :, None, :]
+        )
         order = cell.argsort(stable=True)
         starts = torch.searchsorted(cell[order], torch.arange(width * height))
         ordered = weights.flatten()[order].float()

@@ -21,8 +21,8 @@ class Spatial(ImageMerger):
         """Return (rows, cols) of the tokens of the whole canvas, padding included."""
         self.check_grid(plan)
         size = plan.tile_size
-        apart = tuple((x * size, y * size) for y in range(plan.rows) for x in range(plan.cols))
-        if plan.windows != apart:
+        adjacent = tuple((x * size, y * size) for y in range(plan.rows) for x in range(plan.cols))
+        if plan.windows != adjacent:
             blends = size % self.grid[0] == 0 and size % self.grid[1] == 0
             raise ValueError(
                 f"windows must stand side by side, got stride={plan.stride} for tile_size={size} on canvas "

@@ -185,10 +185,11 @@ def image_layout(
     if plan.windows:
         pieces = [tags.text("before_windows"), *windows, tags.text("after_windows")]
     if thumbnail is not None:
-        whole = [
+        thumbnail_pieces = [
             tags.text("before_thumbnail"),
             *grid_pieces(thumbnail, tags),
             tags.text("after_thumbnail"),
         ]
-        pieces = [*whole, *pieces] if plan.thumbnail == "first" else [*pieces, *whole]
+        first = plan.thumbnail == "first"
+        pieces = [*thumbnail_pieces, *pieces] if first else [*pieces, *thumbnail_pieces]
     return joined([tags.text("before_image"), *pieces, tags.text("after_image")])

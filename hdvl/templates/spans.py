@@ -123,5 +123,9 @@ def _between(marked: str, opening: str, closing: str) -> Spans:
 
 def _with_reasoning(text: str, span: tuple[int, int], answer: str) -> tuple[int, int]:
     start, stop = span
-    whole = answer.strip()
-    return (min(start, stop - len(whole)), stop) if text[:stop].endswith(whole) else (start, stop)
+    stripped = answer.strip()
+    return (
+        (min(start, stop - len(stripped)), stop)
+        if text[:stop].endswith(stripped)
+        else (start, stop)
+    )

@@ -81,12 +81,12 @@ def _letters(tokenizer: Any, size: int) -> Any:
     """A copy of the tokenizer without added tokens, which splits a control token into ordinary tokens."""
     from tokenizers import Tokenizer
 
-    whole = tokenizer.backend_tokenizer
-    bare = Tokenizer(whole.model)
+    original = tokenizer.backend_tokenizer
+    copy = Tokenizer(original.model)
     for step in ("normalizer", "pre_tokenizer", "decoder"):
-        if getattr(whole, step) is not None:
-            setattr(bare, step, getattr(whole, step))
-    return bare
+        if getattr(original, step) is not None:
+            setattr(copy, step, getattr(original, step))
+    return copy
 
 
 @lru_cache(maxsize=8)

@@ -91,7 +91,7 @@ class AnyRes(ThumbnailCutter):
         ((0.0, 0.0, 400.0, 400.0), (400.0, 0.0, 800.0, 400.0))
         """
         check_image(width, height)
-        rows, cols = max(self._allowed(), key=lambda grid: self._worth(grid, width, height))
+        rows, cols = max(self._allowed(), key=lambda grid: self._rank(grid, width, height))
         canvas = (cols * self.tile_size, rows * self.tile_size)
         new_width, new_height = _fit(width, height, canvas)
         left, top = (canvas[0] - new_width) // 2, (canvas[1] - new_height) // 2
@@ -105,7 +105,7 @@ class AnyRes(ThumbnailCutter):
         )
         return self.with_thumbnail(plan)
 
-    def _worth(self, grid: Grid, width: int, height: int) -> tuple[int, int]:
+    def _rank(self, grid: Grid, width: int, height: int) -> tuple[int, int]:
         """Return the rank of a canvas: (kept pixels of the image, minus pixels of padding)."""
         rows, cols = grid
         canvas_width, canvas_height = cols * self.tile_size, rows * self.tile_size

@@ -106,14 +106,14 @@ def decode(
         return Raster(_copy(image, buffers, background=background, name=name), cut, 1)
     turn = orientation(image, name=name) if exif else 1
     cut = plan(*(reversed(image.size) if turn >= 5 else image.size))
-    factor = _factor(image.size, cut, lying=turn >= 5) if scaled else 1
+    factor = _factor(image.size, cut, transposed=turn >= 5) if scaled else 1
     return Raster(_decode_jpeg(data, image, name, factor, buffers), cut, turn)
 
 
-def _factor(size: tuple[int, int], plan: TilePlan, *, lying: bool) -> int:
+def _factor(size: tuple[int, int], plan: TilePlan, *, transposed: bool) -> int:
     """Return the largest of 8, 4, 2, 1 by which the image can be divided and still cover the canvas."""
     x0, y0, x1, y1 = plan.content
-    need = (y1 - y0, x1 - x0) if lying else (x1 - x0, y1 - y0)
+    need = (y1 - y0, x1 - x0) if transposed else (x1 - x0, y1 - y0)
     ratio = min(side / needed for side, needed in zip(size, need, strict=True))
     return next((factor for factor in (8, 4, 2) if ratio >= factor), 1)
 

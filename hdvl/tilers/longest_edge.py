@@ -57,7 +57,7 @@ class LongestEdge(Cutter):
         (View(box=(0.0, 0.0, 1000.0, 600.0), size=(364, 364), row=None, col=None),)
         """
         check_image(width, height)
-        first = _shrunk(_in_proportion((width, height), self.longest_edge), self.max_edge)
+        first = _limited(_in_proportion((width, height), self.longest_edge), self.max_edge)
         canvas = self._whole_tiles(first) if self.split else (self.tile_size, self.tile_size)
         rows, cols = canvas[1] // self.tile_size, canvas[0] // self.tile_size
         if rows * cols == 1:
@@ -94,7 +94,7 @@ def _in_proportion(size: Size, longest: int) -> Size:
     return max(1, other + other % 2), longest
 
 
-def _shrunk(size: Size, most: int) -> Size:
+def _limited(size: Size, most: int) -> Size:
     width, height = size
     ratio = width / height
     if width >= height and width > most:

@@ -80,7 +80,7 @@ class NativeTiles(Cutter):
         """
         check_image(width, height)
         tile_cells = (self.tile_size // self.multiple_of) ** 2 if self.split else 0
-        whole = nearest_size(
+        view_size = nearest_size(
             (width, height),
             self.multiple_of,
             self.min_patches,
@@ -88,12 +88,12 @@ class NativeTiles(Cutter):
             limit=max(self.max_patches, tile_cells),
         )
         if not self._is_large(width, height):
-            return TilePlan.of_view(width, height, whole)
+            return TilePlan.of_view(width, height, view_size)
         grids = _grids_as_published(self.min_tiles, self.max_tiles)
         grid = nearest_grid((width, height), self.tile_size, grids)
         thumbnail = self.thumbnail if grid != (1, 1) else None
         plan = TilePlan.of_grid(width, height, grid, tile_size=self.tile_size, thumbnail=thumbnail)
-        return plan if thumbnail is None else replace(plan, thumbnail_size=whole)
+        return plan if thumbnail is None else replace(plan, thumbnail_size=view_size)
 
     def _is_large(self, width: int, height: int) -> bool:
         """Return whether the image is cut into tiles."""

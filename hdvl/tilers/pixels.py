@@ -111,7 +111,7 @@ def cut_torch(image: Any, *, plan: Plan, reading: Reading, fast: bool) -> Tiles:
     if cut.frame is not None:
         raster = _frame(raster, reading.padding)
     for number, size in enumerate(cut.steps):
-        raster = _stepped(raster, _resize(raster, size, f"step {number}", reading.resample))
+        raster = _resize_in_steps(raster, _resize(raster, size, f"step {number}", reading.resample))
     content = None
     if cut.windows:
         content = _resize(raster, _extent(cut.content), "content", reading.resample)
@@ -121,7 +121,7 @@ def cut_torch(image: Any, *, plan: Plan, reading: Reading, fast: bool) -> Tiles:
         if content is not None:
             smaller = fast and content.numel() < raster.pixels.numel()
             if smaller or cut.thumbnail_source == "canvas":
-                source = _stepped(raster, content)
+                source = _resize_in_steps(raster, content)
         small = _resize(source, _thumbnail_extent(cut), "thumbnail", reading.resample)
         whole = _upright(small, raster)
     return _assemble(cut, None if content is None else _upright(content, raster), whole, reading)
@@ -163,7 +163,7 @@ def _frame(raster: Raster, padding: Colour) -> Raster:
     return Raster(pixels, raster.plan, 1)
 
 
-def _stepped(raster: Raster, pixels: UInt8[Tensor, "1 3 _h _w"]) -> Raster:
+def _resize_in_steps(raster: Raster, pixels: UInt8[Tensor, "1 3 _h _w"]) -> Raster:
     return Raster(pixels, raster.plan, raster.orientation)
 
 
@@ -173,15 +173,15 @@ def _resize(raster: Raster, size: Size, name: str, resample: str) -> UInt8[Tenso
     The width of the upright image is resized first, as in Pillow. The order matters, because values are
     clipped between the two passes. For an image that is stored on its side, the first pass is its height.
     """
-    lying = raster.orientation >= 5
-    width, height = reversed(size) if lying else size
+    transposed = raster.orientation >= 5
+    width, height = reversed(size) if transposed else size
     old_height, old_width = raster.pixels.shape[2:]
-    first = (old_width, height) if lying else (width, old_height)
-    half = _pass(raster.pixels, first, name + " pass", resample)
-    return _pass(half, (width, height), name, resample)
+    first = (old_width, height) if transposed else (width, old_height)
+    half = _resize_axis(raster.pixels, first, name + " pass", resample)
+    return _resize_axis(half, (width, height), name, resample)
 
 
-def _pass(
+def _resize_axis(
     source: UInt8[Tensor, "1 3 h w"], size: Size, name: str, resample: str
 ) -> UInt8[Tensor, "1 3 h2 w2"]:
     width, height = size
@@ -205,8 +205,8 @@ def _assemble(
     plan: TilePlan, content: Canvas | None, whole: Canvas | None, reading: Reading
 ) -> Tiles:
     """Copy the windows and the thumbnail to the views, (t, c, h, w) in channels-last memory."""
-    slabs = _slabs(plan, reading.out)
-    places = {size: iter(slab.numpy()) for size, slab in slabs.items()}
+    buffers = _view_buffers(plan, reading.out)
+    places = {size: iter(buffer.numpy()) for size, buffer in buffers.items()}
     views = [next(places[size]) for size in plan.sizes]
     if content is not None:
         x0, y0, x1, y1 = plan.content
@@ -222,7 +222,7 @@ def _assemble(
         else:
             thumbnail[:] = reading.padding
             _paste(thumbnail, whole, plan.thumbnail_content[:2])
-    groups = [slab.permute(0, 3, 1, 2) for slab in slabs.values()]
+    groups = [buffer.permute(0, 3, 1, 2) for buffer in buffers.values()]
     pixels: Pixels = groups[0] if len(groups) == 1 else tuple(groups)
     return Tiles(pixels, plan)
 
@@ -239,7 +239,7 @@ def _paste(target: Canvas, source: Canvas, place: Size) -> None:
         target[top:bottom, left:right] = source[top - y : bottom - y, left - x : right - x]
 
 
-def _slabs(plan: TilePlan, out: Tensor | None) -> dict[Size, UInt8[Tensor, "_t _h _w 3"]]:
+def _view_buffers(plan: TilePlan, out: Tensor | None) -> dict[Size, UInt8[Tensor, "_t _h _w 3"]]:
     """Return memory for the views of each size."""
     counts = Counter(plan.sizes)
     need = sum(count * width * height * 3 for (width, height), count in counts.items())
@@ -250,9 +250,9 @@ def _slabs(plan: TilePlan, out: Tensor | None) -> dict[Size, UInt8[Tensor, "_t _
             f"out must be a contiguous uint8 tensor of at least {need} bytes on the CPU, "
             f"got {out.dtype} with {out.numel()} on {out.device}"
         )
-    slabs, flat, start = dict[Size, Tensor](), out.view(-1), 0
+    buffers, flat, start = dict[Size, Tensor](), out.view(-1), 0
     for (width, height), count in counts.items():
         stop = start + count * width * height * 3
-        slabs[width, height] = flat[start:stop].view(count, height, width, 3)
+        buffers[width, height] = flat[start:stop].view(count, height, width, 3)
         start = stop
-    return slabs
+    return buffers

@@ -140,9 +140,9 @@ class SlidingWindow(ThumbnailCutter):
     def _canvas(self, width: int, height: int) -> tuple[int, int]:
         """Return the largest canvas in the image's proportions that ``max_tiles`` windows cover."""
         step = self.multiple_of
-        whole = tuple(max(self.tile_size, ceil(side / step) * step) for side in (width, height))
-        if self._count(whole[0]) * self._count(whole[1]) <= self.max_tiles:
-            return whole[0], whole[1]
+        full_size = tuple(max(self.tile_size, ceil(side / step) * step) for side in (width, height))
+        if self._count(full_size[0]) * self._count(full_size[1]) <= self.max_tiles:
+            return full_size[0], full_size[1]
         longer, shorter = max(width, height), min(width, height)
 
         def sides(steps: int) -> tuple[int, int]:
@@ -150,7 +150,7 @@ class SlidingWindow(ThumbnailCutter):
             other = (2 * steps * shorter + longer) // (2 * longer) * step
             return steps * step, max(self.tile_size, other)
 
-        low, high = self.tile_size // step, max(whole) // step
+        low, high = self.tile_size // step, max(full_size) // step
         while high - low > 1:  # low always fits, high never does
             middle = (low + high) // 2
             long_side, short_side = sides(middle)
@@ -174,8 +174,8 @@ class SlidingWindow(ThumbnailCutter):
 
     def _rounded(self, side: int) -> int:
         """Return the number of tiles along a side, at least one; half a tile is rounded down."""
-        whole, rest = divmod(side, self.tile_size)
-        return max(1, whole + (2 * rest > self.tile_size))
+        count, remainder = divmod(side, self.tile_size)
+        return max(1, count + (2 * remainder > self.tile_size))
 
     def _fit(self, rows: int, cols: int) -> tuple[int, int]:
         """Return a grid of at most ``max_tiles``, by the published rules for 6 and 9 tiles."""

@@ -24,17 +24,17 @@ def run_card(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         stages: the resolved configs of a run, whose folders hold its metrics.
     """
     base, given = stages[0]["init_from"], stages[0].get("licence")
-    theirs = None if base is None else read_licence(find_folder(base))
+    base_licence = None if base is None else read_licence(find_folder(base))
     lines = ["## Training", ""]
     if base is not None:
-        lines.append(f"Fine-tuned from `{base}` (licence: {theirs or 'unknown'}).")
+        lines.append(f"Fine-tuned from `{base}` (licence: {base_licence or 'unknown'}).")
     lines += ["The licence of the data is not part of this card.", ""]
     lines += ["| stage | steps | trained | data |", "|---|---:|---|---|"]
     lines += [_stage_row(stage, number) for number, stage in enumerate(stages, 1)]
     lines += ["", "## Scores", "", "| measure | step | value |", "|---|---:|---:|"]
     lines += [f"| {text} | {step} | {value:.4g} |" for text, step, value in _scores(stages[-1])]
     return {
-        "licence": given or theirs or "unknown",
+        "licence": given or base_licence or "unknown",
         "base_model": None if base is None else str(base),
         "about": "\n".join(lines),
     }

@@ -59,8 +59,8 @@ def read_weights(path: Path, vlm: nn.Module) -> None:
             load({"state_dict": state}, checkpoint_id=path, no_dist=True)
         return
     place, key = (path / _ENGINE, "module") if path.is_dir() else (path, "state_dict")
-    whole: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True)[key]
-    vlm.load_state_dict({name.removeprefix(PREFIX): value for name, value in whole.items()})
+    weights: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True)[key]
+    vlm.load_state_dict({name.removeprefix(PREFIX): value for name, value in weights.items()})
 
 
 def _sums_of(rank: int) -> str:

@@ -79,7 +79,7 @@ class Loads(Protocol):
 
 
 @dataclass(frozen=True)
-class Taken:
+class Estimate:
     """Memory, traffic and time of each device.
 
     ``flops`` and ``steps`` are totals of the epoch. ``sent`` are bytes per step, ``compute`` and
@@ -111,7 +111,7 @@ class Taken:
         ]
 
 
-def estimate(vlm: VLM, loads: Loads, *, trainer: Any, gpus: int, peak: Peak) -> Taken:
+def estimate(vlm: VLM, loads: Loads, *, trainer: Any, gpus: int, peak: Peak) -> Estimate:
     """Estimate an epoch of ``loads`` on ``gpus`` devices with the plain ``trainer`` config.
 
     Raises:
@@ -139,7 +139,7 @@ def estimate(vlm: VLM, loads: Loads, *, trainer: Any, gpus: int, peak: Peak) -> 
     sent = traffic(vlm, strategy=strategy, gpus=gpus, accumulate=accumulate, precision=precision)
     compute = flops / steps / gpus * max(loads.balance) / (peak.flops * peak.utilisation)
     sending, tokens = sent / peak.bandwidth, loads.tokens / steps
-    return Taken(
+    return Estimate(
         strategy=strategy,
         memory=needed,
         sent=sent,
@@ -163,7 +163,7 @@ def fit(vlm: VLM) -> Curve:
         steps.append(cost.step)
         saved.append(cost.saved)
     table = torch.tensor(rows, dtype=torch.float64)
-    return Curve(_through(table, steps), _through(table, saved))
+    return Curve(_fitted_line(table, steps), _fitted_line(table, saved))
 
 
 def gathered(vlm: VLM, precision: str) -> int:
@@ -203,7 +203,7 @@ def strategy_of(node: Any, gpus: int) -> str:
     return found
 
 
-def _through(table: torch.Tensor, values: Sequence[float]) -> Callable[[int, int, int], float]:
-    wanted = torch.tensor(values, dtype=torch.float64)
-    tiles, positions, squares = torch.linalg.solve(table, wanted).tolist()
+def _fitted_line(table: torch.Tensor, values: Sequence[float]) -> Callable[[int, int, int], float]:
+    targets = torch.tensor(values, dtype=torch.float64)
+    tiles, positions, squares = torch.linalg.solve(table, targets).tolist()
     return lambda t, s, q: float(max(0.0, tiles * t + positions * s + squares * q))

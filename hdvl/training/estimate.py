@@ -63,9 +63,9 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
     with ExitStack() as stack:
         stack.enter_context(torch.device("meta"))
         stack.enter_context(attention.planned())
-        stack.enter_context(saved_tensors_hooks(saved.keep, lambda tensor: tensor))
+        stack.enter_context(saved_tensors_hooks(saved.count, lambda tensor: tensor))
         counter = stack.enter_context(FlopCounterMode(display=False))
-        stack.enter_context(_Yes())  # type: ignore[no-untyped-call]
+        stack.enter_context(_ReadsAsOne())  # type: ignore[no-untyped-call]
 
         def total() -> int:
             return int(counter.get_total_flops()) + attention.flops
@@ -73,13 +73,13 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
         for name in ("encoder", "bridge", "llm"):
             stack.enter_context(_counted(getattr(vlm, name), name, parts, total))
         for block in recomputed(vlm):
-            hook = block.register_forward_pre_hook(lambda _, inputs: _note(saved, inputs))
+            hook = block.register_forward_pre_hook(lambda _, inputs: _count_inputs(saved, inputs))
             stack.callback(hook.remove)
         tokens = torch.cat(vlm.encode_images(blank_pixels(plan, "meta"), [plan]))
         text = vlm.llm.embed(torch.empty(1, text_tokens, dtype=torch.long))
         logits = vlm.llm(torch.cat([tokens[None].to(text.dtype), text], dim=1))
-        said = logits[0, -text_tokens:].float()
-        loss = functional.cross_entropy(said, torch.empty(text_tokens, dtype=torch.long))
+        answer_logits = logits[0, -text_tokens:].float()
+        loss = functional.cross_entropy(answer_logits, torch.empty(text_tokens, dtype=torch.long))
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         step = total()
@@ -150,7 +150,7 @@ class _Attention(torch.autograd.Function):
             yield
 
 
-class _Yes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _ReadsAsOne(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Returns True or 1 where a model reads a value of a ``meta`` tensor, such as whether a mask is full."""
 
     def __torch_dispatch__(
@@ -171,7 +171,7 @@ class _Saved:
         self._seen = {t.untyped_storage()._cdata for t in module.state_dict().values()}
         self._alive: list[Any] = []  # identifiers of freed storages are reused
 
-    def keep(self, tensor: Tensor) -> Tensor:
+    def count(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in self._seen:
             self._seen.add(storage._cdata)
@@ -180,11 +180,11 @@ class _Saved:
         return tensor
 
 
-def _note(saved: _Saved, inputs: Any) -> None:
+def _count_inputs(saved: _Saved, inputs: Any) -> None:
     """Count the inputs of a recomputed block, which keeps them outside of autograd."""
     for tensor in inputs:
         if isinstance(tensor, Tensor):
-            saved.keep(tensor)
+            saved.count(tensor)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def parameter_groups(
     for part in MODULES:
         module = dict(vlm.named_children()).get(part, nn.Module())
         scales = layer_scales(module, resolved[part]["layer_decay"])
-        bare = undecayed(module, resolved[part]["decay_embeddings"])
+        undecayed_names = undecayed(module, resolved[part]["decay_embeddings"])
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
@@ -52,7 +52,7 @@ def parameter_groups(
                     f"{owner[id(parameter)]}; share modules within a part only"
                 )
             owner[id(parameter)] = f"{part}.{name}"
-            own, (layer, scale), flat = part, scales[name], name in bare
+            own, (layer, scale), flat = part, scales[name], name in undecayed_names
             if is_token_row(name):
                 own, layer, scale = NEW_TOKENS, "", 1.0
                 flat = not resolved[own]["decay_embeddings"]
@@ -162,14 +162,14 @@ def _tower_scales(
 
 
 def _group(
-    label: str, part: str, options: Mapping[str, Any], scale: int | float, bare: bool
+    label: str, part: str, options: Mapping[str, Any], scale: int | float, undecayed: bool
 ) -> dict[str, Any]:
     return {
         "params": [],
         "name": label,
         "part": part,
         "lr": options["lr"] * scale,
-        "weight_decay": 0.0 if bare else options["weight_decay"],
+        "weight_decay": 0.0 if undecayed else options["weight_decay"],
         "warmup_steps": options["warmup_steps"],
         "min_lr_ratio": options["min_lr_ratio"],
     }

@@ -162,12 +162,12 @@ class VLMModule(pl.LightningModule):
         """Log the loss, and the fraction of answers whose every token is predicted given those before it."""
         output = validate(self.vlm, batch, self.feature_cache)
         hits = answer_hits(output.logits, batch.labels)
-        said = int(batch_numbers(batch)["supervised_tokens"])
+        supervised = int(batch_numbers(batch)["supervised_tokens"])
         assert output.loss is not None
         if batch_index < KEPT:
             found = Validated(batch, float(output.loss.detach()), self.global_step)
             self.validated = [*self.validated[:batch_index], found]
-        self.log("validation/loss", output.loss, batch_size=said, sync_dist=True)
+        self.log("validation/loss", output.loss, batch_size=supervised, sync_dist=True)
         # If all rows of a batch were skipped there are no answers, and their mean would be NaN.
         right = hits.float().sum() / max(1, len(hits))
         self.log("validation/answers", right, batch_size=len(hits), sync_dist=True)
@@ -197,23 +197,23 @@ class VLMModule(pl.LightningModule):
 
 def batch_numbers(batch: Batch) -> dict[str, float]:
     """The number of tiles, tokens, padded tokens and supervised tokens of a batch."""
-    real = int(batch.attention_mask.sum())
+    tokens = int(batch.attention_mask.sum())
     return {
         "tiles": float(view_count(batch.pixels)),
-        "tokens": float(real),
-        "padded_tokens": float(batch.attention_mask.numel() - real),
+        "tokens": float(tokens),
+        "padded_tokens": float(batch.attention_mask.numel() - tokens),
         "supervised_tokens": float((batch.labels != IGNORED).sum()),
     }
 
 
 def answer_hits(logits: Float[Tensor, "b s v"], labels: Tensor) -> Tensor:
     """Return for each answer (a run of supervised positions) whether all of its tokens are predicted."""
-    wanted = labels[:, 1:]
-    said = wanted != IGNORED
-    wrong = said & (logits[:, :-1].argmax(-1) != wanted)
-    starts = said & ~torch.nn.functional.pad(said, (1, 0))[:, :-1]
+    target_ids = labels[:, 1:]
+    supervised = target_ids != IGNORED
+    wrong = supervised & (logits[:, :-1].argmax(-1) != target_ids)
+    starts = supervised & ~torch.nn.functional.pad(supervised, (1, 0))[:, :-1]
     # Answers are numbered in reading order over the batch. One wrong token makes an answer wrong.
     number = starts.flatten().cumsum(0) - 1
     failed = torch.zeros(int(starts.sum()), device=labels.device)
-    failed.index_add_(0, number[said.flatten()], wrong[said].float())
+    failed.index_add_(0, number[supervised.flatten()], wrong[supervised].float())
     return failed == 0

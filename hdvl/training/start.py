@@ -25,11 +25,11 @@ def started_from(
         allow: packages besides hdvl whose classes the folder may name.
     """
     node, llm = dict(model), dict(model["llm"])
-    theirs = read_node(Path(folder), allow=allow)
-    if llm.get("tokenizer") is None and "path" not in llm and theirs["llm"].get("tokenizer"):
-        llm["tokenizer"] = literal(theirs["llm"]["tokenizer"])
+    folder_node = read_node(Path(folder), allow=allow)
+    if llm.get("tokenizer") is None and "path" not in llm and folder_node["llm"].get("tokenizer"):
+        llm["tokenizer"] = literal(folder_node["llm"]["tokenizer"])
         if node.get("image_token_id") is None:
-            node["image_token_id"] = theirs.get("image_token_id")
+            node["image_token_id"] = folder_node.get("image_token_id")
     return {**node, "llm": llm}
 
 
@@ -56,24 +56,24 @@ def load_start(
     vlm: nn.Module, folder: Path, new_parts: Sequence[str], *, allow: str | Sequence[str] = ()
 ) -> None:
     """Load the weights of the model in ``folder`` into ``vlm``, except for its ``new_parts``."""
-    theirs = read_model(folder, allow=allow)
+    source_model = read_model(folder, allow=allow)
     if not new_parts:
-        vlm.load_state_dict(theirs.state_dict())
+        vlm.load_state_dict(source_model.state_dict())
         return
     for part in WEIGHTED_GROUPS:
         if part not in new_parts:
-            vlm.get_submodule(part).load_state_dict(theirs.get_submodule(part).state_dict())
+            vlm.get_submodule(part).load_state_dict(source_model.get_submodule(part).state_dict())
 
 
-def misfitting(vlm: nn.Module, folder: Path, parts: Sequence[str]) -> list[str]:
+def mismatched_parameters(vlm: nn.Module, folder: Path, parts: Sequence[str]) -> list[str]:
     """Return those of ``parts`` whose tensors in ``vlm`` differ from the stored ones in name or shape."""
     own = {name: tuple(value.shape) for name, value in vlm.state_dict().items()}
-    wanted = {name: own[name] for name in tie_groups(vlm)}
+    new_parameters = {name: own[name] for name in tie_groups(vlm)}
     stored = read_model_shapes(folder)
     return [
         part
         for part in parts
-        if {n: s for n, s in wanted.items() if _is_new(n, [part])}
+        if {n: s for n, s in new_parameters.items() if _is_new(n, [part])}
         != {n: s for n, s in stored.items() if _is_new(n, [part])}
     ]
 

@@ -30,9 +30,9 @@ def batch_loss(
     The head is computed only at supervised positions. See :mod:`hdvl.loss` for the weights.
     ``feature_cache`` holds the features of a frozen encoder.
     """
-    wanted = targets(batch.labels, batch.segments)
+    target_ids = targets(batch.labels, batch.segments)
     weights = token_weights(
-        wanted, batch.segments, weighting, first_token_weight=first_token_weight
+        target_ids, batch.segments, weighting, first_token_weight=first_token_weight
     )
     # Padding is on the right, where causal attention does not look, so no mask is needed.
     output = vlm(

@@ -185,11 +185,11 @@ def _named(
     if not names:
         return found
     places = {**dict(module.named_parameters()), **dict(module.named_modules())}
-    for wanted in names:
-        hits = {n: p for n, p in places.items() if n == wanted or n.endswith(f".{wanted}")}
+    for pattern in names:
+        hits = {n: p for n, p in places.items() if n == pattern or n.endswith(f".{pattern}")}
         if not hits:
             raise ValueError(
-                f"each name of tuning.{option}.{part} must be in {part}, {wanted} is not"
+                f"each name of tuning.{option}.{part} must be in {part}, {pattern} is not"
             )
         found |= hits
     return found

@@ -17,7 +17,7 @@ import hdvl
 from hdvl.checkpoints import load_folder, save_folder
 from hdvl.checkpoints.importers import convert, load_published
 from hdvl.checkpoints.nodes import Node, assemble, marked, unmarked
-from hdvl.encoders.weights import locate, read
+from hdvl.encoders.weights import find_weight_file, read_tensors
 from hdvl.llms import build_tokenizer, load_tokenizer, save_tokenizer
 from hdvl.training.run import resumed
 from hdvl.training.start import started_from
@@ -106,7 +106,7 @@ FOREIGN = [
     ("hdvl.llms.CausalLM.from_pretrained", {"path": "owner/name"}),
     ("hdvl.llms.CausalLM.__init__.__globals__", {}),
     ("hdvl.templates.TokenizerTemplate.from_pretrained", {"path": "owner/name"}),
-    ("hdvl.encoders.weights.read", {"path": "/etc/hostname"}),
+    ("hdvl.encoders.weights.read_tensors", {"path": "/etc/hostname"}),
     ("hdvl.encoders.timm.sys.exit", {}),
     ("hdvl.model.torch.load", {"f": "{ran}", "weights_only": False}),
     ("hdvl.model.VLM.load_state_dict", {}),
@@ -413,7 +413,7 @@ def test_an_index_names_files_beside_it(name: Any, reader: str, folder: Path, ll
         ValueError, match=r"index .*must (name files beside it, got|be JSON with a weight_map)"
     ):
         if reader == "encoder":
-            read(locate(place, ["model.safetensors.index.json"]))
+            read_tensors(find_weight_file(place, ["model.safetensors.index.json"]))
         else:
             hdvl.load(place)
 

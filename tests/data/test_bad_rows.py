@@ -118,7 +118,7 @@ def left_out_everywhere(folder, source, processor):
     while seen < len(source):
         batch = data.on_before_batch_transfer(next(stream), 0)
         seen += len(batch.rows) + len(batch.left_out)
-    trained = data.bad.met
+    trained = data.bad.skipped
     planned = survey(source, processor, most=None)
     assert dict(planned.faulty).keys() == trained.keys()
     report = lint([source], processor)
@@ -239,7 +239,7 @@ def test_two_sources_over_one_file_are_looked_at_both(folder, processor):
         LlavaConversations(path=path, image_folder="elsewhere", quarantine=quarantine)
     data = ChatData(train=both, processor=processor, batch_size=6, num_workers=0, max_bad=1)
     data.on_before_batch_transfer(next(iter(data.train_dataloader())), 0)
-    assert sorted(data.bad.met) == [f"row {n} of {other}" for n in (1, 2)]
+    assert sorted(data.bad.skipped) == [f"row {n} of {other}" for n in (1, 2)]
 
 
 @pytest.mark.parametrize("options", [{"num_workers": 0}, {"num_workers": 1}], ids=str)

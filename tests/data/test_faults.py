@@ -66,10 +66,10 @@ def test_bad_rows_are_left_out_and_named(read, processor, capsys, workers):
     found = batches(module, 6)
     assert [len(batch.input_ids) for batch in found] == [3, 3, 3] * 2
     assert len(module.bad) == 3
-    names = list(module.bad.met)
-    assert names[0].startswith("row 3 (id 3) of ") and "cut.png" in module.bad.met[names[0]]
-    assert "none.png" in module.bad.met[names[1]]
-    assert "max_length=400" in module.bad.met[names[2]]
+    names = list(module.bad.skipped)
+    assert names[0].startswith("row 3 (id 3) of ") and "cut.png" in module.bad.skipped[names[0]]
+    assert "none.png" in module.bad.skipped[names[1]]
+    assert "max_length=400" in module.bad.skipped[names[2]]
     printed = capsys.readouterr().out
     assert printed.count("left out (") == 3 and "left out (2): row 7 (id 7) of" in printed
 
@@ -130,7 +130,7 @@ def test_what_was_met_is_in_the_checkpoint(read, processor):
     state = json.loads(json.dumps(module.state_dict()))
     after = data(read(bad=(3, 7)), processor)
     after.load_state_dict(state)
-    assert after.bad.met == module.bad.met and after.consumed == 12
+    assert after.bad.skipped == module.bad.skipped and after.consumed == 12
     assert "bad" not in data(read(bad=()), processor).state_dict()
 
 

@@ -50,8 +50,8 @@ def assert_contract(noise: Callable[..., Tensor]) -> Callable[..., None]:
             encoder.eval()
             before, prefix_before = encoder.forward_with_prefix(tile)
             after, prefix_after = encoder.forward_with_prefix(changed)
-        moved = (after - before).abs().amax(dim=2) > 1e-4
-        assert torch.equal(moved, torch.eye(rows * cols, dtype=torch.bool))
+        on_meta = (after - before).abs().amax(dim=2) > 1e-4
+        assert torch.equal(on_meta, torch.eye(rows * cols, dtype=torch.bool))
         assert torch.allclose(
             prefix_after, prefix_before.expand_as(prefix_after), rtol=1e-5, atol=1e-6
         )

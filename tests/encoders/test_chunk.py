@@ -79,7 +79,7 @@ def test_inference_in_float32_takes_what_the_caches_hold(
     noise: Callable[..., Tensor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hdvl.encoders.chunk.PATCHES_A_CORE", 2 * 16)
+    monkeypatch.setattr("hdvl.encoders.chunk.PATCHES_PER_CORE", 2 * 16)
     encoder, tiles = patches().to(dtype), noise(7, 32).to(dtype)
     with torch.inference_mode(inference):
         features = encode_in_chunks(encoder, tiles)

@@ -190,8 +190,8 @@ def test_every_patch_keeps_its_place() -> None:
         changed = pixels.clone()
         y, x = 8 * (cell // 8), 8 * (cell % 8)
         changed[:, :, y : y + 8, x : x + 8] += 1
-        moved = (encoder(changed) - before).abs().amax(dim=2)[0] > 1e-4
-        assert moved.tolist() == [number == cell for number in range(16)]
+        on_meta = (encoder(changed) - before).abs().amax(dim=2)[0] > 1e-4
+        assert on_meta.tolist() == [number == cell for number in range(16)]
 
 
 def test_fused_encoders_take_what_all_take() -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hdvl.encoders.weights import fit, locate, read, under
+from hdvl.encoders.weights import find_weight_file, load_exactly, read_tensors, without_prefix
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -17,25 +17,25 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 def test_a_file_is_itself_and_a_folder_its_known_file(tmp_path: Path) -> None:
     for name in ("pytorch_model.bin", "other.safetensors"):
         (tmp_path / name).touch()
-    assert locate(tmp_path / "other.safetensors", FILES).name == "other.safetensors"
-    assert locate(str(tmp_path), FILES).name == "pytorch_model.bin"
+    assert find_weight_file(tmp_path / "other.safetensors", FILES).name == "other.safetensors"
+    assert find_weight_file(str(tmp_path), FILES).name == "pytorch_model.bin"
     (tmp_path / "model.safetensors").touch()
-    assert locate(tmp_path, FILES).name == "model.safetensors"
+    assert find_weight_file(tmp_path, FILES).name == "model.safetensors"
 
 
 def test_the_only_safetensors_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"or one \.safetensors, got 0 \.safetensors in"):
-        locate(tmp_path, FILES)
+        find_weight_file(tmp_path, FILES)
     (tmp_path / "a.safetensors").touch()
-    assert locate(tmp_path, FILES).name == "a.safetensors"
+    assert find_weight_file(tmp_path, FILES).name == "a.safetensors"
     (tmp_path / "b.safetensors").touch()
     with pytest.raises(FileNotFoundError, match=r"got 2 \.safetensors in .*; name the file"):
-        locate(tmp_path, FILES)
+        find_weight_file(tmp_path, FILES)
 
 
 def test_no_such_path() -> None:
     with pytest.raises(FileNotFoundError, match="weights must be a file or folder, got 'timm/vit'"):
-        locate("timm/vit", FILES)
+        find_weight_file("timm/vit", FILES)
 
 
 def test_the_hub_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_the_hub_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     hub = SimpleNamespace(snapshot_download=download)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    assert locate("hub:owner/name", FILES).parent == tmp_path
+    assert find_weight_file("hub:owner/name", FILES).parent == tmp_path
     assert asked == ["owner/name"]
 
 
@@ -57,24 +57,24 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
     save_file({"b": torch.ones(2)}, tmp_path / "2.safetensors")
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
-    assert sorted(read(index)) == ["a", "b"]
+    assert sorted(read_tensors(index)) == ["a", "b"]
 
 
 def test_pickles_hold_plain_tensors_only(tmp_path: Path) -> None:
     torch.save(nn.Linear(1, 1), tmp_path / "object.pt")
     with pytest.raises(ValueError, match=r"must be plain tensors, .*object\.pt is not"):
-        read(tmp_path / "object.pt")
+        read_tensors(tmp_path / "object.pt")
     torch.save({"a": torch.ones(1), "epoch": 3}, tmp_path / "mixed.pt")
     with pytest.raises(ValueError, match=r"must be a dict of tensors, .* holds \['a', 'epoch'\]"):
-        read(tmp_path / "mixed.pt")
+        read_tensors(tmp_path / "mixed.pt")
     torch.save({"epoch": 3, "state_dict": {"a": torch.ones(1)}}, tmp_path / "training.pt")
-    assert list(read(tmp_path / "training.pt")) == ["a"]
+    assert list(read_tensors(tmp_path / "training.pt")) == ["a"]
 
 
 def test_a_prefix_is_cut_where_it_is() -> None:
     state = {"visual.a": torch.ones(1), "text.b": torch.ones(1)}
-    assert list(under(state, "visual.")) == ["a"]
-    assert list(under({"a": torch.ones(1)}, "visual.")) == ["a"]
+    assert list(without_prefix(state, "visual.")) == ["a"]
+    assert list(without_prefix({"a": torch.ones(1)}, "visual.")) == ["a"]
 
 
 def test_all_faults_are_listed_at_once_and_nothing_is_loaded() -> None:
@@ -84,9 +84,9 @@ def test_all_faults_are_listed_at_once_and_nothing_is_loaded() -> None:
     with pytest.raises(
         ValueError, match=r"missing: bias; surplus: extra; misshapen: weight \(3,\)"
     ):
-        fit(layer, state, known={"weight", "bias", "spare"}, source="x")
+        load_exactly(layer, state, known={"weight", "bias", "spare"}, source="x")
     assert torch.equal(layer.weight, before)
-    fit(
+    load_exactly(
         layer,
         {"weight": torch.ones(2, 2), "bias": torch.ones(2)},
         known={"weight"} | {"bias"},

@@ -113,10 +113,12 @@ def test_families_that_cannot_be_padded_are_refused_by_name() -> None:
 
 def test_a_family_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
-    twin = probe.twin
-    monkeypatch.setattr(probe, "twin", lambda config: built.append(config) or twin(config))
+    random_copy = probe.random_copy
+    monkeypatch.setattr(
+        probe, "random_copy", lambda config: built.append(config) or random_copy(config)
+    )
     monkeypatch.setattr(probe, "_ANSWERS", {})
-    monkeypatch.setattr(probe, "_TWINS", {})
+    monkeypatch.setattr(probe, "_COPIES", {})
     state = torch.random.get_rng_state()
     with torch.device("meta"):
         make("llama", initializer_range=0.1)

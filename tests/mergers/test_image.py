@@ -8,7 +8,7 @@ from torch import nn
 
 from hdvl.bridges import PixelShuffleMLP, Resampler
 from hdvl.mergers import OverlapBlend, Spatial
-from hdvl.mergers.image import ImageMerger, kept
+from hdvl.mergers.image import ImageMerger, unpadded_region
 from hdvl.protocols import FeatureMap, Grid, Merger
 
 BOTH = pytest.mark.parametrize("kind", [Spatial, OverlapBlend])
@@ -20,17 +20,17 @@ def same(grid: Grid) -> Grid:
 
 def test_content_off_centre_is_cut_side_by_side(make_plan: Any) -> None:
     plan = make_plan((64, 64), content=(0, 0, 64, 40))
-    assert kept(plan, (8, 8)) == (0, 5, 0, 8)
+    assert unpadded_region(plan, (8, 8)) == (0, 5, 0, 8)
     plan = make_plan((64, 64), content=(20, 30, 64, 62))
-    assert kept(plan, (8, 8)) == (4, 8, 2, 8)  # 20 px are 2.5 tokens: rounded down
+    assert unpadded_region(plan, (8, 8)) == (4, 8, 2, 8)  # 20 px are 2.5 tokens: rounded down
 
 
 def test_no_padding_nothing_cut(make_plan: Any) -> None:
-    assert kept(make_plan((64, 96)), (12, 8)) == (0, 12, 0, 8)
+    assert unpadded_region(make_plan((64, 96)), (12, 8)) == (0, 12, 0, 8)
 
 
 def test_content_thinner_than_a_token(make_plan: Any) -> None:
-    top, bottom, left, right = kept(make_plan((64, 64), content=(31, 0, 32, 64)), (8, 8))
+    top, bottom, left, right = unpadded_region(make_plan((64, 64), content=(31, 0, 32, 64)), (8, 8))
     assert (top, bottom) == (0, 8) and left <= right
 
 

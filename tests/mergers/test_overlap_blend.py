@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from hdvl.mergers import OverlapBlend, Spatial
-from hdvl.mergers.overlap_blend import _ramps, _table
+from hdvl.mergers.overlap_blend import _blend_table, _blend_weights
 from hdvl.protocols import Grid, TilePlan
 
 
@@ -72,14 +72,14 @@ def test_one_window_is_the_plain_encoder(make_plan: Any) -> None:
 
 
 def test_weights_fall_towards_inner_edges_only() -> None:
-    first, last = _ramps((0, 6), 10)
+    first, last = _blend_weights((0, 6), 10)
     assert first.tolist() == pytest.approx([1] * 6 + [0.875, 0.625, 0.375, 0.125])
     assert last.tolist() == pytest.approx([0.125, 0.375, 0.625, 0.875] + [1] * 6)
 
 
 @pytest.mark.parametrize("starts", [(0,), (0, 8), (0, 3, 6, 9), (0, 5, 7), (0, 1, 2), (0, 7, 7)])
 def test_weights_sum_to_one(starts: tuple[int, ...]) -> None:
-    ramps = _ramps(starts, 8)
+    ramps = _blend_weights(starts, 8)
     total = torch.zeros(starts[-1] + 8, dtype=torch.float64)
     for start, ramp in zip(starts, ramps, strict=True):
         total[start : start + 8] += ramp
@@ -106,15 +106,15 @@ def test_a_batch_is_its_images(make_plan: Any, run: Any) -> None:
     plans = [make_plan((64, 40), stride=8), make_plan((32, 32)), make_plan((40, 64), stride=24)]
     features = [torch.randn(plan.count, 16, 3) for plan in plans]
     once = [run(merger, *pair) for pair in zip(features, plans, strict=True)]
-    hits = _table.cache_info().hits
+    hits = _blend_table.cache_info().hits
     again = [run(merger, *pair) for pair in zip(features[::-1], plans[::-1], strict=True)]
     assert all(torch.equal(a, b) for a, b in zip(once, again[::-1], strict=True))
     run(merger, features[0], replace(plans[0], width=9, height=9))  # same windows, other image
-    assert _table.cache_info().hits == hits + 4
+    assert _blend_table.cache_info().hits == hits + 4
 
 
 def test_trains_after_inference_mode(make_plan: Any) -> None:
-    _table.cache_clear()
+    _blend_table.cache_clear()
     merger = OverlapBlend(grid=(4, 4), out_grid=same, width=3)
     plan = make_plan((56, 32), stride=24)
     with torch.inference_mode():

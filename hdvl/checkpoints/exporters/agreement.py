@@ -31,20 +31,21 @@ def disagreements(vlm: VLM, folder: Path) -> list[str]:
         Message("assistant", "A page."),
         Message("user", "And this?", images=(images[1],)),
     ]
-    ours = Processor.of(vlm)(talk, add_generation_prompt=True)
-    theirs = read(processor, talk)
+    sample = Processor.of(vlm)(talk, add_generation_prompt=True)
+    expected = read(processor, talk)
     found = []
-    ids = theirs["input_ids"][0].tolist()
-    if ids != ours.ids.tolist():
+    ids = expected["input_ids"][0].tolist()
+    if ids != sample.ids.tolist():
         first = next(
-            (i for i, (a, b) in enumerate(zip(ids, ours.ids.tolist(), strict=False)) if a != b), -1
+            (i for i, (a, b) in enumerate(zip(ids, sample.ids.tolist(), strict=False)) if a != b),
+            -1,
         )
         found.append(
-            f"ids differ: {len(ids)} against {len(ours.ids)}, first at {first}: "
+            f"ids differ: {len(ids)} against {len(sample.ids)}, first at {first}: "
             f"{processor.tokenizer.decode(ids[max(0, first - 4) : first + 4])!r}"
         )
-    own = vlm.encoder.pixels(ours.pixels, torch.float32)  # type: ignore[attr-defined]
-    pixels = tiles_of(theirs["pixel_values"], [plan.count for plan in ours.plans])
+    own = vlm.encoder.pixels(sample.pixels, torch.float32)  # type: ignore[attr-defined]
+    pixels = tiles_of(expected["pixel_values"], [plan.count for plan in sample.plans])
     if pixels.shape != own.shape:
         found.append(f"tiles differ: {tuple(pixels.shape)} against {tuple(own.shape)}")
     elif (worst := float((pixels - own).abs().max())) > LIMIT:

@@ -107,26 +107,30 @@ def _tiler_reasons(vlm: VLM) -> list[str]:
 def _tokens(vlm: VLM, kind: str) -> tuple[dict[str, str], list[str]]:
     """The tokens in the tags by transformers' names, and reasons why its processor cannot write the tags."""
     tags = getattr(vlm.merger, "tags", Tags())
-    own: Any = vlm.template
+    template: Any = vlm.template
     fake = tags.text("after_thumbnail")
-    whole = tags.text("before_thumbnail").removeprefix(fake)
-    tokens = {"fake_image_token": fake, "global_image_token": whole, "image_token": own.image_token}
+    global_image = tags.text("before_thumbnail").removeprefix(fake)
+    tokens = {
+        "fake_image_token": fake,
+        "global_image_token": global_image,
+        "image_token": template.image_token,
+    }
     if kind == "idefics3":
         tokens = dict(TOKENS)
     escaped = {key: token.replace("{", "{{").replace("}", "}}") for key, token in tokens.items()}
-    fake, whole = escaped["fake_image_token"], escaped["global_image_token"]
+    fake, global_image = escaped["fake_image_token"], escaped["global_image_token"]
     expected = Tags(
         before_tile=fake + "<row_{row}_col_{col}>",
         row_end="\n",
         after_windows="\n",
-        before_thumbnail=fake + whole,
+        before_thumbnail=fake + global_image,
         after_thumbnail=fake,
     )
     names = [name for name in vars(expected) if not name.endswith("_single")]
     pairs = {
         f"merger.tags.{n}": (repr(getattr(tags, n)), repr(getattr(expected, n))) for n in names
     }
-    around = (own.image_prefix + own.image_suffix, own.image_token)
+    around = (template.image_prefix + template.image_suffix, template.image_token)
     pairs["template's text around an image"] = (repr(around[0]), repr(""))
     pairs["template.image_token"] = (repr(around[1]), repr(tokens["image_token"]))
     return tokens, differing(pairs)

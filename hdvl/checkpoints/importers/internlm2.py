@@ -69,8 +69,8 @@ def _of_groups(part: str, groups: int, queries: int) -> Callable[[Tensor], Tenso
     }[part]
 
     def make(value: Tensor) -> Tensor:
-        apart = rearrange(value, "(g p d) ... -> g p d ...", g=groups, p=queries + 2)
-        rows: Tensor = rearrange(apart[:, chosen], "g p d ... -> (g p d) ...")
+        grouped = rearrange(value, "(g p d) ... -> g p d ...", g=groups, p=queries + 2)
+        rows: Tensor = rearrange(grouped[:, chosen], "g p d ... -> (g p d) ...")
         return rows
 
     return make

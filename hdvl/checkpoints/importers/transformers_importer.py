@@ -77,8 +77,8 @@ class TransformersImporter(Importer):
         rules = [
             (r"encoder\.model\.(.*)", rf"{at['vision']}\1"),
             *(
-                (rf"bridge\.mlp\.{ours}\.(.*)", rf"{at['projector']}{theirs}.\1")
-                for ours, theirs in self.bridge_names.items()
+                (rf"bridge\.mlp\.{own_name}\.(.*)", rf"{at['projector']}{published_name}.\1")
+                for own_name, published_name in self.bridge_names.items()
             ),
             (r"merger\.newline", at["newline"]),
             (r"llm\.model\.model\.(.*)", rf"{at['language']}\1"),

@@ -134,7 +134,11 @@ def image_settings(folder: Path) -> dict[str, Any]:
 def statistics(settings: Mapping[str, Any]) -> dict[str, Any]:
     """``mean`` and ``std``, as far as they are in the settings."""
     names = {"mean": "image_mean", "std": "image_std"}
-    return {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    return {
+        own_name: settings[published_name]
+        for own_name, published_name in names.items()
+        if published_name in settings
+    }
 
 
 def chat_template(folder: Path, tokenizer: Any) -> str | None:
@@ -237,15 +241,17 @@ def as_processor(
 
 def _started(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTemplate:
     """``template`` with the tokens that ``tokenizer`` adds at the beginning of a text."""
-    bare = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
-    whole = tokenizer(_PROBE)["input_ids"]
-    if whole[len(whole) - len(bare) :] != bare:
+    without_special = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    with_special = tokenizer(_PROBE)["input_ids"]
+    if with_special[len(with_special) - len(without_special) :] != without_special:
         raise ValueError(
             "tokenizer must add tokens at the beginning of a text only, it makes "
-            f"{tokenizer.convert_ids_to_tokens(whole)} of {_PROBE!r}; set add_eos_token=false in "
+            f"{tokenizer.convert_ids_to_tokens(with_special)} of {_PROBE!r}; set add_eos_token=false in "
             "tokenizer_config.json"
         )
-    start = "".join(tokenizer.convert_ids_to_tokens(whole[: len(whole) - len(bare)]))
+    start = "".join(
+        tokenizer.convert_ids_to_tokens(with_special[: len(with_special) - len(without_special)])
+    )
     written = _text(template, [Message("user", _PROBE)])
     if start and not written.startswith(tokenizer.bos_token or start):
         template = replace(template, start=start)

@@ -59,8 +59,8 @@ class PopeScore:
         return [*names, "f1"] if not self.true_positive else names
 
 
-def ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+def ratio(part: int, total: int) -> float:
+    return part / total if total else 0.0
 
 
 def score_pope(predictions: Sequence[str], labels: Sequence[str]) -> PopeScore:

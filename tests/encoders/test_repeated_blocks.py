@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import hdvl.encoders.reach as measuring
+import hdvl.encoders.used_parameters as measuring
 from hdvl.encoders import InternViT, TimmEncoder, TransformersEncoder
 from hdvl.encoders.base import PatchEncoder
-from hdvl.encoders.twins import Passed, first_twins_only
+from hdvl.encoders.repeated_blocks import SkippedBlocks, skip_repeated_blocks
 from hdvl.probe import probe_encoder
 
 HALF = (0.5, 0.5, 0.5)
@@ -43,20 +43,22 @@ ENCODERS: dict[str, Callable[[], PatchEncoder]] = {
 
 
 @contextmanager
-def all_blocks(model: nn.Module) -> Iterator[Passed]:
+def all_blocks(model: nn.Module) -> Iterator[SkippedBlocks]:
     yield {}
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_one_block_tells_what_all_would(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_one_of_equal_blocks_gives_the_same_encoder(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick = ENCODERS[name]()
-    monkeypatch.setattr(measuring, "first_twins_only", all_blocks)
-    whole = ENCODERS[name]()
-    assert (quick.width, quick.grid) == (whole.width, whole.grid)
-    assert list(dict(quick.named_parameters())) == list(dict(whole.named_parameters()))
+    monkeypatch.setattr(measuring, "skip_repeated_blocks", all_blocks)
+    complete = ENCODERS[name]()
+    assert (quick.width, quick.grid) == (complete.width, complete.grid)
+    assert list(dict(quick.named_parameters())) == list(dict(complete.named_parameters()))
     assert not any("forward" in vars(module) for module in quick.modules())
     pixels = torch.zeros(1, 3, quick.tile_size, quick.tile_size, dtype=torch.uint8)
-    assert quick(pixels).shape == whole(pixels).shape
+    assert quick(pixels).shape == complete(pixels).shape
 
 
 class Row(nn.Module):
@@ -75,24 +77,24 @@ class Row(nn.Module):
         return values if kept is None else kept
 
 
-def test_who_passes_by_and_who_counts() -> None:
+def test_skipped_blocks_and_their_used_parameters() -> None:
     model = Row(2, 2, 2, 2, 2, used=2)
-    with first_twins_only(model) as passed:
+    with skip_repeated_blocks(model) as skipped:
         model(torch.zeros(1, 3, 2, 2))
-    assert {name: twin for name, (twin, _) in passed.items()} == dict.fromkeys(
+    assert {name: first for name, (first, _) in skipped.items()} == dict.fromkeys(
         ["blocks.1", "blocks.2", "blocks.3"], "blocks.0"
     )
-    _, reached = measuring.reach(model, (3, 2, 2))
-    assert reached == {f"blocks.{n}.{part}" for n in (0, 1) for part in ("weight", "bias")}
+    _, used = measuring.features_and_parameters(model, (3, 2, 2))
+    assert used == {f"blocks.{n}.{part}" for n in (0, 1) for part in ("weight", "bias")}
 
 
 def test_blocks_that_change_the_shape_are_run() -> None:
-    model = Row(2, 4, 2, 4, 2)  # twins two and two: 2 to 4, and 4 to 2
-    with first_twins_only(model) as passed:
+    model = Row(2, 4, 2, 4, 2)  # two pairs of equal blocks: 2 to 4, and 4 to 2
+    with skip_repeated_blocks(model) as skipped:
         assert model(torch.zeros(1, 3, 2, 2)).shape == (1, 2, 2)
-    assert passed == {}
-    features, reached = measuring.reach(model, (3, 2, 2))
-    assert features.shape == (1, 2, 2) and len(reached) == 8
+    assert skipped == {}
+    features, used = measuring.features_and_parameters(model, (3, 2, 2))
+    assert features.shape == (1, 2, 2) and len(used) == 8
 
 
 def test_an_encoder_that_was_measured_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:

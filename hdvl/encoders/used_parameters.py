@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hdvl.encoders.twins import first_twins_only
+from hdvl.encoders.repeated_blocks import skip_repeated_blocks
 
 
-class Skip(nn.Module):
+class Removed(nn.Module):
     """Identity that replaces a head or norm on which the features do not depend."""
 
     def forward(self, values: Any, *_: Any, **__: Any) -> Any:
@@ -20,12 +20,12 @@ class Skip(nn.Module):
         return values
 
 
-def reach(
+def features_and_parameters(
     encoder: nn.Module, tile: tuple[int, int, int]
 ) -> tuple[Float[Tensor, "t n d"], frozenset[str]]:
     """Return the output of ``encoder`` for a tile (c, h, w) on ``meta``, and the parameters it depends on.
 
-    Parameters without gradients (fixed position embeddings) always count as reached. Of equal blocks only
+    Parameters without gradients (fixed position embeddings) always count as used. Of equal blocks only
     the first is run.
     """
     training = encoder.training
@@ -33,39 +33,43 @@ def reach(
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        first_twins_only(encoder) as passed,
+        skip_repeated_blocks(encoder) as skipped,
     ):
         tensors = dict(chain(encoder.named_parameters(), encoder.named_buffers()))
-        moved = {
+        on_meta = {
             name: torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
             for name, tensor in tensors.items()
             if not tensor.is_meta
         }
         pixels = torch.empty(1, *tile, device="meta")
-        features: Tensor = functional_call(encoder, moved, (pixels,))
+        features: Tensor = functional_call(encoder, on_meta, (pixels,))
     encoder.train(training)
-    found = _leaves(features)
-    wanted = {name: tensor for name, tensor in (tensors | moved).items() if tensor.requires_grad}
-    wanted |= {name: zero for name, (_, zero) in passed.items()}
-    unreached = {name for name, tensor in wanted.items() if id(tensor) not in found}
-    reached = frozenset(tensors) - unreached
-    for name, (twin, _) in passed.items():
-        if name not in unreached:
-            inner = {key.removeprefix(twin) for key in reached if key.startswith(f"{twin}.")}
-            reached |= {name + key for key in inner}
-    return features.detach(), reached
+    leaves = _leaves(features)
+    candidates = {
+        name: tensor for name, tensor in (tensors | on_meta).items() if tensor.requires_grad
+    }
+    candidates |= {name: added_zero for name, (_, added_zero) in skipped.items()}
+    unused = {name for name, tensor in candidates.items() if id(tensor) not in leaves}
+    used = frozenset(tensors) - unused
+    for name, (first_name, _) in skipped.items():
+        if name not in unused:
+            names = {
+                key.removeprefix(first_name) for key in used if key.startswith(f"{first_name}.")
+            }
+            used |= {name + key for key in names}
+    return features.detach(), used
 
 
-def takes(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int]) -> bool:
+def supports(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int]) -> bool:
     """Return whether ``encoder`` gives features of ``shape`` (n, d) for each of two images, on ``meta``."""
     training = encoder.training
     encoder.eval()
     tensors = chain(encoder.named_parameters(), encoder.named_buffers())
-    moved = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     try:
-        with torch.no_grad(), first_twins_only(encoder):
+        with torch.no_grad(), skip_repeated_blocks(encoder):
             features: Tensor = functional_call(
-                encoder, moved, (torch.empty(2, *image, device="meta"),)
+                encoder, on_meta, (torch.empty(2, *image, device="meta"),)
             )
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError):
         # Models raise any of these for a size that they do not support.
@@ -77,31 +81,31 @@ def takes(encoder: nn.Module, image: tuple[int, int, int], shape: tuple[int, int
 
 def _leaves(output: Tensor) -> set[int]:
     """Return the ``id`` of each leaf tensor in the graph of ``output``, without computing gradients."""
-    waiting, seen, leaves = [output.grad_fn], set[Any](), set[int]()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
+    stack, visited, leaves = [output.grad_fn], set[Any](), set[int]()
+    while stack:
+        node = stack.pop()
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if hasattr(node, "variable"):
             leaves.add(id(node.variable))
-        waiting += [source for source, _ in node.next_functions]
+        stack += [source for source, _ in node.next_functions]
     return leaves
 
 
-def drop_unreached(module: nn.Module, reached: Iterable[str]) -> None:
-    """Replace submodules without a parameter in ``reached`` by :class:`Skip`, and delete other parameters.
+def remove_unused(module: nn.Module, used: Iterable[str]) -> None:
+    """Replace submodules without a parameter in ``used`` by :class:`Removed`, and delete other parameters.
 
-    The remaining parameters all get gradients in training.
+    All remaining parameters receive gradients in training.
     """
-    reached = frozenset(reached)
+    used = frozenset(used)
     for name, child in list(module.named_children()):
-        inner = {f"{name}.{key}" for key, _ in child.named_parameters()}
-        listed = isinstance(child, nn.ModuleList | nn.ModuleDict)  # iterated over, not called
-        if inner and not inner & reached and not listed:
-            setattr(module, name, Skip())
-        elif not inner <= reached:
-            drop_unreached(child, {key.removeprefix(f"{name}.") for key in inner & reached})
+        names = {f"{name}.{key}" for key, _ in child.named_parameters()}
+        is_list = isinstance(child, nn.ModuleList | nn.ModuleDict)  # iterated over, not called
+        if names and not names & used and not is_list:
+            setattr(module, name, Removed())
+        elif not names <= used:
+            remove_unused(child, {key.removeprefix(f"{name}.") for key in names & used})
     for name in [key for key, _ in module.named_parameters(recurse=False)]:
-        if name not in reached:
+        if name not in used:
             module.register_parameter(name, None)

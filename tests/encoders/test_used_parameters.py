@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from hdvl.encoders.reach import drop_unreached, reach
+from hdvl.encoders.used_parameters import features_and_parameters, remove_unused
 
 
 class Model(nn.Module):
@@ -19,16 +19,16 @@ class Model(nn.Module):
 
 def test_what_the_output_does_not_need_is_found_and_dropped() -> None:
     model = Model()
-    features, reached = reach(model, (3, 2, 2))
+    features, used = features_and_parameters(model, (3, 2, 2))
     assert features.is_meta and features.shape == (1, 2, 2)
-    assert reached == {"body.weight", "body.bias", "fixed"}
+    assert used == {"body.weight", "body.bias", "fixed"}
     assert model.training and not model.body.weight.is_meta
-    drop_unreached(model, reached)
+    remove_unused(model, used)
     assert [name for name, _ in model.named_parameters()] == ["fixed", "body.weight", "body.bias"]
     assert model(torch.ones(1, 3, 2, 2)).shape == (1, 2, 2)
 
 
 def test_no_gradients_are_needed_around() -> None:
     with torch.inference_mode():
-        _, reached = reach(Model(), (3, 2, 2))
-    assert "head.weight" not in reached
+        _, used = features_and_parameters(Model(), (3, 2, 2))
+    assert "head.weight" not in used
