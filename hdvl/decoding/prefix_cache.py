@@ -3,7 +3,7 @@
 The idea of the tree is that of RadixAttention (Zheng et al., "SGLang", arXiv 2312.07104).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,16 @@ from torch import Tensor
 Keys = np.ndarray
 """Two int64 numbers for each position (s, 2): the id and 0 for text, or what the picture and the place
 within it are hashed to."""
+
+
+def common_length(prompts: Sequence[Keys | None]) -> int:
+    """Return the number of first positions that are the same in all prompts; 0 if keys are unknown."""
+    known = [keys for keys in prompts if keys is not None]
+    if len(known) < len(prompts) or len(known) < 2:
+        return 0
+    length = min(map(len, known))
+    same = np.all([(keys[:length] == known[0][:length]).all(1) for keys in known[1:]], axis=0)
+    return length if same.all() else int(same.argmin())
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdvl.decoding.prefix_cache import PrefixCache
+from hdvl.decoding.prefix_cache import PrefixCache, common_length
 from hdvl.decoding.sequence import Sequence
 from hdvl.decoding.slots import Slots, slots_of
 from hdvl.protocols import LLM
@@ -71,6 +71,8 @@ class Scheduler:
         self._reading: tuple[Sequence, int, int, Tensor] | None = None
         self._short: list[tuple[Sequence, int, Tensor]] = []
         self._room = (0, 0)
+        self._compared: list[Sequence] = []
+        self._common = 0
 
     @property
     def slots(self) -> Slots:
@@ -113,6 +115,8 @@ class Scheduler:
         self.release()
         if not self.active:
             self._slots = None
+        elif self._slots is not None:
+            self._slots.renew()
 
     @torch.inference_mode()
     def step(self) -> bool:
@@ -326,7 +330,7 @@ class Scheduler:
         device = self.llm.embedding_layers()[0].weight.device
         newest = torch.tensor([sequence.ids[-1] for sequence in sequences], device=device)
         lengths = [sequence.length for sequence in sequences]
-        logits = self.slots.decode(self.llm.embed(newest[None])[0], lengths)
+        logits = self.slots.decode(self.llm.embed(newest[None])[0], lengths, self._shared())
         likeliest: list[int] | None = None
         for row, sequence in enumerate(sequences):
             if sequence.sampler.params.plain:
@@ -338,6 +342,13 @@ class Scheduler:
             except FAULTS as error:
                 sequence.finish("error", error)
         self._leave()
+
+    def _shared(self) -> int:
+        """The number of first positions that the prompts of all running sequences have in common."""
+        if self.running != self._compared:
+            keys = [sequence.prompt.keys for sequence in self.running]
+            self._compared, self._common = list(self.running), common_length(keys)
+        return self._common
 
     def _leave(self) -> None:
         """Free the slots of finished sequences; the last sequences move into the gaps."""

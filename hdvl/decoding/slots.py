@@ -20,6 +20,7 @@ class Slots(Protocol):
 
     * ``reusable``: whether ``copy_out`` and ``copy_in`` work, by which prefixes are read once, and
       whether a prompt may be read in several parts.
+    * ``renew``: forgets what was computed from the weights of the model, other than what it has read.
     * ``compile``: compiles decoding steps, or raises a ``ValueError`` with the reason why it cannot.
     * ``reserve``: makes room for a number of slots of a length; what they hold is kept.
     * ``prefill``: reads a part of a prompt of length ``total`` into a slot that holds ``start`` positions
@@ -27,7 +28,8 @@ class Slots(Protocol):
     * ``prefill_rows``: reads the ends of several prompts into the slots from ``first`` on, which hold
       ``starts`` positions of them, and returns the logits (rows, v) after each.
     * ``decode``: reads one embedding (rows, e) into each of the first slots, which hold ``lengths``
-      positions, and returns the logits (rows, v).
+      positions, and returns the logits (rows, v). The first ``shared`` positions of all of them are the
+      same, so that an implementation may read them once.
     * ``move``: copies the first ``length`` positions of a slot to another one.
     """
 
@@ -35,6 +37,7 @@ class Slots(Protocol):
     def reusable(self) -> bool: ...
     @property
     def bytes_per_token(self) -> int: ...
+    def renew(self) -> None: ...
     def compile(self) -> None: ...
     def reserve(self, count: int, length: int) -> None: ...
     def release(self) -> None: ...
@@ -45,7 +48,7 @@ class Slots(Protocol):
         self, parts: Sequence[Float[Tensor, "_s e"]], first: int, starts: list[int]
     ) -> Float[Tensor, "rows v"]: ...
     def decode(
-        self, embeddings: Float[Tensor, "rows e"], lengths: list[int]
+        self, embeddings: Float[Tensor, "rows e"], lengths: list[int], shared: int = 0
     ) -> Float[Tensor, "rows v"]: ...
     def copy_out(self, slot: int, start: int, end: int) -> list[Tensor]: ...
     def copy_in(self, slot: int, start: int, parts: list[Tensor]) -> None: ...
@@ -92,6 +95,9 @@ class OwnCaches:
         self._caches: dict[int, Cache | None] = {}
         self._read: dict[int, Tensor] = {}
 
+    def renew(self) -> None:
+        """Do nothing; each call reads the weights of the model."""
+
     def compile(self) -> None:
         """Raise, because the shapes of these caches grow with each step."""
         raise ValueError(
@@ -133,7 +139,7 @@ class OwnCaches:
         return torch.cat(found)
 
     def decode(
-        self, embeddings: Float[Tensor, "rows e"], lengths: list[int]
+        self, embeddings: Float[Tensor, "rows e"], lengths: list[int], shared: int = 0
     ) -> Float[Tensor, "rows v"]:
         """Read one token into each slot; see :class:`Slots`."""
         rows = [

@@ -6,7 +6,9 @@ fused operations of torch and without copies of keys and values. It is used only
 of the model (:mod:`hdvl.llms.probe`), and on a CPU: on a GPU decoding steps are CUDA graphs or compiled.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hdvl.llms.joint_weights import JointLinear, copies_fit
+from hdvl.llms.slot_attention import SHARED, Attending, attended
 from hdvl.llms.slots import ModelSlots
+
+Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Keeps new keys and values of a layer, and returns those of all positions."""
 
 _BASE = {"embed_tokens", "layers", "norm", "rotary_emb"}
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -60,21 +67,99 @@ def _is_plain_layer(layer: Any) -> bool:
 
 
 @dataclass
-class _Call:
-    """What all layers of one forward pass share."""
+class _Call(Attending):
+    """What all layers of one forward pass share: angles (s, d) or (b, 1, 1, d), and the attention."""
 
-    cosines: Tensor
-    sines: Tensor
-    mask: Tensor | None
-    causal: bool
+    cosines: Tensor = field(default_factory=lambda: torch.empty(0))
+    sines: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class _Norm:
+    """Root mean square norm over the last axis."""
+
+    def __init__(self, module: Any, weight: Tensor | None = None) -> None:
+        self._weight = module.weight if weight is None else weight
+        self._epsilon = float(module.variance_epsilon)
+        self._tensor = torch.full((), self._epsilon, device=self._weight.device)
+
+    def __call__(self, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        width = hidden.shape[-1]
+        if hidden.dtype != torch.float32:
+            return functional.rms_norm(hidden, (width,), None, self._epsilon) * self._weight
+        # Half the time of rms_norm, which consists of more operations on a CPU.
+        norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        scale = torch.addcmul(self._tensor, norm, norm, value=1 / width).rsqrt_()
+        return (hidden * scale).mul_(self._weight)
+
+
+class _Layer:
+    """One layer, its weights as they are read."""
+
+    def __init__(self, layer: Any, *, copied: bool) -> None:
+        own, mlp = layer.self_attn, layer.mlp
+        self.width, self.scaling = own.head_dim, own.scaling
+        self.heads, self.groups = (
+            part.weight.shape[0] // self.width for part in (own.q_proj, own.k_proj)
+        )
+        self.joint = JointLinear([own.q_proj, own.k_proj, own.v_proj], copied=copied)
+        self.out = JointLinear([own.o_proj], copied=copied)
+        self.gates = JointLinear([mlp.gate_proj, mlp.up_proj], copied=copied)
+        self.down = JointLinear([mlp.down_proj], copied=copied)
+        self.act, self.inner = mlp.act_fn, mlp.gate_proj.weight.shape[0]
+        self.before = _Norm(layer.input_layernorm)
+        self.after = _Norm(layer.post_attention_layernorm)
+        self.head_norm: _Norm | None = None
+        if "q_norm" in own._modules:
+            weights = (
+                own.q_norm.weight.expand(self.heads, -1),
+                own.k_norm.weight.expand(self.groups, -1),
+            )
+            self.head_norm = _Norm(own.q_norm, torch.cat(weights))
+
+    def attention(
+        self, hidden: Float[Tensor, "n e"], size: torch.Size, call: _Call, store: Store
+    ) -> Float[Tensor, "n e"]:
+        """Return what the heads of the normed ``hidden`` read, side by side."""
+        joint = self.joint(hidden).view(*size, -1, self.width)
+        turned = joint[:, :, : self.heads + self.groups]
+        if self.head_norm is not None:
+            turned = self.head_norm(turned)
+        turned = _rotated(turned, call.cosines, call.sines).transpose(1, 2)
+        key, value = store(
+            turned[:, self.heads :], joint[:, :, self.heads + self.groups :].transpose(1, 2)
+        )
+        found = attended(turned[:, : self.heads], key, value, call, self.scaling)
+        return found.reshape(len(hidden), -1)
+
+    def __call__(
+        self, hidden: Float[Tensor, "n e"], size: torch.Size, call: _Call, store: Store
+    ) -> Float[Tensor, "n e"]:
+        """Return the hidden states after the layer.
+
+        Args:
+            hidden: those before it, of all rows after each other.
+            size: the number of rows and of positions in each.
+            call: what the layers share.
+            store: keeps keys and values (b, groups, s, d), and returns those of all positions.
+        """
+        hidden = self.out.added(self.attention(self.before(hidden), size, call, store), hidden)
+        gates = self.gates(self.after(hidden))
+        inner = self.act(gates[:, : self.inner]).mul_(gates[:, self.inner :])
+        return self.down.added(inner, hidden)
 
 
 class PlainSlots(ModelSlots):
-    """Slots of a plain decoder. The weights are those of the model, which may change between the calls."""
+    """Slots of a plain decoder. Its weights are copied at the first use after :meth:`renew`."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget what depends on the weights of the model."""
         self._angles: tuple[Tensor, Tensor] | None = None
+        self._layers: list[_Layer] | None = None
+        self._logits_of: Callable[[Tensor], Tensor]
 
     def prefill(
         self, embeddings: Float[Tensor, "s e"], slot: int, start: int, total: int, keep: int = 1
@@ -87,8 +172,8 @@ class PlainSlots(ModelSlots):
         if start and count > 1:  # the last query sees all keys
             mask = torch.ones(count, start + count, dtype=torch.bool, device=embeddings.device)
             mask = mask.tril(start)[None, None]
-        call = _Call(cosines, sines, mask, causal=not start and count > 1)
-        return self._head(self._layers(embeddings[None], call)[0, -keep:])
+        call = _Call(mask, not start and count > 1, cosines=cosines, sines=sines)
+        return self._head(self._read(embeddings[None], call)[0, -keep:])
 
     def _last_logits(
         self,
@@ -100,18 +185,25 @@ class PlainSlots(ModelSlots):
         positions = places[:, None] + torch.arange(rows.shape[1], device=rows.device)
         cosines, sines = (part[positions, None] for part in self._rotation(rows[0]))
         mask = (torch.arange(size, device=rows.device) <= positions[..., None])[:, None]
-        hidden = self._layers(rows, _Call(cosines, sines, mask, causal=False))
+        hidden = self._read(rows, _Call(mask, cosines=cosines, sines=sines))
         return self._head(hidden[torch.arange(len(rows), device=rows.device), last])
 
-    def _decode_rows(
-        self, embeddings: Float[Tensor, "rows e"], places: Int[Tensor, " rows"], size: int
+    def decode(
+        self, embeddings: Float[Tensor, "rows e"], lengths: list[int], shared: int = 0
     ) -> Float[Tensor, "rows v"]:
+        """Read one token into each of the first slots; see :class:`~hdvl.decoding.slots.Slots`."""
+        if len(lengths) == 1:
+            return self.prefill(embeddings, 0, lengths[0], lengths[0] + 1)
+        places, size = torch.tensor(lengths, device=embeddings.device), max(lengths) + 1
         self.cache.read_rows(places, size)
         cosines, sines = (part[places, None, None] for part in self._rotation(embeddings))
-        unseen = torch.arange(size, device=embeddings.device) > places[:, None, None, None]
-        mask = embeddings.new_zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
-        call = _Call(cosines, sines, mask, causal=False)
-        return self._head(self._layers(embeddings[:, None], call)[:, 0])
+        mask = None
+        if min(lengths) + 1 < size:
+            unseen = torch.arange(size, device=embeddings.device) > places[:, None, None, None]
+            mask = embeddings.new_zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
+        shared = shared if shared >= SHARED else 0
+        call = _Call(mask, shared=shared, cosines=cosines, sines=sines)
+        return self._head(self._read(embeddings[:, None], call)[:, 0])
 
     def _rotation(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines (length, d) of all positions of a slot, of the model's own module."""
@@ -125,46 +217,29 @@ class PlainSlots(ModelSlots):
             known = self._angles = cosines[0], sines
         return known
 
-    def _layers(self, hidden: Float[Tensor, "b s e"], call: _Call) -> Float[Tensor, "b s e"]:
+    def _prepared(self) -> list[_Layer]:
+        if self._layers is None:
+            base, head = self.model.base_model, self.model.get_output_embeddings()
+            linear = [one for one in base.layers.modules() if isinstance(one, nn.Linear)]
+            # Under autocast weights are cast by the operations that read them.
+            device = head.weight.device.type
+            copied = copies_fit([*linear, head]) and not torch.is_autocast_enabled(device)
+            self._layers = [_Layer(layer, copied=copied) for layer in base.layers]
+            self._final_norm, self._logits_of = (
+                _Norm(base.norm),
+                (JointLinear([head], copied=copied) if type(head) is nn.Linear else head),
+            )
+        return self._layers
+
+    def _read(self, hidden: Float[Tensor, "b s e"], call: _Call) -> Float[Tensor, "b s e"]:
         shape = hidden.shape
         flat = hidden.reshape(-1, shape[2])  # products of matrices are quicker with two axes
-        for index, layer in enumerate(self.model.base_model.layers):
-            inner = _norm(layer.input_layernorm, flat)
-            flat = flat + self._attention(index, layer.self_attn, inner, shape[:2], call)
-            mlp = layer.mlp
-            inner = _norm(layer.post_attention_layernorm, flat)
-            inner = mlp.act_fn(_linear(mlp.gate_proj, inner)).mul_(_linear(mlp.up_proj, inner))
-            flat = flat + _linear(mlp.down_proj, inner)
+        for index, layer in enumerate(self._prepared()):
+            flat = layer(flat, shape[:2], call, partial(self.cache.update, layer_idx=index))
         return flat.view(shape)
 
-    def _attention(
-        self, index: int, own: Any, hidden: Float[Tensor, "n e"], size: torch.Size, call: _Call
-    ) -> Float[Tensor, "n e"]:
-        shape = (*size, -1, own.head_dim)
-        query, key = (_linear(one, hidden).view(shape) for one in (own.q_proj, own.k_proj))
-        value = _linear(own.v_proj, hidden).view(shape).transpose(1, 2)
-        if "q_norm" in own._modules:
-            query, key = _norm(own.q_norm, query), _norm(own.k_norm, key)
-        query, key = (
-            _rotated(part, call.cosines, call.sines).transpose(1, 2) for part in (query, key)
-        )
-        key, value = self.cache.update(key, value, index)
-        attended = _attended(query, key, value, call, own.scaling)
-        return _linear(own.o_proj, attended.reshape(len(hidden), -1))
-
     def _head(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
-        found: Tensor = self.model.get_output_embeddings()(
-            _norm(self.model.base_model.norm, hidden)
-        )
-        return found
-
-
-def _norm(module: Any, hidden: Tensor) -> Tensor:
-    return functional.rms_norm(hidden, (hidden.shape[-1],), module.weight, module.variance_epsilon)
-
-
-def _linear(module: Any, hidden: Tensor) -> Tensor:
-    return functional.linear(hidden, module.weight, module.bias)
+        return self._logits_of(self._final_norm(hidden))
 
 
 def _rotated(
@@ -177,37 +252,3 @@ def _rotated(
     if cosines.ndim == 2:
         cosines, sines = cosines[:, None], sines[:, None]
     return torch.addcmul(part * cosines, part.roll(part.shape[-1] // 2, -1), sines)
-
-
-def _attended(
-    query: Float[Tensor, "b heads s d"],
-    key: Float[Tensor, "b groups k d"],
-    value: Float[Tensor, "b groups k d"],
-    call: _Call,
-    scaling: float,
-) -> Float[Tensor, "b s heads d"]:
-    batch, heads, count, width = query.shape
-    groups = key.shape[1]
-    if count > 1:
-        found = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=call.mask,
-            is_causal=call.causal,
-            scale=scaling,
-            enable_gqa=heads != groups,
-        )
-        return found.transpose(1, 2)
-    # The heads of a group are the queries of one head, so that keys and values are not repeated.
-    mask = call.mask
-    if mask is not None:
-        mask = mask.expand(-1, -1, heads // groups, -1)
-    found = functional.scaled_dot_product_attention(
-        query.reshape(batch, groups, heads // groups, width),
-        key,
-        value,
-        attn_mask=mask,
-        scale=scaling,
-    )
-    return found.reshape(batch, 1, heads, width)

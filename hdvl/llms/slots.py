@@ -49,6 +49,9 @@ class ModelSlots:
         if self.cache.reserve(count, length):
             self._graphs.clear()
 
+    def renew(self) -> None:
+        """Read the weights of the model again, which may have changed; here each call does."""
+
     def compile(self) -> None:
         """Compile decoding steps by ``torch.compile``: fewer and larger kernels, for a minute at first use.
 
@@ -122,13 +125,15 @@ class ModelSlots:
         return self._logits(rows, positions, kept)[torch.arange(len(rows), device=rows.device), own]
 
     def decode(
-        self, embeddings: Float[Tensor, "rows e"], lengths: list[int]
+        self, embeddings: Float[Tensor, "rows e"], lengths: list[int], shared: int = 0
     ) -> Float[Tensor, "rows v"]:
         """Read one token into each of the first slots, and return the logits after it.
 
         Args:
             embeddings: the tokens.
             lengths: the number of positions that each slot holds already.
+            shared: the number of first positions that all of these slots hold the same of, which is not
+                used here.
         """
         if embeddings.is_cuda:
             return self._graphs(embeddings, lengths, self.cache.length)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hdvl.decoding.prefix_cache import PrefixCache
+from hdvl.decoding.prefix_cache import PrefixCache, common_length
 
 
 def keys(text: str) -> np.ndarray:
@@ -65,3 +65,15 @@ def test_nothing_is_kept_without_room() -> None:
     assert cache.known(keys("abc")) == 0
     with pytest.raises(ValueError, match="must be at least 0, got -3"):
         PrefixCache(-3)
+
+
+def test_prompts_have_their_first_positions_in_common() -> None:
+    cases = [
+        (["the cat", "the cow", "the cats"], 5),
+        (["a", "b"], 0),
+        (["abc", "abc"], 3),
+        (["abc"], 0),
+    ]
+    for texts, length in cases:
+        assert common_length([keys(text) for text in texts]) == length
+    assert common_length([keys("abc"), None]) == 0

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -135,3 +136,38 @@ def test_numbers_out_of_range_are_named() -> None:
             Scheduler(llm, **{name: 0})
     with pytest.raises(ValueError, match="bytes of the prefix cache must be at least 0, got -1"):
         Scheduler(llm, prefix_bytes=-1)
+
+
+class Known(EmbeddedPrompt):
+    """A prompt whose positions are known by numbers."""
+
+    def __init__(self, embeddings: Tensor, names: list[int]) -> None:
+        super().__init__(embeddings)
+        self.keys = np.stack([np.array(names), np.zeros(len(names), np.int64)], 1)
+
+
+def test_positions_that_all_prompts_begin_with_are_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    llm = make("qwen3")
+    common = torch.randn(80, llm.width)
+    prompts = [torch.cat([common, torch.randn(length, llm.width)]) for length in (2, 5, 9)]
+    scheduler = Scheduler(llm)
+    decode, seen = scheduler.slots.decode, list[int]()
+
+    def spied(embeddings: Tensor, lengths: list[int], shared: int = 0) -> Tensor:
+        seen.append(shared)
+        return decode(embeddings, lengths, shared)
+
+    monkeypatch.setattr(scheduler.slots, "decode", spied)
+    made = []
+    for index, prompt in enumerate(prompts):
+        names = [*range(80), *(100 * (index + 1) + place for place in range(len(prompt) - 80))]
+        sampler = Sampler(SamplingParams(max_new_tokens=4 + 2 * index))
+        made.append(Sequence(Known(prompt, names), sampler))
+        scheduler.add(made[-1])
+    scheduler.run()
+    assert [one.ids for one in made] == [
+        recomputed(llm, prompt, 4 + 2 * index) for index, prompt in enumerate(prompts)
+    ]
+    assert seen == [80] * 5 + [0] * 2  # the last sequence is alone for its last ids

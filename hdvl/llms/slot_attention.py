@@ -1,0 +1,79 @@
+"""Attention of plain decoders over the slots of a cache, without copies of keys and values."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+SHARED = 64
+"""Shared positions are read once if there are at least this many of them."""
+
+
+@dataclass
+class Attending:
+    """What the attention of all layers of one forward pass shares.
+
+    Attributes:
+        mask: what is added to the scores, or which keys are seen (b, 1, s or 1, keys); ``None`` for all.
+        causal: whether each query sees the keys up to its own position, for prompts read from the start.
+        shared: the number of first positions that all rows hold the same of; they are read once.
+    """
+
+    mask: Tensor | None = None
+    causal: bool = False
+    shared: int = 0
+
+
+def attended(
+    query: Float[Tensor, "b heads s d"],
+    key: Float[Tensor, "b groups k d"],
+    value: Float[Tensor, "b groups k d"],
+    call: Attending,
+    scaling: float,
+) -> Float[Tensor, "b s heads d"]:
+    """Return what each head reads."""
+    batch, heads, count, width = query.shape
+    groups = key.shape[1]
+    if count > 1:
+        found = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=call.mask,
+            is_causal=call.causal,
+            scale=scaling,
+            enable_gqa=heads != groups,
+        )
+        return found.transpose(1, 2)
+    # The heads of a group are the queries of one head, so that keys and values are not repeated.
+    query = query.reshape(batch, groups, heads // groups, width)
+    if call.shared:
+        return _shared(query * scaling, key, value, call).reshape(batch, 1, heads, width)
+    mask = call.mask
+    if mask is not None:
+        mask = mask.expand(-1, -1, heads // groups, -1)
+    found = functional.scaled_dot_product_attention(query, key, value, mask, scale=scaling)
+    return found.reshape(batch, 1, heads, width)
+
+
+def _shared(
+    query: Float[Tensor, "b groups r d"],
+    key: Float[Tensor, "b groups k d"],
+    value: Float[Tensor, "b groups k d"],
+    call: Attending,
+) -> Float[Tensor, "b groups r d"]:
+    """Attention whose first positions are read for all rows at once, as queries of the first row."""
+    batch, groups, each, width = query.shape
+    start = call.shared
+    together = query.transpose(0, 1).reshape(groups, batch * each, width)
+    first = torch.bmm(together, key[0, :, :start].transpose(1, 2))
+    first = first.view(groups, batch, each, start).transpose(0, 1)
+    own = query @ key[:, :, start:].transpose(2, 3)
+    if call.mask is not None:
+        own += call.mask[..., start:]
+    shares = torch.cat((first, own), -1).softmax(-1)
+    weights = shares[..., :start].transpose(0, 1).reshape(groups, batch * each, start)
+    read = torch.bmm(weights, value[0, :, :start]).view(groups, batch, each, width)
+    return read.transpose(0, 1) + shares[..., start:] @ value[:, :, start:]

@@ -1,0 +1,82 @@
+"""Layers computed for slots give the logits of the model, whichever way their weights are read."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hdvl.llms import plain_slots
+from hdvl.llms.joint_weights import JointLinear, copies_fit
+from hdvl.llms.plain_slots import PlainSlots, is_plain
+from hdvl.llms.slots import ModelSlots
+from tests.decoding.families import make
+
+SHARED, OWN = 80, (3, 7, 7)
+
+
+def read(slots: ModelSlots, prompts: list[Tensor], shared: int) -> Tensor:
+    """The logits after prompts and after the same token behind each."""
+    slots.reserve(len(prompts), max(map(len, prompts)) + 1)
+    with torch.inference_mode():
+        first = [
+            slots.prefill(prompt, row, 0, len(prompt))[0] for row, prompt in enumerate(prompts)
+        ]
+        token = prompts[0][:1].expand(len(prompts), -1)
+        second = slots.decode(token, [len(prompt) for prompt in prompts], shared)
+    return torch.cat([torch.stack(first), second])
+
+
+def prompts_of(width: int) -> list[Tensor]:
+    common = torch.randn(SHARED, width)
+    return [torch.cat([common, torch.randn(length, width)]) for length in OWN]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("fits", [True, False])
+@torch.no_grad()
+def test_the_logits_are_those_of_the_model(
+    family: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_slots, "copies_fit", lambda layers: fits)
+    llm = make(family)
+    for parameter in llm.parameters():
+        if parameter.ndim == 1:  # norms and biases that matter
+            parameter.add_(torch.randn_like(parameter) / 2)
+    assert is_plain(llm.model)
+    prompts = prompts_of(llm.width)
+    wanted = read(ModelSlots(llm.model), prompts, 0)
+    for shared in (0, SHARED):
+        found = read(PlainSlots(llm.model), prompts, shared)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+@torch.no_grad()
+def test_changed_weights_are_read_after_renew() -> None:
+    llm = make("llama")
+    prompts = prompts_of(llm.width)
+    slots = PlainSlots(llm.model)
+    before = read(slots, prompts, 0)
+    for parameter in llm.parameters():
+        parameter.mul_(1.5)
+    slots.renew()
+    found = read(slots, prompts, 0)
+    assert not torch.allclose(found, before, rtol=1e-2)
+    torch.testing.assert_close(found, read(PlainSlots(llm.model), prompts, 0))
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@torch.no_grad()
+def test_joint_layers_give_the_outputs_of_each(copied: bool) -> None:
+    layers = [nn.Linear(6, 4), nn.Linear(6, 3, bias=False), nn.Linear(6, 5)]
+    hidden = torch.randn(2, 6)
+    wanted = torch.cat([layer(hidden) for layer in layers], -1)
+    joint = JointLinear(layers, copied=copied)
+    torch.testing.assert_close(joint(hidden), wanted)
+    torch.testing.assert_close(joint.added(hidden, wanted), 2 * wanted)
+    alone = JointLinear(layers[1:2], copied=copied)
+    torch.testing.assert_close(alone.added(hidden, hidden[:, :3]), hidden[:, :3] + wanted[:, 4:7])
+
+
+def test_copies_have_a_bound() -> None:
+    layers = [nn.Linear(8, 4), nn.Linear(8, 2)]
+    assert copies_fit(layers, 4 * 48) and not copies_fit(layers, 4 * 48 - 1)
+    assert copies_fit(layers)
