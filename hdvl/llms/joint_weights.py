@@ -61,4 +61,5 @@ class JointLinear:
 
 def copies_fit(layers: Sequence[Any], most: int = COPIES) -> bool:
     """Whether copies of the weights of ``layers`` take at most ``most`` bytes."""
-    return sum(one.weight.numel() * one.weight.element_size() for one in layers) <= most
+    total: int = sum(one.weight.numel() * one.weight.element_size() for one in layers)
+    return total <= most
