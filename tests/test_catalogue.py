@@ -77,7 +77,7 @@ def test_lists() -> None:
 
 def test_show_documents_a_part() -> None:
     text = show.text(["merger=spatial"])
-    assert text.startswith("merger=spatial\nTiles put back as one image")
+    assert text.startswith("merger=spatial\nThe tiles are joined to one image")
     assert "merger.newline=true" in text
     assert "hdvl.mergers.Spatial" in text and re.search(
         r"^  newline +bool = True", text, re.MULTILINE
