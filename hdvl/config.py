@@ -169,6 +169,7 @@ def resolve(node: Any, optional: Sequence[str] = ()) -> Any:
 _EXAMPLES = {
     "path": "conversations.json",
     "llm.path": "Qwen/Qwen3-0.6B",
+    "folder": "hdvl/small",
     "shards": "'shards/train-*.tar'",
     "local": "shards",
 }

@@ -4,7 +4,9 @@ Nothing is built: a function says "given one of these, it is one of those". ``te
 that each class that a part's YAML names stands here.
 """
 
-from hdvl import bridges, encoders, llms, mergers, templates, tilers
+from functools import partial
+
+from hdvl import bridges, checkpoints, encoders, llms, mergers, templates, tilers
 from hdvl.protocols import (
     LLM,
     BoxCodec,
@@ -77,15 +79,21 @@ def all_codecs(
     return [norm1000, unit, absolute]
 
 
+def parts_from_folders() -> tuple[Encoder, LLM]:
+    return checkpoints.encoder_from(folder="hdvl/small"), checkpoints.llm_from(folder="hdvl/small")
+
+
 BRIDGE_FACTORIES: list[BridgeFactory] = [
     bridges.MLP,
     bridges.PixelShuffleMLP,
     bridges.Resampler,
     bridges.Pooling,
+    partial(checkpoints.bridge_from, folder="hdvl/small"),
 ]
 
 MERGER_FACTORIES: list[MergerFactory] = [
     mergers.Concat,
     mergers.Spatial,
     mergers.OverlapBlend,
+    partial(checkpoints.merger_from, folder="hdvl/small"),
 ]

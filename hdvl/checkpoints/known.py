@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from hdvl.checkpoints.nodes import ARGS, PARTIAL, RESERVED, TARGET, Node, target_of
+from hdvl.checkpoints.taken import SOURCES
 from hdvl.config import CONF_DIR
 from hdvl.files import read_yaml
 from hdvl.sequences import one_or_several
@@ -156,8 +157,10 @@ def conf_targets() -> frozenset[str]:
 
 def foreign_packages(value: Any) -> tuple[str, ...]:
     """The packages besides hdvl that nodes in ``value`` name, which loading must allow."""
-    targets = {str(node[TARGET]) for node, _ in _nodes(value, "model")} - known_targets()
-    return tuple(sorted({name.split(".")[0] for name in targets}))
+    nodes = [node for node, _ in _nodes(value, "model")]
+    targets = {str(node[TARGET]) for node in nodes} - known_targets() - set(SOURCES)
+    allowed = {name for node in nodes if node[TARGET] in SOURCES for name in node.get("allow", ())}
+    return tuple(sorted(allowed | {name.split(".")[0] for name in targets}))
 
 
 def _nodes(value: Any, where: str) -> Iterator[tuple[Mapping[str, Any], str]]:

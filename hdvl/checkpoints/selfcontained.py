@@ -5,6 +5,7 @@ from typing import Any
 
 from hdvl.checkpoints.known import LOAD_TOKENIZER
 from hdvl.checkpoints.nodes import TARGET, unmarked
+from hdvl.checkpoints.taken import with_own_nodes
 from hdvl.model import VLM
 from hdvl.plain import without_weights
 from hdvl.templates.node import node_of
@@ -19,11 +20,12 @@ _FROM_PRETRAINED = ".from_pretrained"
 def self_contained(node: Mapping[str, Any], vlm: VLM) -> dict[str, Any]:
     """A copy of the model ``node`` without any source of weights or tokens outside the folder.
 
-    ``weights`` of every part becomes null, since the weights of the folder are loaded. The LLM is replaced
-    by its ``config_node`` with the tokenizer in the folder, a template that was read from a path is written
-    out, and the tiler gets the numbers that it took from the encoder.
+    ``weights`` of every part becomes null, since the weights of the folder are loaded. Parts that were
+    taken from other folders are described by their own configurations. The LLM is replaced by its
+    ``config_node`` with the tokenizer in the folder, a template that was read from a path is written out,
+    and the tiler gets the numbers that it took from the encoder.
     """
-    stored: dict[str, Any] = without_weights(node)
+    stored: dict[str, Any] = with_own_nodes(without_weights(node), vlm)
     files = {TARGET: LOAD_TOKENIZER, "path": TOKENIZER}
     tokenizer = None if vlm.llm.tokenizer is None else files
     stored["llm"] = {**_argument_data(vlm.llm.config_node()), "tokenizer": tokenizer}

@@ -166,11 +166,12 @@ def read_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors one after the other; only those that the caller keeps stay in memory."""
+def read_tensors(files: Sequence[Path], *, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors whose names start with ``prefix``, one after the other; only those kept stay in memory."""
     for _, opened in _opened(files):
         for name in opened.keys():
-            yield name, opened.get_tensor(name)
+            if name.startswith(prefix):
+                yield name, opened.get_tensor(name)
 
 
 def _opened(files: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
@@ -197,8 +198,10 @@ def check_keys(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], *, sour
     refuse(misfits(expected, shapes), f"weights must fit the model, {source} does not")
 
 
-def check_types(module: nn.Module, files: Sequence[Path]) -> None:
+def check_types(module: nn.Module, files: Sequence[Path], *, prefix: str = "") -> None:
     """Check that the model can use the types of the stored tensors.
+
+    With ``prefix``, ``module`` is the part of a model whose stored names start with it.
 
     Floating-point tensors may have any type in ``COMPUTED``, others must have the type in the model. float64
     is allowed only if all floating-point tensors have it, as in a model that was trained in float64.
@@ -206,11 +209,14 @@ def check_types(module: nn.Module, files: Sequence[Path]) -> None:
     Raises:
         ValueError: tensors have another type; file, key and type are listed.
     """
-    types = {name: value.dtype for name, value in module.state_dict(keep_vars=True).items()}
+    types = {
+        f"{prefix}{name}": value.dtype for name, value in module.state_dict(keep_vars=True).items()
+    }
     found = [
         (str(file), name, opened.get_slice(name).get_dtype())
         for file, opened in _opened(files)
         for name in opened.keys()
+        if name.startswith(prefix)
     ]
     floating = {stored for _, name, stored in found if types[name].is_floating_point}
     double = DTYPES[torch.float64]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hdvl.inputs import SHIPPED, shipped_folder
 from hdvl.llms.qwen_tiktoken import FILE as QWEN_FILE
 from hdvl.llms.qwen_tiktoken import load_qwen_tokenizer
 from hdvl.llms.texts import TEXTS
@@ -117,7 +118,8 @@ def load_tokenizer(
     Qwen models.
 
     Args:
-        path: a folder, or a name on the hub.
+        path: a folder with tokenizer files, a model folder that hdvl saved, a shipped model such as
+            ``hdvl/small``, or a name on the hub.
         pad_token: replaces the padding token of the files; XVERSE-V pads with ``<pad>``.
         eos_token: replaces the end-of-sequence token of the files; answers of XVERSE end with
             ``<|endoftext|>``.
@@ -126,6 +128,7 @@ def load_tokenizer(
         ValueError: the tokenizer is not a fast one (others have no character offsets) or lacks such a
             token; or its files are damaged, name code, or name files outside of the folder.
     """
+    path = _inside_model(path)
     folder = Path(path)
     if not folder.is_dir() and str(path).startswith((".", "/", "~")):
         raise ValueError(f"tokenizer folder must exist, got {str(path)!r}; check the path")
@@ -146,6 +149,14 @@ def load_tokenizer(
             raise ValueError(f"{name} must be a token of the tokenizer in {path}, got {token!r}")
         setattr(tokenizer, name, token)
     return tokenizer
+
+
+def _inside_model(path: str | Path) -> str | Path:
+    """The folder of the tokenizer in a model folder of hdvl; any other ``path`` as it is."""
+    shipped = str(path).startswith(SHIPPED) and not Path(path).is_dir()
+    folder = shipped_folder(str(path)) if shipped else Path(path)
+    own = folder / "tokenizer"
+    return own if (folder / "config.yaml").is_file() and own.is_dir() else path
 
 
 def _from_hub(name: str) -> Any:

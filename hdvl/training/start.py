@@ -26,7 +26,8 @@ def started_from(
     """
     node, llm = dict(model), dict(model["llm"])
     folder_node = read_node(Path(folder), allow=allow)
-    if llm.get("tokenizer") is None and "path" not in llm and folder_node["llm"].get("tokenizer"):
+    own = "path" in llm or "folder" in llm
+    if llm.get("tokenizer") is None and not own and folder_node["llm"].get("tokenizer"):
         llm["tokenizer"] = literal(folder_node["llm"]["tokenizer"])
         if node.get("image_token_id") is None:
             node["image_token_id"] = folder_node.get("image_token_id")

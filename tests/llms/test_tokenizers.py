@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hdvl.inputs import ASSETS
 from hdvl.llms import build_tokenizer, load_tokenizer, read_texts, save_tokenizer
 from hdvl.llms.tokenizers import has_tokenizer
 
@@ -125,3 +126,11 @@ def test_padding_and_end_in_place_of_the_files(tmp_path: Path) -> None:
         ValueError, match=r"pad_token must be a token of the tokenizer in .*'<hole>'"
     ):
         load_tokenizer(tmp_path, pad_token="<hole>")
+
+
+def test_the_tokenizer_of_a_model_folder() -> None:
+    small = load_tokenizer("hdvl/small")
+    assert small.get_vocab() == load_tokenizer(ASSETS / "small").get_vocab()
+    assert len(small) == len(load_tokenizer(ASSETS / "small" / "tokenizer"))
+    with pytest.raises(ValueError, match="model 'hdvl/large' is not shipped"):
+        load_tokenizer("hdvl/large")
