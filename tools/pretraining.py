@@ -27,7 +27,8 @@ TOKEN, LOCATIONS = 16, 1000
 class Steps:
     """Optimizer steps that go on from ``OUT.checkpoint.pt`` and leave figures in ``OUT.curve.csv``.
 
-    The optimizer's learning rates rise over a share ``warmup`` of the steps and fall again (OneCycleLR).
+    The optimizer's learning rates rise over a share ``warmup`` of the steps and fall again (OneCycleLR). With
+    a ``cooldown`` they rise over ``warmup`` steps, stay, and fall linearly over that share of all steps.
     """
 
     def __init__(
@@ -38,16 +39,24 @@ class Steps:
         *,
         steps: int,
         warmup: float = 0.1,
+        cooldown: float | None = None,
     ) -> None:
         self.modules, self.optimizer, self.steps = modules, optimizer, steps
         self.path, self.curve = Path(f"{out}.checkpoint.pt"), Path(f"{out}.curve.csv")
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            [group["lr"] for group in optimizer.param_groups],
-            total_steps=steps + 1,
-            pct_start=warmup,
-            cycle_momentum=False,
-        )
+        self.schedule: torch.optim.lr_scheduler.LRScheduler
+        if cooldown is None:
+            self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer,
+                [group["lr"] for group in optimizer.param_groups],
+                total_steps=steps + 1,
+                pct_start=warmup,
+                cycle_momentum=False,
+            )
+        else:
+            last = cooldown * steps
+            self.schedule = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda n: min(1.0, (n + 1) / warmup, max(0.0, (steps - n) / last))
+            )
         self.step, spent = 0, 0.0
         if self.path.exists():
             state = torch.load(self.path, weights_only=True)
@@ -92,13 +101,13 @@ class Steps:
             torch.save(state, part)
 
 
-def arguments(text: str, *, steps: int, batch: int, lr: float) -> argparse.ArgumentParser:
+def arguments(text: str, *, steps: int, batch: float, lr: float) -> argparse.ArgumentParser:
     """The options of both."""
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init-from", type=Path, help="a model folder to start from")
     parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--batch", type=type(batch), default=batch)
     parser.add_argument("--lr", type=float, default=lr)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)

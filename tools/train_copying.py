@@ -88,7 +88,7 @@ class Answered(Dataset):
             samples.append(self.processor(SharedPrefix(tuple(turns for turns, _ in asked))))
             spelled += [boxes for _, boxes in asked]
         batch = pack(samples)
-        return batch, *self.next_boxes(batch.labels[0], spelled)
+        return batch, *next_boxes(self.tokenizer, batch.labels[0], spelled)
 
     def documents(self, rng: random.Random) -> Iterator[Document]:
         """Pages, or documents of less height, until their area is reached."""
@@ -124,17 +124,18 @@ class Answered(Dataset):
         ]
         return turns, spell(question.answer, boxes) if boxes else []
 
-    def next_boxes(self, labels: Tensor, spelled: list[Spelled]) -> tuple[Tensor, Tensor]:
-        """The positions before a character of an answer, and that character's box: n, n 4."""
-        where, wanted = list[int](), list[list[int]]()
-        for run, boxes in zip(answers(labels), spelled, strict=True):
-            for step, position in enumerate(run):
-                begun = len(self.tokenizer.decode(labels[run[:step]])) if step else 0
-                box = boxes[begun] if begun < len(boxes) else None
-                if box is not None:
-                    where.append(position - 1)
-                    wanted.append(box)
-        return torch.tensor(where, dtype=torch.long), torch.tensor(wanted).view(-1, 4)
+
+def next_boxes(tokenizer: Any, labels: Tensor, spelled: list[Spelled]) -> tuple[Tensor, Tensor]:
+    """The positions before a character of an answer, and that character's box: n, n 4."""
+    where, wanted = list[int](), list[list[int]]()
+    for run, boxes in zip(answers(labels), spelled, strict=True):
+        for step, position in enumerate(run):
+            begun = len(tokenizer.decode(labels[run[:step]])) if step else 0
+            box = boxes[begun] if begun < len(boxes) else None
+            if box is not None:
+                where.append(position - 1)
+                wanted.append(box)
+    return torch.tensor(where, dtype=torch.long), torch.tensor(wanted).view(-1, 4)
 
 
 def some(fields: Sequence[Field], rng: random.Random) -> list[Field]:

@@ -52,6 +52,8 @@ class SyntheticConversations:
         count_share: the share of pages with a question for a count.
         compare_share: the share of conversations that only compare two documents.
         transcribe_share: the share of conversations that only transcribe a document.
+        absent_share: the share of questions that ask for something that is not on the page.
+        reworded_share: the share of questions in other words than the document's own.
         independent: whether each question starts a conversation of its own about the image, which is still
             encoded once. In a single conversation no field is asked for twice, so a model may learn to infer
             answers from the earlier ones instead of reading the image. A model for dialogues needs training
@@ -69,6 +71,8 @@ class SyntheticConversations:
         count_share: float = 0.05,
         compare_share: float = 0.0,
         transcribe_share: float = 0.0,
+        absent_share: float = 0.0,
+        reworded_share: float = 0.0,
         independent: bool = False,
     ) -> None:
         shares = {
@@ -76,6 +80,8 @@ class SyntheticConversations:
             "count": count_share,
             "compare": compare_share,
             "transcribe": transcribe_share,
+            "absent": absent_share,
+            "reworded": reworded_share,
         }
         for name, share in shares.items():
             if not 0 <= share <= 1:
@@ -86,6 +92,7 @@ class SyntheticConversations:
         self.length, self.turns = length, turns
         self.locate_share, self.count_share = locate_share, count_share
         self.compare_share, self.transcribe_share = compare_share, transcribe_share
+        self.absent_share, self.reworded_share = absent_share, reworded_share
         self.independent = independent
 
     def __len__(self) -> int:
@@ -110,6 +117,8 @@ class SyntheticConversations:
             turns=self.turns,
             locate_share=self.locate_share,
             count_share=self.count_share,
+            absent_share=self.absent_share,
+            reworded_share=self.reworded_share,
         )
         if self.independent and len(questions) > 1:
             return SharedPrefix(tuple(_chat([question], document) for question in questions))

@@ -1,9 +1,11 @@
 """Synthetic high-resolution documents with exact boxes, and questions about them."""
 
-from hdvl.data.synthetic.documents import Document, SyntheticDocuments
-from hdvl.data.synthetic.page import Field, Glyph
+from hdvl.data.synthetic.documents import SyntheticDocuments
+from hdvl.data.synthetic.looks import turned
+from hdvl.data.synthetic.page import Document, Field, Glyph
 from hdvl.data.synthetic.questions import (
     Question,
+    absent,
     compare,
     count,
     locate,
@@ -18,10 +20,12 @@ __all__ = [
     "Glyph",
     "Question",
     "SyntheticDocuments",
+    "absent",
     "make_questions",
     "compare",
     "count",
     "locate",
     "read",
     "transcribe",
+    "turned",
 ]

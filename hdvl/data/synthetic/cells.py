@@ -4,6 +4,7 @@ They pre-train an encoder without any language model: each cell of ``cell`` pixe
 the character whose glyph covers its centre, and where that glyph lies.
 """
 
+import string
 from functools import lru_cache
 
 import torch
@@ -18,7 +19,8 @@ from hdvl.data.synthetic.page import Glyph
 @lru_cache(maxsize=1)
 def classes() -> dict[str, int]:
     """Character -> class; class 0 is "nothing here"."""
-    return {char: index for index, char in enumerate(words.alphabet(), start=1)}
+    chars = {*words.alphabet(), *string.ascii_letters, *string.digits, *string.punctuation, "£"}
+    return {char: index for index, char in enumerate(sorted(chars), start=1)}
 
 
 def token_labels(

@@ -1,10 +1,12 @@
 """Freely licensed fonts, found inside installed font packages.
 
-Latin: Source Sans, Source Serif, Caladea (SIL Open Font License), Roboto (Apache-2.0).
-Chinese: Noto Sans CJK SC (SIL Open Font License) out of the package ``mplfonts``.
+Three sets: ``few``, in which the older pages are drawn; ``many``, which holds them too; and ``held_out``,
+which no training draws with, for the evaluation on foreign pages. The licences are listed in README.md.
 """
 
+import io
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,11 +21,56 @@ LATIN = (
     ("font_roboto", "files/Roboto-Medium.ttf"),
 )
 CHINESE = (("mplfonts", "fonts/NotoSansCJKsc-Regular.otf"),)
+MORE_LATIN = (
+    *(("font_lato", f"files/Lato-{style}.ttf") for style in ("Regular", "Bold", "Italic")),
+    *(("font_hanken_grotesk", f"files/HankenGrotesk-{style}.otf") for style in ("Medium", "Bold")),
+    *(("font_rhd", f"files/RedHatDisplay-{style}.ttf") for style in ("Medium", "Bold")),
+    *(
+        ("rendercv_fonts", f"Noto Sans/NotoSans-{style}.ttf")
+        for style in ("Regular", "Bold", "Italic")
+    ),
+    *(("rendercv_fonts", f"Raleway/Raleway-{style}.ttf") for style in ("Regular", "Bold")),
+    *(("rendercv_fonts", f"Poppins/Poppins-{style}.ttf") for style in ("Regular", "Bold")),
+    *(("rendercv_fonts", f"Mukta/Mukta-{style}.ttf") for style in ("Regular", "Bold")),
+    *(("rendercv_fonts", f"EB Garamond/EBGaramond-{style}.ttf") for style in ("Regular", "Bold")),
+    ("rendercv_fonts", "Open Sauce Sans/OpenSauceSans-Regular.ttf"),
+    ("rendercv_fonts", "Gentium Book Plus/GentiumBookPlus-Regular.ttf"),
+    ("rendercv_fonts", "Gentium Book Plus/GentiumBookPlus-Bold.ttf"),
+    ("pymupdf_fonts", "CascadiaMono_Regular.py"),
+    ("pymupdf_fonts", "CascadiaMono_Bold.py"),
+    ("pymupdf_fonts", "FiraMono_Regular.py"),
+    ("pymupdf_fonts", "FiraMono_Bold.py"),
+    ("pymupdf_fonts", "SpaceMono_Regular.py"),
+    ("pymupdf_fonts", "FiraGO_Regular.py"),
+    ("mplfonts", "fonts/SourceHanMonoSC-Regular.otf"),
+)
+MORE_CHINESE = (
+    ("mplfonts", "fonts/NotoSansMonoCJKsc-Regular.otf"),
+    ("mplfonts", "fonts/NotoSerifCJKsc-Regular.otf"),
+)
+HELD_OUT_LATIN = (
+    ("rendercv_fonts", "Open Sans/OpenSans-Regular.ttf"),
+    ("rendercv_fonts", "Open Sans/OpenSans-Bold.ttf"),
+    ("rendercv_fonts", "XCharter/XCharter-Regular.otf"),
+    ("rendercv_fonts", "XCharter/XCharter-Bold.otf"),
+    ("rendercv_fonts", "Ubuntu/Ubuntu-Regular.ttf"),
+    ("font_manrope", "files/Manrope-Medium.ttf"),
+    ("font_fjallaone", "files/FjallaOne-Regular.ttf"),
+    ("pymupdf_fonts", "UbuntuMono_Regular.py"),
+    ("pymupdf_fonts", "UbuntuMono_Bold.py"),
+)
+SETS = {
+    "few": {"en": LATIN, "zh": CHINESE},
+    "many": {"en": LATIN + MORE_LATIN, "zh": CHINESE + MORE_CHINESE},
+    "held_out": {"en": HELD_OUT_LATIN, "zh": (("mplfonts", "fonts/SourceHanSerifSC-Regular.otf"),)},
+}
 
 
-def font_files(language: str) -> tuple[Path, ...]:
-    """Files of the fonts for ``language`` (``"en"`` or ``"zh"``)."""
-    wanted = {"en": LATIN, "zh": CHINESE}.get(language)
+def font_files(language: str, fonts: str = "few") -> tuple[Path, ...]:
+    """Files of one of the ``SETS`` of fonts for ``language`` (``"en"`` or ``"zh"``)."""
+    if fonts not in SETS:
+        raise ValueError(f"fonts must be one of {sorted(SETS)}, got {fonts!r}")
+    wanted = SETS[fonts].get(language)
     if wanted is None:
         raise ValueError(f"language must be 'en' or 'zh', got {language!r}")
     return tuple(_locate(package, file) for package, file in wanted)
@@ -42,4 +89,10 @@ def _locate(package: str, file: str) -> Path:
 @lru_cache(maxsize=256)
 def load_font(file: Path, size: int) -> ImageFont.FreeTypeFont:
     """The font at ``size`` pixels; basic layout, so that glyph positions are prefix lengths."""
-    return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
+    source = str(file) if file.suffix != ".py" else _from_module(file)
+    return ImageFont.truetype(source, size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _from_module(file: Path) -> io.BytesIO:
+    """A font of the package pymupdf-fonts, which keeps each one as bytes in a module of its own."""
+    return io.BytesIO(import_module(f"{file.parent.name}.{file.stem}").fontbuffer)

@@ -29,12 +29,28 @@ class Glyph:
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a document: ``name`` has ``value``, printed inside ``box`` (exact ink box)."""
+    """A field of a document: ``name`` has ``value``, printed inside ``box`` (exact ink box).
+
+    The value's glyphs are those with the numbers from ``span[0]`` to ``span[1] - 1`` in the document.
+    """
 
     name: str
     value: str
     box: Box
     question: str
+    span: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A rendered page: image, kind, language, what it says, its lines, and every glyph's cell."""
+
+    image: Image.Image
+    kind: str
+    language: str
+    fields: tuple[Field, ...]
+    lines: tuple[str, ...]
+    glyphs: tuple[Glyph, ...]
 
 
 @dataclass
@@ -52,6 +68,7 @@ class Page:
     glyphs: list[Glyph] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
     strings: list[tuple[int, int, str]] = field(default_factory=list)
+    spans: dict[Box, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.image = Image.new("RGB", (self.width, self.height), self.paper)
@@ -75,6 +92,7 @@ class Page:
         self.draw.text((x, y), text, font=font, fill=ink or self.ink)
         ascent, descent = font.getmetrics()
         ends = [font.getlength(text[: index + 1]) for index in range(len(text))]
+        first = len(self.glyphs)
         words = [word for word in text.split(" ") for _ in range(len(word) + 1)]
         # ``words`` has one entry more: for the space that would follow the last word.
         for char, word, (start, end) in zip(text, words, pairwise([0.0, *ends]), strict=False):
@@ -84,7 +102,9 @@ class Page:
                 inked = (x + start + left, float(y + top), x + start + right, float(y + bottom))
                 self.glyphs.append(Glyph(char, cell, inked, word))
         left, top, right, bottom = font.getbbox(text)
-        return float(x + left), float(y + top), float(x + right), float(y + bottom)
+        box = float(x + left), float(y + top), float(x + right), float(y + bottom)
+        self.spans[box] = first, len(self.glyphs)
+        return box
 
     def text_right(self, x: int, y: int, text: str, *, ink: Color | None = None) -> Box:
         """Write ``text`` so that it ends at ``x``."""
@@ -92,12 +112,23 @@ class Page:
 
     def say(self, name: str, value: str, box: Box, question: str) -> None:
         """Record a field that can be asked for."""
-        self.fields.append(Field(name, value, box, question))
+        self.fields.append(Field(name, value, box, question, self.spans[box]))
 
     def lines(self) -> list[str]:
         """The lines of the page from top to bottom. Strings at one height form a line, left to right."""
         rows = groupby(sorted(self.strings), key=itemgetter(0))
         return [" ".join(text for _, _, text in row) for _, row in rows]
+
+    def document(self, kind: str) -> Document:
+        """The page as it stands, as a document of ``kind``."""
+        return Document(
+            image=self.image,
+            kind=kind,
+            language=self.language,
+            fields=tuple(self.fields),
+            lines=tuple(self.lines()),
+            glyphs=tuple(self.glyphs),
+        )
 
     def fits(self, x: int, y: int, width: int) -> bool:
         """Whether a line of ``width`` px at (x, y) stays on the page."""

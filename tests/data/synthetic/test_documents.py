@@ -1,5 +1,7 @@
 """Synthetic documents: reproducible, readable, and exact about where things stand."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,11 @@ def test_the_same_seed_and_index_give_the_same_document():
     one, other = small()[5], small()[5]
     assert one.image.tobytes() == other.image.tobytes()
     assert one.fields == other.fields and one.glyphs == other.glyphs
+
+
+def test_pages_of_the_first_kinds_are_those_of_earlier_versions():
+    digest = hashlib.sha256(b"".join(small()[index].image.tobytes() for index in range(8)))
+    assert digest.hexdigest() == "055a08282a25a8b3465b2a813c264a4e05aa19a9800f59b12743422af27bf2ef"
 
 
 def test_another_seed_or_index_gives_another_document():
@@ -67,6 +74,8 @@ def test_pages_have_the_sizes_asked_for():
         ({"chinese": 1.5}, "chinese must be a share in 0..1, got 1.5"),
         ({"width": (5, 2)}, "width must be a range"),
         ({"font_size": (0, 2)}, "font_size must be a range"),
+        ({"photographed": 2.0}, "photographed must be a share in 0..1, got 2.0"),
+        ({"turn": 90.0}, "turn must be in 0..45 degrees, got 90.0"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

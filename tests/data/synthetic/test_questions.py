@@ -4,6 +4,7 @@ import random
 
 from hdvl.data.synthetic import (
     SyntheticDocuments,
+    absent,
     compare,
     count,
     locate,
@@ -11,6 +12,7 @@ from hdvl.data.synthetic import (
     read,
     transcribe,
 )
+from hdvl.data.synthetic.questions import refusal, worded, wordings
 from hdvl.templates import Norm1000
 
 DOCUMENTS = SyntheticDocuments(seed=2, width=(400, 500), height=(300, 400), entries=(2, 6))
@@ -67,3 +69,38 @@ def test_asking_mixes_tasks_by_their_shares():
     assert len(all_locate) == len(document.fields)
     counted = make_questions(document, rng, Norm1000(), turns=2, count_share=1.0)
     assert sum(question.task == "count" for question in counted) == 1
+
+
+def test_what_is_asked_for_in_vain_is_not_on_the_page():
+    rng = random.Random(1)
+    for index in range(6):
+        document = DOCUMENTS[index]
+        shown = " ".join(document.lines).lower()
+        for _ in range(20):
+            question = absent(document, rng, "{name}")
+            assert question.answer == refusal(document.language)
+            assert question.text.lower() not in shown
+
+
+def test_questions_come_in_other_words():
+    field = DOCUMENTS[0].fields[0]
+    assert read(field, "{NAME}?").text == f"{field.name.upper()}?"
+    assert worded("What is the {Name}?", "tax") == "What is the Tax?"
+    for language in ("en", "zh"):
+        assert all(worded(form, "x") for form in wordings("read", language))
+
+
+def test_shares_of_absent_and_reworded_questions():
+    document, rng = DOCUMENTS[3], random.Random(0)
+    vain = make_questions(document, rng, Norm1000(), turns=50, absent_share=1.0)
+    assert {question.task for question in vain} == {"absent"}
+    known = {field.question for field in document.fields}
+    others = make_questions(document, rng, Norm1000(), turns=50, reworded_share=1.0)
+    assert not {question.text for question in others} & known
+    assert {question.answer for question in others} == {field.value for field in document.fields}
+
+
+def test_a_picture_without_fields_is_asked_in_vain():
+    picture = SyntheticDocuments(seed=2, kinds="picture", width=(40, 50), height=(40, 50))[0]
+    asked = make_questions(picture, random.Random(0), Norm1000(), turns=4, locate_share=0.5)
+    assert asked and {question.answer for question in asked} == {refusal(picture.language)}
