@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import hdvl.data.synthetic.words as words
-from hdvl.data.synthetic.documents import Document
-from hdvl.data.synthetic.page import Glyph
+from hdvl.data.synthetic.page import Document, Glyph
 
 
 @lru_cache(maxsize=1)

@@ -81,6 +81,7 @@ def turned(document: Document, degrees: float) -> Document:
 def picture(width: int, height: int, rng: random.Random) -> Image.Image:
     """A picture that is no document: one colour, a gradient, noise, clouds or shapes."""
     noise = np.random.default_rng(rng.randrange(2**32))
+    pixels: np.ndarray
     colors = [tuple(rng.randint(0, 255) for _ in range(3)) for _ in range(2)]
     kind = rng.choice(("blank", "blank", "gradient", "noise", "clouds", "shapes"))
     if kind == "blank":
@@ -90,10 +91,11 @@ def picture(width: int, height: int, rng: random.Random) -> Image.Image:
         pixels = np.full((height, width, 3), paper, np.float32)
         pixels += noise.normal(0, rng.choice((0, 0, 3, 8)), pixels.shape)
     elif kind == "noise":
-        grains = noise.integers(0, 256, (height // 4 + 1, width // 4 + 1, 3))
+        shape = (height // 4 + 1, width // 4 + 1, 3)
+        grains = noise.integers(0, 256, shape).astype(np.float32)
         size = rng.choice((1, 2, 4))
         pixels = grains.repeat(size, 0).repeat(size, 1)
-        pixels = np.tile(pixels, (4 // size, 4 // size, 1))[:height, :width].astype(np.float32)
+        pixels = np.tile(pixels, (4 // size, 4 // size, 1))[:height, :width]
     elif kind == "clouds":
         pixels = np.stack([_texture((height, width), noise, 90) + 128 for _ in range(3)], -1)
     else:
@@ -127,14 +129,16 @@ def _shade(size: tuple[int, int], rng: random.Random) -> np.ndarray:
     along = (along - along.min()) / (along.max() - along.min())
     if rng.random() < 0.4:  # the edge of a shadow instead of a gradient
         along = 1 / (1 + np.exp(-(along - rng.uniform(0.2, 0.8)) * rng.uniform(10, 60)))
-    return 1 - rng.uniform(0.1, 0.45) * along
+    shade: np.ndarray = 1 - rng.uniform(0.1, 0.45) * along
+    return shade
 
 
 def _texture(size: tuple[int, int], noise: np.random.Generator, strength: float) -> np.ndarray:
     """Soft stains, rows cols around 0."""
     small = noise.normal(0, 1, (size[0] // 24 + 2, size[1] // 24 + 2)).astype(np.float32)
     image = Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC)
-    return np.asarray(image) * strength
+    stains: np.ndarray = np.asarray(image) * strength
+    return stains
 
 
 def _compressed(image: Image.Image, quality: int) -> Image.Image:

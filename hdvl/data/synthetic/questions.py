@@ -47,7 +47,7 @@ def worded(wording: str, name: str) -> str:
 
 def wordings(task: Literal["read", "where"], language: str) -> list[str]:
     """Other wordings of a question than the one that the documents have."""
-    return vocabulary()["wordings"][task][language]
+    return list(vocabulary()["wordings"][task][language])
 
 
 def absent(document: Document, rng: random.Random, wording: str | None = None) -> Question:
@@ -72,7 +72,7 @@ def absent(document: Document, rng: random.Random, wording: str | None = None) -
 
 def refusal(language: str) -> str:
     """What is answered if what was asked for is not on the page."""
-    return vocabulary()["absent"][language]
+    return str(vocabulary()["absent"][language])
 
 
 @cache

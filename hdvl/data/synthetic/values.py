@@ -17,7 +17,9 @@ _CAPITALS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 @cache
 def vocabulary() -> dict[str, Any]:
     """What ``vocabulary.yaml`` holds."""
-    return yaml.safe_load(files(__package__).joinpath("vocabulary.yaml").read_text("utf-8"))
+    text = files(__package__).joinpath("vocabulary.yaml").read_text("utf-8")
+    held: dict[str, Any] = yaml.safe_load(text)
+    return held
 
 
 def draw_value(rng: random.Random, kind: str) -> str:
@@ -82,7 +84,7 @@ def _person(rng: random.Random) -> str:
 
 
 def _place(rng: random.Random) -> str:
-    return rng.choice(vocabulary()["groups"]["places"]["any"])
+    return str(rng.choice(vocabulary()["groups"]["places"]["any"]))
 
 
 def _street(rng: random.Random) -> str:
