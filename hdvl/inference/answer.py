@@ -10,6 +10,7 @@ from PIL import Image
 from hdvl.drawing import draw_boxes, draw_tiles
 from hdvl.html import embedded
 from hdvl.images import read_image
+from hdvl.inference.confidence import Confidence
 from hdvl.protocols import GroundedBox, Message, TilePlan
 
 _TAGS = re.compile(r"<ref>(?P<label>[^<]*)</ref>|<(?P<tag>box|quad)>(?:[^<]|<loc_\d+>)*</(?P=tag)>")
@@ -56,6 +57,9 @@ class Answer:
         exif: whether the images were turned by their EXIF orientation.
         unfamiliar: numbers of the images that are unlike those that the model was trained on. Empty if
             the model's folder does not say what these look like.
+        confidence: how probable it is that the answer is right, calibrated if the model's folder holds a
+            calibration; see :class:`~hdvl.inference.confidence.Confidence`. ``chat`` and ``stream`` give
+            it, ``generate`` where it is called with ``logprobs=0``; otherwise it is ``None``.
         finish_reason: ``stop``, or ``length`` if ``max_new_tokens`` cut the answer off.
     """
 
@@ -69,6 +73,7 @@ class Answer:
     malformed: tuple[str, ...] = ()
     finish_reason: str = "stop"
     unfamiliar: tuple[int, ...] = ()
+    confidence: Confidence | None = None
 
     @property
     def readable(self) -> str:

@@ -11,6 +11,7 @@ from hdvl.checkpoints.importers.conversion import load_opened, open_published
 from hdvl.checkpoints.native import model_node, override
 from hdvl.checkpoints.nodes import Node, marked
 from hdvl.checkpoints.sources import find_folder, is_published
+from hdvl.inference.confidence import Calibration
 from hdvl.inference.familiarity import Familiarity
 from hdvl.inference.pipeline import Pipeline
 from hdvl.inference.recompose import recompose, replaced_parts, split
@@ -69,6 +70,7 @@ def load(
     pipe = Pipeline(model=vlm, max_length=max_length, engine=engine)
     if isinstance(place, Path) and not overrides:  # other parts or numbers give other tokens
         pipe.familiarity = Familiarity.read(place)
+        pipe.calibration = Calibration.read(place)
     return pipe
 
 

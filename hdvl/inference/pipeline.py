@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hdvl.inference.answer import Answer, Numbers
 from hdvl.inference.asking import History, Images, Prompt, build_messages, check_tiles, open_end
+from hdvl.inference.confidence import Calibration, confidence_of
 from hdvl.inference.engine import Engine
 from hdvl.inference.familiarity import Familiarity
 from hdvl.inference.generation import Generation, Request
@@ -49,6 +50,7 @@ class Pipeline:
     processor: Processor
     engine: Engine
     familiarity: Familiarity | None
+    calibration: Calibration | None
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Pipeline:
         self.processor = Processor.of(model, max_length=max_length)
         self.engine = Engine(self.model, feature_cache=feature_cache, **(engine or {}))
         self.familiarity = None
+        self.calibration = None
 
     @property
     def tokenizer(self) -> Any:
@@ -114,7 +117,7 @@ class Pipeline:
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
         sample = self._sample(messages, num_patches_list, max_tiles)
-        generation = self._submit(sample, SamplingParams.of(stop=stop, **generation_options))
+        generation = self._submit(sample, _with_logprobs(stop=stop, **generation_options))
         return self._answer(messages, sample, generation.wait())
 
     def stream(
@@ -137,7 +140,7 @@ class Pipeline:
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
         sample = self._sample(messages, num_patches_list, max_tiles)
-        generation = self._submit(sample, SamplingParams.of(stop=stop, **generation_options))
+        generation = self._submit(sample, _with_logprobs(stop=stop, **generation_options))
         return AnswerStream(generation, lambda done: self._answer(messages, sample, done))
 
     def generate(
@@ -339,6 +342,7 @@ class Pipeline:
             images=tuple(image for message in sample.read(messages) for image in message.images),
             plans=sample.plans,
             unfamiliar=self._unfamiliar(sample),
+            confidence=confidence_of([t.logprob for t in generation.logprobs], self.calibration),
             finish_reason=str(generation.finish_reason),
             numbers=Numbers(
                 tiles=view_count(sample.pixels),
@@ -363,3 +367,8 @@ class Pipeline:
             if tokens is not None and self.familiarity.distance(tokens) > self.familiarity.limit:
                 found.append(number)
         return tuple(found)
+
+
+def _with_logprobs(**options: Any) -> SamplingParams:
+    """Options of one answer, whose tokens' probabilities tell how sure the model is of it."""
+    return SamplingParams.of(**({"logprobs": 0} | options))

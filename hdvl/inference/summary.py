@@ -44,12 +44,21 @@ def report(answer: Answer) -> str:
 
 
 def doubts(answer: Answer) -> list[str]:
-    """A line for each image about which the answer is a guess."""
-    return [
+    """A line for each image about which the answer is a guess, and one if the model was not sure of it."""
+    lines = [
         f"note   image {number + 1} is unlike the images that this model was trained on; the answer may be "
         "wrong in a way that looks right"
         for number in answer.unfamiliar
     ]
+    sure = answer.confidence
+    if sure is not None and sure.low:
+        meaning = (
+            f"the answer is right with a probability of about {sure.value:.0%}"
+            if sure.calibrated
+            else f"its least probable token has a probability of {sure.value:.2f} (not calibrated)"
+        )
+        lines.append(f"note   the model is not sure of this answer: {meaning}")
+    return lines
 
 
 def write_drawings(answer: Answer, out: str) -> list[Path]:

@@ -10,7 +10,7 @@ from hdvl.files import write_text
 from hdvl.images import name_of
 from hdvl.inference.answer import Answer
 from hdvl.inference.pipeline import Pipeline
-from hdvl.inference.summary import box_lines, image_line, number_line, write_drawings
+from hdvl.inference.summary import box_lines, doubts, image_line, number_line, write_drawings
 from hdvl.protocols import Message
 
 MISTAKES = (ValueError, TypeError, OSError, RuntimeError)
@@ -110,7 +110,7 @@ class TerminalChat:
         self.answer = stream.answer
         self.history = self.answer.history
         self.images.clear()
-        for text in (*box_lines(self.answer), number_line(self.answer)):
+        for text in (*box_lines(self.answer), *doubts(self.answer), number_line(self.answer)):
             self._note(text)
 
     def show(self, names: list[str]) -> None:

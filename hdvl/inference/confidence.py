@@ -1,0 +1,126 @@
+"""How probable it is that an answer is right, from how sure the model was of its tokens.
+
+The least probable token of an answer says most about it: a value is wrong if one character is. Its
+probability orders answers well, but it is not the share of answers that are right. A model folder may hold a
+calibration that maps one to the other.
+"""
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from hdvl.files import atomic_write, read_json
+
+FILE = "confidence.json"
+LOW, LOW_RAW = 0.5, 0.2
+"""Below these an answer is doubtful: calibrated probability, and probability of a token."""
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How sure a model was of an answer.
+
+    Attributes:
+        value: the probability that the answer is right; if not ``calibrated``, that of its least probable
+            token, which may be far from it.
+        calibrated: whether the folder of the model holds a calibration.
+    """
+
+    value: float
+    calibrated: bool
+
+    @property
+    def low(self) -> bool:
+        """Whether the answer should be checked."""
+        return self.value < (LOW if self.calibrated else LOW_RAW)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A non-decreasing map from the probability of the least probable token to that of a right answer.
+
+    Attributes:
+        lowest: probabilities of tokens, increasing.
+        right: the share of right answers at each; linear in between, constant beyond.
+    """
+
+    lowest: tuple[float, ...]
+    right: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in pairwise(self.lowest))
+        ordered = all(a <= b for a, b in pairwise(self.right))
+        within = all(0 <= value <= 1 for value in (*self.lowest, *self.right))
+        if (
+            not self.lowest
+            or len(self.lowest) != len(self.right)
+            or not (rising and ordered and within)
+        ):
+            raise ValueError(
+                "a calibration must have as many numbers in right as in lowest, in 0..1, those of lowest "
+                f"increasing and those of right not decreasing, got {self.lowest} and {self.right}"
+            )
+
+    @classmethod
+    def fit(cls, lowest: Sequence[float], right: Sequence[bool]) -> "Calibration":
+        """Isotonic regression of answers that were judged, with the optional package scipy.
+
+        Args:
+            lowest: the probability of the least probable token of each answer.
+            right: whether each answer is right.
+        """
+        from scipy.optimize import isotonic_regression
+
+        order = sorted(range(len(lowest)), key=lowest.__getitem__)
+        xs = [lowest[place] for place in order]
+        found = isotonic_regression([float(right[place]) for place in order])
+        starts = found.blocks.tolist()
+        centres = [sum(xs[a:b]) / (b - a) for a, b in pairwise(starts)]
+        shares = [float(found.x[start]) for start in starts[:-1]]
+        # Answers of equal probability may form two blocks at one place, of which the last one counts.
+        knots = {round(x, 6): round(share, 4) for x, share in zip(centres, shares, strict=True)}
+        return cls(tuple(knots), tuple(knots.values()))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Calibration | None":
+        """The calibration in a model folder; ``None`` if it has none.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        held = read_json(path)
+        try:
+            return cls(*(tuple(map(float, held[name])) for name in ("lowest", "right")))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} must hold the lists lowest and right: {error}") from None
+
+    def write(self, folder: Path) -> None:
+        """Write the calibration into a model folder."""
+        text = json.dumps({"lowest": self.lowest, "right": self.right}) + "\n"
+        with atomic_write(folder / FILE) as part:
+            part.write_text(text, encoding="utf-8")
+
+    def __call__(self, lowest: float) -> float:
+        """The probability of a right answer, by that of its least probable token."""
+        place = bisect_right(self.lowest, lowest)
+        if place in (0, len(self.lowest)):
+            return self.right[min(place, len(self.right) - 1)]
+        (x0, x1), (y0, y1) = (side[place - 1 : place + 1] for side in (self.lowest, self.right))
+        return y0 + (y1 - y0) * (lowest - x0) / (x1 - x0)
+
+
+def confidence_of(logprobs: Sequence[float], calibration: Calibration | None) -> Confidence | None:
+    """The confidence in an answer whose tokens have these log-probabilities; ``None`` without any."""
+    if not logprobs:
+        return None
+    lowest = math.exp(min(logprobs))
+    if calibration is None:
+        return Confidence(lowest, False)
+    return Confidence(calibration(lowest), True)
