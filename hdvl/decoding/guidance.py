@@ -12,6 +12,10 @@ from torch import Tensor
 
 from hdvl.decoding.sampling import Guided
 
+SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""White space in JSON, unless the schema has an ``x-guidance``: as Python's ``json.dumps`` writes.
+Free white space would let a weak model write spaces until its answer is cut off."""
+
 
 class Guide:
     """The state of one answer whose text must have a form.
@@ -83,10 +87,13 @@ def grammar_of(form: Guided) -> str:
     if isinstance(schema, Mapping):
         schema = json.dumps(schema)
     try:
-        json.loads(str(schema))
+        known = json.loads(str(schema))
     except json.JSONDecodeError as error:
         raise ValueError(f"guided.json_schema must be JSON: {error}") from error
-    return str(LLMatcher.grammar_from_json_schema(str(schema)))
+    if known is True:  # the same as {}, which can hold the options of white space
+        known = {}
+    own = isinstance(known, dict) and "x-guidance" in known
+    return str(LLMatcher.grammar_from_json_schema(json.dumps(known), None if own else SPACES))
 
 
 @lru_cache(maxsize=4)

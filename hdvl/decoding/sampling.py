@@ -20,7 +20,9 @@ class Guided:
 
     Attributes:
         regex: a regular expression that the whole text matches.
-        json_schema: a JSON schema, as a mapping or as its text; ``{}`` means any JSON value.
+        json_schema: a JSON schema, as a mapping or as its text; ``{}`` means any JSON value. The text has
+            the white space of Python's ``json.dumps`` and no other, unless the schema has options of
+            llguidance: ``"x-guidance": {}`` allows any.
         grammar: a grammar in Lark's notation, as llguidance reads it.
 
     Raises:

@@ -148,9 +148,9 @@ def test_guided_text_has_its_form(pipe: Pipeline) -> None:
     assert len(number) == 3 and number.isdigit() and word in ("cats", "dogs")
     assert generation.finish_reason == "stop"
     schema = {"type": "object", "properties": {"n": {"enum": [7, 8]}}, "required": ["n"]}
-    schema |= {"additionalProperties": False, "x-guidance": {"whitespace_flexible": False}}
+    schema |= {"additionalProperties": False}
     text = pipe.submit(asked("?"), guided=Guided(json_schema=schema), max_new_tokens=40).wait().text
-    assert text.replace(" ", "") in ('{"n":7}', '{"n":8}')
+    assert text in ('{"n": 7}', '{"n": 8}')
     with pytest.raises(ValueError, match="guided must be a form that llguidance reads"):
         pipe.submit(asked("?"), guided=Guided(regex="("))
 
