@@ -1,5 +1,7 @@
 """Interpolation of position embeddings to another grid."""
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -22,3 +24,35 @@ def resized(table: Float[Tensor, "n d"], own: Grid, grid: Grid) -> Float[Tensor,
     maps = rearrange(table.to(wide), "(y x) d -> 1 d y x", y=own[0])
     maps = functional.interpolate(maps, grid, mode="bicubic", align_corners=False)
     return rearrange(maps, "1 d y x -> (y x) d").to(table.dtype)
+
+
+class KeptTables:
+    """Position embeddings resized to several grids, kept between the calls of a model that does not train.
+
+    They are computed again when a value of the table has changed. Where gradients are needed, and on other
+    devices than a CPU, where comparing values would cost more, every call computes them.
+    """
+
+    most = 8
+    """The most grids that are kept."""
+
+    def __init__(self) -> None:
+        self._state: tuple[Tensor | None, dict[Grid, Tensor]] = None, {}
+
+    def __call__(
+        self, table: Float[Tensor, "n d"], grid: Grid, resize: Callable[[], Float[Tensor, "_m d"]]
+    ) -> Float[Tensor, "_m d"]:
+        """Return what ``resize`` makes of ``table`` for ``grid``."""
+        trains = torch.is_grad_enabled() and table.requires_grad
+        if trains or table.device.type != "cpu" or torch.compiler.is_compiling():
+            return resize()
+        with torch.inference_mode(False), torch.no_grad():
+            source, kept = self._state
+            if source is None or source.dtype != table.dtype or not torch.equal(source, table):
+                source, kept = self._state = table.detach().clone(), {}
+            found = kept.get(grid)
+            if found is None:
+                found = kept[grid] = resize()
+                if len(kept) > self.most:
+                    kept.pop(next(iter(kept)), None)
+            return found

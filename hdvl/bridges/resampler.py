@@ -8,7 +8,7 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hdvl.positions import resized
+from hdvl.positions import KeptTables, resized
 from hdvl.protocols import Grid
 
 ROUNDING = 2**-8
@@ -139,6 +139,7 @@ class Resampler(nn.Module):
         )
         # Kept in the state dict, because published weights hold it rounded to half precision.
         self.register_buffer("pos_embed", sincos_table(side, out_width))
+        self.kept = KeptTables()
         self.kv_proj = nn.Linear(in_width, out_width, bias=False)
         self.ln_q = nn.LayerNorm(out_width, eps=1e-6)
         self.ln_kv = nn.LayerNorm(out_width, eps=1e-6)
@@ -154,13 +155,16 @@ class Resampler(nn.Module):
     def forward(
         self, features: Float[Tensor, "t n d"], grid: Grid | None = None
     ) -> Float[Tensor, "t m e"]:
-        rows, cols = self.grid if grid is None else grid
+        rows, cols = grid = self.grid if grid is None else grid
         if features.shape[1] != rows * cols:
             raise ValueError(
                 f"features must fill the grid of {rows}x{cols} patches, got {features.shape[1]}"
             )
         values: Tensor = self.ln_kv(self.kv_proj(features))
-        keys = values + resized(self.pos_embed, self.out_grid, (rows, cols)).to(values.dtype)
+        places = self.kept(
+            self.pos_embed, grid, lambda: resized(self.pos_embed, self.out_grid, (rows, cols))
+        )
+        keys = values + places.to(values.dtype)
         queries = self.ln_q(self.query) + self.pos_embed
         queries = repeat(queries, "m e -> t m e", t=len(features)).to(values.dtype)
         tokens, _ = self.attn(queries, keys, values, need_weights=False)

@@ -18,7 +18,7 @@ from hdvl.encoders.weights import (
     read_tensors,
     without_prefix,
 )
-from hdvl.positions import resized
+from hdvl.positions import KeptTables, resized
 
 # Names of the tensors of ``InternViT.model`` in published checkpoints; the first matching pattern applies.
 _BLOCK = r"encoder\.layer\.(\d+)\."
@@ -204,7 +204,7 @@ class _Embeddings(nn.Module):
         self.cls_token: Tensor = native.cls_token
         self.patch_embeddings: Any = native.patch_embeddings
         self.position_embeddings: Tensor = native.position_embeddings
-        self.side = side
+        self.side, self.kept = side, KeptTables()
 
     def forward(
         self, pixels: Float[Tensor, "t c h w"], bool_masked_pos: None = None
@@ -219,8 +219,13 @@ class _Embeddings(nn.Module):
         table = self.position_embeddings
         if (rows, cols) == (self.side, self.side):  # where interpolation changes nothing
             return table
-        patches = resized(table[0, 1:], (self.side, self.side), (rows, cols))
-        return torch.cat((table[:, :1], patches[None]), dim=1)
+        own = self.side, self.side
+
+        def resize() -> Tensor:
+            patches = resized(table[0, 1:], own, (rows, cols))
+            return torch.cat((table[0, :1], patches))
+
+        return self.kept(table[0], (rows, cols), resize)[None]
 
 
 def _model(numbers: Mapping[str, Any], rates: Sequence[float]) -> Any:

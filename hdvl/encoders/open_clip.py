@@ -13,6 +13,7 @@ from torch.func import functional_call
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.timm_sizes import at_size, patch_size
 from hdvl.encoders.weights import find_weight_file, load_exactly, read_tensors, without_prefix
+from hdvl.positions import KeptTables
 from hdvl.protocols import Grid
 
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
@@ -67,7 +68,7 @@ class OpenCLIPEncoder(PatchEncoder):
             final_norm=final_norm,
             patch_size=tuple(visual.patch_size) if own else patch_size(trunk),
         )
-        self.known = frozenset(visual.state_dict())
+        self.known, self.kept = frozenset(visual.state_dict()), KeptTables()
         blocks = visual.transformer.resblocks if own else trunk.blocks
         self.layer = check_layer(select_layer, len(blocks))
         trunk.prune_intermediate_layers([self.layer], prune_norm=not final_norm, prune_head=True)
@@ -116,7 +117,9 @@ class OpenCLIPEncoder(PatchEncoder):
         if grid == tuple(self.model.grid_size):
             return self._selected_features(pixels)
         # Replaced for this call only, so that gradients reach the original position embeddings.
-        swapped = {"model.positional_embedding": _resized(self.model, grid)}
+        table = self.model.positional_embedding
+        resized = self.kept(table, grid, lambda: _resized(self.model, grid))
+        swapped = {"model.positional_embedding": resized}
         found: tuple[Tensor, Tensor] = functional_call(_SelectedBlock(self), swapped, (pixels,))
         return found
 

@@ -19,7 +19,7 @@ from hdvl.encoders.weights import (
     read_tensors,
     without_prefix,
 )
-from hdvl.positions import resized
+from hdvl.positions import KeptTables, resized
 
 # Patterns of the names of the tensors of ``QwenViT.model`` in published checkpoints.
 _BLOCK = r"blocks\.(\d+)\."
@@ -66,7 +66,7 @@ class QwenViT(PatchEncoder):
     """Vision trunk of Qwen-VL with random weights (Bai et al., arXiv 2308.12966).
 
     The blocks are pre-norm with erf GELU, without class token, layer scale or a norm after the last one.
-    The position embeddings are interpolated in float32 in each forward pass, so that the same weights
+    The position embeddings are interpolated in float32 to the grid of the tiles, so that the same weights
     support any ``tile_size`` that is a multiple of the patch size.
 
     Args:
@@ -181,7 +181,7 @@ class _Trunk(nn.Module):
         self.positions = nn.Parameter(width**-0.5 * torch.randn(side * side, width))
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.blocks = nn.ModuleList()
-        self.side = side
+        self.side, self.kept = side, KeptTables()
 
     def add_blocks(self, depth: int, *, heads: int, mlp_width: int, drop_path: float) -> None:
         """Append ``depth`` blocks."""
@@ -202,7 +202,8 @@ class _Trunk(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "t c h w"]) -> Float[Tensor, "t n d"]:
         maps = self.patches(pixels)  # t d y x
-        places = resized(self.positions, (self.side, self.side), (maps.shape[2], maps.shape[3]))
+        own, grid = (self.side, self.side), (maps.shape[2], maps.shape[3])
+        places = self.kept(self.positions, grid, lambda: resized(self.positions, own, grid))
         tokens: Tensor = self.norm(rearrange(maps, "t d y x -> t (y x) d") + places)
         for block in self.blocks:
             tokens = block(tokens)
