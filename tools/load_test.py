@@ -4,9 +4,9 @@
     python tools/load_test.py --requests 2000 --no-offline    memory over many requests
     python tools/load_test.py --clients 64 --waiting 16      more clients than the queue holds
 
-The server runs in a process of its own, as ``hdvl serve`` starts it. The engine alone answers the same
-questions before it, in this process, so both have the same number of threads. A request that is
-refused with 429 is sent again after ``Retry-After``, as clients of OpenAI's do.
+The engine alone and the server answer the same questions in turn, in this process and with the same model;
+the clients are a process of their own. The ratio of each pair is taken of the CPU seconds of this process,
+which other processes of a machine change less than the time that passes.
 """
 
 import argparse
@@ -17,30 +17,33 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from PIL import Image
 
+from hdvl.decoding import Guided
 from hdvl.html import embedded
+from hdvl.inference import Pipeline
+from hdvl.inference.load import load
+from hdvl.serving import ServedModel, Settings, create_app
+from hdvl.serving.conversations import read_messages
+from hdvl.serving.server import DrainingServer, bind
 
-ROOT = Path(__file__).resolve().parent.parent
+CLIENTS = Path(__file__).resolve().parent / "load_clients.py"
 
 
 @dataclass
-class Load:
-    """What came of the requests."""
+class Side:
+    """One round of one side."""
 
-    seconds: list[float] = field(default_factory=list)
-    tokens: int = 0
-    refused: int = 0
-    failures: list[str] = field(default_factory=list)
-    memory: list[int] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    tokens: int
+    wall: float
+    cpu: float
+    threads: dict[str, float]
 
 
 def pictures(count: int, size: int) -> list[str]:
@@ -48,115 +51,128 @@ def pictures(count: int, size: int) -> list[str]:
     return [embedded(Image.effect_noise((size, size), 20 + n).convert("RGB")) for n in range(count)]
 
 
-def body(model: str, number: int, urls: Sequence[str], tokens: int) -> dict[str, Any]:
+def body(
+    model: str, number: int, urls: Sequence[str], options: argparse.Namespace
+) -> dict[str, Any]:
     """Request ``number``. A few pictures are asked about again and again, with different questions."""
     image = {"type": "image_url", "image_url": {"url": urls[number % len(urls)]}}
     content = [image, {"type": "text", "text": f"What is written in line {number}?"}]
-    messages = [{"role": "user", "content": content}]
-    form = {"guided_regex": f"[a-z ]{{{tokens}}}"}  # answers of one length, whatever the model says
-    return {"model": model, "messages": messages, "max_tokens": tokens, **form}
+    asked = {"model": model, "messages": [{"role": "user", "content": content}]}
+    # Answers of one length, whatever the model says.
+    asked |= {"max_tokens": options.tokens, "guided_regex": f"[a-z ]{{{options.tokens}}}"}
+    if options.stream:
+        asked |= {"stream": True, "stream_options": {"include_usage": True}}
+    return asked
 
 
-def ask(client: httpx2.Client, asked: dict[str, Any], load: Load) -> None:
-    """Send a request until it is answered or fails."""
-    start = time.perf_counter()
-    while True:
-        try:
-            said = client.post("/v1/chat/completions", json=asked)
-        except httpx2.TransportError as error:
-            load.failures.append(repr(error))
-            return
-        if said.status_code != 429:
-            break
-        with load.lock:
-            load.refused += 1
-        time.sleep(float(said.headers["Retry-After"]))
-    with load.lock:
-        load.seconds.append(time.perf_counter() - start)
-        if said.status_code == 200:
-            load.tokens += said.json()["usage"]["completion_tokens"]
-        else:
-            load.failures.append(f"{said.status_code} {said.text[:200]}")
+def thread_seconds() -> dict[str, float]:
+    """CPU seconds of the threads of this process, by their names; those of a pool count together."""
+    found, names = dict[str, float](), {one.native_id: one.name for one in threading.enumerate()}
+    for task in Path("/proc/self/task").iterdir():
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        name = names.get(int(task.name), "other").split("-")[0].split("_")[0]
+        ticks = int(fields[11]) + int(fields[12])
+        found[name] = found.get(name, 0) + ticks / os.sysconf("SC_CLK_TCK")
+    return found
 
 
-def resident(process: int) -> int:
-    """Bytes of memory that a process has."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def start(options: argparse.Namespace) -> tuple[subprocess.Popen[str], str]:
-    """The server and its address."""
-    words = [f"checkpoint={options.checkpoint}", "port=0", f"engine.max_slots={options.slots}"]
-    words += [f"settings.max_waiting={options.waiting}", *options.overrides]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hdvl.serve", *words],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stderr is not None
-    url = ""
-    for line in process.stderr:
-        if line.startswith("serving"):
-            url = line.split(" at ")[1].strip().removesuffix("/v1")
-            break
-    threading.Thread(target=process.stderr.read, daemon=True).start()  # the access log
-    while url:
-        try:
-            httpx2.get(f"{url}/health")
-            return process, url
-        except httpx2.TransportError:
-            time.sleep(0.2)
-    raise SystemExit("the server did not start")
-
-
-def served(options: argparse.Namespace, bodies: Sequence[dict[str, Any]]) -> tuple[Load, float]:
-    """What came of the requests, and the seconds of all of them together."""
-    process, url = start(options)
-    load = Load()
+@contextmanager
+def serving(pipe: Pipeline, options: argparse.Namespace) -> Iterator[str]:
+    """The address of a server in this process."""
+    settings = Settings(max_waiting=options.waiting)
+    app = create_app([ServedModel(options.checkpoint, pipe)], settings)
+    listening = bind("127.0.0.1", 0)
+    server = DrainingServer(app, drain_seconds=60)
+    # uvicorn sets handlers of signals in the main thread alone.
+    thread = threading.Thread(target=server.run, args=([listening],), name="server")
+    thread.start()
     try:
-        with httpx2.Client(
-            base_url=url, timeout=900, limits=httpx2.Limits(max_connections=options.clients)
-        ) as client:
-            for asked in bodies[: options.slots]:
-                ask(client, asked, Load())  # slots and caches are made at the first requests
-            began = time.perf_counter()
-            with ThreadPoolExecutor(options.clients) as pool:
-                done = [pool.submit(ask, client, asked, load) for asked in bodies]
-                for number, one in enumerate(done):
-                    one.result()
-                    if number % max(1, len(done) // 20) == 0:
-                        load.memory.append(resident(process.pid))
-            return load, time.perf_counter() - began
+        while not server.started:
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
-        process.terminate()
-        process.wait(60)
+        server.should_exit = True
+        thread.join()
 
 
-def offline(options: argparse.Namespace, bodies: Sequence[dict[str, Any]]) -> float:
-    """New ids a second of the engine alone on the same questions."""
-    from hdvl.decoding import Guided
-    from hdvl.inference.load import load
+def asked_by_clients(
+    url: str, bodies: Sequence[dict[str, Any]], clients: int, memory: list[int] | None = None
+) -> dict[str, Any]:
+    """What came of the requests; the memory of this process meanwhile is appended to ``memory``."""
+    text = "\n".join(map(json.dumps, bodies))
+    process = subprocess.Popen(
+        [sys.executable, str(CLIENTS), url, str(clients)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    done: list[str] = []
+    talk = threading.Thread(target=lambda: done.append(process.communicate(text)[0]), name="talk")
+    talk.start()
+    while talk.is_alive():
+        talk.join(5)
+        if memory is not None:
+            memory.append(resident())
+    found: dict[str, Any] = json.loads(done[0])
+    return found
 
-    pipe = load(options.checkpoint, engine={"max_slots": options.slots})
 
-    def answer(asked: Sequence[dict[str, Any]]) -> int:
+def offline(pipe: Pipeline, bodies: Sequence[dict[str, Any]], slots: int) -> int:
+    """The new ids of the engine alone."""
+    total, step, settings = 0, 2 * slots, Settings()
+    for at in range(0, len(bodies), step):
         given = [
             pipe.submit(
-                one["messages"],
+                read_messages(one["messages"], settings),
                 max_new_tokens=one["max_tokens"],
                 guided=Guided(regex=one["guided_regex"]),
             )
-            for one in asked
+            for one in bodies[at : at + step]
         ]
-        return sum(one.wait().usage.new_tokens for one in given)
+        total += sum(one.wait().usage.new_tokens for one in given)
+    return total
 
-    answer(bodies[: options.slots])
-    began = time.perf_counter()
-    step = 2 * options.slots
-    tokens = sum(answer(bodies[at : at + step]) for at in range(0, len(bodies), step))
-    return tokens / (time.perf_counter() - began)
+
+def rounds(
+    pipe: Pipeline, bodies: Sequence[dict[str, Any]], options: argparse.Namespace
+) -> tuple[list[tuple[Side | None, Side]], list[dict[str, Any]], list[int]]:
+    """Pairs of the engine alone and the server, what the clients saw, and the memory."""
+    pairs, loads, memory = list[tuple[Side | None, Side]](), list[dict[str, Any]](), list[int]()
+
+    def measured(tokens: int, before: tuple[float, float, dict[str, float]], wall: float) -> Side:
+        threads = thread_seconds()
+        spent = {name: threads[name] - before[2].get(name, 0) for name in threads}
+        shown = {name: round(value, 2) for name, value in sorted(spent.items()) if value > 0.05}
+        return Side(tokens, wall, time.process_time() - before[1], shown)
+
+    def now() -> tuple[float, float, dict[str, float]]:
+        return time.perf_counter(), time.process_time(), thread_seconds()
+
+    for _ in range(options.rounds):
+        alone = None
+        if not options.no_offline:
+            pipe.clear_caches()
+            offline(pipe, bodies[: options.slots], options.slots)
+            before = now()
+            tokens = offline(pipe, bodies, options.slots)
+            alone = measured(tokens, before, time.perf_counter() - before[0])
+        pipe.clear_caches()
+        with serving(pipe, options) as url:
+            asked_by_clients(url, bodies[: options.slots], options.clients)
+            before = now()
+            load = asked_by_clients(url, bodies, options.clients, memory)
+            pairs.append((alone, measured(load["tokens"], before, load["wall"])))
+        loads.append(load)
+        print(
+            json.dumps({"engine": vars(alone) if alone else None, "server": vars(pairs[-1][1])}),
+            flush=True,
+        )
+    return pairs, loads, memory
 
 
 def main() -> None:
@@ -170,38 +186,40 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--size", type=int, default=448)
+    parser.add_argument(
+        "--prefix-mib", type=float, default=1024, help="memory of the cache of prompts"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stream", action="store_true", help="ask for streams")
     parser.add_argument("--no-offline", action="store_true", help="leave the engine alone out")
-    parser.add_argument("overrides", nargs="*", help="further keys of hdvl serve")
     options = parser.parse_args()
     urls = pictures(options.pictures, options.size)
-    bodies = [
-        body(options.checkpoint, number, urls, options.tokens) for number in range(options.requests)
-    ]
-    alone = None if options.no_offline else offline(options, bodies)
-    load, seconds = served(options, bodies)
-    found = sorted(load.seconds)
-    rate = load.tokens / seconds
-    print(
-        json.dumps(
-            {
-                "requests": options.requests,
-                "clients": options.clients,
-                "failures": len(load.failures),
-                "refused_and_sent_again": load.refused,
-                "median_seconds": round(statistics.median(found), 3),
-                "p95_seconds": round(found[int(0.95 * (len(found) - 1))], 3),
-                "requests_a_second": round(len(found) / seconds, 2),
-                "tokens_a_second": round(rate, 1),
-                "engine_alone_tokens_a_second": None if alone is None else round(alone, 1),
-                "of_the_engine_alone": None if alone is None else round(rate / alone, 3),
-                "memory_mib": [round(value / 2**20) for value in load.memory],
-            },
-            indent=1,
-        )
+    bodies = [body(options.checkpoint, number, urls, options) for number in range(options.requests)]
+    pipe = load(
+        options.checkpoint,
+        engine={"max_slots": options.slots, "prefix_bytes": int(options.prefix_mib * 2**20)},
     )
-    for text in load.failures[:5]:
+    pairs, loads, memory = rounds(pipe, bodies, options)
+    found = sorted(second for load_ in loads for second in load_["seconds"])
+    failures = [text for load_ in loads for text in load_["failures"]]
+    both = [(one, other) for one, other in pairs if one is not None]
+    cpu = [one.cpu / one.tokens / (other.cpu / other.tokens) for one, other in both]
+    wall = [one.wall / one.tokens / (other.wall / other.tokens) for one, other in both]
+    shown = {
+        "requests": len(found),
+        "clients": options.clients,
+        "failures": len(failures),
+        "refused_and_sent_again": sum(load_["refused"] for load_ in loads),
+        "median_seconds": round(statistics.median(found), 3),
+        "p95_seconds": round(found[int(0.95 * (len(found) - 1))], 3),
+        "of_the_engine_alone_by_cpu": [round(value, 3) for value in cpu],
+        "of_the_engine_alone_by_time": [round(value, 3) for value in wall],
+        "memory_mib": [round(value / 2**20) for value in memory[:: max(1, len(memory) // 20)]],
+    }
+    print(json.dumps(shown, indent=1))
+    for text in failures[:5]:
         print(text, file=sys.stderr)
-    sys.exit(bool(load.failures))
+    sys.exit(bool(failures))
 
 
 if __name__ == "__main__":

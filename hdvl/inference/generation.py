@@ -188,6 +188,11 @@ class Generation:
     def _has_more(self, seen: int) -> bool:
         return self.done or len(self.decoding.ids) > seen
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there are ids since the last :meth:`take`, or the answer is done."""
+        return self._has_more(self._taken[0])
+
     def take(self) -> Delta | None:
         """Return what is new since the last call, without waiting; ``None`` if nothing is."""
         done = self.done  # read first: what it says of the ids below is complete

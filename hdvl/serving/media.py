@@ -80,7 +80,7 @@ def _decoded(url: str, limit: int) -> bytes:
     if len(payload) * 3 // 4 > limit + 2:
         raise _too_large(limit)
     try:
-        data = base64.b64decode(re.sub(r"\s+", "", payload), validate=True)
+        data = base64.b64decode("".join(payload.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise bad_request(
             f"a data: URL must hold base64: {error}", "messages", "invalid_image"

@@ -23,6 +23,14 @@ RETRY_SECONDS = 1
 _PREPARING_THREADS = 4
 
 
+@dataclass(eq=False)
+class _Waiter:
+    """A request that waits: for what, and what tells it."""
+
+    ready: Callable[[], bool]
+    told: asyncio.Future[None]
+
+
 @dataclass
 class ServedModel:
     """A model under the name by which clients ask for it.
@@ -34,13 +42,13 @@ class ServedModel:
 
     id: str
     pipe: Pipeline
-    _event: asyncio.Event = field(default_factory=asyncio.Event)
+    _waiters: list["_Waiter"] = field(default_factory=list)
     _open: int = 0
     _started: bool = False
     _rung: bool = False
 
     def start(self) -> None:
-        """Let the engine run, and wake the requests of this event loop whenever it has done a step."""
+        """Let the engine run, and wake the requests of this event loop when there is something for them."""
         if self._started:
             return
         loop = asyncio.get_running_loop()
@@ -49,7 +57,8 @@ class ServedModel:
         def changed() -> None:
             # The loop may close meanwhile; nobody waits in it then.
             with suppress(RuntimeError):
-                if not self._rung:  # one call wakes all, however many steps ring before it runs
+                # One call wakes all that are ready, however many steps ring before it runs.
+                if not self._rung and any(one.ready() for one in list(self._waiters)):
                     self._rung = True
                     loop.call_soon_threadsafe(self._wake)
 
@@ -69,8 +78,9 @@ class ServedModel:
 
     def _wake(self) -> None:
         self._rung = False  # first: what changes from here on rings again
-        self._event.set()
-        self._event = asyncio.Event()
+        for one in self._waiters:
+            if one.ready() and not one.told.done():
+                one.told.set_result(None)
 
     def question(
         self, messages: Sequence[Message], options: dict[str, Any], *, continue_final_message: bool
@@ -191,12 +201,12 @@ class ServedModel:
         Raises:
             APIError: it takes longer than ``seconds``, or the model failed.
         """
-        end = asyncio.get_running_loop().time() + seconds
-        while True:
-            event = self._event
-            if all(generation.done for generation in generations):
-                break
-            await self._changed(generations, event, end, seconds)
+        await self._until(
+            lambda: all(generation.done for generation in generations),
+            generations,
+            asyncio.get_running_loop().time() + seconds,
+            seconds,
+        )
         for generation in generations:
             check(generation)
 
@@ -210,8 +220,13 @@ class ServedModel:
         """
         end = asyncio.get_running_loop().time() + seconds
         left = dict(enumerate(generations))
-        while True:
-            event = self._event
+        while left:
+            await self._until(
+                lambda: any(generation.has_news for generation in left.values()),
+                generations,
+                end,
+                seconds,
+            )
             for index, generation in list(left.items()):
                 done = generation.done
                 delta = generation.take()
@@ -220,18 +235,25 @@ class ServedModel:
                     del left[index]
                 if delta is not None or done:
                     yield index, delta, done
-            if not left:
-                return
-            await self._changed(generations, event, end, seconds)
 
-    async def _changed(
-        self, generations: Sequence[Generation], event: asyncio.Event, end: float, seconds: float
+    async def _until(
+        self,
+        ready: Callable[[], bool],
+        generations: Sequence[Generation],
+        end: float,
+        seconds: float,
     ) -> None:
-        remaining = end - asyncio.get_running_loop().time()
+        """Wait until ``ready``, which the thread of the engine asks after each of its steps."""
+        waiter = _Waiter(ready, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
         try:
-            await asyncio.wait_for(event.wait(), max(remaining, 0))
+            if not ready():  # asked after the engine knows of it, so that no step is missed
+                async with asyncio.timeout_at(end):
+                    await waiter.told
         except TimeoutError:
             raise self._late(generations, seconds) from None
+        finally:
+            self._waiters.remove(waiter)
 
     def _late(self, generations: Sequence[Generation], seconds: float) -> APIError:
         if not any(generation.ids for generation in generations):

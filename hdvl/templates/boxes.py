@@ -56,6 +56,10 @@ def _to_pixels(values: Sequence[str], scale: float, width: int, height: int) -> 
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
 
+LOCATIONS = tuple(f"<loc_{value}>" for value in range(1000))
+"""The tokens of the form ``locations``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Norm1000:
     """``<ref>label</ref><box>(x1,y1),(x2,y2)</box>`` with whole numbers in thousandths of the image.
@@ -90,7 +94,7 @@ class Norm1000:
     def tokens(self) -> tuple[str, ...]:
         """The tags and locations that must be tokens of their own."""
         quads = ("<quad>", "</quad>") if self.quads else ()
-        locations = (f"<loc_{value}>" for value in range(1000)) if self.form == "locations" else ()
+        locations = LOCATIONS if self.form == "locations" else ()
         return "<ref>", "</ref>", "<box>", "</box>", *quads, *locations
 
     def encode(
