@@ -15,8 +15,9 @@ async def read_json(request: Request, settings: Settings) -> Any:
     """The value that the body of ``request`` holds.
 
     Raises:
-        APIError: the body is too large or comes too slowly, or holds no JSON.
+        APIError: the body is too large or comes too slowly, or is no JSON or not declared as such.
     """
+    _check_type(request)
     try:
         data = await asyncio.wait_for(_read(request, settings), settings.body_seconds)
     except TimeoutError:
@@ -31,6 +32,25 @@ async def read_json(request: Request, settings: Settings) -> Any:
         raise bad_request("the body is nested too deeply") from None
     except ValueError as error:
         raise bad_request(f"the body must be JSON: {str(error)[:200]}") from None
+
+
+def _check_type(request: Request) -> None:
+    """Refuse bodies that a web page of another origin may send without asking the server first.
+
+    Browsers ask before they send JSON to another origin, and this server does not allow it. Text and forms
+    they send at once, to servers on the loopback address too.
+    """
+    given = request.headers.get("content-type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if kind != "application/json" and not (
+        kind.startswith("application/") and kind.endswith("+json")
+    ):
+        raise APIError(
+            415,
+            f"the header Content-Type must be application/json, got {given[:60]!r}; web pages of other "
+            "origins could otherwise send requests from a browser",
+            code="unsupported_media_type",
+        )
 
 
 async def _read(request: Request, settings: Settings) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse
+from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from hdvl.inference.generation import Generation
@@ -153,7 +154,13 @@ class Endpoints:
                 self._note(request, generations)
 
             events = self._events(served, generations, form, counted=counted)
-            return _Stream(events, ping=PING_SECONDS, sep="\n", ended=ended)
+            return _Stream(
+                events,
+                ping=PING_SECONDS,
+                sep="\n",
+                send_timeout=self.settings.send_seconds,
+                ended=ended,
+            )
         try:
             await self._unless_gone(request, served, generations)
             self._note(request, generations)
@@ -223,9 +230,11 @@ class _Stream(EventSourceResponse):
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream."""
+        """Send the stream. One that its client does not read ends."""
         try:
             await super().__call__(scope, receive, send)
+        except* SendTimeoutError:
+            logger.info("a client did not read its stream, which ends")
         finally:
             self._ended()
 

@@ -9,6 +9,8 @@ import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
+from hdvl.serving.connection import bounded_protocol
+
 logger = logging.getLogger("hdvl.serving")
 
 
@@ -23,8 +25,10 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, app: FastAPI, *, drain_seconds: float) -> None:
         # sse-starlette would cut streams off as soon as the process is asked to stop.
         AppStatus.enable_automatic_graceful_drain = False
+        bounds = app.state.endpoints.settings
         config = uvicorn.Config(
             app,
+            http=bounded_protocol(bounds.header_seconds, bounds.body_seconds),
             log_config=None,
             access_log=False,
             server_header=False,

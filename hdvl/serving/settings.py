@@ -25,7 +25,9 @@ class Settings:
         max_images: the most images of a request.
         max_image_mb: the largest file of an image, in MiB.
         max_image_pixels: the most pixels of an image; larger ones are refused before they are decoded.
-        body_seconds: how long a client may take to send its request.
+        header_seconds: how long a client may take to send the headers of a request.
+        body_seconds: how long a client may take to send the body of a request.
+        send_seconds: how long a client may leave a piece of a stream unread; the stream then ends.
         prepare_seconds: how long decoding and cutting the images of a request may take.
         drain_seconds: how long a server that is stopped waits for the answers that it has begun.
         request_seconds: how long an answer may take; it then ends with status 504.
@@ -53,7 +55,9 @@ class Settings:
     max_images: int = 16
     max_image_mb: float = 32
     max_image_pixels: int = 64_000_000
+    header_seconds: float = 10
     body_seconds: float = 30
+    send_seconds: float = 60
     prepare_seconds: float = 60
     request_seconds: float = 600
     drain_seconds: float = 60

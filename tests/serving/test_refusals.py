@@ -8,6 +8,7 @@ import pytest
 from tests.serving.conftest import data_url, png, question
 
 PATH = "/v1/chat/completions"
+JSON = {"Content-Type": "application/json"}
 NESTED = "[" * 100_000
 
 OPTIONS: list[tuple[dict[str, Any], str]] = [
@@ -123,7 +124,7 @@ def still_answers(client: Any) -> Any:
 def test_options_out_of_range(client: Any) -> None:
     for change, reason in OPTIONS:
         body = json.dumps({**question(), **change})
-        assert reason in refusal(client.post(PATH, content=body)), change
+        assert reason in refusal(client.post(PATH, content=body, headers=JSON)), change
 
 
 def test_images_that_are_none_or_are_not_fetched(client: Any) -> None:
@@ -137,7 +138,20 @@ def test_bodies_that_are_no_request(client: Any) -> None:
     import re
 
     for body, reason in BODIES:
-        assert re.search(reason, refusal(client.post(PATH, content=body))), body[:40]
+        assert re.search(reason, refusal(client.post(PATH, content=body, headers=JSON))), body[:40]
+
+
+def test_bodies_that_a_page_of_another_origin_may_send(client: Any) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        headers = {"Content-Type": kind, "Origin": "http://elsewhere.example"}
+        said = client.post(PATH, content=json.dumps(question()), headers=headers)
+        assert "must be application/json" in refusal(said, 415), kind
+    kind = "application/json; charset=utf-8"
+    said = client.post(PATH, content=json.dumps(question()), headers={"Content-Type": kind})
+    assert said.status_code == 200
+    asked = {"Origin": "http://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    said = client.options(PATH, headers=asked)
+    assert not said.is_success and "access-control-allow-origin" not in said.headers
 
 
 def test_headers_of_huge_images(client: Any) -> None:
