@@ -15,6 +15,8 @@ class Counters:
         waiting: requests that have no slot yet.
         slots_in_use, slots: requests that are read or answered now, and the most that may be.
         picture_hits, picture_misses, picture_evictions, picture_bytes: cache of visual tokens.
+        picture_file_hits, picture_file_evictions, picture_file_bytes: visual tokens in files, if there is a
+            folder for them; the hits are among ``picture_hits``.
         prefix_hits, prefix_misses, prefix_evictions, prefix_bytes: cache of prompts.
         prefix_tokens: positions of prompts that were not read again.
     """
@@ -36,3 +38,6 @@ class Counters:
     prefix_evictions: int
     prefix_bytes: int
     prefix_tokens: int
+    picture_file_hits: int = 0
+    picture_file_evictions: int = 0
+    picture_file_bytes: int = 0

@@ -312,6 +312,7 @@ class Engine:
             prefix_evictions=prefixes.evictions,
             prefix_bytes=prefixes.bytes,
             prefix_tokens=prefixes.tokens_reused,
+            **pictures.in_files,
         )
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hdvl.decoding.prefix_cache import Keys
+from hdvl.inference.picture_files import PictureFiles
 from hdvl.model import VLM
 from hdvl.protocols import FeatureCache, Pixels, TilePlan
 from hdvl.views import groups, join_pixels, map_pixels
@@ -124,7 +125,8 @@ class PictureCache:
         limit: the most bytes of visual tokens; 0 keeps nothing.
 
     Attributes:
-        hits: pictures whose tokens were known.
+        files: where tokens are looked for that are not in memory, and kept longer; ``None`` for nowhere.
+        hits: pictures whose tokens were known, in memory or in files.
         misses: pictures that were encoded.
         evictions: pictures that were dropped for others.
         bytes: bytes of tokens that are kept.
@@ -134,6 +136,7 @@ class PictureCache:
         if limit < 0:
             raise ValueError(f"bytes of the picture cache must be at least 0, got {limit}")
         self.limit = limit
+        self.files: PictureFiles | None = None
         self.hits = self.misses = self.evictions = self.bytes = 0
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
         self._lock = threading.Lock()
@@ -153,15 +156,21 @@ class PictureCache:
         """
         with self._lock:
             found = {known_by: self._kept.get(known_by) for known_by, _, _ in pictures}
-            new = {
-                known_by: (pixels, plan)
-                for known_by, pixels, plan in pictures
-                if found[known_by] is None
-            }
-            self.hits, self.misses = self.hits + len(pictures) - len(new), self.misses + len(new)
             for known_by, tokens in found.items():
                 if tokens is not None:
                     self._kept.move_to_end(known_by)
+        for known_by in [one for one, tokens in found.items() if tokens is None]:
+            stored = None if self.files is None else self.files.get(known_by)
+            if stored is not None:
+                found[known_by] = stored
+                self._keep(known_by, stored)
+        new = {
+            known_by: (pixels, plan)
+            for known_by, pixels, plan in pictures
+            if found[known_by] is None
+        }
+        with self._lock:
+            self.hits, self.misses = self.hits + len(pictures) - len(new), self.misses + len(new)
         if new:
             device = next(vlm.parameters()).device
             joined = join_pixels([pixels for pixels, _ in new.values()])
@@ -170,6 +179,8 @@ class PictureCache:
             for known_by, tokens in zip(new, encoded, strict=True):
                 found[known_by] = tokens
                 self._keep(known_by, tokens)
+                if self.files is not None:
+                    self.files.put(known_by, tokens)
         return [tokens for known_by, _, _ in pictures if (tokens := found[known_by]) is not None]
 
     def peek(self, known_by: bytes) -> Tensor | None:
@@ -178,10 +189,20 @@ class PictureCache:
             return self._kept.get(known_by)
 
     def clear(self) -> None:
-        """Free what is kept."""
+        """Free what is kept in memory; files stay, and are found again by the same weights alone."""
         with self._lock:
             self._kept.clear()
             self.bytes = 0
+        if self.files is not None:
+            self.files.forget_weights()
+
+    @property
+    def in_files(self) -> dict[str, int]:
+        """The numbers of the files: hits, evictions and bytes."""
+        files = self.files
+        numbers = (0, 0, 0) if files is None else (files.hits, files.evictions, files.bytes)
+        names = ("picture_file_hits", "picture_file_evictions", "picture_file_bytes")
+        return dict(zip(names, numbers, strict=True))
 
     def _keep(self, known_by: bytes, tokens: Tensor) -> None:
         size = tokens.numel() * tokens.element_size()

@@ -17,6 +17,7 @@ from hdvl.inference.engine import Engine
 from hdvl.inference.familiarity import Familiarity
 from hdvl.inference.generation import Generation, Request
 from hdvl.inference.open_ended import open_ended
+from hdvl.inference.picture_files import PictureFiles
 from hdvl.inference.pictures import digest
 from hdvl.inference.sampling import SamplingParams
 from hdvl.inference.stream import AnswerStream
@@ -28,6 +29,10 @@ from hdvl.views import split_pixels, view_count
 
 TokenPrompt = tuple[Int[Tensor, " _s"], Pixels, Sequence[TilePlan]]
 """The ids of a prompt, and the pixels and plans of its images."""
+
+
+PICTURE_FOLDER_BYTES = 10 * 2**30
+"""Bytes of visual tokens in files, where a folder is given without a bound."""
 
 
 class Pipeline:
@@ -43,7 +48,8 @@ class Pipeline:
         max_length: most ids of a prompt.
         feature_cache: cache of encoder features for pictures that the engine does not know.
         engine: options of the engine: ``max_slots``, ``max_tokens``, ``prefill_chunk``,
-            ``picture_bytes``, ``prefix_bytes``.
+            ``picture_bytes``, ``prefix_bytes``; and ``picture_folder`` with ``picture_folder_bytes``, where
+            visual tokens are kept for later processes (:class:`~hdvl.inference.picture_files.PictureFiles`).
     """
 
     model: VLM
@@ -62,7 +68,12 @@ class Pipeline:
     ) -> None:
         self.model = model.eval()
         self.processor = Processor.of(model, max_length=max_length)
-        self.engine = Engine(self.model, feature_cache=feature_cache, **(engine or {}))
+        options = dict(engine or {})
+        folder = options.pop("picture_folder", None)
+        limit = options.pop("picture_folder_bytes", PICTURE_FOLDER_BYTES)
+        self.engine = Engine(self.model, feature_cache=feature_cache, **options)
+        if folder is not None:
+            self.engine.pictures.files = PictureFiles(folder, limit, self.model)
         self.familiarity = None
         self.calibration = None
 

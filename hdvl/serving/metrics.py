@@ -15,6 +15,8 @@ _COUNTED = {
     "picture_hits": "images whose visual tokens were known",
     "picture_misses": "images that were encoded",
     "picture_evictions": "images whose visual tokens were dropped to make room",
+    "picture_file_hits": "images whose visual tokens were found in files",
+    "picture_file_evictions": "files of visual tokens that were removed to make room",
     "prefix_hits": "prompts of which a beginning was known",
     "prefix_misses": "prompts of which nothing was known",
     "prefix_evictions": "beginnings of prompts that were dropped to make room",
@@ -25,6 +27,7 @@ _GAUGES = {
     "slots_in_use": "slots in use",
     "slots": "slots",
     "picture_bytes": "bytes of visual tokens that are kept",
+    "picture_file_bytes": "bytes of visual tokens in files",
     "prefix_bytes": "bytes of keys and values of prompts that are kept",
 }
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
