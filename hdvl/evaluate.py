@@ -88,6 +88,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     check(cfg)
     from hdvl.config import build
     from hdvl.evaluation.folder import DataFolder
+    from hdvl.evaluation.judging.judge import judge_of
     from hdvl.evaluation.report import write_failures, write_reports
     from hdvl.evaluation.runner import Ranks
     from hdvl.evaluation.summary import HEADS, score_line
@@ -95,6 +96,9 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     from hdvl.tables import table
 
     tasks: list[Task] = [build(node) for node in cfg["task"].values()]
+    for task in tasks:
+        if task.chosen.judge is not None and not task.hidden:
+            judge_of(cfg, Path(cfg["outputs"]))  # a judge that is lacking is said at once
     folders = {task.name: DataFolder(Path(cfg["data_dir"])) for task in tasks}
     samples = {  # a missing file is said before the model is loaded
         task.name: first_questions(task.samples(folders[task.name]), cfg["limit"]) for task in tasks

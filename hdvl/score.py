@@ -19,6 +19,8 @@ def run(cfg: Mapping[str, Any]) -> None:
         if cfg[key] is None:
             raise ValueError(f"{key} must be given")
     from hdvl.evaluation.folder import DataFolder
+    from hdvl.evaluation.judging.judge import judge_of
+    from hdvl.evaluation.judging.judging import judge_answers
     from hdvl.evaluation.predictions import joined, read_predictions
     from hdvl.evaluation.summary import task_summary
     from hdvl.evaluation.task import first_questions, protocol_hash
@@ -32,13 +34,20 @@ def run(cfg: Mapping[str, Any]) -> None:
         task, samples, read_predictions(Path(cfg["predictions"])), partial=cfg["partial"]
     )
     kept = [sample for sample in samples if sample.id in found.answers]
-    scores = task.score(kept, found.answers)
+    verdicts = None
+    if task.chosen.judge is not None:
+        with judge_of(cfg) as judge:
+            verdicts = judge_answers(task.chosen.judge, judge, kept, found.answers, folder)
+    scores = task.score(kept, found.answers, verdicts)
     summary = task_summary(kept, {}, scores)
     protocol = protocol_hash(node, task.protocol)
     print(f"{name}  {task.split}, protocol {task.protocol} {protocol}, {len(kept)} questions")
     print(table([[key, f"{value:.4f}"] for key, value in scores.values.items()], right=[1]))
     for line in (*scores.notes, *found.problems.lines()):
         print(line)
+    if verdicts is not None:
+        said_by = verdicts.summary()
+        print(f"judge {said_by['judge']}, words {said_by['wording']}, {said_by['replies']} replies")
     if scores.unparsed:
         print(f"unparsed: {len(scores.unparsed)}")
     if cfg["out"] is not None:
@@ -48,6 +57,7 @@ def run(cfg: Mapping[str, Any]) -> None:
             "protocol": task.protocol,
             "protocol_hash": protocol,
             **summary,
+            **({"judge": verdicts.summary()} if verdicts else {}),
             "correct": scores.correct,
             "problems": problems,
             "data": folder.checksums(),

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.judging.judge import judge_of
+from hdvl.evaluation.judging.judging import judge_answers
 from hdvl.evaluation.runner import Answers
 from hdvl.evaluation.samples import Sample, image_name
 from hdvl.evaluation.scores import Scores
@@ -13,7 +15,10 @@ from hdvl.evaluation.summary import task_summary
 from hdvl.evaluation.task import Task, protocol_hash
 from hdvl.files import write_text
 
-RESULTS, FAILED, SUMMARY = "results.jsonl", "failed.jsonl", "summary.json"
+RESULTS, FAILED, SUMMARY, JUDGE = (
+    *("results.jsonl", "failed.jsonl", "summary.json"),
+    "judge.jsonl",
+)
 
 
 def finish_task(
@@ -31,7 +36,11 @@ def finish_task(
     """
     texts = {name: task.chosen.answer(row) for name, row in answers.rows.items()}
     scored = not answers.failed and not task.hidden
-    scores = task.score(samples, texts) if scored else None
+    verdicts = None
+    if scored and task.chosen.judge is not None:
+        with judge_of(cfg, place / JUDGE) as judge:
+            verdicts = judge_answers(task.chosen.judge, judge, samples, texts, folder)
+    scores = task.score(samples, texts, verdicts) if scored else None
     summary = {
         "protocol": task.protocol,
         "protocol_hash": protocol_hash(cfg["task"][task.name], task.protocol),
@@ -39,6 +48,7 @@ def finish_task(
         "split": task.split,
         "limit": cfg["limit"],
         **task_summary(samples, answers.rows, scores),
+        **({"judge": verdicts.summary()} if verdicts else {}),
         "failed": list(answers.failed),
         "published": dict(task.published),
         "data": folder.checksums() if cfg["checksums"] else {},

@@ -174,7 +174,8 @@ def answer_samples(
         num_workers: threads that read and cut images ahead.
         system: the system message.
     """
-    settings = json.dumps([protocol.generation, protocol.candidates], sort_keys=True)
+    chosen = [protocol.generation, protocol.candidates, protocol.per_token]
+    settings = json.dumps(chosen, sort_keys=True)
     whole = digest(identity, settings)
     questions = Questions(samples, protocol, pipe.processor, whole, store.known, system)
     numbers = own_questions(samples, ranks)
@@ -243,7 +244,9 @@ def _likelihoods(pipe: Pipeline, prepared: Any, protocol: Protocol) -> Asked:
             yield question, None, {}
             continue
         candidates = protocol.candidates_of(question.origin)
-        values = pipe.likelihood(question.messages, list(candidates.values()))
+        values = pipe.likelihood(
+            question.messages, list(candidates.values()), per_token=protocol.per_token
+        )
         scores = dict(zip(candidates, values, strict=True))
         plans = [plan for plan in pipe.request(question.messages).plans]
         yield (

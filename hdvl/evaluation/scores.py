@@ -2,8 +2,53 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from hdvl.evaluation.samples import Sample
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """A score that is no mean over questions, in a form that can be computed again from drawn groups.
+
+    Attributes:
+        data: values of each group of questions, such as sums, one array for each kind of value.
+        statistic: function of arrays like those of ``data`` and of ``axis`` that gives the score.
+        paired: draw the same groups from all arrays; otherwise each array is drawn from by itself.
+    """
+
+    data: tuple[Array, ...]
+    statistic: Callable[..., Any]
+    paired: bool = True
+
+
+def ratio(scale: float = 100.0) -> Callable[..., Any]:
+    """The statistic ``scale`` times the sum of the first array over the sum of the second."""
+
+    def statistic(first: Array, second: Array, axis: int = -1) -> Any:
+        below = second.sum(axis)
+        with np.errstate(all="ignore"):
+            return np.where(below == 0, 0.0, scale * first.sum(axis) / below)
+
+    return statistic
+
+
+def sums_by_group(
+    samples: Sequence[Sample], columns: Sequence[Mapping[str, float]]
+) -> tuple[Array, ...]:
+    """For each column, a value by id, its sum over each group of questions (g,); absent values are 0."""
+    groups: dict[str, list[str]] = {}
+    for sample in samples:
+        groups.setdefault(sample.group or sample.id, []).append(sample.id)
+    return tuple(
+        np.array([sum(column.get(name, 0.0) for name in names) for names in groups.values()], float)
+        for column in columns
+    )
 
 
 @dataclass
@@ -15,8 +60,8 @@ class Scores:
         value: that score.
         values: all scores by name, the first included.
         correct: a number for each question, in 0..1 where the metric is an accuracy.
-        scale: the score is ``scale`` times the mean of ``correct``; ``None`` if it is not such a mean, and
-            then it has no standard error.
+        scale: the score is ``scale`` times the mean of ``correct``; ``None`` if it is not such a mean.
+        resampling: how a score that is no such mean is computed again, for its standard error.
         tables: scores of groups of questions, by the kind of group and the name of the group.
         unparsed: ids of answers that the rules of the scorer could not read.
         parsed: what the scorer read out of an answer, where it says so.
@@ -28,6 +73,7 @@ class Scores:
     values: dict[str, float] = field(default_factory=dict)
     correct: dict[str, float] = field(default_factory=dict)
     scale: float | None = None
+    resampling: Resampling | None = None
     tables: dict[str, dict[str, float]] = field(default_factory=dict)
     unparsed: list[str] = field(default_factory=list)
     parsed: dict[str, str | None] = field(default_factory=dict)

@@ -9,18 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.scores import Resampling, ratio
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+MOST_DRAWN = 20_000
+"""Groups of a mean up to which intervals are drawn; that of more groups is the normal distribution's."""
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Of a mean over questions.
+    """Of a score.
 
     Attributes:
-        standard_error: clustered by the groups of the questions (Liang and Zeger, 1986); NaN for one group.
+        standard_error: that of a mean clustered by the groups of its questions (Liang and Zeger, 1986), that
+            of another score by the bootstrap; NaN for one group.
         low, high: the bootstrap interval of 95 per cent, groups being drawn with replacement.
         groups: the number of groups.
     """
@@ -58,27 +62,51 @@ def uncertainty(
     mean = sums.sum() / total
     residuals = sums - mean * counts
     error = math.sqrt(groups / (groups - 1) * float((residuals**2).sum())) / total
-    low, high = _bootstrap(lambda s, c, axis=-1: s.sum(axis) / c.sum(axis), (sums, counts), seed)
+    if groups > MOST_DRAWN:
+        from scipy.stats import norm
+
+        half = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
+        return Uncertainty(scale * error, scale * (mean - half), scale * (mean + half), groups)
+    low, high, _ = _bootstrap(ratio(1.0), (sums, counts), seed)
     return Uncertainty(scale * error, scale * low, scale * high, groups)
 
 
-def _bootstrap(statistic: Any, data: tuple[Array, ...], seed: int) -> tuple[float, float]:
+def resampled_uncertainty(resampling: Resampling, *, seed: int = 0) -> Uncertainty:
+    """The uncertainty of a score that is no mean over questions, by the bootstrap alone.
+
+    Needs scipy (``pip install 'hdvl[evaluation]'``).
+    """
+    sizes = [len(one) for one in resampling.data]
+    groups = sizes[0] if resampling.paired else sum(sizes)
+    if min(sizes) < 2:
+        value = float(resampling.statistic(*resampling.data))
+        return Uncertainty(math.nan, value, value, groups)
+    low, high, error = _bootstrap(
+        resampling.statistic, resampling.data, seed, paired=resampling.paired
+    )
+    return Uncertainty(error, low, high, groups)
+
+
+def _bootstrap(
+    statistic: Any, data: tuple[Array, ...], seed: int, *, paired: bool = True
+) -> tuple[float, float, float]:
+    """The interval of 95 per cent and the standard error."""
     from scipy.stats import bootstrap
 
-    batch = max(1, min(RESAMPLES, 20_000_000 // len(data[0])))
+    batch = max(1, min(RESAMPLES, 20_000_000 // sum(map(len, data))))
     found = bootstrap(
         data,
         statistic,
         n_resamples=RESAMPLES,
         batch=batch,
-        paired=True,
+        paired=paired,
         vectorized=True,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     )
     interval = found.confidence_interval
-    return float(interval.low), float(interval.high)
+    return float(interval.low), float(interval.high), float(found.standard_error)
 
 
 @dataclass(frozen=True)
@@ -136,9 +164,7 @@ def paired_test(
     mean = float(sums.sum() / counts.sum())
     low = high = mean
     if len(sums) > 1:
-        low, high = _bootstrap(
-            lambda s, c, axis=-1: s.sum(axis) / c.sum(axis), (sums, counts), seed
-        )
+        low, high, _ = _bootstrap(ratio(1.0), (sums, counts), seed)
     binary = {*first.values(), *second.values()} <= {0.0, 1.0}
     p_value = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
     test = "McNemar, exact" if binary else "sign test"

@@ -1,5 +1,7 @@
 """Answers in the forms that the servers of benchmarks with hidden answers take."""
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,4 +55,34 @@ def workbook(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]
     path = folder / "submission.xlsx"
     with atomic_write(path) as part:
         book.save(part)
+    return path
+
+
+def grit_boxes(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]) -> Path:
+    """The ``refexp.json`` of GRIT: the first box of each answer in whole pixels, with a confidence of 1."""
+    rows = [
+        {
+            "example_id": one.id,
+            "confidence": 1.0,
+            "bboxes": [[round(side) for side in box] for box in json.loads(answers[one.id])[:1]],
+        }
+        for one in samples
+    ]
+    path = folder / "refexp.json"
+    write_text(path, json.dumps(rows) + "\n")
+    return path
+
+
+def touchstone_table(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]) -> Path:
+    """The table that TouchStone's ``eval.py`` reads."""
+    text = io.StringIO()
+    kinds = ("human_annotation", "gpt4_ha_answer")
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(["index", "question", *kinds, "category", "task_name", "response"])
+    for one in samples:
+        fields = [one.extra[kind] for kind in kinds]
+        groups = [one.categories["category"], one.categories["task"]]
+        writer.writerow([one.id, one.question, *fields, *groups, answers[one.id]])
+    path = folder / "submission.tsv"
+    write_text(path, text.getvalue())
     return path

@@ -9,7 +9,7 @@ from typing import Any
 
 from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.scores import Scores
-from hdvl.evaluation.statistics import uncertainty
+from hdvl.evaluation.statistics import resampled_uncertainty, uncertainty
 from hdvl.version import __version__
 
 LIBRARIES = ("torch", "transformers", "numpy", "scipy", "rapidfuzz", "pillow")
@@ -59,6 +59,8 @@ def task_summary(
     }
     if scores.scale is not None:
         found["uncertainty"] = asdict(uncertainty(samples, scores.correct, scale=scores.scale))
+    elif scores.resampling is not None:
+        found["uncertainty"] = asdict(resampled_uncertainty(scores.resampling))
     plain: dict[str, Any] = without_nan(found)
     return plain
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.judging.judging import Judging, Verdicts
 from hdvl.evaluation.prompts import prompt_of
 from hdvl.evaluation.samples import Sample, digest, duplicates
-from hdvl.evaluation.scores import Scorer, Scores
+from hdvl.evaluation.scores import Scores
 
-PROTOCOLS = ("official", "llava", "vlmevalkit", "lmms_eval", "qwen_vl", "internvl")
+PROTOCOLS = ("official", "llava", "vlmevalkit", "lmms_eval", "qwen_vl", "internvl", "quick")
+"""Names of protocols; ``quick`` is the official one with rules in place of its judge."""
 Reader = Callable[[DataFolder, str], Sequence[Sample]]
 
 
@@ -25,6 +27,10 @@ class Protocol:
         option: one line of the options in the prompt.
         candidates: ask for the likelihood of each option instead of an answer: ``"letter"`` or ``"text"``,
             which says what of an option is the candidate. The answer is the letter of the likeliest.
+        per_token: divide the likelihood of a candidate by the number of its tokens.
+        where: the questions that the protocol asks, as accepted values of fields in ``extra``.
+        judge: how a judge is asked about the answers; see :class:`~hdvl.evaluation.judging.judging.Judging`.
+            ``score`` then takes what it said as ``verdicts``.
         boxes: score the boxes that the model's template finds in an answer, as a JSON list of boxes in pixels
             of the original image, in place of its text.
     """
@@ -33,17 +39,25 @@ class Protocol:
         self,
         *,
         prompt: str | Sequence[str],
-        score: Scorer,
+        score: Callable[..., Scores],
         generation: Mapping[str, Any] | None = None,
         option: str = "{letter}. {text}",
         candidates: str | None = None,
+        per_token: bool = False,
+        where: Mapping[str, Sequence[str]] | None = None,
+        judge: Judging | None = None,
         boxes: bool = False,
     ) -> None:
         if candidates not in (None, "letter", "text"):
             raise ValueError(f"candidates must be letter, text or null, got {candidates!r}")
         self.prompt, self.score, self.option = prompt, score, option
         self.generation, self.candidates = dict(generation or {}), candidates
-        self.boxes = boxes
+        self.per_token, self.where = per_token, dict(where or {})
+        self.boxes, self.judge = boxes, judge
+
+    def asks(self, sample: Sample) -> bool:
+        """Whether the protocol asks a question of the benchmark."""
+        return all(str(sample.extra.get(key)) in names for key, names in self.where.items())
 
     def answer(self, row: Mapping[str, Any]) -> str:
         """What is scored of a stored answer."""
@@ -116,7 +130,7 @@ class Task:
             FileNotFoundError: a file is missing.
             ValueError: an id occurs twice, or there is no question.
         """
-        found = list(self.read(folder, self.split))
+        found = [one for one in self.read(folder, self.split) if self.chosen.asks(one)]
         twice = duplicates(found)
         if twice:
             raise ValueError(
@@ -127,9 +141,20 @@ class Task:
             raise ValueError(f"{self.name} has no question in split {self.split!r}; check the file")
         return found
 
-    def score(self, samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
-        """Score the answer to every one of ``samples``."""
-        return self.chosen.score(samples, answers)
+    def score(
+        self,
+        samples: Sequence[Sample],
+        answers: Mapping[str, str],
+        verdicts: Verdicts | None = None,
+    ) -> Scores:
+        """Score the answer to every one of ``samples``; ``verdicts`` are those of a judged protocol."""
+        if self.chosen.judge is None:
+            return self.chosen.score(samples, answers)
+        if verdicts is None:
+            raise ValueError(
+                f"protocol {self.protocol} of {self.name} needs the verdicts of a judge"
+            )
+        return self.chosen.score(samples, answers, verdicts=verdicts)
 
 
 def protocol_hash(node: Mapping[str, Any], name: str) -> str:

@@ -271,11 +271,14 @@ class Pipeline:
         """
         return self.engine.submit(self.request(messages, **options))
 
-    def likelihood(self, messages: Sequence[Turn], options: Sequence[str]) -> list[float]:
+    def likelihood(
+        self, messages: Sequence[Turn], options: Sequence[str], *, per_token: bool = False
+    ) -> list[float]:
         """The log-probability of each of ``options`` as the answer to ``messages``, its text alone.
 
         It is the sum over the ids of the text, without the end marker, which says as in the harness of
-        Gao et al. (lm-evaluation-harness) how likely the answer begins so. The prompt is read once.
+        Gao et al. (lm-evaluation-harness) how likely the answer begins so; with ``per_token`` their mean.
+        The prompt is read once.
         """
         asked = as_messages(messages)
         found = []
@@ -284,7 +287,8 @@ class Pipeline:
                 raise ValueError("options must not be empty, got ''")
             sample, count = open_ended(self.processor, (*asked, Message("assistant", option)))
             request = self._request(sample, SamplingParams())
-            found.append(sum(self.engine.score(request, count)))
+            values = self.engine.score(request, count)
+            found.append(sum(values) / len(values) if per_token else sum(values))
         return found
 
     @torch.inference_mode()

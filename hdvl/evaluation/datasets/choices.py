@@ -150,28 +150,12 @@ def mmvp(folder: DataFolder, split: str) -> list[Sample]:
                 folder.images(f"{index}.jpg", "MMVP/MMVP Images"),
                 (str(row["Correct Answer"]).strip().strip("()").upper(),),
                 options={letter.upper(): text for letter, text in parts},
-                extra={"pair": str(number // 2)},
+                extra={
+                    "pair": str(number // 2),
+                    "raw_options": str(row["Options"]),
+                    "raw_answer": str(row["Correct Answer"]),
+                },
                 group=f"pair {number // 2}",
-            )
-        )
-    return samples
-
-
-def vstar_bench(folder: DataFolder, split: str) -> list[Sample]:
-    """V*Bench (Wu and Xie, 2024): ``vstar_bench/test_questions.jsonl``, whose text holds the options."""
-    samples = []
-    for row in folder.rows("vstar_bench/test_questions.jsonl"):
-        text, *options = re.split(r"\n\(([A-Z])\) ", str(row["text"]))
-        pairs = dict(zip(options[::2], options[1::2], strict=True))
-        samples.append(
-            Sample(
-                str(row["question_id"]),
-                text,
-                folder.images(str(row["image"]), "vstar_bench"),
-                (str(row["label"]),),
-                options={letter: one.split("\n")[0].strip() for letter, one in pairs.items()},
-                categories={"category": str(row["category"])},
-                group=str(row["image"]),
             )
         )
     return samples

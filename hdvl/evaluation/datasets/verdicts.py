@@ -6,7 +6,7 @@ from typing import Any
 from hdvl.evaluation.datasets.vlmevalkit import table_samples
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.metrics.mme import COGNITION, PERCEPTION
-from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.samples import ImageReference, Sample
 
 POPE_SPLITS = ("random", "popular", "adversarial")
 PICTURES = (".jpg", ".png", ".jpeg")
@@ -76,22 +76,26 @@ def pope(folder: DataFolder, split: str) -> list[Sample]:
 
 
 def hallusionbench(folder: DataFolder, split: str) -> list[Sample]:
-    """HallusionBench (Guan et al., 2024): the questions with a figure of ``HallusionBench.json``."""
+    """HallusionBench (Guan et al., 2024): all questions of ``HallusionBench.json``, some without a figure."""
     samples = []
     for row in folder.rows("hallusion_bench/HallusionBench.json"):
-        if str(row["visual_input"]) == "0":
-            continue
-        keys = ("category", "subcategory", "set_id", "figure_id", "question_id")
-        image = str(row["filename"])
+        keys = ("category", "subcategory", "set_id", "figure_id", "question_id", "visual_input")
+        images: tuple[ImageReference, ...] = ()
+        image = str(row["filename"]) if str(row["visual_input"]) != "0" else ""
+        if image:
+            images = folder.images(image, "hallusion_bench", "hallusion_bench/hallusion_bench")
         samples.append(
             Sample(
-                "_".join(str(row[key]) for key in keys),
+                "_".join(str(row[key]) for key in keys[:-1]),
                 str(row["question"]),
-                folder.images(image, "hallusion_bench", "hallusion_bench/hallusion_bench"),
+                images,
                 ("Yes" if str(row["gt_answer"]) == "1" else "No",),
                 categories={key: str(row[key]) for key in ("category", "subcategory")},
-                extra={key: str(row[key]) for key in keys},
-                group=image,
+                extra={
+                    **{key: str(row[key]) for key in keys},
+                    "gt_answer_details": str(row.get("gt_answer_details", "")),
+                },
+                group=image or "_".join(str(row[key]) for key in keys[:3]),
             )
         )
     return samples
@@ -167,6 +171,31 @@ def captions(folder: DataFolder, split: str, *, file: str, images: str) -> list[
                 tuple(found.get(name, ())),
                 categories={"domain": str(image["domain"])} if "domain" in image else {},
                 group=name,
+            )
+        )
+    return samples
+
+
+def grit_refexp(folder: DataFolder, split: str) -> list[Sample]:
+    """GRIT, referring expressions (Gupta et al., 2022): ``GRIT/samples/{split}/refexp.json``.
+
+    The published samples have no boxes. Samples with ``input``, ``output`` and ``meta``, as the official
+    ``evaluate.py`` reads them, have them.
+    """
+    samples = []
+    for row in folder.rows(f"GRIT/samples/{split}/refexp.json"):
+        given = row.get("input", row)
+        boxes = (row.get("output") or {}).get("bboxes") or []
+        source = (row.get("meta") or {}).get("is_new_source")
+        image = str(given.get("image_id") or given["image_path"])
+        samples.append(
+            Sample(
+                str(given["example_id"]),
+                str(given["task_query"]),
+                folder.images(image, "GRIT/images", "GRIT"),
+                categories={} if source is None else {"source": "new" if source else "same"},
+                extra={"box": list(boxes[0])} if boxes else {},
+                group=image,
             )
         )
     return samples

@@ -2,7 +2,7 @@
 
 import ast
 import string
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hdvl.evaluation.folder import DataFolder
@@ -11,7 +11,10 @@ from hdvl.evaluation.samples import ImageReference, Sample, StoredImage
 MISSING = ("", "nan")
 """Cells that mean no value where a row may have none, as hint and options; "None" and "NA" are texts."""
 
-CATEGORIES = {"category": "category", "l2-category": "l2-category", "split": "split"}
+CATEGORIES = {
+    **{"category": "category", "l2-category": "l2-category", "split": "split"},
+    "cycle_category": "cycle",
+}
 
 
 def one_answer(cell: str) -> tuple[str, ...]:
@@ -101,14 +104,18 @@ def pictures_of(
 
 
 def table(
-    folder: DataFolder, split: str, *, files: Mapping[str, str], extra: Iterable[str] = ()
+    folder: DataFolder,
+    split: str,
+    *,
+    files: Mapping[str, str | Sequence[str]],
+    extra: Iterable[str] = (),
 ) -> list[Sample]:
     """The table of a benchmark that VLMEvalKit's form is the published one of.
 
     Args:
         folder: where the table is.
         split: the split.
-        files: name of the table of each split.
+        files: name of the table of each split, or several names of which the first that exists is read.
         extra: columns that are kept in ``extra``.
 
     Raises:
@@ -116,4 +123,6 @@ def table(
     """
     if split not in files:
         raise ValueError(f"split must be one of {', '.join(files)}, got {split!r}")
-    return table_samples(folder.rows(files[split]), folder, extra=extra)
+    names = files[split]
+    rows = folder.rows(names) if isinstance(names, str) else folder.rows(*names)
+    return table_samples(rows, folder, extra=extra)

@@ -21,5 +21,6 @@ RULES = {
         Rules("COCO captions", missing="skip", duplicate="refuse", unknown="refuse"),
         Rules("RefCOCO", missing="skip"),
         Rules("ChartQA", missing="skip"),
+        Rules("GRIT refexp"),
     )
 }

@@ -2,6 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from hdvl.evaluation.metrics.circular import ChoiceRow, score_circular
 from hdvl.evaluation.metrics.cmmmu import CMMMUSample, score_cmmmu
@@ -10,7 +14,7 @@ from hdvl.evaluation.metrics.mmstar import mmstar_hit, score_mmstar
 from hdvl.evaluation.metrics.option_inference import can_infer
 from hdvl.evaluation.metrics.scienceqa import FAILED, parse_scienceqa
 from hdvl.evaluation.samples import Sample
-from hdvl.evaluation.scores import Scores, mean_scores
+from hdvl.evaluation.scores import Resampling, Scores, mean_scores, ratio, sums_by_group
 
 PREFIXES = (
     *("The best answer is", "The correct answer is", "The answer is", "The answer"),
@@ -54,12 +58,34 @@ def mme_realworld_letter(text: str, options: Mapping[str, str]) -> str | None:
     return None
 
 
+LETTER_PATTERNS = (
+    r"^([A-D])\s*[\.)\]]*",
+    r"(?:THE\s+)?(?:ANSWER|CHOICE|OPTION)(?:\s+IS)?[\s:]+([A-D])",
+    r"\(([A-D])\)",
+    r"([A-D])\s*(?:\.|\)|])",
+    r"(?:^|\s)([A-D])(?:\s|$)",
+)
+"""What lmms-eval looks for in an answer to V*Bench, the first that is found counting."""
+
+
+def vstar_letter(text: str, options: Mapping[str, str]) -> str | None:
+    """The letter from A to D that lmms-eval reads in an answer to V*Bench, in capitals."""
+    said = text.strip().upper()
+    for pattern in LETTER_PATTERNS:
+        found = re.search(pattern, said)
+        if found:
+            return found[1]
+    letters = re.findall("[A-D]", said)
+    return letters[0] if len(letters) == 1 else None
+
+
 RULES: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
     "vlmevalkit": lambda text, options: can_infer(text, options),
     "letter": exact_letter,
     "bracketed": bracketed_letter,
     "scienceqa": scienceqa_letter,
     "mme_realworld": mme_realworld_letter,
+    "vstar": vstar_letter,
 }
 
 
@@ -85,15 +111,48 @@ def pair_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, rule: 
         pairs.setdefault(str(sample.extra["pair"]), []).append(single.correct[sample.id])
     whole = [all(hits) for hits in pairs.values() if len(hits) == 2]
     notes = [f"{len(pairs) - len(whole)} pairs have one question only"] * (len(whole) < len(pairs))
-    value = 100 * sum(whole) / len(whole) if whole else 0.0
     return Scores(
         "pair accuracy",
-        value,
+        100 * sum(whole) / len(whole) if whole else 0.0,
         {"accuracy": single.value},
         single.correct,
+        resampling=Resampling((np.array(whole, float), np.ones(len(whole))), ratio()),
         unparsed=single.unparsed,
         parsed=single.parsed,
         notes=notes,
+    )
+
+
+def cycle_scores(
+    samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str = "vlmevalkit"
+) -> Scores:
+    """HR-Bench: the mean of the accuracies of its cycles, each with the options in another order."""
+    return by_cycle(samples, choice_scores(samples, answers, rule=rule))
+
+
+def by_cycle(samples: Sequence[Sample], scores: Scores) -> Scores:
+    """``scores`` with the mean of the accuracies of the cycles in place of that of all questions."""
+    cycles: dict[str, list[Sample]] = {}
+    for sample in samples:
+        cycles.setdefault(sample.categories.get("cycle", ""), []).append(sample)
+    columns: list[Mapping[str, float]] = []
+    for group in cycles.values():
+        columns.append({one.id: scores.correct[one.id] for one in group})
+        columns.append({one.id: 1.0 for one in group})
+
+    def statistic(*sums: Any, axis: int = -1) -> Any:
+        pairs = zip(sums[::2], sums[1::2], strict=True)
+        return sum(ratio()(hits, counts, axis) for hits, counts in pairs) / len(cycles)
+
+    data = sums_by_group(samples, columns)
+    value = float(statistic(*data))
+    values = {name: one for name, one in scores.values.items() if name != scores.metric}
+    return replace(
+        scores,
+        value=value,
+        values={scores.metric: value, **values},
+        scale=None,
+        resampling=Resampling(data, statistic),
     )
 
 

@@ -9,11 +9,7 @@ from hdvl.evaluation.metrics.bleu import bleu
 from hdvl.evaluation.metrics.boxes import box_iou, grit_refexp, refcoco_overlap
 from hdvl.evaluation.metrics.caption_tokens import tokenize_captions
 from hdvl.evaluation.metrics.cider import cider_d
-from hdvl.evaluation.metrics.mathvista import (
-    MathVistaProblem,
-    mathvista_correct,
-    quick_extraction,
-)
+from hdvl.evaluation.metrics.mathvista import mathvista_correct, quick_extraction
 from hdvl.evaluation.metrics.mme import PERCEPTION, parse_mme, score_mme
 from hdvl.evaluation.metrics.ocrbench import OCRBenchItem, ocrbench_hit, score_ocrbench
 from hdvl.evaluation.metrics.pope import PopeScore, parse_pope, score_pope
@@ -26,7 +22,15 @@ from hdvl.evaluation.metrics.vlmevalkit_ratings import (
 )
 from hdvl.evaluation.metrics.yes_no import extract_yes_no
 from hdvl.evaluation.samples import Sample
-from hdvl.evaluation.scores import Scores, category_tables, mean_scores
+from hdvl.evaluation.scorers.mathvista_problem import problem_of
+from hdvl.evaluation.scores import (
+    Resampling,
+    Scores,
+    category_tables,
+    mean_scores,
+    ratio,
+    sums_by_group,
+)
 
 INTERNVL_BOX = re.compile(
     r"\[\s*\[?" + r"\s*,\s*".join([r"(-?\d+(?:\.\d+)?)"] * 4) + r"\s*\]?\s*\]"
@@ -78,11 +82,43 @@ def mme_scores(
     }
     scores = Scores("perception + cognition", sum(total.values()), total, correct)
     scores.tables["task"] = tasks
+    scores.resampling = _mme_resampling(groups, correct)
     scores.parsed = dict(read)
     scores.unparsed = [name for name, said in read.items() if said not in ("yes", "no")]
     if found.missing:
         scores.notes.append(f"tasks that were not given: {', '.join(found.missing)}")
     return scores
+
+
+def _mme_resampling(
+    groups: Mapping[str, Sequence[Sample]], correct: Mapping[str, float]
+) -> Resampling:
+    """Images drawn within each task: an image adds the share of right answers, and 1 if all are right."""
+    data = []
+    for group in groups.values():
+        hits, counts = sums_by_group(group, [correct, {one.id: 1.0 for one in group}])
+        data.append(100 * (hits / counts + (hits == counts)))
+    return Resampling(
+        tuple(data), lambda *drawn, axis=-1: sum(one.mean(axis) for one in drawn), paired=False
+    )
+
+
+def _f1_resampling(
+    groups: Sequence[Sequence[Sample]], said_yes: Mapping[str, bool], samples: Sequence[Sample]
+) -> Resampling:
+    """Images drawn from all questions; the mean over ``groups`` of the F1 of the answer yes."""
+    columns: list[Mapping[str, float]] = []
+    for group in groups:
+        truth = {one.id: one.answer.lower() == "yes" for one in group}
+        columns.append({name: 2.0 * (said_yes[name] and yes) for name, yes in truth.items()})
+        columns.append({name: float(said_yes[name]) + yes for name, yes in truth.items()})
+    data = sums_by_group(samples, columns)
+
+    def statistic(*sums: Any, axis: int = -1) -> Any:
+        pairs = zip(sums[::2], sums[1::2], strict=True)
+        return sum(ratio()(above, below, axis) for above, below in pairs) / len(groups)
+
+    return Resampling(data, statistic)
 
 
 def _pope_values(found: PopeScore) -> dict[str, float]:
@@ -107,11 +143,16 @@ def pope_scores(
         correct = {one.id: float(read[one.id] == one.answer.capitalize()) for one in samples}
         unparsed = [name for name, said in read.items() if said == "Unknown"]
         tables = category_tables(samples, correct)
-        return Scores("F1", rating.f1, values, correct, tables=tables, unparsed=unparsed)
-    correct = {one.id: float(parse_pope(answers[one.id]) == one.answer) for one in samples}
+        said_yes = {name: said == "Yes" for name, said in read.items()}
+        scores = Scores("F1", rating.f1, values, correct, tables=tables, unparsed=unparsed)
+        scores.resampling = _f1_resampling([samples], said_yes, samples)
+        return scores
+    heard = {one.id: parse_pope(answers[one.id]) for one in samples}
+    correct = {one.id: float(heard[one.id] == one.answer) for one in samples}
+    groups = _by(samples, "split")
     found = {
         name: score_pope([answers[one.id] for one in group], [one.answer for one in group])
-        for name, group in _by(samples, "split").items()
+        for name, group in groups.items()
     }
     tables = {name: _pope_values(score) for name, score in found.items()}
     whole = score_pope([answers[one.id] for one in samples], [one.answer for one in samples])
@@ -121,7 +162,10 @@ def pope_scores(
         for name, score in found.items()
         if score.undefined
     ]
-    return Scores("mean F1", mean, _pope_values(whole), correct, tables=tables, notes=notes)
+    scores = Scores("mean F1", mean, _pope_values(whole), correct, tables=tables, notes=notes)
+    said_yes = {name: said == "yes" for name, said in heard.items()}
+    scores.resampling = _f1_resampling(list(groups.values()), said_yes, samples)
+    return scores
 
 
 def hallusion_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
@@ -171,15 +215,7 @@ def mathvista_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> S
     """MathVista without a judge: only answers that the quick rules can extract are read."""
     correct, unparsed = dict[str, float](), list[str]()
     for one in samples:
-        row: Mapping[str, Any] = one.extra["problem"]
-        problem = MathVistaProblem(
-            str(row["question_type"]),
-            str(row["answer_type"]),
-            str(row["answer"]),
-            row.get("choices"),
-            row.get("precision"),
-            row.get("metadata") or {},
-        )
+        problem = problem_of(one)
         extraction = quick_extraction(answers[one.id], problem)
         if extraction is None:
             unparsed.append(one.id)
@@ -206,8 +242,10 @@ def caption_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Sco
     values = {f"BLEU-{n}": 100 * v for n, v in enumerate(bleu(predictions, references), 1)}
     values["ROUGE-L"] = 100 * mean_rouge_l(predictions, references)
     scores = Scores("CIDEr-D", 100 * found.score, values)
-    # An image's CIDEr-D depends on all images that are scored, so that it has no standard error of its own.
     scores.correct = dict(zip(names, found.per_image, strict=True))
+    # The weights of words depend on all images; an image that is drawn keeps the score that it has by them.
+    data = sums_by_group(samples, [scores.correct, dict.fromkeys(names, 1.0)])
+    scores.resampling = Resampling(data, ratio())
     scores.notes = [f"tokens of {given.tokenizer}"]
     domains = {
         name: cider_d(

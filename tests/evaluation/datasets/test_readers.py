@@ -269,3 +269,92 @@ def test_ocrbench_mathvista_captions_and_boxes(tmp_path: Path) -> None:
     )
     given = "(100,100),(500,300)"
     assert scored("refcoco", tmp_path, given, "task.refcoco.protocol=qwen_vl").value == 100
+
+
+def test_vstar_bench_in_its_three_forms(tmp_path: Path) -> None:
+    for part, name in (("direct_attributes", "sa_1"), ("relative_position", "sa_2")):
+        note = {
+            "question": "Which?",
+            "options": ["red", "blue", "a b", "c"],
+            "bbox": [[1, 2, 3, 4]],
+        }
+        write(tmp_path / f"vstar_bench/{part}/{name}.json", {**note, "target_object": ["x"]})
+        write(tmp_path / f"vstar_bench/{part}/{name}.jpg", picture())
+    official, samples = opened("vstar_bench", tmp_path, "task.vstar_bench.protocol=official")
+    assert official.chosen.per_token and official.chosen.text(samples[0]) == "Which?"
+    assert set(official.chosen.candidates_of(samples[0]).values()) == {"red", "blue", "a b", "c"}
+    assert [one.options[one.answer] for one in samples] == ["red", "red"]
+    assert samples[0].categories == {"category": "direct_attributes"} and samples[0].images
+    hit = {one.id: one.answer for one in samples}
+    wrong = {**hit, "direct_attributes/sa_1": "Z"}
+    assert official.score(samples, wrong).value == 50
+
+    lines = "Which?\n(A) red\n(B) blue\nAnswer with the letter."
+    row = {"question_id": 0, "image": "a.jpg", "text": lines, "label": "B", "category": "c"}
+    write(tmp_path / "vstar_bench/test_questions.jsonl", [row])
+    lmms, (sample,) = opened("vstar_bench", tmp_path, "task.vstar_bench.protocol=lmms_eval")
+    assert sample.options == {"A": "red", "B": "blue"} and sample.question == "Which?"
+    ending = "\nAnswer with the option's letter from the given choices directly."
+    assert lmms.chosen.text(sample) == f"Which?\nA. red\nB. blue\nAnswer with the letter.{ending}"
+    # lmms-eval reads the A of "Answer"
+    letters = {
+        "(b)": 100,
+        "Answer: B": 0,
+        "The answer: B": 100,
+        "the blue one": 100,
+        "b or a": 100,
+        "none": 0,
+        "": 0,
+    }
+    for text, value in letters.items():
+        assert lmms.score([sample], {"0": text}).value == value, text
+
+    write_tsv(
+        tmp_path / "VStarBench.tsv",
+        [{"index": 0, "image": picture(), "question": "Which?", "A": "x", "B": "y", "answer": "A"}],
+    )
+    assert scored("vstar_bench", tmp_path, "A").value == 100
+
+
+def test_hrbench_averages_its_cycles(tmp_path: Path) -> None:
+    rows = [
+        {
+            "index": n,
+            "image": picture(n),
+            "question": " q",
+            "A": "x",
+            "B": "y",
+            "answer": "A",
+            "category": "single",
+            "cycle_category": 0 if n < 3 else 1,
+        }
+        for n in range(4)
+    ]
+    write_tsv(tmp_path / "HRBench8K.tsv", rows)
+    found = scored("hrbench_8k", tmp_path, {"0": "B", "1": "B", "2": "B", "3": "A"})
+    assert found.value == 50 and found.tables["cycle"] == {"0": 0, "1": 100}
+    task, samples = opened("hrbench_8k", tmp_path, "task.hrbench_8k.protocol=lmms_eval")
+    assert task.chosen.text(samples[0]).endswith(
+        "q\nA. x\nB. y\nAnswer the option letter directly."
+    )
+
+
+def test_grit_refexp(tmp_path: Path) -> None:
+    rows = [
+        {"example_id": f"e{n}", "image_id": f"coco/{n}.jpg", "task_query": "the dog"}
+        for n in range(3)
+    ]
+    write(tmp_path / "GRIT/samples/ablation/refexp.json", rows)
+    task, samples = opened("grit_refexp", tmp_path)
+    assert task.hidden and not samples[0].extra and task.submission is not None
+    answers = {"e0": "[[1.4, 2.6, 3, 4], [0, 0, 1, 1]]", "e1": "[]", "e2": "[[0, 0, 9, 9]]"}
+    written = json.loads(task.submission(tmp_path, samples, answers).read_text())
+    assert written[0] == {"example_id": "e0", "confidence": 1.0, "bboxes": [[1, 3, 3, 4]]}
+    assert written[1]["bboxes"] == []
+    truth = {"bboxes": [[0, 0, 10, 10]]}
+    labelled = [{"input": row, "output": truth, "meta": {"is_new_source": False}} for row in rows]
+    write(tmp_path / "GRIT/samples/ablation/refexp.json", labelled)
+    given = {"e0": "[[0, 0, 10, 5]]", "e1": "[]", "e2": "[[0, 0, 10, 6], [0, 0, 10, 10]]"}
+    found = scored("grit_refexp", tmp_path, given)
+    assert found.value == pytest.approx(100 / 3)  # exactly half is not enough
+    assert found.unparsed == ["e1"] and found.tables == {"source": {"same": pytest.approx(100 / 3)}}
