@@ -1,4 +1,4 @@
-"""JSON lines that one process appends to a file, each of which survives the end of the process."""
+"""JSON lines files that one process appends to, and that stay valid if the process is killed."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,16 +7,16 @@ from typing import IO, Any
 
 
 def append_row(file: IO[bytes], row: Mapping[str, Any]) -> None:
-    """Write ``row`` as a line. It survives the end of this process as soon as this returns."""
+    """Append ``row`` as a line and flush it, so that it is not lost if the process is killed afterwards."""
     text = json.dumps(row, ensure_ascii=False)
     file.write(text.encode("utf-8", "backslashreplace") + b"\n")
     file.flush()
 
 
 def end_torn_line(file: IO[bytes], path: Path) -> None:
-    """End the last line of ``path``, open for appending as ``file``, if it is not whole.
+    """Add a line break to ``path``, which is open for appending as ``file``, if its last line is incomplete.
 
-    A process that is killed while it writes a line leaves a part of it.
+    A process that was killed while it wrote a line leaves an incomplete line.
     """
     if not file.tell():
         return
@@ -29,9 +29,9 @@ def end_torn_line(file: IO[bytes], path: Path) -> None:
 
 
 def whole_rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The place of each line of ``path``, its first byte and the one after its last, and its mapping.
+    """Return (first byte, byte after the last) and the mapping of each line of ``path``.
 
-    Lines that are not whole, or no JSON mapping, are left out; of a file that does not exist there are none.
+    Incomplete lines and lines that are not JSON mappings are skipped. A missing file has no lines.
     """
     if not path.is_file():
         return

@@ -1,6 +1,6 @@
-"""What the files of ``conf/`` say: groups, choices, keys, and the comments beside them.
+"""Reads the groups, choices, keys and comments of the files in ``conf/``.
 
-The files are read as text. Neither Hydra nor a part is imported, so that help and completion are fast.
+The files are read as text, without importing Hydra or the parts, so that help and completion are fast.
 """
 
 import re
@@ -25,7 +25,7 @@ class Entry:
     Attributes:
         key: the dotted key.
         value: its value as it is written; empty for a mapping.
-        comment: the comment behind it; empty without one.
+        comment: the comment after the value; empty if there is none.
     """
 
     key: str
@@ -39,8 +39,8 @@ class Primary:
 
     Attributes:
         header: the help text: purpose and examples.
-        groups: the default choice of each group, None without one.
-        overridden: the choices that a preset makes in place of the defaults.
+        groups: the default choice of each group, or ``None``.
+        overridden: the choices of a preset that replace the defaults.
         entries: the keys outside of the groups.
     """
 
@@ -51,18 +51,18 @@ class Primary:
 
 
 def groups() -> list[str]:
-    """Names of the config groups."""
+    """Return the names of the config groups."""
     return sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir())
 
 
 def choices(group: str) -> dict[str, str]:
-    """The choices of a group, and what each is: the first sentence of its file."""
+    """Return the choices of a group, each with the first sentence of the comment in its file."""
     files = sorted((CONF_DIR / group).glob("*.yaml"))
     return {file.stem: _first_sentence(description(file)) for file in files}
 
 
 def description(file: Path) -> str:
-    """The comment at the beginning of a file, without the lines that only Hydra reads."""
+    """Return the comment at the beginning of a file, without directives for Hydra."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -79,7 +79,7 @@ def _first_sentence(text: str) -> str:
 
 
 def entries(text: str) -> list[Entry]:
-    """The keys of a YAML file, in the order of the file."""
+    """Return the keys of a YAML file, in the order of the file."""
     found: list[Entry] = []
     above: list[tuple[int, str]] = []
     for line in text.splitlines():
@@ -100,7 +100,7 @@ def entries(text: str) -> list[Entry]:
 
 
 def inherited(group: str, choice: str) -> list[Entry]:
-    """The keys of a choice, with those of the choices that it is derived from."""
+    """Return the keys of a choice, including those of the choices that it is derived from."""
     text = (CONF_DIR / group / f"{choice}.yaml").read_text(encoding="utf-8")
     merged: dict[str, Entry] = {}
     for base in _bases(text):
@@ -113,7 +113,7 @@ def inherited(group: str, choice: str) -> list[Entry]:
 
 
 def primary(name: str) -> Primary:
-    """The primary config or the preset (``model/small``) called ``name``, with what it is derived from."""
+    """Read a primary config or a preset (such as ``model/small``), with the files that it is derived from."""
     text = (CONF_DIR / f"{name}.yaml").read_text(encoding="utf-8")
     plain = _load(text)
     folder, slash, _ = name.rpartition("/")
@@ -145,7 +145,7 @@ def primary(name: str) -> Primary:
 
 
 def settable(found: list[Entry]) -> Iterator[Entry]:
-    """Those of ``found`` that are values: no mappings, no classes, nothing that is taken from elsewhere."""
+    """Return the entries of ``found`` that are plain values, not mappings, classes or interpolations."""
     parents = {entry.key.rpartition(".")[0] for entry in found}
     for entry in found:
         last = entry.key.rpartition(".")[2]

@@ -1,6 +1,6 @@
-"""``hdvl COMMAND ...`` is ``python -m hdvl.COMMAND ...``, with ``_`` in a command of two words.
+"""``hdvl COMMAND ...`` runs ``python -m hdvl.COMMAND ...``; spaces in the command become ``_``.
 
-Imports nothing heavy: help is instant.
+The module imports no heavy libraries, so that help appears at once.
 """
 
 import os
@@ -33,11 +33,11 @@ COMMANDS = {
 }
 
 BARE = {"compare": "runs", "evaluate diff": "runs"}
-"""Commands that may be given words without ``=``, and the key that these are the value of."""
+"""Commands that take arguments without ``=``, and the key that these arguments set."""
 
 
 def usage() -> str:
-    """What ``hdvl --help`` prints."""
+    """Return the text of ``hdvl --help``."""
     width = max(map(len, COMMANDS))
     lines = [f"  {command:<{width}}  {text}" for command, text in COMMANDS.items()]
     return "\n".join(
@@ -53,13 +53,13 @@ def usage() -> str:
 
 
 def split_command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """The command that ``words`` begin with, of one word or of two, and the rest."""
+    """Split ``words`` into the command, which has one or two words, and its arguments."""
     both = " ".join(words[:2])
     return (both, words[2:]) if both in COMMANDS else (words[0], words[1:])
 
 
 def as_overrides(command: str, words: Sequence[str]) -> list[str]:
-    """The words of a command as Hydra takes them: bare ones in front are the value of its key in BARE."""
+    """Return arguments as overrides; leading ones without ``=`` become the value of a key in BARE."""
     from hdvl.overrides import quoted
 
     leading = list(takewhile(is_bare, words if command in BARE else ()))
@@ -68,17 +68,17 @@ def as_overrides(command: str, words: Sequence[str]) -> list[str]:
 
 
 def is_bare(word: str) -> bool:
-    """Whether ``word`` is a value alone; a path that exists may have a ``=`` in it."""
+    """Return whether ``word`` is a value without a key; the path of an existing file may contain ``=``."""
     return not word.startswith("-") and ("=" not in word or os.path.exists(word))
 
 
 def module_of(command: str) -> str:
-    """The module, and the primary config, of a command."""
+    """Return the name of a command's module, which is also that of its primary config."""
     return command.replace(" ", "_")
 
 
 def main() -> None:
-    """Hand over to the module of the command, so that relaunched workers find it in ``__main__``."""
+    """Run the module of the command as ``__main__``, so that relaunched worker processes run it too."""
     command, rest = split_command(sys.argv[1:] or ["--help"])
     if command in ("-h", "--help", "help"):
         print(usage())

@@ -1,4 +1,4 @@
-"""Running of a command: its words become a config, the config plain data, and every mistake one line."""
+"""Runs commands: composes the config from the arguments, and prints errors of the user as one line."""
 
 import os
 import re
@@ -25,7 +25,7 @@ from hdvl.overrides import (
 _TRACE = "HYDRA_FULL_ERROR"
 
 OF_LIBRARIES = {"MisconfigurationException", "SafetensorError", "YAMLError", "BadZipFile"}
-"""Names of exceptions by which libraries refuse what they are given, and which have no common base."""
+"""Names of exceptions of libraries for wrong input that have no common base class."""
 
 
 def command(
@@ -35,17 +35,17 @@ def command(
     resolved: bool = True,
     checkpoint: str | None = None,
 ) -> None:
-    """Run the command whose primary config is ``name`` with the words of ``sys.argv``, or print its help.
+    """Run the command whose primary config is ``name`` with the arguments in ``sys.argv``, or print its help.
 
-    A mistake of the user ends the process with exit code 1 and one line on standard error. With
+    An error of the user ends the process with exit code 1 and one line on standard error. With
     ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown too.
 
     Args:
-        name: the command, with ``_`` in one of two words.
-        run: called with the config as plain data; what it returns is handed to a sweeper of Hydra.
+        name: the command, with ``_`` instead of spaces.
+        run: called with the config as plain data; its result is passed to a sweeper of Hydra.
         resolved: whether the interpolations of the config are replaced by their values.
-        checkpoint: the key of a model whose parts may be changed by single values
-            (:func:`hdvl.overrides.for_checkpoint`); None if the command loads none.
+        checkpoint: the key of the checkpoint whose parts can be changed by single values
+            (:func:`hdvl.overrides.for_checkpoint`); ``None`` if the command loads no checkpoint.
     """
     words, trace = sys.argv[1:], bool(os.environ.get(_TRACE))
     if {"-h", "--help"} & set(words):
@@ -84,13 +84,13 @@ def command(
 
 
 def groups() -> dict[str, list[str]]:
-    """The choices of each config group."""
+    """Return the choices of each config group."""
     folders = sorted(path for path in CONF_DIR.iterdir() if path.is_dir())
     return {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in folders}
 
 
 def plain_config(config: Any, words: Sequence[str], *, resolved: bool) -> dict[str, Any]:
-    """A composed config as plain data, with its free text as it was typed in ``words``."""
+    """Return a composed config as plain data, with free text exactly as it was typed in ``words``."""
     from omegaconf import OmegaConf
 
     text = literal_text(words)
@@ -103,10 +103,10 @@ def plain_config(config: Any, words: Sequence[str], *, resolved: bool) -> dict[s
 
 
 class exit_with_message:
-    """Context that ends the process with exit code 1 and one line if its body raises a mistake of the user.
+    """Context that ends the process with exit code 1 and one line after an error of the user in its body.
 
     These are the errors that inputs and parts raise (``ValueError``, ``OSError``, ...), those of Hydra, those
-    of libraries in ``OF_LIBRARIES``, and what torch says of devices. Other errors are raised as they are.
+    of libraries in ``OF_LIBRARIES``, and errors of torch about devices. Other errors are not caught.
 
     Args:
         name: the command, for the line.
@@ -144,7 +144,7 @@ def _is_mistake(error: Exception) -> bool:
 
 
 def reason_of(error: Exception, name: str) -> str:
-    """What ``error`` says, on one line."""
+    """Return the message of ``error`` on one line."""
     text = str(error) or type(error).__name__
     if found := re.match(r"Could not override '([^']+)'", text):
         return _unknown(found[1].partition("@")[0], name)
@@ -170,7 +170,7 @@ def reason_of(error: Exception, name: str) -> str:
 
 
 def _of_device(error: Exception) -> str | None:
-    """What an error of torch says about a device; None for other errors."""
+    """Return the message of an error of torch about a device, or ``None`` for other errors."""
     text = str(error)
     if not isinstance(error, RuntimeError | AssertionError):
         return None
@@ -188,7 +188,7 @@ def _check_given(name: str, unchecked: Sequence[str]) -> None:
     """Check the overrides of the running command, after they were composed.
 
     Raises:
-        ValueError: one would have no effect, is taken by no part, or is of a wrong kind.
+        ValueError: an override would have no effect, no part has its key, or its value has the wrong type.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -221,7 +221,11 @@ def _check_given(name: str, unchecked: Sequence[str]) -> None:
 
 
 def _check_groups(name: str, added: Sequence[str]) -> None:
-    """Refuse choices of groups of hdvl that the command does not take; a user may add groups of his own."""
+    """Check that the command takes the chosen groups of hdvl; groups of the user are allowed.
+
+    Raises:
+        ValueError: it does not take one of them.
+    """
     for group in added:
         if group in groups():
             raise ValueError(_other_group(group, name))
@@ -237,7 +241,11 @@ def _other_group(group: str, name: str) -> str:
 def _check_model(
     name: str, given: Sequence[str], chosen: Mapping[str, str], choices: Mapping[str, Any]
 ) -> None:
-    """Refuse ``model=`` beside an experiment that chooses other parts, which would replace the model's."""
+    """Check that no experiment is given together with ``model=`` and replaces parts of that model.
+
+    Raises:
+        ValueError: the experiment chooses parts itself.
+    """
     without = [word for word in given if not re.match(r"\+*experiment=", word)]
     of_model = compose(*without, config_name=name, return_hydra=True).hydra.runtime.choices
     replaced = [part for part in REQUIRED_GROUPS if choices.get(part) != of_model.get(part)]
@@ -257,7 +265,7 @@ def _unknown(key: str, name: str) -> str:
 
 
 def _base(name: str, words: Sequence[str]) -> dict[str, Any]:
-    """The config of the groups that ``words`` choose, without their values; of the defaults if they fail."""
+    """Compose the config with the groups in ``words``, without values; with defaults if that fails."""
     from hydra.errors import HydraException
 
     chosen = [word for word in words if word.partition("=")[0].lstrip("+") in groups()]

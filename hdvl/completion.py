@@ -49,15 +49,15 @@ complete -c hdvl -f -a '(hdvl completion candidates (commandline -opc)[2..] (com
 """,
 }
 BARE_PATHS = ("compare",)
-"""Commands that take paths without a key."""
+"""Commands that take paths as arguments without a key."""
 
 
 def candidates(words: Sequence[str], commands: Sequence[str]) -> list[str]:
-    """What the last of ``words`` may be completed to.
+    """Return the completions of the last of ``words``.
 
     Args:
-        words: the words behind ``hdvl``, the last one as far as it is typed.
-        commands: names of the commands, of one word or of two.
+        words: the arguments of ``hdvl``; the last one may be incomplete.
+        commands: names of the commands, which have one or two words.
     """
     *before, last = words or [""]
     name = next(
@@ -88,7 +88,7 @@ def candidates(words: Sequence[str], commands: Sequence[str]) -> list[str]:
 
 
 def _keys(last: str, given: Sequence[str], own: Primary) -> Iterator[str]:
-    """Groups and keys; keys of a mapping and of a chosen part once its name and a dot are typed."""
+    """Return groups and keys; the keys of a mapping or a part only after its name and a dot were typed."""
     chosen = {**own.groups, **dict(word.partition("=")[::2] for word in given if "=" in word)}
     part, dot, _ = last.lstrip("+~").partition(".")
     plus = last[: len(last) - len(last.lstrip("+~"))]
@@ -134,7 +134,7 @@ def _beginning(found: Iterator[str] | Sequence[str] | dict[str, str], last: str)
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     shell, *words = sys.argv[1:] or [""]
     if shell in ("-h", "--help"):
         print(USAGE)

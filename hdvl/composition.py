@@ -1,4 +1,4 @@
-"""Configurations that begin with the composition of another model, in which only what was given differs."""
+"""Configurations of runs that start from the composition of an existing model."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ PART_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
 
 
 def keys_of(overrides: Sequence[str]) -> list[str]:
-    """What the command line overrides: groups (``encoder``) and keys (``encoder.name``)."""
+    """Return the groups (``encoder``) and keys (``encoder.name``) of overrides."""
     keys = [text.lstrip("+~").partition("=")[0].partition("@")[0] for text in overrides]
     return [key.removeprefix("model.") for key in keys]
 
 
 def changes_of(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """What ``keys`` change on a checkpoint: chosen parts whole, else single numbers."""
+    """Return the changes of a checkpoint by ``keys``: complete parts that were chosen, else single values."""
     node = cfg["model"]
     changes: dict[str, Any] = {key: node[key] for key in keys if key in PART_GROUPS}
     for key in keys:
@@ -35,25 +35,25 @@ def changes_of(cfg: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def tiler_follows(keys: Sequence[str]) -> bool:
-    """Whether a chosen tiler takes the tile size of the checkpoint's encoder: no word gives its own."""
+    """Return whether a tiler was chosen without a tile size, so that it takes that of the encoder."""
     own = ("tiler.tile_size", "tiler.stride", "tiler.multiple_of")
     return "tiler" in keys and not any(key in own for key in keys)
 
 
-def started(plain: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the composition of ``init_from``, in which only what was ``given`` differs.
+def with_init_from(plain: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with the composition of ``init_from`` and the changes of the command line.
 
-    With ``model=`` or ``experiment=`` the composition is theirs, and the config stays as it is. A part
-    that is chosen on the command line (``encoder=timm``) replaces that of the folder and starts from its
-    own weights; so do bridge and merger where they no longer fit their neighbours. Single values
-    (``tiler.max_tiles=4``) change the folder's part.
+    With ``model=`` or ``experiment=`` the composition is that of the preset, and the config is returned
+    unchanged. A part that is chosen on the command line (``encoder=timm``) replaces that of the folder and
+    does not start from the folder's weights; neither do the bridge and the merger if their weights no
+    longer fit. Single values (``tiler.max_tiles=4``) change the folder's part.
 
     Args:
-        plain: the composed config, interpolations unresolved.
+        plain: the composed config with unresolved interpolations.
         given: keys and values of the command line.
 
     Raises:
-        ValueError: no such model, or a key that its parts do not have.
+        ValueError: there is no such model, or its parts do not have a key.
     """
     if plain["init_from"] is None or "model" in given or "experiment" in given:
         return dict(plain)
@@ -84,8 +84,11 @@ def started(plain: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def fine_tuned(plain: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run that starts from a model: ``fine_tuning`` sets what was not ``given``."""
+def with_fine_tuning(plain: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a run that starts from a model, with the values of ``fine_tuning`` as defaults.
+
+    Keys that are ``given`` on the command line are not changed.
+    """
     changes = plain["fine_tuning"]
     if plain["init_from"] is None or "experiment" in given or plain["stages"] or not changes:
         return dict(plain)
@@ -99,7 +102,7 @@ def fine_tuned(plain: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
 def _not_given(
     changes: Mapping[str, Any], given: Mapping[str, Any], place: str = ""
 ) -> dict[str, Any]:
-    """What of ``changes`` no key on the command line sets, by itself or as a group."""
+    """Return those of ``changes`` whose key, or a key above it, is not set on the command line."""
     left: dict[str, Any] = {}
     for key, value in changes.items():
         if f"{place}{key}" in given:
@@ -111,16 +114,16 @@ def _not_given(
 
 
 def fit(*overrides: str, live_plot: bool = False) -> Path:
-    """Train as ``hdvl train`` does with the words ``overrides``, and return the folder of the trained model.
+    """Train like ``hdvl train`` with these ``overrides``, and return the folder of the trained model.
 
     >>> fit("init_from=hdvl/small", "data=llava", "data.train.path=mine.json")  # doctest: +SKIP
 
     Args:
-        *overrides: the words of the command line.
-        live_plot: whether to draw the losses below the cell of a notebook while the model trains.
+        *overrides: the arguments of the command line.
+        live_plot: whether to plot the losses below the cell of a notebook during the training.
 
     Raises:
-        ValueError: something in the config is wrong; nothing was trained.
+        ValueError: the config is wrong; nothing was trained.
         Stopped: the training was stopped by Ctrl-C; the message says how to resume it.
     """
     from hdvl.data.build import build_data
@@ -130,11 +133,11 @@ def fit(*overrides: str, live_plot: bool = False) -> Path:
     changed, _ = for_checkpoint(list(overrides), "init_from")
     words = typed_overrides(changed)
     plain, given = to_unresolved(compose(*words)), values_of(words)
-    config = fine_tuned(started(plain, given), given)
+    config = with_fine_tuning(with_init_from(plain, given), given)
     if live_plot:
         target = "hdvl.callbacks.live_plot.LivePlot"
         own = {"_target_": target, "folder": "${run_dir}"}
         config["callbacks"] = {**config["callbacks"], "live_plot": own}
-    config["run_dir"] = resolve(config)["run_dir"]  # ${now:} is a time: written down once
+    config["run_dir"] = resolve(config)["run_dir"]  # resolved once, because ${now:} changes
     check_effect(config, given)
     return run(config, build_data, command_line=shlex.join(["hdvl", "train", *overrides]))

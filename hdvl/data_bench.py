@@ -1,4 +1,4 @@
-"""``hdvl data bench``: where the time of a sample goes, and samples a second by kind of worker."""
+"""``hdvl data bench``: measures the time of each stage of a sample, and the speed of kinds of workers."""
 
 from typing import Any
 
@@ -6,7 +6,11 @@ from hdvl.command import command
 
 
 def run(config: dict[str, Any]) -> str:
-    """Measure, and say it in a table. Raises ``ValueError`` where there are no data to measure."""
+    """Measure, and print tables.
+
+    Raises:
+        ValueError: there are no data, or a number is out of range.
+    """
     from hdvl.data.bench import STAGES, samples_per_second, split_time
     from hdvl.data.build import build_data
     from hdvl.meta import on_meta
@@ -50,7 +54,7 @@ def run(config: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the command."""
     command("data_bench", lambda config: print(run(config)))
 
 

@@ -1,11 +1,11 @@
-"""``hdvl data lint``: every row of the data looked at, a report, and a file of rows to leave out."""
+"""``hdvl data lint``: checks every row of the data, and writes a report and a file of rows to skip."""
 
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hdvl.command import command
-from hdvl.composition import started
+from hdvl.composition import with_init_from
 from hdvl.config import build, given_values, resolve
 from hdvl.sequences import one_or_several
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def run(config: dict[str, Any]) -> "tuple[Report, float]":
-    """Look, write both files, and give the report and the share of rows to leave out.
+    """Check the rows, write both files, and return the report and the share of rows to skip.
 
     Raises:
-        ValueError: an unknown fault in ``leave_out``, or data without rows.
+        ValueError: ``leave_out`` names an unknown fault, or the data have no rows.
     """
     from hdvl.data.build import validation_node
     from hdvl.data.lint import FAULTS, lint, row_sources
@@ -45,7 +45,7 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
 
 
 def summary(report: "Report", config: dict[str, Any], share: float) -> str:
-    """The counts, the first row of each fault, and where the rest is."""
+    """Return the number of rows and the first row with each fault, and the names of the files."""
     from hdvl.data.lint import FAULTS
 
     lines = [f"{rows:>9,} rows of {label}" for label, rows in report.rows.items()]
@@ -65,15 +65,15 @@ def summary(report: "Report", config: dict[str, Any], share: float) -> str:
 
 
 def show(config: dict[str, Any]) -> None:
-    """Print the summary; exit code 1 if the rows to leave out are more than ``data.max_bad``."""
-    config = resolve(started(config, given_values()))
+    """Print the summary; exit code 1 if the share of rows to skip exceeds ``data.max_bad``."""
+    config = resolve(with_init_from(config, given_values()))
     report, share = run(config)
     print(summary(report, config, share))
     sys.exit(1 if share > config["data"]["max_bad"] else 0)
 
 
 def main() -> None:
-    """Look at every row."""
+    """Run the command."""
     command("data_lint", show)
 
 

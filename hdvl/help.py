@@ -12,7 +12,7 @@ UNUSED = {
         ("data_lint", "data_bench"), ("optimizer", "tuning", "trainer", "logger", "callbacks")
     ),
 }
-"""Groups that the defaults of a command hold for presets alone; choosing them has no effect."""
+"""Groups in the defaults of a command that exist only for presets; choosing them has no effect."""
 
 OPTIONS = """\
 options
@@ -23,7 +23,7 @@ options
 
 
 def help_text(name: str) -> str:
-    """The help of the command whose primary config is ``name``."""
+    """Return the help of the command whose primary config is ``name``."""
     found = primary(name)
     blocks = [found.header or f"hdvl {name.replace('_', ' ')}"]
     if keys := list(settable(found.entries)):
@@ -38,7 +38,7 @@ def help_text(name: str) -> str:
 
 
 def group_table(group: str, default: str | None = None) -> str:
-    """The choices of a group, a line each."""
+    """Return the choices of a group, one per line."""
     rows = [
         (f"{'*' if name == default else ' '} {name}", text) for name, text in choices(group).items()
     ]
@@ -46,12 +46,12 @@ def group_table(group: str, default: str | None = None) -> str:
 
 
 def key_table(entries: Iterable[Entry]) -> str:
-    """Keys with their values and comments."""
+    """Return the keys with their values and comments."""
     return columns([(f"{entry.key}={entry.value}", entry.comment) for entry in entries], indent=2)
 
 
 def columns(rows: list[tuple[str, str]], *, indent: int) -> str:
-    """Two columns, of which the second is wrapped."""
+    """Format rows as two columns, of which the second is wrapped."""
     width = min(max((len(first) for first, _ in rows), default=0), 40)
     lines = []
     for first, second in rows:

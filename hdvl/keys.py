@@ -1,9 +1,9 @@
-"""Keys and values of a command line, checked against the configuration that they change.
+"""Checks keys and values of a command line against the configuration that they change.
 
-A key that the configuration has may be given a value of its kind. Other keys are added by ``+key=value``,
-but only where something takes them: an argument of the class that a ``_target_`` names, a mapping that is
-such an argument (``llm.config``, ``encoder.config``, ``data.train.weights``), or a group that holds any
-number of named objects (``callbacks``, ``logger``).
+An existing key may be set to a value of the same type. Other keys are added by ``+key=value``, but only if
+they have an effect: as arguments of the class that a ``_target_`` names, as keys of a mapping that is such
+an argument (``llm.config``, ``encoder.config``, ``data.train.weights``), or in a group that holds any number
+of named objects (``callbacks``, ``logger``).
 """
 
 import difflib
@@ -18,10 +18,10 @@ from typing import Any
 from hdvl.plain import TARGET, dotted_keys
 
 NAMED_OBJECTS = ("callbacks", "logger")
-"""Groups whose mapping holds objects under names of the user's choice."""
+"""Groups that hold objects under names that the user chooses."""
 
 FRACTIONS = ("val_check_interval", "limit_val_batches", "warmup_steps")
-"""Keys whose values are whole numbers by default, but may be fractions."""
+"""Keys whose default values are integers, but which may also be fractions."""
 
 SYNONYMS = {
     "batch": "data.batch_size",
@@ -43,11 +43,11 @@ SYNONYMS = {
     "tokens": "generation.max_new_tokens",
     "wd": "optimizer.common.weight_decay",
 }
-"""Names that other tools have for keys of hdvl."""
+"""Names of other tools for keys of hdvl."""
 
 
 def check_added(base: Mapping[str, Any], added: Mapping[str, Any], command: str) -> None:
-    """Check that something takes each key that ``+`` adds.
+    """Check that each key added by ``+`` has an effect.
 
     Args:
         base: the configuration without these keys, as plain data.
@@ -55,7 +55,7 @@ def check_added(base: Mapping[str, Any], added: Mapping[str, Any], command: str)
         command: name of the command, for the message.
 
     Raises:
-        ValueError: nothing takes a key; the message names those that are like it.
+        ValueError: a key has no effect; the message suggests similar keys.
     """
     for key, value in added.items():
         if _first_unknown(base, key) is not None:
@@ -68,14 +68,14 @@ def check_added(base: Mapping[str, Any], added: Mapping[str, Any], command: str)
 
 
 def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool = False) -> str:
-    """What to say of a key that the configuration does not have.
+    """Return the error message for a key that the configuration does not have.
 
     Args:
         base: the configuration, as plain data.
         key: the dotted key.
         command: name of the command.
-        typed: whether a name of almost the same letters is taken for a typing error. Classes, which may
-            be slow to import, are not asked for their arguments then.
+        typed: whether a very similar name is suggested as a correction. The arguments of classes, which
+            may be slow to import, are not looked up then.
     """
     above, dot, last = key.rpartition(".")
     siblings = _at(base, above)[1] if dot else base
@@ -100,20 +100,20 @@ def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool 
 
 
 def similar(name: str, known: Sequence[str]) -> str:
-    """The end of a message: the known names that are like ``name``, otherwise all of them."""
+    """Return the end of a message: the known names that are similar to ``name``, otherwise all of them."""
     like = difflib.get_close_matches(name, known, n=3)
     return f", did you mean {' or '.join(like)}?" if like else f"; it takes {', '.join(known)}"
 
 
 def check_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Check that each value is of the kind that stands in the configuration by default.
+    """Check that each value has the type of the default in the configuration.
 
     Args:
         base: the configuration without these values, as plain data.
         values: a value for each dotted key. Interpolations and keys that ``base`` does not have are skipped.
 
     Raises:
-        ValueError: a number, ``true`` or ``false``, a list or a mapping is needed, and the value is none.
+        ValueError: a value has another type than its default, such as text instead of a number.
     """
     for key, value in values.items():
         parent, default, inside = _at(base, key)
@@ -131,10 +131,12 @@ def check_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def arguments_of(target: Callable[..., Any]) -> list[str] | None:
-    """Names of the arguments of a class or function; None if it takes any."""
+    """Return the names of the arguments of a class or function; ``None`` if it takes arbitrary ones."""
     named = _named_arguments(target)
     owner = getattr(target, "__self__", None)
-    if named is None and isinstance(owner, type):  # a classmethod that passes the rest on
+    if named is None and isinstance(
+        owner, type
+    ):  # a classmethod that passes other arguments to its class
         own, others = inspect.signature(target).parameters.values(), _named_arguments(owner)
         named = (
             None if others is None else [p.name for p in own if p.kind != p.VAR_KEYWORD] + others
@@ -150,12 +152,12 @@ def _named_arguments(target: Callable[..., Any]) -> list[str] | None:
 
 
 def _first_unknown(base: Mapping[str, Any], key: str) -> tuple[str, list[str], str | None] | None:
-    """The place of the first name in ``key`` that nothing takes, the names that its mapping takes, and the
-    class whose arguments they are, if it is one."""
+    """Return the index of the first unknown name in ``key``, the known names there, and the class, if any,
+    whose arguments they are."""
     if key.partition(".")[0] == "stages" and base.get("stages"):
-        return None  # changes of other keys, which are checked where they are made
+        return None  # changes of other keys, which are checked when they are applied
     node: Any = base
-    inside = False  # an argument of something that is built
+    inside = False  # an argument of a class
     names = key.split(".")
     for depth, name in enumerate(names):
         if not isinstance(node, Mapping):
@@ -177,7 +179,7 @@ def _first_unknown(base: Mapping[str, Any], key: str) -> tuple[str, list[str], s
 
 
 def _alike(base: Mapping[str, Any], key: str) -> list[str]:
-    """Keys of the configuration that ``key`` may stand for, best first."""
+    """Return the keys of the configuration that ``key`` may mean, the best first."""
     known = [own for own in dotted_keys(base) if not own.startswith("model.")] + [
         f"model.{own}" for own in base.get("model") or () if own not in base
     ]
@@ -192,9 +194,9 @@ def _alike(base: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _at(base: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any] | None, Any, bool]:
-    """The mapping that has ``key``, its value there, and whether something that is built holds it.
+    """Return the mapping that has ``key``, its value, and whether it belongs to a node with a ``_target_``.
 
-    The mapping is None if ``base`` does not have the key.
+    The mapping is ``None`` if ``base`` does not have the key.
     """
     node: Any = base
     parent, inside = base, False
@@ -207,7 +209,7 @@ def _at(base: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any] | None, An
 
 
 def _needed(default: Any, value: Any, *, is_integer: bool, lists: bool) -> str | None:
-    """What a value must be, if it is not of the kind of ``default``; None if it is.
+    """Return a description of the required type, or ``None`` if ``value`` has the type of ``default``.
 
     Args:
         default: the value in the configuration.
@@ -233,20 +235,20 @@ def _is_whole(value: float) -> bool:
 
 
 def _may_differ(default: Any, value: Any) -> bool:
-    """Whether the default does not say if ``value`` is of a right kind, and the class has to be asked."""
+    """Return whether the type cannot be decided by the default, but only by the annotation of the class."""
     if default is None:
         return isinstance(value, str)
     return isinstance(default, str) and isinstance(value, list | Mapping)
 
 
 def _needed_by_class(target: str, name: str, value: Any) -> str | None:
-    """What ``value`` must be, if the annotation of an argument names other simple types alone."""
+    """Return a description of the required type if the annotation of an argument does not allow ``value``."""
     try:
         found = pkgutil.resolve_name(target)
         annotation = typing.get_type_hints(found).get(name)
         annotation = annotation or inspect.signature(found).parameters[name].annotation
     except (AttributeError, ImportError, KeyError, NameError, TypeError, ValueError):
-        return None  # without annotations that can be read, the class itself has to say it
+        return None  # annotations that cannot be evaluated: the class itself reports wrong values
     union = isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union
     kinds = set(typing.get_args(annotation) if union else (annotation,)) - {NoneType}
     if not kinds or not kinds <= {int, float, bool, str} or isinstance(value, tuple(kinds)):

@@ -15,7 +15,7 @@ Print the config groups, or the choices of some of them with what each is.
 
 
 def text(names: list[str]) -> str:
-    """What is printed for groups called ``names``; for none, all groups.
+    """Return the text that is printed for the groups ``names``, or for all groups if there are none.
 
     Raises:
         ValueError: there is no such group.
@@ -39,7 +39,7 @@ def text(names: list[str]) -> str:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     words = sys.argv[1:]
     if {"-h", "--help"} & set(words):
         print(USAGE)

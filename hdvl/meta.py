@@ -1,4 +1,4 @@
-"""Models and parts on the ``meta`` device: shapes and counts of any size, without weights or memory."""
+"""Construction of models and parts on the ``meta`` device, without memory for their weights."""
 
 from typing import Any
 

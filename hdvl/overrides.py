@@ -1,7 +1,7 @@
-"""The words of a command line as overrides of Hydra, with text and paths taken as they were typed.
+"""Converts the arguments of a command line to overrides of Hydra, with text and paths as they were typed.
 
-Hydra reads ``key=value`` by a grammar in which quotes, brackets, commas, ``=``, ``~``, ``#`` and all
-letters but the English ones have to be quoted. Values that are text are quoted here.
+In Hydra's grammar for ``key=value``, quotes, brackets, commas, ``=``, ``~``, ``#`` and all non-ASCII letters
+must be quoted. This module quotes values that are text.
 """
 
 import difflib
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 FREE_TEXT = ("prompt", "system")
-"""Keys whose value is text whatever it looks like."""
+"""Keys whose value is always text."""
 
 LITERAL_PATHS = (
     "image",
@@ -30,10 +30,10 @@ PATHS = (
     *("path", "image_folder", "run_dir", "resume", "init_from", "folder"),
     *("questions", "runs", "local", "shards", "predictions", "data_dir", "save_dir", "from"),
 )
-"""Last names of keys whose value is a path: never a number, a sum of choices or a function call.
+"""Last names of keys whose value is a path, never a number, a list of choices or a function call.
 
-Lists ``[a,b]`` and mappings ``{a: b}`` of paths, ``null`` and whole values in quotes are read as
-Hydra does, and interpolations too but for ``LITERAL_PATHS``.
+Lists ``[a,b]`` and mappings ``{a: b}`` of paths, ``null`` and quoted values are parsed by Hydra, and so are
+interpolations, except for ``LITERAL_PATHS``.
 """
 
 RENAMED = {
@@ -47,7 +47,7 @@ RENAMED = {
         for part in ("encoder", "bridge", "merger", "llm", "new_tokens")
     },
 }
-"""Config keys of earlier versions and what they are called now."""
+"""Config keys of earlier versions and their new names."""
 
 OPTIONS: Mapping[str, tuple[str, ...] | None] = {
     **dict.fromkeys(("--help", "-h", "--hydra-help", "--version", "--resolve"), ()),
@@ -59,13 +59,13 @@ OPTIONS: Mapping[str, tuple[str, ...] | None] = {
     **dict.fromkeys(("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"), None),
     **dict.fromkeys(("--package", "-p", "--experimental-rerun"), None),
 }
-"""Options of Hydra that commands take, and the values that each may have. None: any value."""
+"""Options of Hydra that commands take, and their allowed values; ``None`` for any value."""
 
 REQUIRED_GROUPS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
-"""Groups that a model needs a choice of."""
+"""Groups of which every model needs a choice."""
 
 WEIGHTED_GROUPS = ("encoder", "bridge", "merger", "llm")
-"""Those of parts that have weights: choosing one composes a new model."""
+"""Groups of parts with weights; choosing one of them composes a new model."""
 
 _DELETED = re.compile(r"~([\w./@:-]+)(?:=.*)?", re.DOTALL)
 _KEY = re.compile(r"(\+\+?|)([\w./-]+)=(.*)", re.DOTALL)
@@ -73,7 +73,7 @@ _BARE = re.compile(r"[\w./:$%+@?| -]*", re.ASCII)
 
 
 def typed_overrides(words: Sequence[str]) -> list[str]:
-    """``words`` with every value that is text quoted, so that Hydra reads it as it was typed.
+    """Return ``words`` with every text value quoted, so that Hydra reads it as it was typed.
 
     >>> typed_overrides(["prompt=Where, exactly?", "image=[a.png,b.png]", "run_dir=runs/a=1"])
     ['prompt="Where, exactly?"', 'image=[a.png,b.png]', 'run_dir="runs/a=1"']
@@ -94,14 +94,14 @@ LIST_GROUPS = ("task",)
 
 
 def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
-    """Check that each word is ``key=value``, ``~key`` or an option of Hydra, and that groups get a choice.
+    """Check that each argument is ``key=value``, ``~key`` or an option of Hydra, and that choices exist.
 
     Args:
-        words: the words of a command line.
+        words: the arguments of a command line.
         groups: the choices of each config group.
 
     Raises:
-        ValueError: a word is none of these; the message says what may have been meant.
+        ValueError: an argument is none of these; the message suggests a correction.
     """
     several, value_of_option = _sweeps(words), False
     for number, word in enumerate(words):
@@ -125,7 +125,7 @@ def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> No
 def _check_option(word: str, rest: Sequence[str]) -> None:
     option, equals, value = word.partition("=")
     if re.fullmatch(r"-[hcrmipn]{2,}", word) and word not in OPTIONS:
-        return  # short options in one word, such as -mc
+        return  # several short options in one argument, such as -mc
     if option not in OPTIONS:
         name = option.lstrip("-").replace("-", "_") or "key"
         like = difflib.get_close_matches(option, OPTIONS, n=1)
@@ -170,9 +170,9 @@ def _bare_word(word: str, groups: Mapping[str, Sequence[str]]) -> str:
 
 
 def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The options of Hydra among ``words``, with their values, and the overrides.
+    """Split ``words`` into options of Hydra, with their values, and overrides.
 
-    Hydra itself takes options only before or after all overrides.
+    Hydra accepts options only before or after all overrides.
 
     >>> split_options(["seed=1,2", "--multirun", "--config-dir", "conf", "run_dir=runs/a"])
     (['--multirun', '--config-dir', 'conf'], ['seed=1,2', 'run_dir=runs/a'])
@@ -185,9 +185,9 @@ def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def literal_text(words: Sequence[str]) -> dict[str, str]:
-    """The free text among ``words``, by its key: exactly what was typed.
+    """Return the free text in ``words`` by key, exactly as it was typed.
 
-    An escape for Hydra cannot say everything: ``???`` means a missing value however it is quoted.
+    Not every text can be quoted for Hydra: ``???`` means a missing value even in quotes.
     """
     found, sweep = {}, _sweeps(words)
     for word in words:
@@ -202,16 +202,16 @@ def _sweeps(words: Sequence[str]) -> bool:
 
 
 def _is_hydras(key: str, value: str, sweep: bool) -> bool:
-    """Whether ``value`` of a key of FREE_TEXT is no text: null, or a sweep over texts in quotes."""
+    """Return whether ``value`` of a key in FREE_TEXT is null, or a sweep over quoted texts."""
     if value == "null":
         return key != "prompt"
     return sweep and value[:1] in ("'", '"') and _kind(value) == "sweep"
 
 
 def check_renamed(key: str, source: object = None) -> None:
-    """ValueError if the dotted ``key``, of the file ``source`` if it stands in one, has another name now.
+    """Raise a ``ValueError`` if the dotted ``key`` was renamed; ``source`` is the file that contains it.
 
-    ``stages.0.KEY`` is KEY of a stage.
+    ``stages.0.KEY`` is checked as ``KEY``.
     """
     own = re.sub(r"^stages\.\d+\.", "", key)
     if own in RENAMED:
@@ -221,9 +221,9 @@ def check_renamed(key: str, source: object = None) -> None:
 
 
 def quoted(text: str, *, interpolate: bool = False) -> str:
-    """``text`` in Hydra's quotes.
+    """Return ``text`` quoted for Hydra.
 
-    Backslashes count only before a quote and before ``${``, which would begin an interpolation.
+    Backslashes are special only before a quote, and before ``${``, which would begin an interpolation.
     """
     if not interpolate:
         text = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", text)
@@ -232,18 +232,18 @@ def quoted(text: str, *, interpolate: bool = False) -> str:
 
 
 def for_checkpoint(words: Sequence[str], source: str) -> tuple[list[str], list[str]]:
-    """Let the values of parts that come with a checkpoint be set, whatever keys the default parts have.
+    """Allow overrides of keys that only the parts of a checkpoint have, not the default parts.
 
-    Where ``words`` choose neither a part nor a whole model, its values change the part of the checkpoint,
-    which has keys of its own. They are checked when the checkpoint is read.
+    If ``words`` choose neither a part nor a model, values of that part change the part of the checkpoint,
+    which may have other keys. They are checked when the checkpoint is read.
 
     Args:
-        words: the words of a command line.
-        source: the key that names the checkpoint: ``checkpoint``, which has a default that is not used
-            where a part with weights is chosen, or ``init_from``, which has none.
+        words: the arguments of a command line.
+        source: the key that names the checkpoint: ``checkpoint``, whose default is not used if a part with
+            weights is chosen, or ``init_from``, which has no default.
 
     Returns:
-        The words, with ``++`` before those of such values, and the keys of these.
+        The arguments, with ``++`` before such overrides, and the keys of these.
     """
     given = dict(keys_of(words))
     chosen = [part for part in REQUIRED_GROUPS if part in given]
@@ -290,8 +290,8 @@ def _path(name: str, value: str, sweep: bool) -> str:
 
 
 def _kind(value: str) -> str:
-    """What Hydra takes ``value`` for: ``list``, ``mapping``, ``quoted``, ``sweep``, ``plain``, or
-    ``text`` that it cannot read."""
+    """Return how Hydra parses ``value``: ``list``, ``mapping``, ``quoted``, ``sweep``, ``plain``, or ``text``
+    if it cannot parse it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException
@@ -311,7 +311,7 @@ def _kind(value: str) -> str:
 
 
 def _numbers(value: str) -> bool:
-    """Whether ``value`` is a sum of choices that are numbers: Hydra says what to do with them."""
+    """Return whether ``value`` is a comma-separated list of numbers, which Hydra handles."""
     return all(_looks_like_a_number(item.strip()) for item in value.split(","))
 
 
@@ -326,7 +326,7 @@ def _looks_like_a_number(value: str) -> bool:
 
 
 def _interpolates(value: str) -> bool:
-    """Whether ``value`` holds an interpolation that OmegaConf can read."""
+    """Return whether ``value`` contains an interpolation that OmegaConf can parse."""
     from omegaconf.errors import GrammarParseError
     from omegaconf.grammar_parser import parse
 
@@ -340,7 +340,7 @@ def _interpolates(value: str) -> bool:
 
 
 def keys_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(key, value) of each word ``key=value``, in the order they were given."""
+    """Return (key, value) of each argument ``key=value``, in order."""
     for word in words:
         found = _KEY.fullmatch(word)
         if found:

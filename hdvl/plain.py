@@ -1,20 +1,20 @@
-"""Configurations as plain data (dicts, lists and values): merged, and their keys. Nothing is resolved."""
+"""Functions on configurations as plain data (dicts, lists and values), without resolving interpolations."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy, deepcopy
 from typing import Any
 
 TARGET = "_target_"
-"""The key under which a mapping names the class or function that it is built by."""
+"""The key of a node that names the class or function that builds it."""
 
 
 def is_part(value: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether ``value`` names what it is built by."""
+    """Return whether ``value`` is a node with a ``_target_``."""
     return TARGET in value
 
 
 def is_other_part(value: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether ``value`` is built by something else than ``old``."""
+    """Return whether ``value`` has another ``_target_`` than ``old``."""
     return TARGET in value and value[TARGET] != old.get(TARGET)
 
 
@@ -27,16 +27,17 @@ def merge(
     optional: Callable[[Mapping[str, Any]], Collection[str]] = lambda _: (),
     where: str = "",
 ) -> dict[str, Any]:
-    """A copy of ``node`` with ``changes``: mappings are merged, all else is replaced.
+    """Return a copy of ``node`` with ``changes``: mappings are merged, other values are replaced.
 
     Args:
-        node: plain data. A mapping of another class, such as a ``Node``, stays of its class.
+        node: plain data. Mappings of other classes, such as ``Node``, keep their class.
         changes: the keys to change, with their new values.
-        replaces: whether a mapping (first) takes the place of an old one (second) as a whole.
-        refuse: gives the error for keys that a mapping does not have, of its place with a dot behind it,
-            the keys, and the mapping.
-        optional: the keys that a mapping may have besides those that it has.
-        where: the place of ``node`` in a whole, with a dot behind it.
+        replaces: returns whether a new mapping (first argument) replaces the old one (second argument)
+            instead of being merged with it.
+        refuse: returns the error for unknown keys, given the dotted key of the mapping with a final dot,
+            the unknown keys, and the mapping.
+        optional: keys that every mapping may have in addition to its own.
+        where: the dotted key of ``node``, with a final dot.
     """
     unknown = [key for key in changes if key not in node]
     if unknown:
@@ -61,7 +62,7 @@ def merge(
 
 
 def dotted_keys(config: Any, place: str = "") -> Iterator[str]:
-    """The dotted key of every value and mapping; items of lists by their number.
+    """Yield the dotted key of every value and mapping; items of lists are numbered.
 
     >>> list(dotted_keys({"llm": {"layers": 2}, "stages": [{"name": "all"}]}))
     ['llm', 'llm.layers', 'stages', 'stages.0', 'stages.0.name']
@@ -75,7 +76,7 @@ def dotted_keys(config: Any, place: str = "") -> Iterator[str]:
 
 
 def flatten(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of each value in a config; lists of mappings are numbered.
+    """Yield (dotted key, value) of each value in a config; mappings in lists are numbered.
 
     >>> dict(flatten({"a": {"b": 1}, "c": [{"d": 2}], "e": [3, 4]}))
     {'a.b': 1, 'c.0.d': 2, 'e': [3, 4]}
@@ -92,10 +93,10 @@ def flatten(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def without_weights(node: Any) -> Any:
-    """A model node whose parts read no weights: only configurations and tokenizers.
+    """Return a model node whose parts read only configurations and tokenizers, but no weights.
 
-    Language models read none on the ``meta`` device. Hydra's ``_convert_``, which says how values become
-    plain, has no meaning here and is left out.
+    Language models read no weights on the ``meta`` device. Hydra's option ``_convert_`` is removed, because
+    it has no effect here.
     """
     if isinstance(node, list):
         return [without_weights(item) for item in node]

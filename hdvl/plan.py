@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hdvl.command import command
-from hdvl.composition import fine_tuned, started
+from hdvl.composition import with_fine_tuning, with_init_from
 from hdvl.config import given_values, resolve
 from hdvl.tables import duration
 from hdvl.tables import table as table
@@ -268,7 +268,7 @@ def show(config: Mapping[str, Any]) -> None:
     from hdvl.training.stages import check_effect
 
     given = given_values()
-    config = fine_tuned(started(config, given), given)
+    config = with_fine_tuning(with_init_from(config, given), given)
     check_effect(config, given)
     run(config)
 

@@ -28,7 +28,7 @@ def converted(module: Module, *, dtype: torch.dtype | None = None, device: Any =
 
 
 def frequencies(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the rotary frequencies in ``module`` by their names."""
+    """Return copies of the rotary frequencies in ``module`` by name."""
     return {
         name: buffer.clone()
         for name, buffer in module.named_buffers()

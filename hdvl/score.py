@@ -1,4 +1,4 @@
-"""``hdvl score``: score a file of predictions, whoever made it. No model is loaded, nor torch imported."""
+"""``hdvl score``: scores a file of predictions of any model. Neither a model nor torch is loaded."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from hdvl.tables import table
 
 
 def run(cfg: Mapping[str, Any]) -> None:
-    """Score and print, and say what is wrong with the file."""
+    """Print the scores and the problems of the file."""
     if len(cfg.get("task") or ()) != 1:
         raise ValueError("task must be one benchmark, such as task=docvqa")
     for key in ("predictions", "data_dir"):
@@ -66,7 +66,7 @@ def run(cfg: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     command("score", run)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def one_or_several(value: Any, option: str) -> tuple[str, ...]:
-    """``value`` as a tuple of strings; a single string is one item.
+    """Return ``value`` as a tuple of strings; a single string becomes one item.
 
     >>> one_or_several("q_proj", "targets")
     ('q_proj',)

@@ -17,7 +17,7 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds.
+    """Format a duration as hours, minutes and seconds.
 
     >>> duration(75), duration(3700), duration(200000)
     ('1:15', '1:01:40', '2 days 7:33:20')

@@ -13,17 +13,17 @@ from types import FrameType
 from typing import Any
 
 from hdvl.command import command, plain_config, reason_of
-from hdvl.composition import fine_tuned, started
+from hdvl.composition import with_fine_tuning, with_init_from
 from hdvl.config import compose, given_values, given_words, resolve, values_of
 from hdvl.overrides import check_renamed, keys_of, split_options
 from hdvl.plain import dotted_keys
 
 TYPED: list[str] = []
-"""The words of the command line before they are quoted for Hydra."""
+"""The arguments of the command line before they are quoted for Hydra."""
 JOB_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError)
-"""What one job of a sweep may fail of while the others go on, such as a loss that is not finite."""
+"""Errors of a job after which a sweep continues with the next job, such as a loss that is not finite."""
 SWEEP: list[Path] = []
-"""The folder of the sweep that this process runs, once its jobs are checked."""
+"""The folder of the sweep that this process runs, after its jobs were checked."""
 
 
 class JobFailed(Exception):
@@ -31,11 +31,11 @@ class JobFailed(Exception):
 
 
 def run_config(plain: dict[str, Any]) -> float | None:
-    """Train what the configuration describes, or go on with ``resume=RUN``.
+    """Run the training of the configuration, or resume the run of ``resume=RUN``.
 
-    A run goes on with the config it was started with; ``key=value`` changes it, choices of groups
-    are not taken. Exit code 130 after Ctrl-C, 143 after SIGTERM. With ``--multirun`` it is one job of a
-    sweep, and the loss that a sweeper is to make small is returned.
+    A resumed run uses the config that it was started with; ``key=value`` changes it, and choices of groups
+    are refused. The exit code is 130 after Ctrl-C and 143 after SIGTERM. With ``--multirun`` this is one
+    job of a sweep, and the loss that a sweeper minimises is returned.
     """
     with _stopped_before_training():
         if is_sweep():
@@ -48,10 +48,10 @@ def run_config(plain: dict[str, Any]) -> float | None:
 
 
 def train(plain: Mapping[str, Any], given: dict[str, Any]) -> tuple[str, int]:
-    """Train the composed config ``plain``, in which the keys of ``given`` were given.
+    """Train with the composed config ``plain``; ``given`` are the overrides of the command line.
 
     Returns:
-        What to print at the end, and the exit code.
+        The text to print at the end, and the exit code.
     """
     from hdvl.data.build import build_data
     from hdvl.training.run import run
@@ -59,21 +59,21 @@ def train(plain: Mapping[str, Any], given: dict[str, Any]) -> tuple[str, int]:
 
     config = final_config(plain, given)
     try:
-        return ended(run(config, build_data, command_line=command_line(config["run_dir"]))), 0
+        return finished_text(run(config, build_data, command_line=command_line(config["run_dir"]))), 0
     except Stopped as stop:
         return str(stop), stop.code
 
 
 def final_config(plain: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The config of the run: that of the command line, or the stored one of ``resume`` with its changes."""
+    """Return the config of the run: that of the command line, or that of the resumed run with changes."""
     from hdvl.training.ranks import one_run_dir
     from hdvl.training.run import resumed
     from hdvl.training.stages import check_effect
 
     if plain["resume"] is None:
-        config = fine_tuned(started(plain, given), given)
-        # ${now:} is a time: written down once
-        config["run_dir"] = one_run_dir(own_folder(resolve(config)), given)
+        config = with_fine_tuning(with_init_from(plain, given), given)
+        # resolved once, because ${now:} changes
+        config["run_dir"] = one_run_dir(run_folder(resolve(config)), given)
     else:
         resume = str(resolve({"resume": plain["resume"]})["resume"])
         changes = changed_values(given)
@@ -85,12 +85,12 @@ def final_config(plain: Mapping[str, Any], given: dict[str, Any]) -> dict[str, A
 
 
 def run_job(plain: Mapping[str, Any]) -> float | None:
-    """Train one job of a sweep; a job that fails is noted, and the next one goes on.
+    """Train one job of a sweep, and return its objective; the failure of a job is recorded.
 
-    Before the first job all jobs are checked. Returns the objective of the job.
+    Before the first job all jobs are checked.
 
     Raises:
-        JobFailed: it failed in a sweep whose sweeper goes by the results.
+        JobFailed: the job failed, and the sweeper needs to know it to choose the next job.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -135,7 +135,7 @@ def run_job(plain: Mapping[str, Any]) -> float | None:
 
 
 def sweep_jobs() -> list[list[str]]:
-    """The words of each job of the running sweep; none if the sweeper chooses them as it goes."""
+    """Return the overrides of each job of the sweep; empty if the sweeper chooses jobs by earlier results."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -148,10 +148,10 @@ def sweep_jobs() -> list[list[str]]:
 
 
 def check_jobs(jobs: Sequence[Sequence[str]], sweep: Path) -> None:
-    """Check every job of a sweep as its run would, before the first one trains.
+    """Make the checks of a run for every job of a sweep, before the first one trains.
 
     Raises:
-        ValueError: some jobs cannot run; each is named with the reason.
+        ValueError: some jobs cannot run; the message gives the reason for each.
     """
     from hdvl.data.build import build_data
     from hdvl.training.run import check_run_config
@@ -163,9 +163,9 @@ def check_jobs(jobs: Sequence[Sequence[str]], sweep: Path) -> None:
         try:
             plain = plain_config(compose(*own, config_name="train"), own, resolved=False)
             given = values_of(own)
-            config = fine_tuned(started(plain, given), given)
+            config = with_fine_tuning(with_init_from(plain, given), given)
             check_effect(config, given)
-            own_folder(resolve(config))  # refuses several devices
+            run_folder(resolve(config))  # refuses several devices
             check_run_config({**config, "run_dir": str(sweep / str(number))}, build_data)
         except (ValueError, TypeError, OSError, ImportError) as error:
             swept = " ".join(word for word in own if not all(word in job for job in jobs))
@@ -177,7 +177,7 @@ def check_jobs(jobs: Sequence[Sequence[str]], sweep: Path) -> None:
 
 
 def report_sweep() -> int:
-    """Print and write the table of the sweep that ran, if one did; returns the number of failed jobs."""
+    """Print and write the table of the finished sweep, if any, and return the number of failed jobs."""
     from hdvl.training.ranks import is_rank_zero
     from hdvl.training.sweeps import FINISHED, read_jobs, sweep_text, write_report
 
@@ -192,7 +192,7 @@ def report_sweep() -> int:
 
 
 def is_sweep() -> bool:
-    """Whether this is a job of ``--multirun``."""
+    """Return whether this is a job of ``--multirun``."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -200,7 +200,7 @@ def is_sweep() -> bool:
 
 
 def print_on_rank_zero(text: str) -> None:
-    """Print once, not once a process."""
+    """Print ``text`` in the process of rank zero."""
     from hdvl.training.ranks import is_rank_zero
 
     if is_rank_zero():
@@ -209,7 +209,7 @@ def print_on_rank_zero(text: str) -> None:
 
 @contextmanager
 def _stopped_before_training() -> Iterator[None]:
-    """A signal outside of a training ends the command with one line too; what is written is whole."""
+    """Let SIGINT and SIGTERM outside of a training end the command with one line."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(number)
@@ -229,8 +229,8 @@ def _stopped_before_training() -> Iterator[None]:
         signal.signal(signal.SIGTERM, old)
 
 
-def ended(model: Path) -> str:
-    """What a finished run prints: where its model and its plots are, and what to type next."""
+def finished_text(model: Path) -> str:
+    """Return the text that a finished run prints: the paths of model and plots, and the next commands."""
     run_dir = model.parent
     plots = sorted(str(path) for path in run_dir.glob("**/losses.png"))
     return "\n".join(
@@ -245,15 +245,15 @@ def ended(model: Path) -> str:
 
 
 def command_line(run_dir: str) -> str:
-    """What was typed, as a shell would take it; of a job of a sweep what would run this job alone."""
+    """Return the command line, quoted for a shell; for a job of a sweep one that runs this job alone."""
     if not is_sweep():
         return shlex.join(["hdvl", "train", *TYPED])
     words = [word for word in given_words() if not word.startswith("run_dir=")]
     return shlex.join(["hdvl", "train", *words, f"run_dir={run_dir}"])
 
 
-def own_folder(config: Mapping[str, Any]) -> str:
-    """The run folder of a resolved config; of a job of a sweep a folder in it."""
+def run_folder(config: Mapping[str, Any]) -> str:
+    """Return the run folder of a resolved config; for a job of a sweep a folder in it."""
     import torch
     from hydra.core.hydra_config import HydraConfig
 
@@ -273,7 +273,7 @@ def own_folder(config: Mapping[str, Any]) -> str:
 
 
 def changed_values(given: dict[str, Any]) -> dict[str, Any]:
-    """The words ``given`` but for ``resume``."""
+    """Return the overrides ``given`` without ``resume``."""
     from hydra.core.hydra_config import HydraConfig
 
     groups = HydraConfig.get().runtime.choices
@@ -287,7 +287,7 @@ def changed_values(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     TYPED[:] = sys.argv[1:]
     command("train", run_config, resolved=False, checkpoint="init_from")
     if report_sweep():

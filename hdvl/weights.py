@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 def find_weights(
     folder: Path, names: Sequence[str] = (SAFE, PICKLED), *, others: bool = True
 ) -> tuple[list[Path], dict[str, str]]:
-    """The weight files in ``folder``, and the file name of each tensor according to an index.
+    """Return the weight files in ``folder``, and the file name of each tensor according to an index.
 
     Args:
         folder: the folder to search.
@@ -65,7 +65,7 @@ def _all_of(first: re.Match[str], folder: Path) -> list[str]:
 
 
 def read_index(file: Path) -> dict[str, str]:
-    """The file name of each tensor according to the index ``file``.
+    """Return the file name of each tensor according to the index ``file``.
 
     Raises:
         ValueError: the index cannot be read, or names files in another folder.
@@ -89,7 +89,7 @@ def _is_beside(name: str) -> bool:
 def misfits(
     expected: Mapping[str, Shape], found: Mapping[str, Shape], *, known: Collection[str] = ()
 ) -> dict[str, list[str]]:
-    """The differences between stored tensors and those of a model, by the kind of fault.
+    """Return the differences between stored tensors and those of a model, by kind of fault.
 
     Args:
         expected: names and shapes of the tensors of the model.

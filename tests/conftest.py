@@ -1,4 +1,4 @@
-"""What every test gets: fixed seeds, one thread, no network, no hub."""
+"""Fixtures of all tests: fixed seeds, one thread, no network, no hub."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Whether a folder of transformers is read with the ids, pixels, logits and answers of its own classes."""
+"""Checks that an imported folder gives the ids, pixels, logits and answers of transformers' own classes."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the published reference implementations computed (tests/golden), and what they computed it from."""
+"""Recorded outputs of the published reference implementations (tests/golden), and their inputs."""
 
 import json
 from collections.abc import Mapping, Sequence

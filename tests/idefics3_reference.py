@@ -1,4 +1,4 @@
-"""Tiny Idefics3 and SmolVLM models of transformers, with their processors, and what these make of a talk."""
+"""Tiny Idefics3 and SmolVLM models of transformers, their processors, and processed inputs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""InternVL-Chat's arithmetic as plain functions of a published state dict, apart from hdvl's own parts.
+"""InternVL-Chat's computation as plain functions of a published state dict, independent of hdvl's parts.
 
-Written from the published description: loops and explicit sums where the parts use libraries.
+They are written from the published description, with explicit loops and sums instead of libraries.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The loss of a batch by any route: padded rows or one packed row."""
+"""The loss of a batch, as padded rows or as one packed row."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Parametrised tests of which a few cases run in the quick part, and all of them in the slow part."""
+"""Parametrised tests with a few cases in the quick part and all cases in the slow part."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Qwen's own tokenizer, where its rank file is at hand, and what the published one makes of texts."""
+"""Qwen's tokenizer, if its rank file is available, and recorded ids of the published tokenizer."""
 
 import json
 import os

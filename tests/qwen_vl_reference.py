@@ -1,6 +1,6 @@
-"""Qwen-VL's arithmetic as plain functions of a published state dict, apart from hdvl's own parts.
+"""Qwen-VL's computation as plain functions of a published state dict, independent of hdvl's parts.
 
-Written from the published description: loops and explicit sums where the parts use libraries.
+They are written from the published description, with explicit loops and sums instead of libraries.
 """
 
 import math

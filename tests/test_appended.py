@@ -1,4 +1,4 @@
-"""Rows that are appended survive, and a torn line is ended and left out."""
+"""Appended rows are not lost, and an incomplete line is skipped."""
 
 from pathlib import Path
 

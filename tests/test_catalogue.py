@@ -1,4 +1,4 @@
-"""Help, lists, documentation and completion say what the files of conf/ say, without importing a part."""
+"""Help, lists, documentation and completion agree with the files of conf/, without importing parts."""
 
 import os
 import re
@@ -60,7 +60,7 @@ def test_every_choice_is_described(group: str) -> None:
 
 
 def test_keys_of_the_text_are_those_of_the_config() -> None:
-    """The files are read as text; what they hold is what Hydra composes."""
+    """The keys read from the text of the files equal those that Hydra composes."""
     for group, choice in (("encoder", "smolvlm2"), ("tiler", "llava_next"), ("merger", "smolvlm")):
         found = {entry.key for entry in catalogue.inherited(group, choice)}
         composed = dotted_keys(to_plain(compose(f"{group}={choice}")[group]))
@@ -165,8 +165,8 @@ def test_completion_in_bash(typed: str, expected: list[str], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "line", ["completion candidates train encoder=", "list encoder", "train --help", "infer --help"]
 )
-def test_finding_out_is_fast(line: str) -> None:
-    """Less than one CPU second, and no torch: the least of three, since the machine may be busy."""
+def test_completion_is_fast(line: str) -> None:
+    """Less than one CPU second, without torch; the minimum of three runs, since the machine may be busy."""
     code = (
         f"import sys; sys.argv = ['hdvl', *{line.split()!r}]\n"
         "from hdvl.cli import main; main()\n"

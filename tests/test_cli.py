@@ -1,4 +1,4 @@
-"""The dispatcher: help, errors, and that help and --cfg job stay light."""
+"""The dispatcher: help, errors, and the start-up time of help and --cfg job."""
 
 import os
 import re
@@ -94,7 +94,7 @@ def test_an_unknown_command_is_one_line_and_code_2(
 
 
 def test_help_is_instant(tmp_path: Path) -> None:
-    """At most 0.15 s of CPU, and no torch: the least of five, since the machine may be busy."""
+    """At most 0.15 CPU seconds, without torch; the minimum of five runs, since the machine may be busy."""
     spent = []
     for _ in range(5):
         before = os.times()
@@ -129,7 +129,7 @@ def test_commands_refuse_unknown_keys(command: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m hdvl.cli infer --help | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""

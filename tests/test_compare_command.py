@@ -1,4 +1,4 @@
-"""``hdvl compare``: what differs between runs, and nothing else."""
+"""``hdvl compare``: prints the differences between runs."""
 
 import re
 import subprocess

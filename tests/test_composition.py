@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import hdvl
-from hdvl.composition import fine_tuned, started
+from hdvl.composition import with_fine_tuning, with_init_from
 from hdvl.config import build, compose, resolve
 from hdvl.training.start import check_start, load_start
 
@@ -23,11 +23,11 @@ def given(*words: str):
 
 
 def result(*words: str):
-    config = fine_tuned(started(plain(*words), given(*words)), given(*words))
+    config = with_fine_tuning(with_init_from(plain(*words), given(*words)), given(*words))
     return config, resolve(config)
 
 
-def test_nothing_said_is_the_whole_model_with_values_for_fine_tuning():
+def test_the_default_is_the_whole_model_with_values_for_fine_tuning():
     config, resolved = result()
     model = resolved["model"]
     assert model["encoder"]["_target_"] == "hdvl.encoders.ConvStem"
@@ -61,7 +61,7 @@ def test_a_chosen_part_starts_anew_and_so_does_a_bridge_that_no_longer_fits():
         check_start(vlm, Path("hdvl/assets/small"), ["encoder"], source="init_from")
 
 
-def test_a_composition_that_is_chosen_stays():
+def test_a_chosen_composition_is_not_replaced():
     config, resolved = result("model=small", "optimizer.common.lr=1e-4")
     assert resolved["model"]["encoder"]["_target_"] == "hdvl.encoders.ConvStem"
     assert config["model"]["encoder"] == "${encoder}" and config["new_parts"] == []
@@ -74,7 +74,7 @@ def test_a_composition_that_is_chosen_stays():
 def test_unknown_models_are_refused():
     with pytest.raises(ValueError, match="'hdvl/large' is not shipped"):
         config = plain() | {"init_from": "hdvl/large"}
-        started(config, given())
+        with_init_from(config, given())
 
 
 def test_fit_takes_the_words_of_the_command(monkeypatch, tmp_path):

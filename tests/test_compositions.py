@@ -1,4 +1,4 @@
-"""Each encoder, bridge, merger and tiler of conf/ go together by their names, or an override is named.
+"""All combinations of encoder, bridge, merger and tiler in conf/ compose, or an override is suggested.
 
 All are built on the ``meta`` device. Parts are cached, because one encoder takes part in thousands of
 compositions.
@@ -140,8 +140,8 @@ def test_all_compositions(encoder: str) -> None:
 
 
 @pytest.mark.slow
-def test_models_agree_with_the_walk() -> None:
-    """The model itself, composed from words, takes or refuses a random sample of them likewise."""
+def test_models_agree_with_the_checks_of_compositions() -> None:
+    """For a random sample, building the model from overrides has the same outcome."""
     source = random.Random(0)
     for _ in range(12):
         parts = {group: source.choice(named(group)) for group in GROUPS}

@@ -1,4 +1,4 @@
-"""Every file of conf/ means something: targets exist and accept the keys, and everything composes.
+"""Checks of all files in conf/: targets exist and accept the keys, and everything composes.
 
 The lists of files are globs: a new YAML is tested because it is there.
 """
@@ -111,7 +111,7 @@ def test_parts_are_one_class_each(group: str) -> None:
 
 @pytest.mark.parametrize("group", PART_GROUPS)
 def test_parts_are_checked_against_their_protocols(group: str) -> None:
-    """Each class stands in typing_parts.py, where mypy compares it with the protocol."""
+    """Each class is in typing_parts.py, where mypy compares it with the protocol."""
     typed = (Path(__file__).parent / "typing_parts.py").read_text(encoding="utf-8")
     named = [read(path).get("_target_") for path in sorted((CONF_DIR / group).glob("*.yaml"))]
     for target in filter(None, named):
@@ -159,7 +159,7 @@ OTHERS = (
 @pytest.mark.parametrize("others", OTHERS, ids=",".join)
 @pytest.mark.parametrize("path", sorted((CONF_DIR / "model").glob("*.yaml")), ids=name_of)
 def test_any_part_of_a_preset_can_be_swapped(path: Path, others: tuple[str, ...]) -> None:
-    """The numbers of a part stand in the part's file: in the preset they would stay behind."""
+    """Settings of a part belong into the part's file, because those in a preset would remain after a swap."""
     check_composed([f"model={path.stem}", *others, "template=plain"], "train", resolve=True)
 
 
@@ -237,7 +237,7 @@ def test_presets_are_global(group: str) -> None:
 
 
 def test_a_wrong_key_is_caught() -> None:
-    """The check itself: a surplus key, a missing key and a missing class all fail."""
+    """Checks of this test itself: a surplus key, a missing key and a missing class fail."""
     message = {"_target_": "hdvl.protocols.Message", "role": "user"}
     check_binding("x", {**message, "text": "a"})
     with pytest.raises(pytest.fail.Exception, match="unexpected keyword argument 'txt'"):

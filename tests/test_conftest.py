@@ -1,4 +1,4 @@
-"""The fences of ``conftest.py`` hold."""
+"""The restrictions of ``conftest.py`` are in effect."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""``hdvl convert``: what it writes, says and refuses."""
+"""``hdvl convert``: output files, messages and errors."""
 
 import subprocess
 import sys

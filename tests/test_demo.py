@@ -1,4 +1,4 @@
-"""``hdvl demo``: questions are read, judged, and laid out; the shipped ones too, once they are there."""
+"""``hdvl demo``: questions are read, answers are judged, and a page is written."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The findings behind ``hdvl doctor``."""
+"""The findings of ``hdvl doctor``."""
 
 import importlib.metadata
 import shutil
@@ -27,7 +27,7 @@ def test_ranges_are_those_of_pyproject(root: Path) -> None:
 
 
 def test_ranges_of_a_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No pyproject.toml beside the package: the installed metadata says the same."""
+    """Without pyproject.toml, the metadata of the installed package gives the same requirements."""
     monkeypatch.setattr(diagnostics, "__file__", str(tmp_path / "hdvl" / "diagnostics.py"))
     lines = ["torch>=2.8", "simplejpeg>=1.9 ; extra == 'fast'", "tomli ; python_version < '3'"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
@@ -108,7 +108,7 @@ def test_extras_name_what_is_missing() -> None:
         assert found[extra].advice == f"pip install 'hdvl[{extra}]'"
 
 
-def test_emulated_bf16_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulated_bf16_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnostics, "cpu_flags", lambda: frozenset({"avx2"}))
     assert findings(diagnostics.check_processor())["bf16 on the CPU"].level == "note"
     monkeypatch.setattr(diagnostics, "cpu_flags", lambda: frozenset({"avx2", "avx512_bf16"}))
@@ -122,7 +122,7 @@ def test_more_threads_than_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (finding.level, finding.advice) == ("note", "set OMP_NUM_THREADS=2")
 
 
-def test_accelerator_says_something() -> None:
+def test_accelerator_is_reported() -> None:
     found = findings(diagnostics.check_accelerator())
     assert {"flash-attn", "bitsandbytes"} < set(found)
 
@@ -140,7 +140,7 @@ def test_cuda_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["cuda:0"].value == "Card, capability 9.0, 70.0 of 80.0 GiB free"
 
 
-def test_little_room_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_little_disk_space_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(diagnostics, "available_memory", lambda: diagnostics.GIB)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=diagnostics.GIB))
     found = findings(diagnostics.check_room(tmp_path))

@@ -1,4 +1,4 @@
-"""``hdvl export``: one folder, or one message."""
+"""``hdvl export``: writes a folder, or gives one error."""
 
 import subprocess
 import sys

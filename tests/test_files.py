@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all, beside their place; the disk's errors name them."""
+"""Files and folders are written atomically, and errors of the disk name them."""
 
 import errno
 import os
@@ -57,7 +57,7 @@ def test_a_link_to_a_folder_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(1)])
-def test_what_fails_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
+def test_after_a_failure_the_old_file_remains(tmp_path: Path, error: BaseException) -> None:
     file, folder = tmp_path / "a.txt", tmp_path / "b"
     file.write_text("before")
     folder.mkdir()
@@ -86,7 +86,7 @@ def test_a_rename_that_fails_puts_the_folder_back(
 
 
 @pytest.mark.parametrize("way", [atomic_write, atomic_folder])
-def test_the_disk_is_asked_to_keep_it(
+def test_durable_writes_are_flushed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Callable[..., Any]
 ) -> None:
     kept: list[str] = []
@@ -158,7 +158,7 @@ def test_no_folder_or_device_is_replaced(tmp_path: Path) -> None:
             write_text(path, "words")
 
 
-def test_errors_of_other_files_stay_theirs(tmp_path: Path) -> None:
+def test_errors_of_other_files_are_unchanged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent"), atomic_write(tmp_path / "a"):
         (tmp_path / "absent").read_text()
     with pytest.raises(OSError, match=r"^of another kind$"), atomic_folder(tmp_path / "a"):

@@ -1,4 +1,4 @@
-"""From a folder of images to a fine-tuned model that is asked and compared, as a user types it."""
+"""The commands of a user from a folder of images to a fine-tuned model."""
 
 import re
 import subprocess

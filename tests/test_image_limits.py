@@ -1,4 +1,4 @@
-"""What no image file can do: hang, fill the memory, or take long to be told from text."""
+"""Image files cannot cause hangs, fill the memory, or take long to be distinguished from text."""
 
 import os
 import socket
@@ -68,7 +68,7 @@ def test_a_long_path_is_shortened_in_errors() -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_a_loop_of_links_is_said(tmp_path: Path) -> None:
+def test_a_loop_of_links_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("b.png")
     (tmp_path / "b.png").symlink_to("a.png")
     with pytest.raises(ValueError, match=r"an image must be a file, got .*a\.png: Too many levels"):
@@ -78,14 +78,14 @@ def test_a_loop_of_links_is_said(tmp_path: Path) -> None:
 # --- regular files of bounded size --------------------------------------------------------------
 
 
-def test_a_named_pipe_is_said_at_once(tmp_path: Path) -> None:
+def test_a_named_pipe_is_reported_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ValueError, match=r"pipe\.png must be a regular file, it is a named pipe"):
         read_image(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/random", "/dev/tty"])
-def test_devices_are_said_at_once(device: str, tmp_path: Path) -> None:
+def test_devices_are_reported_at_once(device: str, tmp_path: Path) -> None:
     link = tmp_path / "link.png"
     link.symlink_to(device)
     for path in (device, link):
@@ -93,7 +93,9 @@ def test_devices_are_said_at_once(device: str, tmp_path: Path) -> None:
             read_image(path)
 
 
-def test_a_folder_and_a_socket_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_and_a_socket_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValueError, match="must be a regular file, it is a folder"):
         read_image(tmp_path)
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
@@ -116,7 +118,7 @@ def test_a_sparse_file_of_many_bytes_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_the_limit_is_asked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_is_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     data = png(13_000, 13_000)
     monkeypatch.setattr(Image.Image, "load", pytest.fail)
     for backend in ("pillow", "exact", "fast"):
@@ -166,7 +168,7 @@ def test_a_file_of_another_size_than_its_header_says_is_refused(
         read_image(image)
 
 
-def test_too_little_memory_is_said_with_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_reported_with_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(self: Image.Image) -> None:
         raise MemoryError
 
@@ -196,7 +198,7 @@ def test_bands_are_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["pillow", "exact"])
 @pytest.mark.parametrize("mode", ["1", "RGBA"])
-def test_memory_stays_within_the_promise(backend: str, mode: str, tmp_path: Path) -> None:
+def test_memory_stays_within_the_documented_bound(backend: str, mode: str, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(png(6000, 6000, mode))
     code = (

@@ -1,4 +1,4 @@
-"""Whatever Pillow opens becomes one upright RGB image, or one clear error that names the file."""
+"""Every image that Pillow opens becomes an upright RGB image, or gives a clear error that names the file."""
 
 import base64
 import io
@@ -105,7 +105,7 @@ def test_unknown_orientation_is_upright() -> None:
     assert same(read_image(encoded(IMAGE, "PNG", exif=exif)), NOISE)
 
 
-def test_unreadable_exif_is_said() -> None:
+def test_unreadable_exif_is_reported() -> None:
     data = encoded(IMAGE, "PNG", exif=b"Exif\0\0nothing of use")
     with pytest.warns(UserWarning, match="EXIF data unreadable, not turned"):
         assert same(read_image(data), NOISE)
@@ -186,7 +186,7 @@ def test_a_mode_without_rgb_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-def test_animations_give_their_first_frame_and_say_so(kind: str) -> None:
+def test_animations_give_their_first_frame_with_a_warning(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 0, 255))]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
@@ -243,13 +243,13 @@ def test_max_pixels() -> None:
         read_image(IMAGE, max_pixels=1199)
 
 
-def test_a_missing_file_is_the_systems_own_error(tmp_path: Path) -> None:
+def test_a_missing_file_raises_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         read_image(tmp_path / "none.png")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"])
-def test_flipped_and_missing_bytes_never_raise_anything_else(kind: str) -> None:
+def test_flipped_and_missing_bytes_raise_only_value_errors(kind: str) -> None:
     draw = random.Random(kind)
     frames = {"save_all": True, "append_images": [IMAGE.rotate(180)]} if kind == "GIF" else {}
     whole = encoded(IMAGE, kind, **frames)

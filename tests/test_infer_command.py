@@ -1,4 +1,4 @@
-"""``hdvl infer``: the checkpoint answers, a choice of parts composes, and the words reach the model."""
+"""``hdvl infer``: the choice between checkpoint and new composition, options, and output."""
 
 import json
 import os
@@ -106,7 +106,7 @@ def test_a_chosen_tiler_follows_the_checkpoints_encoder(tiny_folder: Path, image
         pipeline(f"checkpoint={tiny_folder}", "tiler=squash", "tiler.tile_size=64")
 
 
-def test_random_weights_are_said_aloud(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_weights_are_announced(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [*SMALL, f"image={image}", "prompt=What?", "generation.max_new_tokens=3"]
     texts = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Imports point one way, heavy libraries stay where they belong, and files stay readable.
+"""Checks of import directions, of imports of heavy libraries, and of the sizes of files.
 
 Everything is read from the syntax trees of the files that exist, so a new file is covered at once.
 """

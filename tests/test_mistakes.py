@@ -1,4 +1,4 @@
-"""Mistakes as users type them: each ends with exit code 1 and one line that says what to do.
+"""Typical mistakes of users: each ends with exit code 1 and one line that says what to do.
 
 No trace, no file written, and nothing trained or read before the mistake is found.
 """

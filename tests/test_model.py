@@ -1,4 +1,4 @@
-"""The model: parts meet in Python, images go into their slots, and faults are named."""
+"""The model: composition of parts, image slots, and errors."""
 
 from functools import partial
 
@@ -160,7 +160,7 @@ def test_encode_chunk_must_be_positive():
         tiny_vlm(encode_chunk=0)
 
 
-def test_an_encoder_that_lies_about_itself_is_refused():
+def test_an_encoder_with_wrong_attributes_is_refused():
     encoder = ConvStem(tile_size=64, stem_width=8, width=16)
     encoder.grid = (8, 9)
     with pytest.raises(

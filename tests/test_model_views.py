@@ -42,7 +42,7 @@ NATIVE = ["tiler=native", "tiler.tile_size=32", "tiler.max_patches=24", "merger=
 
 @pytest.mark.parametrize("overrides", [MIXED, NATIVE], ids=["mixed", "native"])
 def test_views_of_several_sizes_train_and_pack(overrides: list[str]) -> None:
-    """One by one, padded and packed give the same loss and the same visual tokens."""
+    """Single samples, padded batches and packed rows give the same loss and the same visual tokens."""
     vlm = build(*overrides)
     processor = Processor.of(vlm)
     samples = [processor(talk((100, 50))), processor(talk((40, 90), (64, 64))), processor(talk())]
@@ -69,7 +69,7 @@ def test_the_tags_are_in_the_prompt() -> None:
 
 
 def test_views_are_encoded_each_in_its_size() -> None:
-    """The tokens of an image of several sizes are those of its views encoded by themselves."""
+    """The tokens of an image with views of several sizes equal those of its views encoded separately."""
     vlm = build(*MIXED)
     tiles = vlm.tiler(photo(100, 50))
     assert isinstance(tiles.pixels, tuple)

@@ -47,7 +47,7 @@ def test_parameters_are_tagged(path: Path) -> None:
 
 
 @each_notebook
-def test_what_it_imports_is_there(path: Path) -> None:
+def test_imports_of_notebooks_are_installed(path: Path) -> None:
     for cell in read(path).cells:
         if cell.cell_type == "code":
             lines = [line for line in cell.source.splitlines() if line.startswith("from hdvl")]

@@ -1,4 +1,4 @@
-"""What is typed on a command line is what arrives."""
+"""Values of the command line arrive as they were typed."""
 
 import random
 from typing import Any
@@ -75,7 +75,7 @@ def test_text_of_any_signs() -> None:
             assert arrives(f"prompt={text}") == text
 
 
-def test_what_stays_hydras() -> None:
+def test_values_that_hydra_parses() -> None:
     assert arrives("image=[a.png,b(1).png]") == ["a.png", "b(1).png"]
     assert arrives("path={vision: a, llm: b}") == {"vision": "a", "llm": "b"}
     assert arrives("checkpoint=null") is None
@@ -90,7 +90,7 @@ def test_what_stays_hydras() -> None:
     )
 
 
-def test_text_that_has_no_escape() -> None:
+def test_text_that_cannot_be_quoted() -> None:
     words = ["prompt=???", "system=null", "seed=3"]
     assert literal_text(words) == {"prompt": "???"}
 

@@ -1,4 +1,4 @@
-"""Conversations with images packed into one row: the numbers are those of padded rows."""
+"""Conversations with images packed into one row give the results of padded rows."""
 
 from functools import cache
 
@@ -58,7 +58,7 @@ def forward(model: VLM, batch: Batch, weighting: str = "token", *, all_logits: b
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3"])
-def test_packed_is_unpacked(model_type: str) -> None:
+def test_packed_equals_unpacked(model_type: str) -> None:
     model, several = vlm(model_type), samples()
     padded, packed = collate(several, pad_id=0), pack(several)
     assert packed.segments == tuple(len(sample.ids) for sample in several)
@@ -120,7 +120,7 @@ def test_another_document_changes_nothing(poison: str) -> None:
             torch.testing.assert_close(old, new, rtol=1e-6, atol=1e-6)
 
 
-def test_a_step_of_text_alone_touches_every_parameter_and_leaves_no_trace() -> None:
+def test_a_step_of_text_alone_gives_every_parameter_a_zero_gradient() -> None:
     model = tiny_vlm().train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     numbers = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""``hdvl parity``: equal folders agree whatever their layout, others are told apart."""
+"""``hdvl parity``: equal models agree whatever the layout of their folders, and differences are reported."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``hdvl plan``: the whole table of a composition, and one message for what does not fit."""
+"""``hdvl plan``: the tables of a composition, and one error for parts that do not fit."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Models in bf16 whose positions are as exact as those in float32."""
+"""Models in bf16 keep rotary frequencies in float32."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_frequencies_are_kept_and_all_else_is_converted() -> None:
 
 
 def test_far_positions_are_closer_to_float32() -> None:
-    """A cast of the whole model, frequencies and all, is further from it."""
+    """A cast of the whole model, including frequencies, has a larger error."""
     embeddings = torch.randn(1, 1500, 32)
     llms = [tiny_vlm().llm.eval() for _ in range(3)]
     kept, cast = converted(llms[1], dtype=torch.bfloat16), llms[2].to(torch.bfloat16)
@@ -49,7 +49,7 @@ def test_far_positions_are_closer_to_float32() -> None:
     "name", ["eva02_tiny_patch14_224", "vit_relpos_small_patch16_224", "beit_base_patch16_224"]
 )
 def test_encoders_with_tables_of_their_own(name: str) -> None:
-    """Biases and coordinates that no state dict holds are added to activations."""
+    """Buffers that are not in the state dict, such as biases and coordinates, are cast too."""
     size = 56 if "14" in name else 64
     config = {"embed_dim": 48, "depth": 2, "num_heads": 3}
     encoder = TimmEncoder.from_pretrained(name=name, weights=None, tile_size=size, config=config)

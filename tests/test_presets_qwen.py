@@ -87,7 +87,7 @@ def as_stored(shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> Publish
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_parameters_and_keys_are_the_published_ones(name: str, tmp_path: Path) -> None:
-    """The folder's sizes make the preset's model, which uses each stored key and lacks none."""
+    """The model of the preset has the sizes of the published folder, and exactly its keys."""
     config, tensors, pool, behind, llm = SYSTEMS[name]
     vlm = built(name)
     assert (stored(vlm, "encoder"), stored(vlm, "llm")) == (TRUNK, llm)
@@ -141,8 +141,8 @@ def test_int4_fits_layer_by_layer(tmp_path: Path) -> None:
     assert published.common_dtype() == torch.float16
 
 
-def test_presets_differ_where_the_systems_do() -> None:
-    """No size is looked up twice: the chat models have the base model's numbers."""
+def test_presets_differ_only_where_the_systems_differ() -> None:
+    """The chat models have the sizes of the base model."""
     nodes = {
         name: compose(f"model={name}").model
         for name in ("qwen_vl", "qwen_vl_chat", "qwen_vl_chat_int4")

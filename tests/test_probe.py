@@ -1,4 +1,4 @@
-"""An encoder whose features are not where its patches are is refused when a model is built."""
+"""An encoder whose features are not in raster order is refused when a model is built."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def test_tokens_that_are_shuffled_or_shifted(name: str, config: dict[str, Any]) 
 @pytest.mark.parametrize(
     "name", ["clip_vision_model", "dinov2_with_registers", "dinov3_vit", "vit"]
 )
-def test_tokens_in_place(name: str) -> None:
+def test_tokens_in_raster_order(name: str) -> None:
     small = {key: SMALL[key] for key in SMALL if key != "intermediate_size" or "dinov2" not in name}
     encoder = TransformersEncoder(name=name, config=small, **HALF)
     state, mode = torch.get_rng_state(), encoder.training
@@ -45,7 +45,7 @@ def test_tokens_in_place(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "xcit_nano_12_p16_224"])
-def test_tokens_of_timm_in_place(name: str) -> None:
+def test_tokens_of_timm_in_raster_order(name: str) -> None:
     check_places(TimmEncoder(name=name))
 
 
@@ -56,7 +56,7 @@ class Transposed(ConvStem):
         return super().forward(pixels.transpose(2, 3))
 
 
-def test_ones_own_encoders_and_parts_of_a_fused_one() -> None:
+def test_custom_encoders_and_parts_of_a_fused_one() -> None:
     own = Transposed(tile_size=64, stem_width=8, width=16)
     with pytest.raises(
         ValueError,

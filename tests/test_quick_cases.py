@@ -1,4 +1,4 @@
-"""Which cases of a parametrised test ``one_in`` leaves in the quick part."""
+"""The cases of a parametrised test that ``one_in`` selects for the quick part."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""README.md says what is so: its code runs, its commands compose, its tree is the disk.
+"""README.md is correct: its code runs, its commands compose, and its tree agrees with the files.
 
 A Python block under ``<!-- runs -->`` is executed; under ``<!-- runs: slow -->`` in the slow part.
 """
@@ -50,7 +50,7 @@ def test_there_is_python_that_runs() -> None:
 
 
 @pytest.mark.slow
-def test_the_bridge_of_the_readme_is_a_choice(
+def test_the_bridge_of_the_readme_can_be_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The two files of "How to add a part", written as the README prints them, and planned."""

@@ -1,4 +1,4 @@
-"""A string where a list is meant is one item, everywhere."""
+"""Options that take lists accept a string as a single item."""
 
 import pytest
 

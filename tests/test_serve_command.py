@@ -1,4 +1,4 @@
-"""``hdvl serve``: what it says before it serves, and a server in a process of its own."""
+"""``hdvl serve``: messages at the start, and a server in a separate process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Conversations that share an image's tokens: the numbers are those of each conversation by itself."""
+"""Conversations that share an image's tokens give the results of each conversation alone."""
 
 from functools import cache
 
@@ -65,7 +65,7 @@ def own_logits(batch: Batch, logits: torch.Tensor) -> list[torch.Tensor]:
     return found
 
 
-def test_an_image_stands_once() -> None:
+def test_an_image_is_in_the_row_once() -> None:
     model = vlm()
     samples, each = shared(model), alone(model)
     assert [len(sample.suffix_lengths) for sample in samples] == [3, 0, 2]
@@ -82,7 +82,7 @@ def test_an_image_stands_once() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3"])
-def test_together_is_apart(model_type: str) -> None:
+def test_together_equals_separately(model_type: str) -> None:
     model = vlm(model_type)
     each, together = collate(alone(model), pad_id=0), pack(shared(model))
     apart, found = forward(model, each), forward(model, together)
@@ -100,7 +100,7 @@ def test_together_is_apart(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("weighting", ["token", "sample", "sqrt"])
-def test_each_conversation_weighs_what_it_does_alone(weighting: str) -> None:
+def test_each_conversation_has_its_weight_of_a_single_one(weighting: str) -> None:
     model, each = vlm(), alone(vlm())
     found = forward(model, pack(shared(model)), weighting, all_logits=False)
     weights = [total(sample, weighting) for sample in each]

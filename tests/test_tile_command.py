@@ -1,4 +1,4 @@
-"""``hdvl tile``: what it prints, what it draws, what it refuses."""
+"""``hdvl tile``: output, drawings and errors."""
 
 import subprocess
 import sys
@@ -217,7 +217,7 @@ def test_from_the_command_line(root: Path, tmp_path: Path) -> None:
 
 
 def test_planning_imports_no_torch_of_its_own(root: Path) -> None:
-    """Of the tilers only what makes pixels imports torch, and nothing imports that at the top."""
+    """Only the modules that compute pixels import torch, and they are imported lazily."""
     for path in (root / "hdvl" / "tilers").glob("*.py"):
         lines = path.read_text().splitlines()
         top = [line for line in lines if line.startswith(("import torch", "from torch"))]

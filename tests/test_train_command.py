@@ -1,4 +1,4 @@
-"""``hdvl train experiment=smoke`` as a user runs it: it learns, stops, and goes on bit for bit."""
+"""``hdvl train experiment=smoke`` from the command line: it trains, stops, and resumes bit for bit."""
 
 import os
 import re
@@ -110,7 +110,7 @@ def test_a_sweep_has_a_folder_a_job(tmp_path: Path, root: Path) -> None:
     assert "trainer.devices must be 1 with --multirun" in several.stderr
 
 
-def test_a_job_that_fails_is_noted_and_impossible_jobs_are_found_first(
+def test_failed_jobs_are_recorded_and_impossible_jobs_are_found_first(
     tmp_path: Path, root: Path
 ) -> None:
     rows = write_rows(tmp_path, 4)
@@ -147,7 +147,7 @@ def test_a_job_that_fails_is_noted_and_impossible_jobs_are_found_first(
     assert undone.returncode == 1 and "optimizer.common.lr has no effect" in undone.stderr
 
 
-def test_optuna_chooses_the_values(tmp_path: Path, root: Path) -> None:
+def test_optuna_chooses_values(tmp_path: Path, root: Path) -> None:
     pytest.importorskip(
         "hydra_plugins.hydra_optuna_sweeper", reason="the extra sweep is not installed"
     )
@@ -167,7 +167,7 @@ def test_optuna_chooses_the_values(tmp_path: Path, root: Path) -> None:
 
 
 def test_a_shipped_model_is_known_by_its_name(tmp_path: Path, root: Path) -> None:
-    """Its weights are looked for in the package, and fit its own composition."""
+    """Its weights are found in the package, and fit its composition."""
     words = ("init_from=hdvl/small", "data=llava", "data.train.path=absent.json", "stages=null")
     result = subprocess.run(
         command(*words, "model=small", f"run_dir={tmp_path / 'run'}"),

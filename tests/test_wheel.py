@@ -87,7 +87,7 @@ def test_doctor_reads_the_ranges_of_the_wheel(installed: Path, tmp_path: Path) -
     assert "ranges of the installed package's metadata" in printed
 
 
-def test_a_part_of_ones_own(installed: Path, tmp_path: Path) -> None:
+def test_a_custom_part(installed: Path, tmp_path: Path) -> None:
     """A class in any importable file and a YAML in any folder: ``--config-dir`` finds it."""
     (tmp_path / "conf" / "tiler").mkdir(parents=True)
     yaml = "_target_: my_parts.MyTiler\nedge: 7\n"

@@ -1,4 +1,4 @@
-"""A composition small enough to be built, saved and asked in a test, and a folder that holds it."""
+"""A composition small enough to be built, saved and used in a test, and a folder with it."""
 
 from copy import deepcopy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every part against its protocol, for mypy (pyproject.toml names this file beside hdvl).
+"""Assignments of every part to its protocol, for mypy (pyproject.toml names this file besides hdvl).
 
 Nothing is built: a function says "given one of these, it is one of those". ``test_conf.py`` checks
 that each class that a part's YAML names stands here.

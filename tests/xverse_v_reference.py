@@ -1,6 +1,6 @@
 """XVERSE-V's files and arithmetic, apart from hdvl's own parts, written from the published description.
 
-The LoRA runs beside the base weights, no cache is kept, and everything is spelled out in plain functions.
+LoRA is computed separately from the base weights, there is no cache, and all functions are explicit.
 """
 
 import json

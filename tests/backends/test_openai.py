@@ -1,4 +1,4 @@
-"""Rows that a server answers: as the model in this process does, once each, with bad rows named."""
+"""Rows answered by a server: answers equal those of the model in this process, bad rows are reported."""
 
 import base64
 import io

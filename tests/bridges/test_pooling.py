@@ -38,7 +38,7 @@ def test_conv_has_blocks_on_both_sides() -> None:
 
 
 @pytest.mark.slow  # the import of timm is
-def test_conv_block_is_regnets() -> None:
+def test_conv_block_equals_that_of_regnet() -> None:
     """The block of Honeybee is timm's RegNet bottleneck with depth-wise groups, SiLU, LayerNorm."""
     from timm.layers import LayerNorm2d
     from timm.models.regnet import Bottleneck
@@ -57,7 +57,7 @@ def test_conv_block_is_regnets() -> None:
     assert torch.allclose(ours(x), theirs(x), atol=1e-5)
 
 
-def test_conv_looks_beyond_its_block() -> None:
+def test_conv_features_depend_on_neighbouring_blocks() -> None:
     bridge = Pooling(in_width=6, out_width=16, grid=(4, 4), kind="conv", conv_width=8)
     features = torch.randn(1, 16, 6, requires_grad=True)
     bridge(features)[0, 0].sum().backward()

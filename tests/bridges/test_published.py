@@ -123,7 +123,7 @@ def test_llava(bias: bool) -> None:
     close(bridge(features), reference(features))
 
 
-def test_channel_major_is_mistral3s_order() -> None:
+def test_channel_major_is_the_order_of_mistral3() -> None:
     described = AutoConfig.for_model(
         "mistral3", vision_config={"model_type": "pixtral", "hidden_size": 6, "patch_size": 14}
     )

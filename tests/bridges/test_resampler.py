@@ -19,7 +19,7 @@ def test_contract(check_bridge: Callable[..., Any], options: dict[str, Any]) -> 
     assert bridge.out_grid == ((1, 1) if "num_queries" in options else (3, 3))
 
 
-def test_table_puts_columns_first() -> None:
+def test_positions_of_columns_come_first() -> None:
     table = sincos_table(3, 8)
     frequencies = torch.tensor([1.0, 0.01])
     for row in range(3):
@@ -72,7 +72,7 @@ def test_keys_are_those_of_attn_pool() -> None:
     assert "pos_embed" not in dict(bridge.named_parameters())
 
 
-def test_sees_where_a_patch_stands() -> None:
+def test_output_depends_on_the_position_of_a_patch() -> None:
     bridge = Resampler(in_width=6, out_width=16, grid=(4, 4), num_queries=16)
     features = torch.randn(1, 16, 6)
     assert not torch.allclose(bridge(features), bridge(features.flip(1)), atol=1e-4)

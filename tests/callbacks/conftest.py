@@ -1,4 +1,4 @@
-"""A finished run that was watched, and a tiny model."""
+"""A finished run with callbacks, and a tiny model."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Trainers and modules that hold only what a callback is to read of them."""
+"""Trainers and modules with only the attributes that a callback reads."""
 
 from typing import Any
 

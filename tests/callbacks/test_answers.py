@@ -1,4 +1,4 @@
-"""Sampled answers stand beside the truth, and are those of the pipeline."""
+"""Sampled answers of validation rows equal those of the pipeline, and are logged with the true answers."""
 
 import json
 import math

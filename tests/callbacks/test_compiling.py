@@ -1,4 +1,4 @@
-"""Compiled parts: the numbers of the plain ones, one compilation a bucket."""
+"""Compiled parts equal uncompiled ones, with one compilation per bucket."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.training.runs import Feeder, free_ports, losses, mixed, rank_main
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BATCHES)
 def test_one_compilation_a_bucket(kind: str) -> None:
-    """In a process of its own: the checks of shapes, which tests run with, cannot be compiled."""
+    """Runs in a separate process, because the shape checks of the tests cannot be compiled."""
     torch.multiprocessing.spawn(check_compiled, (kind, "aot_eager"), nprocs=1)
 
 

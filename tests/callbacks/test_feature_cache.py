@@ -1,4 +1,4 @@
-"""Features kept of a frozen encoder: no call from the second epoch on, the same losses, no damage unseen."""
+"""Cached features of a frozen encoder: no call from the second epoch on, equal losses, damage is detected."""
 
 from pathlib import Path
 

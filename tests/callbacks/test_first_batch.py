@@ -1,4 +1,4 @@
-"""The page of the first batch shows images and text as they are in the tensors."""
+"""The page of the first batch shows the images and the text of the tensors."""
 
 import base64
 import io

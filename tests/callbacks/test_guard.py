@@ -1,4 +1,4 @@
-"""Steps that are not made: losses that are no numbers, and spikes."""
+"""Steps that are skipped or stop the run: losses that are not finite, and spikes."""
 
 import math
 from pathlib import Path
@@ -61,7 +61,7 @@ class Steps:
         (1.0, math.nan, "the loss is 1, but the gradient's norm nan"),
     ],
 )
-def test_what_is_no_number_stops_the_run(
+def test_a_loss_that_is_not_finite_stops_the_run(
     vlm: VLM, tmp_path: Path, loss: float, gradient: float, said: str
 ) -> None:
     steps = Steps(vlm, tmp_path)
@@ -74,7 +74,7 @@ def test_what_is_no_number_stops_the_run(
     assert same(load_batch(folder / "batch-0.safetensors"), steps.batch)
 
 
-def test_infinite_gradients_are_the_scalers_business_in_fp16(vlm: VLM, tmp_path: Path) -> None:
+def test_infinite_gradients_are_left_to_the_scaler_in_fp16(vlm: VLM, tmp_path: Path) -> None:
     steps = Steps(vlm, tmp_path)
     steps.trainer.precision_plugin.scaler = object()
     steps.make(1.0, math.inf)
@@ -82,8 +82,8 @@ def test_infinite_gradients_are_the_scalers_business_in_fp16(vlm: VLM, tmp_path:
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-mixed"])
-def test_gradients_that_deepspeed_hides(vlm: VLM, tmp_path: Path, precision: str) -> None:
-    """They are known after the step; one that fp16 cannot hold is DeepSpeed's own business."""
+def test_gradient_norm_with_deepspeed(vlm: VLM, tmp_path: Path, precision: str) -> None:
+    """The norm is known after the step; DeepSpeed itself handles gradients that overflow in fp16."""
     steps, norms = Steps(vlm, tmp_path), [1.0, math.inf]
     engine = SimpleNamespace(get_global_grad_norm=lambda: norms.pop(0))
     steps.trainer.strategy.deepspeed_engine = engine
@@ -102,7 +102,7 @@ def test_gradients_that_deepspeed_hides(vlm: VLM, tmp_path: Path, precision: str
     assert (tmp_path / "bad_steps" / "step-000002-rank0" / "batch-0.safetensors").exists()
 
 
-def test_what_deepspeed_hides_cannot_be_left_out(vlm: VLM, tmp_path: Path) -> None:
+def test_steps_cannot_be_skipped_with_deepspeed(vlm: VLM, tmp_path: Path) -> None:
     steps = Steps(vlm, tmp_path, on_spike="skip")
     steps.trainer.strategy = object.__new__(DeepSpeedStrategy)
     with pytest.raises(
@@ -131,7 +131,7 @@ def test_spikes(
     assert 9.0 not in steps.guard.losses and steps.make(2.0)
 
 
-def test_only_some_spikes_are_written(vlm: VLM, tmp_path: Path) -> None:
+def test_at_most_dumps_spikes_are_written(vlm: VLM, tmp_path: Path) -> None:
     steps = Steps(vlm, tmp_path, dumps=1)
     for loss in (2.0, 2.0, 99.0, 98.0):
         steps.make(loss)
@@ -139,7 +139,7 @@ def test_only_some_spikes_are_written(vlm: VLM, tmp_path: Path) -> None:
     assert steps.guard.spikes == 2
 
 
-def test_the_state_comes_back(vlm: VLM, tmp_path: Path) -> None:
+def test_the_state_is_restored(vlm: VLM, tmp_path: Path) -> None:
     steps, again = Steps(vlm, tmp_path), Guard(folder=str(tmp_path), window=4)
     for loss in (2.0, 3.0, 99.0):
         steps.make(loss)

@@ -1,4 +1,4 @@
-"""The losses are shown once and then drawn again in place."""
+"""The losses are displayed once, and the figure is updated in place."""
 
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from hdvl.callbacks.live_plot import LivePlot
 from tests.callbacks.fakes import fake_batch, fake_module, fake_trainer
 
 
-def test_it_is_shown_once_and_updated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_is_shown_once_and_updated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[tuple[str, bytes]] = []
     for name in ("display", "update_display"):
         monkeypatch.setattr(

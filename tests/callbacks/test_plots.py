@@ -39,25 +39,27 @@ def test_both_images_are_drawn(folder: Path) -> None:
     assert not list(folder.glob("*.part"))
 
 
-def test_the_rate_of_a_part_is_its_highest(folder: Path) -> None:
+def test_the_rate_of_a_part_is_the_highest_of_its_groups(folder: Path) -> None:
     curves = read_curves(folder / "metrics.csv")
     assert len(curves["train/loss"]) == 100  # the torn row is none
     assert highest_rates(curves) == {"llm": {step: step * 1e-6 for step in range(100)}}
 
 
-def test_smoothing_is_a_median_of_the_past() -> None:
+def test_smoothing_is_a_running_median() -> None:
     curve = {step: float(step) for step in range(40)} | {39: 1000.0}
     assert smoothed(curve)[0] == 0.0 and smoothed(curve)[39] == (38 + 1000) / 2
 
 
-def test_a_failure_is_drawn_too_and_nothing_is_no_error(folder: Path, tmp_path: Path) -> None:
+def test_failed_runs_are_drawn_and_runs_without_metrics_are_no_error(
+    folder: Path, tmp_path: Path
+) -> None:
     trainer = fake_trainer(is_global_zero=True)
     Plots(folder=str(tmp_path / "none")).on_exception(trainer, fake_module(), OSError())
     Plots(folder=str(folder)).on_exception(trainer, fake_module(), OSError())
     assert (folder / "losses.png").exists()
 
 
-def test_without_matplotlib_a_line_says_so(
+def test_missing_matplotlib_is_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
@@ -68,5 +70,5 @@ def test_without_matplotlib_a_line_says_so(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*")
-def test_a_run_leaves_its_plots(watched: Path) -> None:
+def test_a_run_writes_its_plots(watched: Path) -> None:
     assert all((watched / name).stat().st_size > 10_000 for name in plots.FILES)

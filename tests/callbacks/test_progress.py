@@ -1,4 +1,4 @@
-"""Numbers of the progress bar, and the lines where there is no terminal."""
+"""Values of the progress bar, and the lines that are printed without a terminal."""
 
 import io
 import re
@@ -82,7 +82,7 @@ def test_lines_and_logged_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert logged[0][1]["speed/padding_percent"] == 25.0
 
 
-def test_between_lines_time_must_pass(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_are_at_least_an_interval_apart(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(interval=1e9)
     progress._last_line = 1e12
     trainer = fake_trainer(

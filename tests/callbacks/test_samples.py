@@ -1,4 +1,4 @@
-"""A batch taken apart gives the samples that it was made of, and their text in pieces."""
+"""A batch is split into the samples that it was made of, and their text into pieces."""
 
 import torch
 from PIL import Image
@@ -9,7 +9,7 @@ from hdvl.processor import collate, pack
 from tests.callbacks.runs import shared_sample, two_samples
 
 
-def test_padded_and_packed_batches_come_apart(vlm: VLM) -> None:
+def test_padded_and_packed_batches_are_split_into_samples(vlm: VLM) -> None:
     samples = two_samples(vlm)
     for batch in (collate(samples, pad_id=0), pack(samples)):
         found = samples_of(batch, vlm)
@@ -20,7 +20,7 @@ def test_padded_and_packed_batches_come_apart(vlm: VLM) -> None:
                 assert torch.equal(getattr(one, name), getattr(other, name))
 
 
-def test_pieces_are_the_text_and_what_is_said(vlm: VLM) -> None:
+def test_pieces_distinguish_supervised_text(vlm: VLM) -> None:
     sample = two_samples(vlm)[0]
     pieces = pieces_of(sample, vlm)
     said = [piece.text for piece in pieces if piece.kind == "said"]

@@ -1,4 +1,4 @@
-"""What a run took, counted through interruptions."""
+"""Totals of a run, which continue after interruptions."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.training.runs import Colours, Feeder, config
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*")]
 
 
-def test_totals_go_on_after_a_crash(watched: Path, tmp_path: Path) -> None:
+def test_totals_continue_after_a_crash(watched: Path, tmp_path: Path) -> None:
     whole = read_curves(watched / "metrics.csv")
     assert list(whole["total/samples"].values()) == [4, 8, 12, 16, 20]
 

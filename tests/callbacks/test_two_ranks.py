@@ -1,4 +1,4 @@
-"""What a run on two ranks says and where it stops: both ranks at the same step, or neither."""
+"""Messages and stops of a run on two ranks: both ranks stop at the same step."""
 
 import json
 import os

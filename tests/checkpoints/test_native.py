@@ -1,4 +1,4 @@
-"""Model folders: what is saved comes back, from that folder alone, or one error says why not."""
+"""Model folders: a saved model is loaded again from its folder alone, or one error gives the reason."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_the_same_model_comes_back(tiny_folder: Path) -> None:
     assert strides == {name: value.stride() for name, value in after.state_dict().items()}
 
 
-def test_the_folder_explains_itself(tiny_folder: Path) -> None:
+def test_the_folder_has_a_card(tiny_folder: Path) -> None:
     assert {path.name for path in tiny_folder.iterdir()} == {
         "README.md",
         "config.yaml",
@@ -400,6 +400,6 @@ def test_overrides(tiny_folder: Path) -> None:
         load_folder(tiny_folder, overrides={"bridge": {"depth": 2}})
 
 
-def test_a_card_of_ones_own(tmp_path: Path) -> None:
+def test_a_custom_card(tmp_path: Path) -> None:
     folder = save_folder(tiny_vlm(), tmp_path / "m", {"model": NODE}, card="# Mine\n")
     assert (folder / "README.md").read_text() == "# Mine\n"

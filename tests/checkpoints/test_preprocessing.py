@@ -1,4 +1,4 @@
-"""A change of what the model sees is noticed."""
+"""Changes of the preprocessing are detected."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from hdvl.checkpoints import load_folder, preprocessing, verify
 from tests.tiny_model import tiny_node, tiny_vlm
 
 
-def test_nothing_drifts_by_itself(tiny_folder: Path) -> None:
+def test_preprocessing_of_a_saved_model_is_unchanged(tiny_folder: Path) -> None:
     assert verify(tiny_folder, load_folder(tiny_folder)) == []
 
 

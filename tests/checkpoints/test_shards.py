@@ -1,4 +1,4 @@
-"""Files of bounded size: what is written tensor by tensor is what the library reads."""
+"""Weight files of bounded size, written tensor by tensor, are read by the safetensors library."""
 
 from pathlib import Path
 

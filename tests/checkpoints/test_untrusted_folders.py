@@ -1,4 +1,4 @@
-"""Folders that someone else wrote are data: nothing in them runs, and one error says what was wrong."""
+"""Untrusted folders are data: no code in them runs, and one error gives the reason."""
 
 import json
 import shutil
@@ -153,7 +153,7 @@ def test_what_is_no_part_is_refused_by_name(
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("wrap", [lambda node: node, lambda node: [{"x": [node]}]])
-def test_wherever_it_stands(
+def test_unknown_targets_are_refused_at_every_position(
     place: str, wrap: Callable[[Any], Any], folder: Path, tmp_path: Path
 ) -> None:
     tamper(folder, **{place.replace(".", "__"): wrap(running(tmp_path))})
@@ -381,7 +381,7 @@ def test_weights_of_another_type(kind: torch.dtype, said: str, folder: Path) -> 
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_said_once(value: float, folder: Path) -> None:
+def test_weights_that_are_not_finite_are_reported_once(value: float, folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     state["merger.newline"].view(-1)[3] = value
     save_file(state, folder / "model.safetensors")
@@ -543,7 +543,7 @@ def load_with(value: Any, file: str, place: str, source: Path, folder: Path) -> 
     "number", one_in(3, range(len(VALUES))), ids=[place for _, place in VALUES]
 )
 def test_values_of_published_files_are_data(number: int, published: Path, tmp_path: Path) -> None:
-    """Each place once, with the kinds of folders and of values in turn."""
+    """Each key once, with kinds of folders and of values in turn."""
     values = hostile(tmp_path)
     kind = PUBLISHED[number % len(PUBLISHED)]
     load_with(values[number % len(values)], *VALUES[number], published / kind, tmp_path / kind)
@@ -626,7 +626,7 @@ def test_a_run_that_someone_else_wrote(config: dict[str, Any], said: str, tmp_pa
         resumed(tmp_path, {})
 
 
-def test_a_run_with_a_package_of_ones_own(tmp_path: Path) -> None:
+def test_a_run_with_a_custom_package(tmp_path: Path) -> None:
     config = {"seed": 0, "allow": ["os"], "a": {"_target_": "tests.tiny_model.tiny_vlm"}}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match=r'load with allow=\["tests"\]'):

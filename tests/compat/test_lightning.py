@@ -1,4 +1,4 @@
-"""Lightning's precisions still convert what they must not, and the change still reaches them."""
+"""Lightning's precision plugins still need the patch, and the patch still applies."""
 
 import lightning.pytorch as pl
 import pytest

@@ -1,4 +1,4 @@
-"""The first use of hdvl in a notebook does not warn about widgets; tqdm still warns by itself."""
+"""hdvl suppresses tqdm's warning about widgets in notebooks; without hdvl tqdm still gives it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A row that cannot be learned from is left out by training, the plan and lint alike, whatever is wrong."""
+"""Rows that cannot be trained on are skipped by training, plan and lint alike, whatever the fault."""
 
 import json
 import math
@@ -211,7 +211,7 @@ def test_a_box_of_a_declared_codec_is_checked_and_others_are_text(folder):
     assert read("[2019, 2020, 2021, 2022]", boxes=Norm1000()) == "[2019, 2020, 2021, 2022]"
 
 
-def test_two_sources_over_one_file_are_looked_at_both(folder, processor):
+def test_two_sources_over_one_file_are_both_checked(folder, processor):
     (folder / "other").mkdir()
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(folder / "other" / "a.png")
     rows = [row("b.png", answer=str(number)) for number in range(2)]
@@ -243,9 +243,7 @@ def test_two_sources_over_one_file_are_looked_at_both(folder, processor):
 
 
 @pytest.mark.parametrize("options", [{"num_workers": 0}, {"num_workers": 1}], ids=str)
-def test_a_sample_over_the_budget_of_packs_is_said_before_a_loader_is_asked(
-    folder, processor, options
-):
+def test_a_sample_over_the_budget_of_packs_is_reported_before_loading(folder, processor, options):
     source = write(folder, [row(answer="long " * 50)])
     budget = Budget(tokens=20, tiles=40, window=6)
     data = ChatData(train=source, processor=processor, packing=budget, **options)

@@ -1,4 +1,4 @@
-"""The parts of a sample's time, and the rate of a loader."""
+"""The time of each stage of a sample, and the speed of a loader."""
 
 import pytest
 from PIL import Image

@@ -1,4 +1,4 @@
-"""Bad rows in training: left out, named, counted once, never replaced; over the budget it stops."""
+"""Bad rows are skipped in training, named and counted once; too many of them stop the run."""
 
 import json
 
@@ -86,7 +86,7 @@ def test_over_the_budget_it_stops_with_the_list(read, processor):
         batches(data(read(bad=(0,)), processor, max_bad=0.001), 1)
 
 
-def test_a_batch_of_bad_rows_alone_teaches_nothing(read, processor):
+def test_a_batch_of_bad_rows_alone_changes_no_weights(read, processor):
     module = data(read(bad=(0, 1)), processor, batch_size=2)
     first = batches(module, 1)[0]
     assert first.input_ids.shape == (1, 1) and first.plans == () and len(first.pixels) == 0
@@ -123,7 +123,7 @@ def epoch(module):
             return found
 
 
-def test_what_was_met_is_in_the_checkpoint(read, processor):
+def test_skipped_rows_are_in_the_checkpoint(read, processor):
     module = data(read(bad=(3, 7)), processor)
     batches(module, 3)
     module.consumed = 12
@@ -134,7 +134,7 @@ def test_what_was_met_is_in_the_checkpoint(read, processor):
     assert "bad" not in data(read(bad=()), processor).state_dict()
 
 
-def test_a_mixture_goes_on_anywhere_with_its_shares(read, processor):
+def test_a_mixture_resumes_at_any_position_with_its_shares(read, processor):
     sources = {
         name: lambda boxes, name=name, count=count: read(bad=(), count=count, name=name)
         for name, count in {"a.json": 5, "b.json": 9}.items()

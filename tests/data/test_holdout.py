@@ -1,4 +1,4 @@
-"""Rows held out for validation: no row and no image on both sides, the same split every time."""
+"""Rows held out for validation: no row and no image is in both sets, and the split is reproducible."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows of JSON files, found without being parsed."""
+"""Rows of JSON files are located without parsing them."""
 
 import json
 import pickle
@@ -23,7 +23,7 @@ def layouts():
 
 
 @pytest.mark.parametrize("layout", layouts())
-def test_rows_come_out_of_any_layout(tmp_path, layout):
+def test_rows_are_found_in_any_layout(tmp_path, layout):
     path = tmp_path / "data"
     path.write_bytes(layouts()[layout].encode())
     rows = JsonRows(path)
@@ -88,7 +88,7 @@ def test_a_byte_that_is_no_utf8_is_named_with_its_row(tmp_path, mark):
         ("[" * 100_000, r"the array has no end"),
     ],
 )
-def test_what_leaves_rows_unknown_is_an_error_with_its_place(tmp_path, content, message):
+def test_damage_between_rows_is_an_error_with_its_position(tmp_path, content, message):
     path = tmp_path / "a.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
@@ -111,7 +111,7 @@ def test_other_encodings_are_named(tmp_path, content, kind):
         JsonRows(path)
 
 
-def test_a_first_row_that_is_bad_is_no_error_of_the_file(tmp_path):
+def test_a_bad_first_row_is_no_error_of_the_file(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{oops\n{"a": 1}\n')
     assert JsonRows(path)[1] == {"a": 1}

@@ -1,4 +1,4 @@
-"""Faults of every kind are found, reported, and left out by the quarantine file that is written."""
+"""Faults of every kind are found, reported, and skipped with the quarantine file."""
 
 import json
 

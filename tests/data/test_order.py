@@ -14,7 +14,7 @@ def test_an_epoch_holds_every_sample_once_and_epochs_differ():
     assert epochs[0] != epochs[1]
 
 
-def test_going_on_anywhere_gives_the_same_rest():
+def test_resuming_at_any_position_gives_the_same_rest():
     whole = list(GlobalOrder(7, seed=3, stop=40))
     for start in (0, 1, 6, 7, 8, 25):
         assert list(GlobalOrder(7, seed=3, start=start, stop=40)) == whole[start:]

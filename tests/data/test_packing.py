@@ -1,4 +1,4 @@
-"""Packs: full, alike, whole, each sample once an epoch, the same however many compute them."""
+"""Packs are full and balanced, hold each sample once per epoch, and do not depend on the number of ranks."""
 
 from collections import Counter
 from itertools import chain, islice
@@ -71,7 +71,7 @@ def test_slots_are_filled_and_ranks_are_balanced(seed: int, tile_tokens: int) ->
 
 
 def test_filling_in_order_of_arrival_would_not_do() -> None:
-    """What the test above sees if packs are only closed when the next sample does not fit."""
+    """The result of the test above if packs are closed as soon as the next sample does not fit."""
     loads, tokens, tiles = [], 0, 0
     for size in trace(0, 4000, 64):
         if tokens + size.tokens > 8192:
@@ -116,7 +116,7 @@ def test_the_sequence_goes_on_from_its_state(number: int) -> None:
         assert state["position"] > 120  # no epoch is counted through again
 
 
-def test_what_does_not_fit_waits_and_comes_first() -> None:
+def test_samples_that_do_not_fit_come_first_in_the_next_pack() -> None:
     sizes = [Size(60, 1), Size(60, 1), Size(30, 1)]
     packs, left = fill(sizes, Budget(tokens=100, tiles=9))
     assert (packs, left) == ([[0, 2]], [1])
@@ -130,7 +130,7 @@ def test_what_does_not_fit_waits_and_comes_first() -> None:
     assert [len(pack) for pack in packs] == [2, 2]
 
 
-def test_the_next_window_is_announced() -> None:
+def test_the_next_window_is_prefetched() -> None:
     packs = packs_of([Size(10, 0)] * 10, Budget(tokens=20, tiles=1, window=4), shuffle=False)
     list(islice(packs.after(0), 5))
     assert packs.sizes.announced == [[4, 5, 6, 7], [8, 9], [0, 1, 2, 3]]

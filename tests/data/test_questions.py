@@ -1,4 +1,4 @@
-"""Rows that ask: folders, patterns, JSON lines and parquet; bad rows are named."""
+"""Questions in folders, patterns, JSON lines and parquet files; bad rows are named."""
 
 import json
 from pathlib import Path
@@ -142,7 +142,7 @@ def test_bad_rows_are_prepared_as_errors_that_name_them(folder: Path) -> None:
         ("empty", {"prompt": "x"}, "holds no images"),
     ],
 )
-def test_inputs_that_are_none(
+def test_wrong_inputs_are_refused(
     folder: Path, inputs: str, options: dict[str, str], message: str
 ) -> None:
     (folder / "empty").mkdir()

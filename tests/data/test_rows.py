@@ -1,4 +1,4 @@
-"""One row -> conversation conversion: three shapes of turns, images, inline tags, faults."""
+"""Conversion of rows to conversations: three formats of turns, images, inline tags and faults."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Sizes without pixels are those of the samples; each conversation is measured once."""
+"""Sizes computed without pixels equal those of the samples; each conversation is measured once."""
 
 import json
 from dataclasses import replace
@@ -83,7 +83,7 @@ def test_each_is_measured_once(processor: Processor, num_workers: int) -> None:
 
 @pytest.mark.parametrize("exif", [True, False])
 def test_boxes_of_rows_are_in_the_image_that_the_tiler_sees(tmp_path: Path, exif: bool) -> None:
-    """A JPEG that lies on its side: its boxes are written by the size that the tiler cuts."""
+    """For a JPEG with an EXIF rotation, boxes are written relative to the rotated image."""
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.new("RGB", (100, 50)).save(tmp_path / "a.jpg", exif=turned)

@@ -1,4 +1,4 @@
-"""Sizes of data laid out as training would: by hand, and against the packer."""
+"""Batches of an epoch, checked by hand and against the packer."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Threads as data workers: order, errors, and torch's own threads left alone."""
+"""Threads as data workers: order, errors, and the number of torch's threads."""
 
 import threading
 import time
@@ -53,7 +53,7 @@ def test_workers_use_one_core_each_and_the_rest_of_torch_keeps_its_own():
         torch.set_num_threads(1)
 
 
-def test_an_endless_order_is_read_ahead_only_so_far():
+def test_read_ahead_of_an_endless_order_is_bounded():
     asked = []
 
     def numbers():
@@ -71,7 +71,7 @@ def test_an_endless_order_is_read_ahead_only_so_far():
     assert not [t for t in threading.enumerate() if t.name.startswith("data")]
 
 
-def test_errors_come_out_where_their_batch_is_due():
+def test_errors_are_raised_when_their_batch_is_due():
     _, loader = load([[0], [1], [99], [2]])
     stream = iter(loader)
     assert [next(stream), next(stream)] == [[0], [1]]

@@ -1,4 +1,4 @@
-"""Small models of many families, with weights so large that every fault shows."""
+"""Small models of many families, with weights large enough to make every fault visible."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Prefixes are found as far as they agree, within the bound of memory."""
+"""The longest common prefix is found, within the limit of memory."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the options of sampling do to the logits of an id, against their definitions."""
+"""The options of sampling are compared with their definitions."""
 
 import math
 from collections import Counter
@@ -43,7 +43,7 @@ def test_shares_are_the_probabilities() -> None:
         ({"temperature": 1.0, "logit_bias": {4: -math.inf, 0: -math.inf, 1: -math.inf}}, {2, 3}),
     ],
 )
-def test_what_may_be_drawn(option: dict[str, Any], kept: set[int]) -> None:
+def test_ids_that_may_be_sampled(option: dict[str, Any], kept: set[int]) -> None:
     assert set(drawn(150, **option)) == kept
 
 

@@ -1,4 +1,4 @@
-"""Sequences that join and leave a batch at any time say what each says alone, in every family."""
+"""Sequences that join and leave a batch at any time give the same answers as alone, in every family."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def sequence(prompt: Tensor, **options: Any) -> Sequence:
     "family",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
 )
-def test_a_batch_says_what_each_says_alone(family: str) -> None:
+def test_a_batch_gives_the_answers_of_each_sequence_alone(family: str) -> None:
     llm = make(family)
     prompts = [torch.randn(length, llm.width) for length in LENGTHS]
     counts = (10, 4, 12, 8)
@@ -114,7 +114,7 @@ def test_an_error_ends_its_own_sequence_alone() -> None:
     assert "ids of logit_bias must be below the 300 rows" in str(made[2].error)
 
 
-def test_the_same_request_gives_the_same_ids_whoever_runs_beside_it() -> None:
+def test_the_same_request_gives_the_same_ids_in_any_batch() -> None:
     llm = make("qwen2")
     prompt, others = torch.randn(6, llm.width), torch.randn(3, 9, llm.width)
     options: dict[str, Any] = {"temperature": 1.5, "top_p": 0.95, "min_p": 0.01, "seed": 7}

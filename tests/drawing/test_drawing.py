@@ -1,4 +1,4 @@
-"""Boxes and grids land where they belong, and labels are legible or said not to be."""
+"""Boxes and grids are drawn at the right positions, and labels that cannot be written give a warning."""
 
 import warnings
 
@@ -173,7 +173,7 @@ def test_windows_that_are_left_out_are_dimmed() -> None:
     assert left == WHITE and right != WHITE
 
 
-def test_plans_and_tiles_show_themselves() -> None:
+def test_plans_and_tiles_are_displayed_in_notebooks() -> None:
     tiler = SlidingWindow(tile_size=64, stride=48, multiple_of=16, max_tiles=20)
     tiles = tiler(blank())
     shown = tiles.plan._repr_html_()

@@ -1,4 +1,4 @@
-"""The contract every encoder answers, and a stand-in that needs no library."""
+"""Checks that hold for every encoder, and an encoder that needs no library."""
 
 from collections.abc import Callable
 from typing import Any

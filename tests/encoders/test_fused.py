@@ -9,7 +9,7 @@ from hdvl.encoders import FusedEncoder, normalise
 from hdvl.protocols import Encoder
 
 
-def test_features_stand_side_by_side(
+def test_features_are_concatenated(
     patches: Callable[..., Any], noise: Callable[..., Tensor]
 ) -> None:
     a, b = patches(width=8), patches(width=5, mean=0.3)

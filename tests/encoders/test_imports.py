@@ -1,4 +1,4 @@
-"""An encoder imports its own library and no other: each costs seconds."""
+"""An encoder imports only its own library, because each takes seconds."""
 
 import subprocess
 import sys

@@ -147,7 +147,7 @@ def test_published_size() -> None:
     assert (encoder.width, encoder.grid, encoder.tile_size) == (3200, (32, 32), 448)
 
 
-def test_drop_path_grows_with_depth_and_sleeps_in_evaluation(noise: Callable[..., Tensor]) -> None:
+def test_drop_path_grows_with_depth_and_is_off_in_evaluation(noise: Callable[..., Tensor]) -> None:
     torch.manual_seed(1)
     encoder = InternViT(**TINY, drop_path=0.4, layer_scale=1.0)
     blocks = encoder.model.encoder.layer
@@ -195,7 +195,7 @@ def test_every_key_has_a_published_name() -> None:
         published_key("layernorm.weight")
 
 
-def test_blocks_left_out_may_be_stored_and_nothing_else(tmp_path: Path) -> None:
+def test_only_unused_blocks_may_be_stored_additionally(tmp_path: Path) -> None:
     state = published(described())
     save_file(
         {f"vision_model.{key}": value for key, value in state.items()}

@@ -1,4 +1,4 @@
-"""Models of many kinds work as encoders, or say in one line what they lack."""
+"""Models of many kinds work as encoders, or one line says what they lack."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def test_transformers_says_what_is_lacking(name: str, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_that_strings_the_tokens_of_all_images_together() -> None:
+def test_a_model_that_concatenates_the_tokens_of_all_images() -> None:
     with (
         torch.device("meta"),
         pytest.raises(
@@ -65,7 +65,7 @@ def test_a_model_that_strings_the_tokens_of_all_images_together() -> None:
         TransformersEncoder(name="pixtral", mean=[0.5] * 3, std=[0.5] * 3)
 
 
-def test_a_model_that_cannot_be_cut() -> None:
+def test_a_model_without_separate_blocks() -> None:
     with (
         torch.device("meta"),
         pytest.raises(

@@ -56,7 +56,7 @@ def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("layer", "norm"), [(-1, True), (-2, False)])
-def test_features_are_the_librarys_intermediates(
+def test_features_equal_the_librarys_intermediates(
     name: str, layer: int, norm: bool, tmp_path: Path, noise: Callable[..., Tensor]
 ) -> None:
     whole = whole_model(name)
@@ -148,6 +148,6 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         OpenCLIPEncoder(**{"config": {} if options["name"] == "RN50" else TINY} | options)
 
 
-def test_given_mean_and_std_win() -> None:
+def test_given_mean_and_std_are_used() -> None:
     encoder = make("ViT-B-16", mean=[0.5] * 3, std=[0.5] * 3)
     assert (encoder.mean, encoder.std) == ((0.5,) * 3, (0.5,) * 3)

@@ -53,7 +53,7 @@ def test_the_module_holds_no_tensors() -> None:
     assert not Normalise(mean=MEAN, std=STD).state_dict()
 
 
-def test_the_memory_that_pixels_lie_in_does_not_show() -> None:
+def test_the_memory_format_of_pixels_has_no_effect() -> None:
     pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
     there = pixels.contiguous(memory_format=torch.channels_last)
     options = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), torch.float32

@@ -66,7 +66,7 @@ def test_uint8_pixels_are_normalised_inside(noise: Callable[..., Tensor]) -> Non
     torch.testing.assert_close(encoder(tiles), encoder((tiles / 255 - mean) / std))
 
 
-def test_heads_are_taken_apart() -> None:
+def test_packed_heads_are_reordered() -> None:
     rows = torch.tensor(
         [100.0 * h + 10 * p + s for h in range(2) for p in range(3) for s in range(4)]
     )

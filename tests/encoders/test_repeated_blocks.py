@@ -1,4 +1,4 @@
-"""Measured by one block of each kind, an encoder is what it is when all of them are run."""
+"""An encoder whose equal blocks are run only once is the same as one whose blocks are all run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

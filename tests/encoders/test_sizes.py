@@ -1,4 +1,4 @@
-"""Encoders take images of other sizes than the tiles, oblong ones too, as the libraries themselves do."""
+"""Encoders support images of other sizes than tiles, with the results of the libraries."""
 
 from typing import Any
 
@@ -147,7 +147,7 @@ def test_transformers(name: str) -> None:
 
 
 def test_siglip2_naflex_in_a_padded_batch() -> None:
-    """The library pads patches of unequal images to one length; ours are encoded by their size."""
+    """The library pads images of different sizes; hdvl encodes the images of each size together."""
     config = {key: value for key, value in TRANSFORMERS.items() if key != "image_size"}
     config |= {"num_patches": 16}
     encoder = TransformersEncoder(
@@ -179,7 +179,7 @@ def test_intern_vit_is_transformers_own() -> None:
 
 
 def test_every_patch_keeps_its_place() -> None:
-    """Without attention a feature depends on its own patch: so a wrong order would show."""
+    """Without attention a feature depends only on its own patch, so that a wrong order would be visible."""
     encoder = QwenViT(
         width=48, depth=1, heads=3, mlp_width=96, patch=8, image_size=32, tile_size=32
     ).eval()
@@ -194,7 +194,7 @@ def test_every_patch_keeps_its_place() -> None:
         assert on_meta.tolist() == [number == cell for number in range(16)]
 
 
-def test_fused_encoders_take_what_all_take() -> None:
+def test_fused_encoders_support_the_sizes_that_all_support() -> None:
     stem = ConvStem(tile_size=32, stem_width=8, width=16)
     vit = TimmEncoder(name="vit_small_patch16_224", config=TIMM)
     fused = FusedEncoder(encoders={"stem": stem, "vit": vit}).eval()

@@ -33,7 +33,7 @@ def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("name", PREFIX)
 @pytest.mark.parametrize(("layer", "norm"), [(-1, True), (-2, False)])
-def test_features_are_the_librarys_intermediates(
+def test_features_equal_the_librarys_intermediates(
     name: str, layer: int, norm: bool, noise: Callable[..., torch.Tensor]
 ) -> None:
     whole = timm.create_model(name, **TINY).eval()

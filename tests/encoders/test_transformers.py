@@ -217,7 +217,7 @@ def test_without_weights_it_is_random() -> None:
 
 
 def test_a_norm_of_its_own_behind_the_chosen_block() -> None:
-    """XVERSE-V's: it starts as weight 1 and bias 0, and computes in float32 also in bfloat16."""
+    """As in XVERSE-V, it starts with weight 1 and bias 0, and computes in float32 also for bfloat16."""
     torch.manual_seed(0)
     plain = make("clip_vision_model", select_layer=-2)
     normed = make("clip_vision_model", select_layer=-2, feature_norm=True)

@@ -17,7 +17,7 @@ class Model(nn.Module):
         return features
 
 
-def test_what_the_output_does_not_need_is_found_and_dropped() -> None:
+def test_unused_parameters_are_found_and_removed() -> None:
     model = Model()
     features, used = features_and_parameters(model, (3, 2, 2))
     assert features.is_meta and features.shape == (1, 2, 2)
@@ -28,7 +28,7 @@ def test_what_the_output_does_not_need_is_found_and_dropped() -> None:
     assert model(torch.ones(1, 3, 2, 2)).shape == (1, 2, 2)
 
 
-def test_no_gradients_are_needed_around() -> None:
+def test_it_works_without_gradients() -> None:
     with torch.inference_mode():
         _, used = features_and_parameters(Model(), (3, 2, 2))
     assert "head.weight" not in used

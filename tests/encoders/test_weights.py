@@ -14,7 +14,7 @@ from hdvl.encoders.weights import find_weight_file, load_exactly, read_tensors, 
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def test_a_file_is_itself_and_a_folder_its_known_file(tmp_path: Path) -> None:
+def test_paths_of_files_and_folders(tmp_path: Path) -> None:
     for name in ("pytorch_model.bin", "other.safetensors"):
         (tmp_path / name).touch()
     assert find_weight_file(tmp_path / "other.safetensors", FILES).name == "other.safetensors"
@@ -71,7 +71,7 @@ def test_pickles_hold_plain_tensors_only(tmp_path: Path) -> None:
     assert list(read_tensors(tmp_path / "training.pt")) == ["a"]
 
 
-def test_a_prefix_is_cut_where_it_is() -> None:
+def test_a_prefix_is_removed_where_present() -> None:
     state = {"visual.a": torch.ones(1), "text.b": torch.ones(1)}
     assert list(without_prefix(state, "visual.")) == ["a"]
     assert list(without_prefix({"a": torch.ones(1)}, "visual.")) == ["a"]

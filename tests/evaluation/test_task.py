@@ -29,6 +29,6 @@ def test_every_task_builds_and_words_its_questions(path: Path) -> None:
         assert protocol.candidates in (None, "letter", "text")
 
 
-def test_several_tasks_stand_side_by_side() -> None:
+def test_several_tasks_are_composed_together() -> None:
     config = to_plain(compose("task=[docvqa,chartqa]", config_name="evaluate"))
     assert list(config["task"]) == ["docvqa", "chartqa"]

@@ -1,4 +1,4 @@
-"""A pipeline whose model says what the test wants it to say."""
+"""A pipeline whose model generates the text that the test chooses."""
 
 from collections.abc import Iterator
 from itertools import chain, cycle, repeat

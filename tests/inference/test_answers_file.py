@@ -1,4 +1,4 @@
-"""Answers survive the end of the process at any moment; every row stands once, in its order."""
+"""Answers are not lost if the process is killed at any moment; every row is written once, in order."""
 
 import json
 import subprocess

@@ -66,7 +66,7 @@ def test_several_boxes_of_one_label_and_boxes_without() -> None:
         ([{"box": (1, 2, 3)}], r"box must be 4 numbers, got \[1, 2, 3\]"),
     ],
 )
-def test_items_that_mean_nothing(items: Any, message: str) -> None:
+def test_items_that_are_invalid(items: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_messages(items, boxes=BOXES)
 

@@ -1,4 +1,4 @@
-"""Pictures and prompts are read once, nothing else changes, and every answer comes from one engine."""
+"""Images and prompts are computed once without changing any answer, and all answers come from one engine."""
 
 import threading
 import time
@@ -62,7 +62,7 @@ def test_caches_change_no_text(pipe: Pipeline, bare: Pipeline) -> None:
     assert kept.finished["length"] + kept.finished.get("stop", 0) == kept.requests == 8
 
 
-def test_two_pictures_with_one_prompt_never_meet(pipe: Pipeline, bare: Pipeline) -> None:
+def test_two_images_with_one_prompt_are_not_confused(pipe: Pipeline, bare: Pipeline) -> None:
     texts = []
     for seed in (0, 1):
         texts.append(
@@ -191,7 +191,7 @@ def test_an_engine_with_a_thread_of_its_own(pipe: Pipeline) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_engine_whose_thread_dies_hangs_nobody(
+def test_an_engine_whose_thread_dies_fails_all_requests(
     pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = True
@@ -216,7 +216,7 @@ def test_an_engine_whose_thread_dies_hangs_nobody(
     pipe.engine.stop()
 
 
-def test_waiting_has_an_end(pipe: Pipeline) -> None:
+def test_waiting_has_a_timeout(pipe: Pipeline) -> None:
     generation = pipe.submit(asked("?"), max_new_tokens=3)
     with pytest.raises(TimeoutError, match="was not ready after 0 seconds"):
         generation.wait(0)

@@ -65,7 +65,7 @@ def test_an_answer_names_the_images_that_are_unlike() -> None:
     assert "image 2 is unlike the images that this model was trained on" in report(answer)
 
 
-def test_the_shipped_model_says_what_it_knows() -> None:
+def test_the_shipped_model_answers_a_familiar_image() -> None:
     folder = Path(hdvl.__file__).parent / "assets" / "small"
     held = json.loads((folder / FILE).read_text())
     config = hdvl.compose("model=small").model

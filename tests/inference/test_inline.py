@@ -1,4 +1,4 @@
-"""Images in text: files of one folder, whatever the text tries."""
+"""Images in text: only files of one folder can be read."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_paths_become_images_where_they_stood(folder: Path) -> None:
     assert take_images("no image", folder) == ("no image", ())
 
 
-def test_links_and_whole_paths_inside_the_folder(folder: Path) -> None:
+def test_links_and_absolute_paths_inside_the_folder(folder: Path) -> None:
     text = f"<img>link.png</img><img>{folder}/a.png</img><img>图/../a.png</img>"
     words, files = take_images(text, str(folder))
     assert words == "<image>" * 3 and set(files) == {folder / "a.png"}
@@ -49,13 +49,13 @@ def test_links_and_whole_paths_inside_the_folder(folder: Path) -> None:
         ".",
     ],
 )
-def test_nothing_outside_the_folder(path: str, folder: Path) -> None:
+def test_no_files_outside_the_folder(path: str, folder: Path) -> None:
     with pytest.raises(ValueError, match="must name a file inside image_folder, got "):
         take_images(f"<img>{path}</img>?", folder)
 
 
-def test_whole_paths_outside_tell_nothing(folder: Path) -> None:
-    """The same words whether a file is there or not."""
+def test_absolute_paths_outside_give_no_information(folder: Path) -> None:
+    """The message is the same whether the file exists or not."""
     messages = []
     for name in ("secret.png", "none.png"):
         with pytest.raises(ValueError) as caught:
@@ -73,8 +73,8 @@ def test_urls_are_not_fetched(path: str, folder: Path) -> None:
         take_images(f"<img>{path}</img>", folder)
 
 
-def test_254_bytes_and_no_more(folder: Path) -> None:
-    """255 and 256 pass the published tokenizer and end in a crash of its model."""
+def test_paths_have_at_most_254_bytes(folder: Path) -> None:
+    """255 and 256 bytes pass the published tokenizer and crash its model."""
     name = "x" * 250 + ".png"
     assert len(name) == MAX_PATH_BYTES == 254
     assert take_images(f"<img>{name}</img>", folder)[1] == (folder / name,)

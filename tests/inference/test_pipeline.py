@@ -166,7 +166,7 @@ def test_draw(parrot: Pipeline) -> None:
 
 
 def test_answers_with_boxes_that_are_none(parrot: Pipeline) -> None:
-    """The published drawing raises on these; here they are given back and the rest is drawn."""
+    """The published drawing code raises an error; here they are reported and the other boxes are drawn."""
     text = "<ref>cup</ref><box>(1,2),(3)</box><box>(100,250),(500,750)</box><quad>(1,2)</quad>"
     say(parrot, text)
     answer = parrot.chat("where?", images=[make_image(1), make_image(0)])
@@ -185,7 +185,7 @@ def test_a_box_that_the_prompt_began(parrot: Pipeline) -> None:
     assert answer.boxes == (GroundedBox(label="the cup", box=(7.0, 10.0, 35.0, 30.0)),)
 
 
-def test_an_answer_that_reaches_max_new_tokens_is_whole(parrot: Pipeline) -> None:
+def test_an_answer_that_reaches_max_new_tokens_is_complete(parrot: Pipeline) -> None:
     """Published Qwen-VL drops the last token then, and counts characters of the prompt to cut it."""
     say(parrot, "Soup", end="")
     assert parrot.chat("cafe\u0301?", images=make_image(0), stop=["none"]).text == "Soup"
@@ -275,7 +275,7 @@ def test_chat_batch_and_stream_agree_where_stop_strings_end_them(pipe: Pipeline)
             assert found == [told.partition(stop)[0] for told in whole]
 
 
-def test_new_tokens_are_the_rows_own(pipe: Pipeline) -> None:
+def test_numbers_of_new_tokens_are_counted_per_row(pipe: Pipeline) -> None:
     asked = conversations()
     whole = pipe.generate(asked, max_new_tokens=16)
     first = next(a for a in whole if len(a.text) > 4)

@@ -1,4 +1,4 @@
-"""The published systems' ways of asking, each through its own template, on a tiny model."""
+"""The prompt formats of the published systems, each with its own template, on a tiny model."""
 
 from pathlib import Path
 from typing import Any

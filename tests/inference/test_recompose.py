@@ -34,7 +34,7 @@ def photo() -> np.ndarray:
 
 
 def test_a_new_encoder_by_one_override(folder: Any) -> None:
-    """The language model keeps its weights, the tiler follows, and what is new is said."""
+    """The language model keeps its weights, the tiler takes the new tile size, and new parts are reported."""
     before = hdvl.load(folder)
     with pytest.warns(
         UserWarning, match="new parts in the model .* encoder, bridge start from .* random"

@@ -1,4 +1,4 @@
-"""Options that only sampling reads mean sampling, or are refused; none is ignored."""
+"""Options that only sampling uses turn it on, or are refused; none is ignored."""
 
 import math
 from typing import Any

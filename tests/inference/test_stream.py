@@ -1,4 +1,4 @@
-"""Streams give the text of chat, hand on errors, and never hang."""
+"""Streams give the text of chat, raise errors, and never hang."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_an_answer_cut_within_a_character(pipe: Pipeline) -> None:
     assert "".join(pipe.stream("?", **options)) == pipe.chat("?", **options).text
 
 
-def test_stop_strings_never_show(pipe: Pipeline) -> None:
+def test_stop_strings_are_never_streamed(pipe: Pipeline) -> None:
     say(pipe, "A\nUs and B\nUser: C")
     pieces = list(pipe.stream("?", stop=["\nUser:"]))
     assert "".join(pieces) == "A\nUs and B" == pipe.chat("?", stop=["\nUser:"]).text
@@ -58,7 +58,7 @@ def test_stop_strings_never_show(pipe: Pipeline) -> None:
     assert "".join(pipe.stream("?", stop=["\nUser:"])) == "A\nUse"
 
 
-def test_an_error_of_the_model_comes_out(pipe: Pipeline) -> None:
+def test_errors_of_the_model_are_raised(pipe: Pipeline) -> None:
     ids = pipe.tokenizer("Hello")["input_ids"]
     say_ids(pipe, [*ids, len(pipe.tokenizer)])  # the last id has no logit
     stream, pieces = pipe.stream("?"), []
@@ -95,7 +95,7 @@ def test_a_stream_is_read_once(pipe: Pipeline) -> None:
         iter(stream)
 
 
-def test_text_that_changes_behind_what_was_sent_is_an_error(
+def test_text_that_changes_before_what_was_sent_is_an_error(
     pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     say(pipe, "AB")
@@ -107,7 +107,7 @@ def test_text_that_changes_behind_what_was_sent_is_an_error(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TOYS))
 def test_streams_of_every_kind_of_tokenizer(name: str) -> None:
-    """Sampled from a model that says anything: bytes that make no character, markers, cut answers."""
+    """Answers are sampled from a random model: incomplete characters, markers, truncated answers."""
     tokenizer = {"_target_": f"tests.inference.toy_tokenizers.{name}"}
     node = tiny_node()
     node["llm"]["tokenizer"] = tokenizer

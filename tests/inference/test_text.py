@@ -1,4 +1,4 @@
-"""Text of every kind of tokenizer: what is streamed stands, and stop strings end it where they begin."""
+"""Text of every kind of tokenizer: streamed text is never revised, and ends before stop strings."""
 
 import random
 from collections.abc import Callable
@@ -42,14 +42,14 @@ def check_stream(detokenizer: Detokenizer, ids: list[int]) -> None:
             break
 
 
-def test_streamed_text_stands(tokenizer: Any) -> None:
+def test_streamed_text_is_never_revised(tokenizer: Any) -> None:
     detokenizer = Detokenizer.of(tokenizer, ChatML())
     for text in TEXTS:
         check_stream(detokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def test_streamed_text_of_any_ids_stands(tokenizer: Any) -> None:
-    """Models say bytes that make no character, and cut answers within one."""
+def test_streamed_text_of_any_ids_is_never_revised(tokenizer: Any) -> None:
+    """Models generate incomplete characters, and answers may end within one."""
     draw = random.Random(0)
     for _ in range(150):
         stop = draw.choice([(), "e", ("an", " the"), "\ufffd", "é"])
@@ -87,7 +87,7 @@ def test_text_ends_before_the_first_stop_string(tokenizer: Any, stop: str) -> No
 
 
 @pytest.mark.slow
-def test_the_end_of_a_text_tells_that_it_stops(tokenizer: Any) -> None:
+def test_stop_strings_are_detected_at_the_end_of_a_text(tokenizer: Any) -> None:
     """After each id of long texts, until one holds the stop string."""
     draw = random.Random(1)
     for _ in range(20):
@@ -106,7 +106,7 @@ def test_the_end_of_a_text_tells_that_it_stops(tokenizer: Any) -> None:
         assert stopped
 
 
-def test_what_an_id_costs_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_an_id_is_constant(monkeypatch: pytest.MonkeyPatch) -> None:
     detokenizer = Detokenizer.of(TOYS["byte_level"](), ChatML(), "User:")
     ids = detokenizer.tokenizer("one two three " * 200)["input_ids"]
     decoded = list[int]()

@@ -1,4 +1,4 @@
-"""Rows that actors of Ray answer: those of this process, once each, also if an actor is lost."""
+"""Rows answered by actors of Ray: the answers equal those of this process, also if an actor is lost."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A language model that knows nothing of transformers and satisfies the ``LLM`` protocol: a GRU."""
+"""A GRU language model that implements the ``LLM`` protocol without transformers."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Numbers of a language model that transformers would ignore are refused."""
+"""Configuration keys that transformers would ignore are refused."""
 
 import logging
 

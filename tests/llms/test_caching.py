@@ -1,4 +1,4 @@
-"""Prompts read in parts and answers decoded against a cache are what they are at once."""
+"""Prompts read in parts, and answers decoded with a cache, equal those computed at once."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def decoded(
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gemma3_text"])
 @torch.no_grad()
-def test_steps_against_a_cache_are_generate(family: str) -> None:
+def test_steps_with_a_cache_equal_generate(family: str) -> None:
     torch.manual_seed(0)
     llm = make(family, initializer_range=0.3).eval()
     prompts = torch.randn(2, 9, llm.width)
@@ -44,7 +44,7 @@ def test_steps_against_a_cache_are_generate(family: str) -> None:
 
 
 @torch.no_grad()
-def test_logits_after_a_cache_are_those_of_the_whole() -> None:
+def test_logits_after_a_cache_equal_those_of_the_whole_text() -> None:
     torch.manual_seed(0)
     llm = make("qwen2").eval()
     prompts, cache = torch.randn(2, 9, llm.width), llm.new_cache()
@@ -69,7 +69,7 @@ def test_masks_and_segments_beside_a_cache() -> None:
         llm(prompts, segments=[4], cache=cache)
 
 
-def test_families_with_other_states_say_so() -> None:
+def test_families_with_other_states_are_refused() -> None:
     with pytest.raises(
         ValueError, match="a cache of keys and values is needed, rwkv keeps what it"
     ):

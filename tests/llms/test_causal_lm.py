@@ -171,7 +171,7 @@ def test_generation_stops_and_pads(llm: CausalLM) -> None:
     assert torch.equal(eos, free[:, :2])
 
 
-def test_an_answer_may_end_by_what_it_says(llm: CausalLM) -> None:
+def test_an_answer_may_end_with_a_stop_string(llm: CausalLM) -> None:
     embeddings = torch.randn(2, 5, 32) * 3
     free = generate(llm, embeddings, max_new_tokens=9, stop_ids=[])
     two = free[0, 2:4].tolist()
@@ -217,7 +217,7 @@ def test_options_of_sampling_are_not_ignored(llm: CausalLM, option: dict[str, An
         generate(llm, embeddings, do_sample=False, **option)
 
 
-def test_settings_of_a_checkpoint_do_not_seep_in(llm: CausalLM, tmp_path: Path) -> None:
+def test_generation_settings_of_a_checkpoint_have_no_effect(llm: CausalLM, tmp_path: Path) -> None:
     embeddings = torch.randn(1, 5, 32)
     before = generate(llm, embeddings, max_new_tokens=6, stop_ids=[])
     llm.model.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""No conversation is longer than what the language model reads: prompts, rows and plans say so."""
+"""Conversations longer than the context of the language model are refused in prompts, rows and plans."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Decoding steps of fixed shapes: what a GPU runs as graphs gives the numbers of the usual steps."""
+"""Decoding steps with fixed shapes, as used for CUDA graphs, equal the usual steps."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

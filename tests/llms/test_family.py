@@ -1,4 +1,4 @@
-"""What a family does with embeddings, padding and packs is asked of it, and refused by its name."""
+"""Checks of how families handle embeddings, padding and packs; unsupported families are refused by name."""
 
 import logging
 from typing import Any
@@ -31,7 +31,7 @@ FALCON = {
     ("family", "numbers"),
     [("falcon_h1", FALCON), ("gemma3n_text", GEMMA3N), ("gemma4_text", GEMMA4)],
 )
-def test_families_that_do_more_to_ids_than_look_them_up(family: str, numbers: Any) -> None:
+def test_families_that_need_ids_besides_embeddings(family: str, numbers: Any) -> None:
     with pytest.raises(
         ValueError, match=f"must read embeddings as it reads ids, {family} does more"
     ):
@@ -111,7 +111,7 @@ def test_families_that_cannot_be_padded_are_refused_by_name() -> None:
     assert torch.equal(generate(llm, rows, mask, max_new_tokens=2, stop_ids=[]), torch.cat(alone))
 
 
-def test_a_family_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_family_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     random_copy = probe.random_copy
     monkeypatch.setattr(
@@ -131,7 +131,7 @@ def test_a_family_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.random.set_rng_state(state)
 
 
-def test_large_models_answer_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_models_are_checked_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "SMALL", 0)
     llm = make("bart", **BART, initializer_range=0.3).train()
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Language models out of GGUF files: the same model, its tokenizer and template, and clear errors."""
+"""Language models from GGUF files: the same model, its tokenizer and template, and clear errors."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Four bits out of words, and back to weights."""
+"""Unpacking and dequantisation of four-bit weights."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Four-bit layers of gptqmodel in place of linear ones; what is said where it is not installed."""
+"""Four-bit layers of gptqmodel instead of linear ones, and the error if it is not installed."""
 
 import sys
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def test_layers_of_broken_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_logits_are_those_of_the_unpacked_weights(
     tmp_path: Path, unchecked: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    """Within 3 % of their spread: the layers compute in bfloat16."""
+    """The logits differ by at most 3 % of their spread, because the layers compute in bfloat16."""
     pytest.importorskip("gptqmodel", reason="gptqmodel is not installed")
     state = reference_state(manifest(CONFIG))
     state[f"{VISUAL}attn_pool.pos_embed"] = table(16, 256)

@@ -1,4 +1,4 @@
-"""Padded batches: each row is what it is alone, and no mask over pairs of a prompt is built."""
+"""Padded batches: each row equals the row alone, and no (s, s) mask is built."""
 
 from typing import Any
 from unittest.mock import patch

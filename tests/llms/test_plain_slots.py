@@ -1,4 +1,4 @@
-"""Layers computed for slots give the logits of the model, whichever way their weights are read."""
+"""Layers computed by hdvl for slots give the logits of the model, for all layouts of their weights."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A language model that is no model of transformers does everything, through the protocol alone."""
+"""A language model without transformers supports all functions through the protocol."""
 
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def test_a_prompt_may_be_read_in_parts(vlm: VLM) -> None:
 
 
 @pytest.mark.slow
-def test_adapters_and_estimates_look_into_the_backbone() -> None:
+def test_adapters_and_estimates_use_the_backbone() -> None:
     vlm = tiny_vlm(node())
     modes = {"encoder": "frozen", "bridge": "frozen", "merger": "frozen", "llm": "lora"}
     lora = {"common": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": "all-linear"}}

@@ -108,7 +108,7 @@ def test_steps_through_the_cache_keep_the_alpha_of_the_prompt(prompt: int) -> No
             close(out.logits[0, 0], wanted[place])
 
 
-def test_generate_says_what_the_description_says() -> None:
+def test_generate_equals_the_description() -> None:
     config = described()
     llm, x = built(config), torch.randn(1, 30, 24)
     said = generate(llm, x, max_new_tokens=12, stop_ids=[])[0]
@@ -148,7 +148,7 @@ def test_padding_on_the_left_changes_nothing(lengths: tuple[int, ...]) -> None:
         close(stepped, qwen(state, row, config, length))
 
 
-def test_generate_in_a_batch_says_the_same() -> None:
+def test_generate_in_a_batch_equals_single_generation() -> None:
     llm = built(described())
     rows = [torch.randn(1, length, 24) for length in (9, 40)]
     batch = torch.cat((torch.cat((torch.ones(1, 31, 24), rows[0]), 1), rows[1]))
@@ -160,7 +160,7 @@ def test_generate_in_a_batch_says_the_same() -> None:
 
 
 def test_padding_counts_if_asked() -> None:
-    """As the published code has it: what stands in front makes the prompt longer."""
+    """As in the published code, padding on the left counts towards the length of the prompt."""
     config = described()
     llm, row = built(config, count_padding=True), torch.randn(1, 12, 24)
     padded = torch.cat((torch.zeros(1, 30, 24), row), 1)
@@ -201,7 +201,7 @@ def test_conversations_share_a_beginning_while_they_are_short() -> None:
 
 
 def test_a_prompt_read_in_two_pieces() -> None:
-    """The published code takes the number of heads for the cached length, which this does not."""
+    """The published code uses the number of heads as the cached length by mistake."""
     llm, x = built(described(use_dynamic_ntk=False)), torch.randn(1, 40, 24)
     with torch.no_grad():
         first = llm.model(inputs_embeds=x[:, :25], use_cache=True)
@@ -210,7 +210,7 @@ def test_a_prompt_read_in_two_pieces() -> None:
 
 
 def test_a_new_prompt_has_its_own_alpha() -> None:
-    """Nothing is kept in the model: a long prompt leaves no trace, nor does one read in between."""
+    """The model keeps no state: earlier long prompts, and prompts read in between, have no effect."""
     llm, short, long = built(described()), torch.randn(1, 8, 24), torch.randn(1, 60, 24)
     with torch.no_grad():
         wanted = llm(short)
@@ -223,7 +223,7 @@ def test_a_new_prompt_has_its_own_alpha() -> None:
             close(step.logits[:, -1], wanted[:, -1])
 
 
-def test_training_knows_no_rules() -> None:
+def test_rules_do_not_apply_in_training() -> None:
     llm, x = built(described()).train(), torch.randn(1, 50, 24)
     plain = built(described(use_dynamic_ntk=False, use_logn_attn=False)).train()
     plain.load_state_dict(llm.state_dict())
@@ -231,7 +231,7 @@ def test_training_knows_no_rules() -> None:
     assert not torch.allclose(llm.eval()(x), plain.eval()(x), atol=1e-3)
 
 
-def test_short_texts_are_qwen2s() -> None:
+def test_short_texts_equal_qwen2() -> None:
     llm, x = built(described()), torch.randn(2, LENGTH, 24)
     plain = built(described(use_dynamic_ntk=False, use_logn_attn=False))
     plain.load_state_dict(llm.state_dict())

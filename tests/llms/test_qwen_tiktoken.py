@@ -1,4 +1,4 @@
-"""Ids out of a rank file: by the rule on made-up ranks, as published on Qwen's own file."""
+"""Ids from a rank file: by the merging rule for made-up ranks, as published for Qwen's own file."""
 
 import json
 import random
@@ -41,7 +41,7 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 
 @pytest.mark.parametrize("seed", [None, 0, 1, 2])
 def test_words_merge_by_rank(seed: int | None, tmp_path: Path) -> None:
-    """Also where ranks are shuffled: several ways to one token, tokens that no merge reaches."""
+    """Also for shuffled ranks, with several merges for a token and tokens without a merge."""
     ranks = learn_ranks(seed=seed)
     tokenizer = load_qwen_tokenizer(write_ranks(tmp_path, ranks))
     words = {word for text in TEXTS for word in re.findall(r"[^\W\d_]+", text)}

@@ -1,4 +1,4 @@
-"""Rotary rules that go by the length of a text: a document has the same logits in any company."""
+"""Rotary rules that depend on the length: the logits of a document do not depend on others in its batch."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Documents packed into one row: equal to each by itself, apart, and without a mask."""
+"""Documents packed into one row equal each document alone, and need no mask."""
 
 from typing import Any
 from unittest.mock import patch
@@ -60,14 +60,14 @@ def test_another_document_changes_nothing() -> None:
     assert not torch.equal(before[:, 6:15], after[:, 6:15])
 
 
-def test_only_what_is_kept_passes_the_head() -> None:
+def test_the_head_is_computed_at_kept_positions_only() -> None:
     llm = make().eval()
     embeddings, keep = torch.randn(1, sum(LENGTHS), 32), torch.tensor([3, 4, 20])
     some = llm(embeddings, segments=LENGTHS, logits_to_keep=keep)
     torch.testing.assert_close(some, llm(embeddings, segments=LENGTHS)[:, keep])
 
 
-def test_without_segments_it_is_sdpa() -> None:
+def test_without_segments_it_equals_sdpa() -> None:
     llm = make().eval()
     embeddings, mask = torch.randn(2, 6, 32), torch.ones(2, 6, dtype=torch.long)
     ours = llm(embeddings, mask)
@@ -92,7 +92,7 @@ def written_out(row: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3", "mistral"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_shared_beginning_is_that_of_each(model_type: str, checkpointing: bool) -> None:
+def test_a_shared_prefix_equals_the_prefix_of_each(model_type: str, checkpointing: bool) -> None:
     llm = make(model_type, tie_word_embeddings=False).train()
     embeddings = torch.randn(1, sum(lengths_of(SHARED)), 32)
     apart = [llm(document) for document in written_out(embeddings)]
@@ -110,7 +110,7 @@ def test_a_shared_beginning_is_that_of_each(model_type: str, checkpointing: bool
         torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_no_mask_is_larger_than_a_rest_and_what_it_sees() -> None:
+def test_no_mask_is_larger_than_a_continuation_and_its_keys() -> None:
     llm, seen = make(), []
     real = functional.scaled_dot_product_attention
 
@@ -125,7 +125,7 @@ def test_no_mask_is_larger_than_a_rest_and_what_it_sees() -> None:
     assert seen == [*first, (2, None), (1, None), (2, (2, 3)), (2, (2, 3))] * 2
 
 
-def test_only_the_own_kernel_shares_beginnings() -> None:
+def test_only_hdvls_kernel_supports_shared_prefixes() -> None:
     llm = make()
     llm.model.config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(ValueError, match=r"sharing images .* got flash_attention_2; set .*indep"):
@@ -186,7 +186,7 @@ def test_the_kernel_of_variable_lengths_agrees(groups: int) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_kernel_of_variable_lengths_knows_shared_beginnings() -> None:
+def test_the_variable_length_kernel_supports_shared_prefixes() -> None:
     segments = (40, (300, 7, 130), (64, 200, 1))
     total = sum(lengths_of(segments))
     said = segment_options(make().model, torch.randn(1, total, 32, device="cuda"), segments)

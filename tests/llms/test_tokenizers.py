@@ -45,7 +45,7 @@ def test_offsets_are_characters(tokenizer: Any, text: str) -> None:
         assert "\ufffd" in said or said == text[a:b]
 
 
-def test_digits_stand_alone(tokenizer: Any) -> None:
+def test_each_digit_is_a_token(tokenizer: Any) -> None:
     for text in ("1234567890", "a12.50b", "$ 1024 99"):
         for token in tokenizer(text)["input_ids"]:
             said = tokenizer.decode([token])
@@ -62,14 +62,14 @@ def test_special_tokens(tokenizer: Any) -> None:
     assert tokenizer.decode(ids, skip_special_tokens=True) == "user\nhi"
 
 
-def test_it_is_the_same_everywhere() -> None:
+def test_it_is_deterministic() -> None:
     # Another digest means that checkpoints trained with this tokenizer no longer fit it.
     vocabulary = sorted(build_tokenizer(vocab_size=900).get_vocab().items())
     digest = hashlib.blake2b(json.dumps(vocabulary).encode(), digest_size=8).hexdigest()
     assert digest == "469a014d0ed0476a"
 
 
-def test_it_is_built_at_once() -> None:
+def test_it_is_built_quickly() -> None:
     start = time.process_time()
     build_tokenizer(vocab_size=512)
     assert time.process_time() - start < 0.5  # about 0.03 s
@@ -115,7 +115,7 @@ def test_read_texts(tmp_path: Path) -> None:
 
 
 def test_padding_and_end_in_place_of_the_files(tmp_path: Path) -> None:
-    """XVERSE-V pads with ``<pad>`` and ends with ``<|endoftext|>``, ids 1 and 3, which nothing says."""
+    """XVERSE-V uses ``<pad>`` and ``<|endoftext|>`` (ids 1 and 3), which its files do not declare."""
     special = ["<unk>", "<pad>", "<|startoftext|>", "<|endoftext|>"]
     built = build_tokenizer(special_tokens=special, pad_token="<unk>", eos_token="<|startoftext|>")
     save_tokenizer(built, tmp_path)

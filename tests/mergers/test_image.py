@@ -66,7 +66,7 @@ def test_token_count_with_bridges(kind: type[ImageMerger], make_plan: Any) -> No
 
 
 @BOTH
-def test_counts_without_weights_and_travels(kind: type[ImageMerger], make_plan: Any) -> None:
+def test_counts_without_weights_and_is_picklable(kind: type[ImageMerger], make_plan: Any) -> None:
     plan = make_plan((96, 64), thumbnail="first")
     merger = kind(grid=(4, 4), out_grid=same, width=8, positions="sincos2d")
     count = merger.token_count(plan)

@@ -28,7 +28,7 @@ def patches(windows: Tensor, size: int, grid: Grid) -> Tensor:
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (4, 8)])
-def test_blend_equals_the_encoded_whole(grid: Grid, random_plans: Any) -> None:
+def test_blending_equals_encoding_the_whole_image(grid: Grid, random_plans: Any) -> None:
     """Exact in two dimensions, clamped last windows and any stride included."""
     merger = OverlapBlend(grid=grid, out_grid=same, width=3)
     overlapping = 0
@@ -100,8 +100,8 @@ def test_gradient_is_the_weight(make_plan: Any) -> None:
     assert torch.autograd.gradcheck(lambda x: merger.stitch(x, plan)[1].values, double, atol=1e-4)
 
 
-def test_a_batch_is_its_images(make_plan: Any, run: Any) -> None:
-    """Images of different plans give what each gives alone; tables are kept."""
+def test_a_batch_equals_its_images(make_plan: Any, run: Any) -> None:
+    """Images of different plans in one batch equal each image alone; tables are cached."""
     merger = OverlapBlend(grid=(4, 4), out_grid=same, width=3)
     plans = [make_plan((64, 40), stride=8), make_plan((32, 32)), make_plan((40, 64), stride=24)]
     features = [torch.randn(plan.count, 16, 3) for plan in plans]

@@ -33,6 +33,6 @@ def test_rows_and_columns_add_up() -> None:
     )
 
 
-def test_starts_small() -> None:
+def test_added_positions_start_small() -> None:
     table = SourcePositions(width=64)(torch.zeros(9, 9, 64), torch.rand(9), torch.rand(9))
     assert 0.02 < table.std() < 0.3

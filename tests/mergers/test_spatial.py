@@ -17,7 +17,7 @@ def same(grid: Grid) -> Grid:
 
 
 def test_tiles_become_the_image_again(make_plan: Any, run: Any) -> None:
-    """Rows of tokens run across the tiles: cutting an image and merging it gives the image."""
+    """Rows of tokens run across the tiles, so that cutting and merging an image restores it."""
     merger = Spatial(grid=(2, 4), out_grid=same, width=3, newline=False)
     image = torch.randn(6, 8, 3)
     tiles = rearrange(image, "(r y) (c x) d -> (r c) (y x) d", y=2, x=4)

@@ -29,7 +29,7 @@ def plan(rows: int, cols: int, thumbnail: Any = None) -> TilePlan:
     return TilePlan.of_grid(640, 480, (rows, cols), tile_size=8, thumbnail=thumbnail)
 
 
-def test_tags_stand_where_published_models_have_them() -> None:
+def test_tags_are_placed_as_in_published_models() -> None:
     layout = concat(SMOLVLM).layout(plan(2, 2, "last"))
     assert layout == (
         "<fake><row_1_col_1>", 4, "<fake><row_1_col_2>", 4, "\n<fake><row_2_col_1>", 4,
@@ -94,7 +94,7 @@ def test_tags_around_windows_that_became_one_image(kind: Any) -> None:
         kind(grid=(2, 2), out_grid=same, width=4, tags={"before_tile": "x"})
 
 
-def test_what_tags_may_be(unchecked: Any) -> None:
+def test_invalid_tags_are_refused(unchecked: Any) -> None:
     with pytest.raises(ValueError, match="got 'befor_tile'; did you mean before_tile"):
         Tags.of({"befor_tile": "x"})
     with pytest.raises(ValueError, match=r"tags.before_tile may hold \{row\}, \{col\}, \{index\}"):

@@ -1,4 +1,4 @@
-"""Frozen weights in four bits, by bitsandbytes; without it the reason is named."""
+"""Frozen weights in four bits by bitsandbytes, and the error if it is not installed."""
 
 from copy import deepcopy
 from typing import Any
@@ -80,7 +80,7 @@ def test_qlora_trains_the_adapters_alone_and_merges_without_rounding_again() -> 
 
 @needs_four_bits
 def test_a_merge_gives_the_weights_that_were_trained() -> None:
-    """Sixteen values a block of 64 are what four bits can hold; an untargeted layer stays there."""
+    """Four bits give 16 values per block of 64; a layer without an adapter keeps them."""
     vlm = model()
     before = vlm.llm.get_submodule(LAYER).weight.detach().clone()
     targets = LORA["common"] | {"targets": ["q_proj"]}

@@ -87,7 +87,7 @@ def test_answers_that_take_too_long_end_with_504_or_an_event(pipe: Pipeline) -> 
         wait_for(lambda: busy(live) == 0)
 
 
-def test_a_slow_client_is_told_so_and_holds_up_nobody(pipe: Pipeline) -> None:
+def test_a_slow_client_is_refused_and_delays_no_other(pipe: Pipeline) -> None:
     with serving([ServedModel("tiny", pipe)], Settings(body_seconds=0.5)) as live:
         whole = post(PATH, question())
         with socket.create_connection(("127.0.0.1", live.port), timeout=10) as sock:
@@ -240,7 +240,7 @@ def test_files_of_allowed_folders(pipe: Pipeline, tmp_path: Path) -> None:
         assert status(f"file://{inside}") == 400
 
 
-def test_times_do_not_grow_with_who_waits(live: Live) -> None:
+def test_times_do_not_grow_with_waiting_requests(live: Live) -> None:
     """State is answered at once while the engine works."""
     body = question(max_tokens=300, guided_regex="[ab]{290}")
     with ThreadPoolExecutor(3) as pool:

@@ -199,7 +199,7 @@ def test_pasted_and_dropped_pictures(page: Any) -> None:
     assert page.locator("#pending figure").count() == 2
 
 
-def test_a_phone_is_wide_enough(page: Any) -> None:
+def test_the_page_fits_a_phone(page: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.set_input_files("#file", str(ASSETS / "receipt.png"))
     until(page, "document.querySelector('#cost').textContent.includes('tokens')")

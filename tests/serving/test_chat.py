@@ -152,7 +152,7 @@ def test_the_text_of_completions(client: Any) -> None:
     assert len(logprobs["tokens"]) == len(logprobs["token_logprobs"]) == 5
 
 
-def test_pictures_with_one_prompt_do_not_meet(client: Any) -> None:
+def test_images_with_one_prompt_are_not_confused(client: Any) -> None:
     from tests.serving.conftest import data_url
 
     bodies = [question(url=data_url(png(grey=grey))) for grey in (0, 255)]

@@ -298,7 +298,7 @@ def test_more_than_300_hostile_requests(live: Live, elsewhere: int) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_hosts_that_misbehave(live: Live, elsewhere: int) -> None:
+def test_misbehaving_hosts(live: Live, elsewhere: int) -> None:
     base = f"http://127.0.0.1:{elsewhere}"
     reasons = {
         "/to/http://169.254.169.254/": "are not fetched here",

@@ -28,7 +28,7 @@ def test_nothing_of_the_page_comes_from_elsewhere(client: Any) -> None:
         assert set(links) <= {"http://www.w3.org/2000/svg"}, file.name
 
 
-def test_both_languages_have_the_same_words(client: Any) -> None:
+def test_both_languages_have_the_same_messages(client: Any) -> None:
     script = client.get("/page/words.js").text
     english, chinese = (
         re.findall(r"(?<![\w.])(\w+): ?(?:\"|`|\(|name)", part)

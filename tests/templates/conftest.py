@@ -1,4 +1,4 @@
-"""A tokenizer that knows the tokens of a template."""
+"""A tokenizer with the tokens of a template."""
 
 from collections.abc import Callable
 from typing import Any

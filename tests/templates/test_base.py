@@ -1,4 +1,4 @@
-"""Where images stand in the text."""
+"""Positions of images in the text."""
 
 import pytest
 

@@ -107,7 +107,7 @@ def test_locations_are_one_token_a_number() -> None:
 
 
 def test_drawing_divides_by_1000_and_scoring_by_999() -> None:
-    """Published for Qwen-VL: the two differ by a thousandth of the side."""
+    """The two differ by a thousandth of the side, as published for Qwen-VL."""
     text, sizes = "<box>(0,0),(999,500)</box>", [(2000, 1000)]
     drawn, scored = Norm1000().decode(text, sizes)[0], Norm1000(divisor=999).decode(text, sizes)[0]
     assert drawn.box == (0, 0, 1998, 500)

@@ -51,7 +51,7 @@ def test_tags_are_text_of_the_models_tokenizer(tokenizer: Any) -> None:
 
 
 def test_tags_are_never_trained_on(tokenizer: Any) -> None:
-    """Also where the image stands in the assistant's own turn."""
+    """Also if the image is in an assistant turn."""
     talk = [Message("user", "Draw."), Message("assistant", "Here <image> it is.", images=("a",))]
     template = ChatML()
     encoded = encode(template, tokenizer, talk, [("<tag>", 2, "</tag>")])
@@ -89,7 +89,7 @@ def test_conversations_with_a_common_beginning_end_it_after_the_tags(tokenizer: 
     assert row.suffix_lengths == tuple(len(each.ids) - prefix for each in alone)
 
 
-def test_what_a_layout_may_not_be(tokenizer: Any) -> None:
+def test_invalid_layouts_are_refused(tokenizer: Any) -> None:
     template = ChatML()
     with pytest.raises(ValueError, match=r"at least one token, got \[0\]"):
         encode(template, tokenizer, TALK, [("text",)])

@@ -28,7 +28,7 @@ def test_a_template_is_built_again_from_its_node(template: Any) -> None:
     assert build(from_plain(node_of(template))) == template
 
 
-def test_what_plain_data_cannot_say() -> None:
+def test_values_that_are_not_plain_data_are_refused() -> None:
     @dataclass(frozen=True)
     class Odd:
         thing: object = b"bytes"
@@ -37,6 +37,6 @@ def test_what_plain_data_cannot_say() -> None:
         node_of(Odd())
 
 
-def test_text_stands_as_it_is() -> None:
+def test_text_is_not_interpolated() -> None:
     node = node_of(Plain(user_end="a${b}"))
     assert node["user_end"] == "a${b}"

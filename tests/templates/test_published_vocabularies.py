@@ -1,4 +1,4 @@
-"""Published vocabularies keep exactly their rows: every token that a template needs is there already."""
+"""Published vocabularies keep their number of rows, because they contain all tokens of the template."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_internvl_chat(choice: str, tmp_path: Path) -> None:
 
 
 def test_xverse_v(tmp_path: Path) -> None:
-    """Its placeholder is no token of the published vocabulary, and the only one that is added."""
+    """Only its placeholder is not in the published vocabulary, and is added."""
     folder = save(tmp_path, XVERSE, [], "<|startoftext|>")
     llm = llm_of(folder, pad_token="<pad>", eos_token="<|endoftext|>")
     template = build(compose("template=xverse").template)

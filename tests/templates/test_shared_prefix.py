@@ -1,4 +1,4 @@
-"""Several conversations as one row of ids: what is shared, what is each one's, and every refusal."""
+"""Several conversations as one row with a shared prefix, and all refusals."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ def test_one_conversation_is_itself(tokenizer: Any) -> None:
     assert row.suffix_lengths == () and images_of(messages) == ["a"]
 
 
-def test_the_beginning_stands_once(tokenizer: Any) -> None:
+def test_the_shared_prefix_is_written_once(tokenizer: Any) -> None:
     several = SharedPrefix((talk("What?", "This", "a"), talk("And where is it?", "There", "a")))
     row = encode_row(TEMPLATE, tokenizer, several, [5])
     each = [encode(TEMPLATE, tokenizer, messages, [5]) for messages in several.conversations]

@@ -1,4 +1,4 @@
-"""The rule of the labels over many chat templates and kinds of tokenizers."""
+"""Labels for many chat templates and kinds of tokenizers."""
 
 import re
 from functools import lru_cache
@@ -148,7 +148,7 @@ def test_a_default_system_turn() -> None:
     assert template.render([Message("user", "a")]).text.startswith("<|im_start|>system\nBe brief.")
 
 
-def test_markers_that_swallow_spaces() -> None:
+def test_markers_that_absorb_spaces() -> None:
     template, tokenizer = make("phi3", "swallowing")
     encoded = encode(template, tokenizer, CONVERSATIONS["turns"])
     answers = expected(CONVERSATIONS["turns"], STYLES["phi3"])
@@ -185,7 +185,7 @@ def test_an_end_that_is_no_token_must_be_named() -> None:
         "{% for m in messages if m.role == 'user' %}{{ m.content }}</s>{% endfor %}",
     ],
 )
-def test_spans_that_cannot_be_proven_are_an_error(source: str) -> None:
+def test_spans_that_cannot_be_verified_are_an_error(source: str) -> None:
     template = TokenizerTemplate(chat_template=source, control=["</s>"])
     with pytest.raises(ValueError, match="places of the answers cannot be proven"):
         template.render(CONVERSATIONS["turns"])
@@ -251,7 +251,7 @@ def test_templates_that_read_parts_only() -> None:
 
 
 def test_images_are_parts_for_templates_that_place_them() -> None:
-    """A colon before text, none before an image, as Idefics3 and SmolVLM write turns."""
+    """As in Idefics3 and SmolVLM, a space follows the role only before text, not before an image."""
     source = (
         "{% for m in messages %}{{ m.role }}{% if m.content[0].type == 'image' %}:{% else %}: {% endif %}"
         "{% for part in m.content %}{% if part.type == 'image' %}" + IMAGE + "{% else %}"

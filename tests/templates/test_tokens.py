@@ -22,14 +22,14 @@ def test_tokens_cover_the_text(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "trimmed"])
-def test_no_token_lies_over_an_edge(kind: str) -> None:
+def test_no_token_crosses_an_edge(kind: str) -> None:
     for edge in range(1, len(TEXT)):
         rendered = Rendered(text=TEXT, spans=((edge, len(TEXT)),))
         tokens = tokenise(KINDS[kind](()), rendered)
         assert not any(token.start < edge < token.stop for token in tokens)
 
 
-def test_markers_that_swallow_spaces_stand_for_themselves() -> None:
+def test_markers_that_absorb_spaces_are_separate_tokens() -> None:
     tokenizer = swallowing(["<|end|>"])
     text = "a<|end|> \n b"
     tokens = tokenise(tokenizer, Rendered(text=text, spans=((0, 8),)))

@@ -1,4 +1,4 @@
-"""Templates of fixed strings: the published prompts, and what is trained."""
+"""Templates of fixed strings: published prompts and supervised spans."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def golden(root: Path, name: str) -> tuple[str, list[Message], str]:
     return data["system"], messages, data["prompt"]
 
 
-def test_hermes2_is_internvls(root: Path) -> None:
+def test_hermes2_equals_internvl(root: Path) -> None:
     system, messages, prompt = golden(root, "internvl_prompt.json")
     template = Hermes2(image_token="<image>", image_prefix="", image_suffix="")
     assert template.system == system
@@ -36,7 +36,7 @@ def test_hermes2_is_internvls(root: Path) -> None:
     assert whole == prompt.replace("<image>", "<img><IMG_CONTEXT></img>")
 
 
-def test_xverse_is_xverse_vs(root: Path) -> None:
+def test_xverse_equals_xverse_v(root: Path) -> None:
     system, messages, prompt = golden(root, "xverse_v_prompt.json")
     ours = [
         Message(m.role, m.text.replace("<ImageHere>", "<image>"), images=m.images) for m in messages
@@ -59,7 +59,7 @@ def test_xverse_without_a_system_turn_is_its_evaluation_prompt() -> None:
 def test_xverses_segments_are_tokenised_on_their_own(
     text: str, kind: str, tokenizer_for: Callable[..., Any]
 ) -> None:
-    """Also images side by side, first or last, where the published training loses its place."""
+    """Also for adjacent images and images at the ends, for which the published training code fails."""
     template = Xverse(system="")
     tokenizer = tokenizer_for(template, kind)
     count = text.count("<image>")
@@ -73,7 +73,7 @@ def test_xverses_segments_are_tokenised_on_their_own(
     assert ids.tolist() == expected
 
 
-def test_xverses_first_answer_begins_at_the_left() -> None:
+def test_xverses_prompt_begins_without_a_newline() -> None:
     """No newline before "Human:", which the published text-only evaluation writes."""
     messages = [Message("user", "Q1"), Message("assistant", "A1"), Message("user", "Q2")]
     text = Xverse(system="").render(messages, add_generation_prompt=True).text

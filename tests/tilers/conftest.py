@@ -1,4 +1,4 @@
-"""Images that the tilers are shown."""
+"""Images for the tests of tilers."""
 
 import json
 from collections.abc import Callable

@@ -54,7 +54,7 @@ def processor(kind: Any, tiler: AnyRes) -> Any:
 
 @pytest.mark.usefixtures("width_first")
 def test_equals_transformers_on_200_sizes(sizes: Any, llava_next: Any) -> None:
-    """Small tiles and images keep this quick; only the ratios matter to rule and pixels."""
+    """Small tiles and images make this quick; only the ratios matter."""
     draw = np.random.default_rng(3)
     tiler = AnyRes(tile_size=28)
     theirs = processor(llava_next, tiler)

@@ -63,7 +63,7 @@ def test_bounds_and_cover(sizes: Any) -> None:
         assert plan.to_source(*map(float, plan.canvas)) == (width, height)
 
 
-def test_one_tile_is_internvl_1_2() -> None:
+def test_one_tile_equals_internvl_1_2() -> None:
     plan = DynamicRatio(max_tiles=1).plan(4000, 100)
     assert plan.count == 1 and plan.boxes == ((0, 0, 4000, 100),)
 

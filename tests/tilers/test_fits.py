@@ -1,4 +1,4 @@
-"""Fits, paddings, filters and thumbnails beyond the square squashed ones."""
+"""Fits, paddings, filters and thumbnails other than the default."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def test_filters_are_those_of_pillow(backend: Any, resample: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
-def test_padding_has_its_colour_and_the_image_its_place(backend: Any) -> None:
+def test_padding_and_position_of_the_image(backend: Any) -> None:
     picture = image(100, 50)
     tiler = Squash(tile_size=40, fit="pad", padding=(1, 2, 3), backend=backend)
     assert tiler.plan(100, 50).content == (0, 10, 40, 30)

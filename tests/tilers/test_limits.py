@@ -1,4 +1,4 @@
-"""Every tiler answers a call's limit of tiles, or says that it cannot."""
+"""Every tiler supports a limit of tiles per call, or gives an error."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The torch path against Pillow's pixels: orientation, JPEG decoding, scaled decoding, buffers."""
+"""The torch backends compared with Pillow: orientation, JPEG decoding, scaled decoding, buffers."""
 
 import io
 import math
@@ -78,8 +78,8 @@ def test_progressive_jpeg() -> None:
     assert apart(Squash(tile_size=64)(data), Squash(tile_size=64, backend="exact")(data)) <= 2
 
 
-def test_a_flaw_that_pillow_reads_over_is_read_over() -> None:
-    """Stray bytes between two segments: a warning of libjpeg, which the strict decoder refuses."""
+def test_a_flaw_that_pillow_tolerates_is_tolerated() -> None:
+    """Extra bytes between two segments give a warning of libjpeg, and the strict decoder refuses them."""
     import simplejpeg
 
     data = jpeg(smooth(64, 64))
@@ -172,8 +172,8 @@ def test_out_must_fit(out: torch.Tensor, noise: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
-def test_tiles_are_the_callers_own(backend: Any, noise: Any) -> None:
-    """Buffers are reused, results are not: the next image leaves them alone."""
+def test_tiles_do_not_share_memory_with_buffers(backend: Any, noise: Any) -> None:
+    """Buffers are reused, but results are not overwritten by the next image."""
     tiler = Squash(tile_size=64, backend=backend)
     first = tiler(jpeg(noise(64, 64)))
     kept = first.pixels.clone()
@@ -183,8 +183,8 @@ def test_tiles_are_the_callers_own(backend: Any, noise: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
-def test_inference_leaves_no_trace(backend: Any, noise: Any) -> None:
-    """Validation and training take turns in one thread, and share its buffers."""
+def test_inference_mode_does_not_affect_training(backend: Any, noise: Any) -> None:
+    """Validation and training alternate in one thread and share its buffers."""
     tiler = DynamicRatio(tile_size=32, backend=backend)
     images = [noise(123 + 40 * number, 77) for number in range(3)]
     with ThreadPoolExecutor(1) as fresh:  # with buffers that nothing has used
@@ -209,7 +209,7 @@ def test_threads_have_buffers_of_their_own(noise: Any) -> None:
     assert all(torch.equal(one, other) for one, other in zip(want, got, strict=True))
 
 
-def test_large_buffers_are_given_back() -> None:
+def test_large_buffers_are_freed() -> None:
     from hdvl.tilers.decode import KEEP_BYTES, Buffers
 
     buffers = Buffers()
@@ -220,7 +220,7 @@ def test_large_buffers_are_given_back() -> None:
     assert buffers.take("a", 10, 10).data_ptr() == small.data_ptr()
 
 
-def test_an_image_lying_on_its_side_has_upright_boxes() -> None:
+def test_an_image_stored_rotated_has_upright_boxes() -> None:
     data = jpeg(smooth(320, 160), orientation=6)
     for backend in ("pillow", "exact", "fast"):
         plan = SlidingWindow(tile_size=64, stride=64, backend=backend)(data).plan

@@ -138,7 +138,7 @@ def test_the_canvas_is_the_image_rounded_up_unless_it_is_too_many_windows() -> N
 def test_the_shrunk_canvas_is_the_largest_that_fits(
     max_tiles: int, width: int, height: int
 ) -> None:
-    """One step more on the longer side, in proportion, would need more than max_tiles windows."""
+    """A canvas one step larger would need more than max_tiles windows."""
     tiler = SlidingWindow(max_tiles=max_tiles)
     plan = tiler.plan(width, height)
     assert len(plan.windows) <= max_tiles

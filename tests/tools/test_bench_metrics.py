@@ -1,4 +1,4 @@
-"""The benchmark of the metrics scores what it says."""
+"""The benchmark of the metrics runs and reports scores."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The tool that trains the small model's encoder on dense labels, as it goes on from a whole model."""
+"""The tool that trains the small model's encoder on dense labels, continuing from a complete model."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the trainings of the small model share."""
+"""Functions shared by the trainings of the small model."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The tool that adds layers for copying: where characters stand, and growth that changes nothing."""
+"""The tool that adds layers for copying: positions of characters, and growth that does not change outputs."""
 
 from itertools import pairwise
 

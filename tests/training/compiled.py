@@ -1,4 +1,4 @@
-"""Compiled parts beside plain ones, shape after shape."""
+"""Compiled parts compared with uncompiled ones for several shapes."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A model with the children of a VLM, small enough to look at."""
+"""A small model with the children of a VLM."""
 
 from typing import Any
 

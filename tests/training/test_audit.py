@@ -1,4 +1,4 @@
-"""Hashes show what moved, and a run that moved something else stops."""
+"""Hashes show which tensors changed, and a run that changed others stops."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_declared_tensors(vlm: nn.Module) -> None:
     assert all("lora_" in name for name in declared if name.startswith("llm"))
 
 
-def test_statistics_of_a_full_part_may_move(vlm: nn.Module) -> None:
+def test_statistics_of_a_full_part_may_change(vlm: nn.Module) -> None:
     full = TUNING | {"encoder": "full"}
     apply_tuning(vlm, full)
     assert "encoder.batch_norm.running_mean" in declared_tensors(vlm, full)
@@ -56,7 +56,7 @@ def test_a_tied_weight_is_declared_under_all_its_names(vlm: nn.Module) -> None:
     assert {"llm.lm_head.weight", "llm.embed_tokens.weight"} <= declared_tensors(vlm, full)
 
 
-def test_declared_moves_pass_and_stillness_is_named(vlm: nn.Module) -> None:
+def test_declared_changes_pass_and_unchanged_tensors_are_reported(vlm: nn.Module) -> None:
     apply_tuning(vlm, TUNING)
     before = fingerprints(vlm)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_declared_moves_pass_and_stillness_is_named(vlm: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", ["encoder.norm.weight", "encoder.batch_norm.running_mean"])
-def test_an_undeclared_move_is_an_error(vlm: nn.Module, name: str) -> None:
+def test_an_undeclared_change_is_an_error(vlm: nn.Module, name: str) -> None:
     apply_tuning(vlm, TUNING)
     before = fingerprints(vlm)
     vlm.state_dict()[name].add_(1)

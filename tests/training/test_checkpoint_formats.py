@@ -1,4 +1,4 @@
-"""Checkpoints of several ranks: whole, torn, and read without them."""
+"""Checkpoints of several ranks: complete, incomplete, and read in one process."""
 
 import threading
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_weights_and_step_are_read_in_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "lost shard", "lost rank", "nothing"])
-def test_a_torn_folder_is_passed_over(tmp_path: Path, damage: str) -> None:
+def test_an_incomplete_folder_is_skipped(tmp_path: Path, damage: str) -> None:
     previous = write(tmp_path / "previous.ckpt", nn.Linear(3, 4))
     last = write(tmp_path / "last.ckpt", nn.Linear(3, 4))
     shard = next(last.glob("*.distcp"))

@@ -1,4 +1,4 @@
-"""Checkpoint files: found, whole, and made of plain data. Whole runs are in test_run.py."""
+"""Checkpoint files: search, integrity and contents. Complete runs are in test_run.py."""
 
 from pathlib import Path
 from random import Random
@@ -26,7 +26,7 @@ def test_the_last_checkpoint_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
+def test_an_incomplete_checkpoint_is_skipped(tmp_path: Path, damage: str) -> None:
     previous, last = write(tmp_path, "previous.ckpt"), write(tmp_path, "last.ckpt")
     content = bytearray(last.read_bytes())
     if damage == "flip":
@@ -49,8 +49,8 @@ def test_without_a_whole_checkpoint_nothing_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("summed", [True, False])
-def test_every_flipped_bit_is_found_or_does_no_harm(tmp_path: Path, summed: bool) -> None:
-    """With checksums every flip is found; without, what is left says the same numbers."""
+def test_every_flipped_bit_is_detected_or_harmless(tmp_path: Path, summed: bool) -> None:
+    """With checksums every flipped bit is found; without them the loaded values are unchanged."""
     path, weight = tmp_path / "last.ckpt", torch.arange(40)
     files = DirectCheckpointIO()
     files.save_checkpoint({"weight": weight}, path)
@@ -69,13 +69,13 @@ def test_every_flipped_bit_is_found_or_does_no_harm(tmp_path: Path, summed: bool
             assert torch.equal(torch.load(path, weights_only=True)["weight"], weight), f"bit {bit}"
 
 
-def test_checkpoints_before_checksums_stay_whole(tmp_path: Path) -> None:
+def test_checkpoints_without_checksums_are_valid(tmp_path: Path) -> None:
     write(tmp_path, "last.ckpt")
     remember(tmp_path, (1, 2), ("last.ckpt", "previous.ckpt"))
     assert is_whole_file(tmp_path / "last.ckpt")
 
 
-def test_a_checkpoint_is_written_beside_its_place(
+def test_a_checkpoint_is_written_atomically(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", "/nowhere")

@@ -1,4 +1,4 @@
-"""Estimates for several devices: the formulas by hand, the curve against a measurement."""
+"""Estimates for several devices: formulas by hand, and the fitted curve against a measurement."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ def peak(memory: float | None = None) -> Peak:
 
 
 @pytest.mark.slow
-def test_the_curve_goes_through_what_it_was_not_fitted_to(vlm: VLM) -> None:
+def test_the_curve_predicts_other_points(vlm: VLM) -> None:
     curve, plan = fit(vlm), vlm.tiler.plan(900, 500)
     length = vlm.merger.token_count(plan) + 300
     cost = measure(vlm, plan, text_tokens=300)

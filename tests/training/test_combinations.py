@@ -1,4 +1,4 @@
-"""Every way to train encoder, bridge and LLM: what moved, what is saved, what another process loads."""
+"""All tunings of encoder, bridge and LLM: changed tensors, saved models, and loading in another process."""
 
 import itertools
 import subprocess

@@ -1,6 +1,6 @@
-"""DeepSpeed trains, saves and goes on as one process does.
+"""DeepSpeed trains, saves and resumes like a single process.
 
-It and Lightning's strategy ask for CUDA; here both are talked into the CPU, where DeepSpeed runs too.
+DeepSpeed and Lightning's strategy require CUDA; here they are patched to use the CPU.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A killed run goes on as if nothing had been, with other workers, other ranks and other strategies."""
+"""A killed run resumes with the same results, also with other workers, ranks and strategies."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def test_steps_keep_their_size(whole: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_kill_9_of_two_processes(tmp_path: Path, root: Path) -> None:
-    """From the command line: Lightning starts the second process, one goes on where two were killed."""
+    """From the command line: Lightning starts the second process, and one process resumes the run of two."""
     rows = []
     for index, colour in enumerate(["red", "green", "blue", "white"] * 3):
         name = f"{index}.png"

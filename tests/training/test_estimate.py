@@ -88,13 +88,13 @@ def test_frozen_parts_cost_less(full: tuple[VLM, Cost, int]) -> None:
     assert bridge.saved < full[1].saved
 
 
-def test_nothing_trains_nothing_is_kept() -> None:
+def test_without_training_no_activations_are_saved() -> None:
     _, cost, _ = planned()
     assert cost.saved == 0
     assert cost.step == sum(cost.forward.values())
 
 
-def test_recomputed_blocks_keep_less_and_cost_more() -> None:
+def test_recomputed_blocks_save_less_and_cost_more() -> None:
     vlm = on_meta(compose("encoder=tiny", "llm=tiny").model)
     plan = vlm.tiler.plan(448, 448)
     plain = measure(vlm, plan, text_tokens=64)

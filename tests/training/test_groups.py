@@ -1,4 +1,4 @@
-"""Optimizer groups: complete, disjoint, readable, and each with its own numbers."""
+"""Optimizer groups: complete, disjoint, printed as a table, and each with its own options."""
 
 from typing import Any
 

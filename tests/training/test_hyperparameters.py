@@ -1,4 +1,4 @@
-"""The config of a stage is in hparams.yaml and in TensorBoard's HParams tab, beside the losses."""
+"""The config of a stage is in hparams.yaml and in TensorBoard's HParams tab, together with the losses."""
 
 from pathlib import Path
 

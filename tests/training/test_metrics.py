@@ -1,4 +1,4 @@
-"""The file of metrics: appended, read back exactly, cut back on resumption."""
+"""The file of metrics: appended, read exactly, and truncated on resumption."""
 
 from pathlib import Path
 

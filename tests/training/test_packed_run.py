@@ -1,4 +1,4 @@
-"""A run on packs: what it learns does not depend on crashes, and no position is padded."""
+"""A run with packing: crashes do not change the result, and no position is padded."""
 
 from pathlib import Path
 from typing import Any

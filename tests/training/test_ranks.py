@@ -1,4 +1,4 @@
-"""Which process this is, from what launchers set."""
+"""Ranks, from the environment variables of launchers."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"SLURM_PROCID": "3"}, False),
     ],
 )
-def test_one_process_leads(
+def test_one_process_has_rank_zero(
     monkeypatch: pytest.MonkeyPatch, numbers: dict[str, str], first: bool
 ) -> None:
     for name, value in numbers.items():
@@ -43,7 +43,7 @@ def test_all_processes_have_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         one_run_dir("runs/12-00-07", ["seed"])
 
 
-def test_deepspeed_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_requirements_of_deepspeed_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"stage must be 0, 1 or 2, got 3.*trainer=fsdp2"):
         deepspeed(stage=3)
     monkeypatch.setattr("hdvl.training.deepspeed.find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""The recipes of the published systems: what learns at full size, and a run of each on tiny parts."""
+"""The recipes of the published systems: trained parameters at full size, and runs with tiny parts."""
 
 from copy import deepcopy
 from functools import cache
@@ -155,7 +155,7 @@ def test_every_recipe_is_tested() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_learns_at_full_size(name: str) -> None:
+def test_trained_parameters_at_full_size(name: str) -> None:
     stage = stage_of(name)
     vlm = deepcopy(published(yaml.safe_dump(to_plain(stage.model))))
     tuning, optimizer = to_plain(stage.tuning), to_plain(stage.optimizer)

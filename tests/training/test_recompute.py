@@ -1,4 +1,4 @@
-"""Blocks that are computed again: the same gradients, however parts are tuned, with less memory."""
+"""Activation checkpointing: the same gradients for all tunings, with less memory."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Whole runs with parts of a few thousand parameters: stages, resumption, Ctrl-C, what is written."""
+"""Complete runs with parts of a few thousand parameters: stages, resumption, Ctrl-C and written files."""
 
 import errno
 import os
@@ -56,7 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_leaves_a_model_and_its_papers(whole: Path) -> None:
+def test_a_run_writes_a_model_and_its_documentation(whole: Path) -> None:
     assert isinstance(load_folder(whole / "model"), VLM)
     assert yaml.safe_load((whole / "train.yaml").read_text())["trainer"]["max_steps"] == 5
     stored = yaml.safe_load((whole / "model" / "config.yaml").read_text())
@@ -107,7 +107,7 @@ def test_a_signal_saves_and_stops(
 
 
 @pytest.mark.slow
-def test_a_torn_checkpoint_is_passed_over(whole: Path, tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_skipped(whole: Path, tmp_path: Path) -> None:
     def crash() -> None:
         raise OSError("disk gone")
 
@@ -133,7 +133,7 @@ def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_longer_run_goes_by_its_own_schedule(tmp_path: Path) -> None:
-    """From the first step on, and with the rate that it is given."""
+    """From the first step on, and with the given learning rate."""
     twice = ["optimizer.common.lr=4e-4", "optimizer.common.weight_decay=0.3"]
     for name, steps, changes in (("short", 5, []), ("long", 7, []), ("twice", 7, twice)):
         plain = config(tmp_path / name, f"trainer.max_steps={steps}", *changes)
@@ -163,7 +163,7 @@ def test_a_run_without_an_end_is_refused(tmp_path: Path, wrong: str) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_what_a_run_without_a_step_left_is_no_run(tmp_path: Path) -> None:
+def test_a_folder_without_a_step_is_no_run(tmp_path: Path) -> None:
     for name in ("train.yaml", "first_batch.html", "events.out.tfevents.1.old", "hparams.yaml"):
         (tmp_path / name).write_text("old")
     (tmp_path / "metrics.csv").write_text("step,name,value\n")
@@ -251,7 +251,9 @@ def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(whole: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_full_disk_says_what_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_error_names_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrote = SummedFile.write
 
     def full(file: SummedFile, data: Any) -> int:
@@ -282,7 +284,7 @@ def test_wrong_resumptions_are_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_precisions(whole: Path, tmp_path: Path, precision: str) -> None:
-    """The losses are those of float32, and the model is saved and read in what it was trained in."""
+    """The losses equal those of float32, and the model is saved in the dtype of the training."""
     plain = config(tmp_path / "run", f"trainer.precision={precision}")
     plain["callbacks"]["precise"] = {"_target_": "tests.training.runs.Precise"}
     run(plain, Feeder())

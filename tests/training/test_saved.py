@@ -1,4 +1,4 @@
-"""A saved model that is not the one that was trained is said, by the loss of its last validation."""
+"""A saved model that differs from the trained one is detected by the loss of the last validation."""
 
 import math
 import warnings

@@ -41,7 +41,7 @@ def test_stages_change_the_base_each_for_itself() -> None:
     assert "stages" not in first
 
 
-def test_another_target_replaces_its_place() -> None:
+def test_another_target_replaces_the_node() -> None:
     source = {"_target_": "hdvl.data.conversations.SyntheticConversations", "length": 3}
     (stage,) = stages({"name": "a", "data": {"train": source}})
     assert stage["data"]["train"] == source

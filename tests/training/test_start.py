@@ -1,4 +1,4 @@
-"""A run that starts from a model folder speaks that model's words."""
+"""A run that starts from a model folder uses its tokenizer and image slots."""
 
 from pathlib import Path
 from typing import Any

@@ -159,7 +159,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_gradients_out_of_reach_are_said() -> None:
+def test_gradients_that_overflow_are_reported() -> None:
     sums = StepLoss(reduce=lambda tensor: tensor, accumulate=2)
     for _ in range(2):
         sums.add(torch.ones(()), torch.ones(()))

@@ -1,4 +1,4 @@
-"""Rows of new tokens train by themselves, and no other row with them."""
+"""Rows of new tokens can be trained without any other row."""
 
 from typing import Any
 

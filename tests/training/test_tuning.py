@@ -1,4 +1,4 @@
-"""What trains, how adapters merge, and which modules stay in evaluation mode."""
+"""Trained parameters, merging of adapters, and modules that stay in evaluation mode."""
 
 import itertools
 from typing import Any
@@ -201,7 +201,7 @@ def test_dropout_inside_torch_attention_is_refused(vlm: Any) -> None:
         apply_tuning(vlm, chosen)
 
 
-def test_named_layers_train_though_their_part_does_not(vlm: Any) -> None:
+def test_named_layers_are_trained_in_a_frozen_part(vlm: Any) -> None:
     chosen = tuning(llm="lora", encoder="frozen") | {
         "also": {"llm": ["embed_tokens", "lm_head"], "encoder": ["cls_token"]}
     }
@@ -210,7 +210,7 @@ def test_named_layers_train_though_their_part_does_not(vlm: Any) -> None:
     assert full == {"encoder.cls_token", "llm.embed_tokens.weight", "llm.lm_head.weight"}
 
 
-def test_named_layers_stay_though_their_part_trains(vlm: Any) -> None:
+def test_named_layers_stay_frozen_in_a_trained_part(vlm: Any) -> None:
     chosen = tuning(encoder="full") | {"keep": {"encoder": ["batch_norm", "blocks.0.fc.weight"]}}
     apply_tuning(vlm, chosen)
     kept = {n for n, p in vlm.encoder.named_parameters() if not p.requires_grad}
@@ -252,7 +252,7 @@ def test_a_tied_weight_gets_no_adapter(mode: str, target: str) -> None:
     assert any(target in name and "lora_" in name for name, _ in untied.named_parameters())
 
 
-def test_a_merged_model_that_is_another_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_that_changes_the_model_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = tiny_vlm()
     apply_tuning(vlm, tuning(llm="lora"))
     monkeypatch.setattr("hdvl.training.adapters._check_own_weight", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Exported folders: loaded by transformers alone, with hdvl's logits, ids and pixels; or refused."""
+"""Exported folders give hdvl's logits, ids and pixels in transformers, or the export is refused."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -184,14 +184,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_transformers_cannot_be_is_refused_with_the_reason(case: str) -> None:
+def test_models_without_a_class_in_transformers_are_refused_with_the_reason(case: str) -> None:
     plain, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         target_of(build(from_plain(plain)))
 
 
 @pytest.mark.slow
-def test_all_reasons_are_in_one_error_and_overrides_mend_what_they_can(tmp_path: Path) -> None:
+def test_all_reasons_are_in_one_error_and_overrides_can_resolve_them(tmp_path: Path) -> None:
     plain = node(bridge=SHUFFLE | {"order": "v1"}, tiler=DYNAMIC | {"thumbnail": "first"})
     saved(plain, tmp_path / "hdvl")
     with pytest.raises(ValueError, match=r"bridge.order=v1") as error:
@@ -202,7 +202,7 @@ def test_all_reasons_are_in_one_error_and_overrides_mend_what_they_can(tmp_path:
     export(tmp_path / "hdvl", tmp_path / "native", overrides=changes)
 
 
-def test_what_transformers_does_otherwise_is_said(tmp_path: Path) -> None:
+def test_differences_of_transformers_are_reported(tmp_path: Path) -> None:
     saved(node(tiler=DYNAMIC | {"background": None, "backend": "exact"}), tmp_path / "a")
     found = export(tmp_path / "a", tmp_path / "b")
     assert [note.split(":")[0] for note in found.notes] == ["transparent pixels", "resampling"]
@@ -215,8 +215,8 @@ def test_the_folder_must_be_new_and_the_source_a_model(tmp_path: Path) -> None:
         export(tmp_path / "hdvl", tmp_path)
 
 
-def test_there_and_back_again(tmp_path: Path) -> None:
-    """An exported folder is a published one: what comes back has the same tensors."""
+def test_an_exported_folder_is_imported_again(tmp_path: Path) -> None:
+    """An exported folder can be imported again, with the same tensors."""
     vlm = saved(node(), tmp_path / "hdvl")
     export(tmp_path / "hdvl", tmp_path / "native", max_shard=20_000)
     assert (tmp_path / "native" / "model.safetensors.index.json").is_file()

@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM out again: read from a folder of transformers, saved, exported, equal to the first."""
+"""Export of Idefics3 and SmolVLM: a folder that was imported, saved and exported equals the original."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", one_in(3, CASES))
-def test_a_folder_comes_back(name: str, tmp_path: Path) -> None:
+def test_an_exported_folder_equals_the_imported_one(name: str, tmp_path: Path) -> None:
     kind, changes = CASES[name]
     model, processor = reference.published(kind.lower(), tmp_path / "first", **changes)
     convert(tmp_path / "first", tmp_path / "own")

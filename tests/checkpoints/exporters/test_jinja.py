@@ -1,4 +1,4 @@
-"""Templates as Jinja: what a processor of transformers writes is what hdvl writes."""
+"""Templates exported as Jinja: a processor of transformers writes the same prompts as hdvl."""
 
 from typing import Any
 
@@ -81,7 +81,7 @@ def test_a_processor_that_wraps_gets_the_bare_token() -> None:
     assert "<IMG_CONTEXT>" in text and "<img>" not in text
 
 
-def test_what_jinja_cannot_say() -> None:
+def test_templates_that_jinja_cannot_express() -> None:
     with pytest.raises(ValueError, match=r"template.window must be null for an export"):
         chat_template(ChatML(window=100), wraps=False)
 

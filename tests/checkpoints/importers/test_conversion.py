@@ -1,4 +1,4 @@
-"""Published folder to model, and to native folder: the same weights, and little memory."""
+"""Conversion of published folders: the same weights as in the loaded model, with little memory."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_a_converted_folder_is_the_loaded_model(source: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_types_are_those_of_most_weights_or_as_asked(tmp_path: Path) -> None:
-    """XVERSE-V mixes them: bfloat16 language model, float32 encoder and adapter."""
+    """XVERSE-V has a bfloat16 language model, and a float32 encoder and adapter."""
     states = SIZES.states()
     states["llm"] = {key: value.to(torch.bfloat16) for key, value in states["llm"].items()}
     configs = {"vision_config": SIZES.vision_config, "llm_config": SIZES.llm_config}

@@ -137,7 +137,7 @@ def test_tokens_are_those_that_the_tokenizer_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_of_the_first_releases(kind: str, tmp_path: Path) -> None:
-    """Other words, other files, and keys of the code that trained the model."""
+    """Earlier releases have other key names, other files, and keys of the training code."""
     model, processor = reference.published(kind, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["vision_config"] |= {"model_type": kind, "use_base_siglip": False}

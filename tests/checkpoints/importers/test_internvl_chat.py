@@ -1,4 +1,4 @@
-"""InternVL-Chat folders: the published numbers, other sizes as described, LoRA, what is refused."""
+"""InternVL-Chat folders: published outputs, other sizes, LoRA, and refused folders."""
 
 import copy
 from pathlib import Path
@@ -356,7 +356,7 @@ def test_internlm2_is_a_llama(tmp_path: Path) -> None:
 
 
 def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
-    """bf16 keeps 8 bits: features within 2 % of their spread, the likeliest word within its margin."""
+    """bf16 has 8 bits of precision: features differ by at most 2 % of their spread, the best id is equal."""
     told, sizes = CASES["v2, tiles and thumbnails"]
     state = reference_state(manifest(told))
     folder = write_published(tmp_path, told, state)
@@ -441,7 +441,7 @@ def test_harmless_leftovers_are_ignored(tmp_path: Path) -> None:
 
 
 def test_slots_and_features_that_differ_in_number_are_an_error(tmp_path: Path) -> None:
-    """The reference cuts silently, or loses the sample."""
+    """The reference implementation truncates silently, or drops the sample."""
     told = config()
     vlm = load_published(write_published(tmp_path, told, reference_state(manifest(told))))
     ids, pixels, plans = asked(vlm, TWO)

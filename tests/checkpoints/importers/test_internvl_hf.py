@@ -59,7 +59,7 @@ def test_logits_are_transformers_own(changes: dict[str, Any], tmp_path: Path) ->
 
 
 def test_the_head_is_tied_as_the_file_says_else_as_it_is_stored(tmp_path: Path) -> None:
-    """transformers ties by default: a folder with a head of its own that does not say so loses it."""
+    """transformers ties by default, and drops a separate head that the configuration does not mention."""
     folder = saved(internvl(), tmp_path)
     config = json.loads((folder / "config.json").read_text())
     del config["tie_word_embeddings"]

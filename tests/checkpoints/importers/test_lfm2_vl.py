@@ -157,7 +157,7 @@ def test_the_tokens_around_an_image(special: bool, tmp_path: Path) -> None:
 
 
 def test_no_token_is_added_to_a_text(tmp_path: Path) -> None:
-    """The published processor has its tokenizer add none, whatever the tokenizer does elsewhere."""
+    """The published processor disables special tokens of its tokenizer."""
     reference = processor()
     start = ("<|startoftext|>", 1)
     reference.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -171,7 +171,7 @@ def test_no_token_is_added_to_a_text(tmp_path: Path) -> None:
 
 
 def test_weights_and_configuration_alone(published: Published, tmp_path: Path) -> None:
-    """A folder without a processor: the patches are the model's, the rest as the class has it."""
+    """Without a processor, patch sizes are the model's and other settings the defaults of the class."""
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((published.folder / name).read_bytes())
     vlm = load_published(tmp_path)
@@ -180,7 +180,7 @@ def test_weights_and_configuration_alone(published: Published, tmp_path: Path) -
 
 
 def test_images_too_narrow_for_the_published_code(published: Published) -> None:
-    """Its views of them have more patches than its mask; hdvl cuts the longer side."""
+    """The published code gives more patches than its mask has; hdvl shortens the longer side."""
     for size in ((1, 300), (300, 1), (1000, 1), (3, 386)):
         with pytest.raises(RuntimeError, match=r"shape|stack expects"):
             logits(published.model, published.reference, talk(size))
@@ -228,7 +228,7 @@ def test_loss_and_gradients_of_a_mixed_batch(published: Published) -> None:
     model.zero_grad()
 
 
-def test_packing_says_why_not(published: Published) -> None:
+def test_packing_is_refused_with_the_reason(published: Published) -> None:
     vlm = published.pipe.model
     packed = pack([Processor.of(vlm)(talk((40, 30), answer="A cat."))] * 2)
     with pytest.raises(ValueError, match=r"layers of attention alone, lfm2 has conv, full_att"):
@@ -252,9 +252,7 @@ def test_converted_to_a_folder_of_hdvl(published: Published, tmp_path: Path) -> 
         assert torch.equal(pipe.logits(talk(*sizes)), published.pipe.logits(talk(*sizes)))
 
 
-def test_features_are_kept_whatever_the_sizes_of_views(
-    published: Published, tmp_path: Path
-) -> None:
+def test_features_of_views_of_any_size_are_cached(published: Published, tmp_path: Path) -> None:
     vlm = load_published(published.folder)
     tuning = {"encoder": "frozen", "bridge": "full", "merger": "full", "llm": "full"}
     apply_tuning(vlm, tuning)
@@ -270,7 +268,7 @@ def test_features_are_kept_whatever_the_sizes_of_views(
     assert store.read >= store.encoded > 0 and store.damaged == 0
 
 
-def test_parts_of_today_on_a_loaded_model(published: Published) -> None:
+def test_new_parts_on_a_loaded_model(published: Published) -> None:
     sliding = {"_target_": "hdvl.tilers.SlidingWindow", "tile_size": 32, "stride": 32}
     pipe = hdvl.load(published.folder, tiler=sliding | {"multiple_of": 8, "max_tiles": 8})
     made = pipe.processor(talk((120, 90)), add_generation_prompt=True)
@@ -321,7 +319,7 @@ def test_what_is_not_read(
 
 
 def test_older_names_of_tensors_and_settings(published: Published, tmp_path: Path) -> None:
-    """As published: the tower within ``vision_model``, the settings in a file of their own."""
+    """In the published folder the tower is in ``vision_model``, and the settings are in a separate file."""
     for file in published.folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     state = load_file(tmp_path / "model.safetensors")

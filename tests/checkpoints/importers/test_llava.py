@@ -224,7 +224,7 @@ def test_packed_rows_have_the_same_loss(built: Built) -> None:
     torch.testing.assert_close(packed, apart, atol=1e-5, rtol=0)
 
 
-def test_parts_of_today_on_top_of_a_loaded_one(built: Built) -> None:
+def test_new_parts_on_a_loaded_model(built: Built) -> None:
     folder, model, _ = built
     newline = model.config.model_type == "llava_onevision"
     tiler = {

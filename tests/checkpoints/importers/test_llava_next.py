@@ -1,4 +1,4 @@
-"""LLaVA-NeXT folders of transformers: its own logits, whatever the image's size; both spellings."""
+"""LLaVA-NeXT folders of transformers: equal logits for all image sizes and both naming schemes."""
 
 import json
 from pathlib import Path
@@ -223,7 +223,7 @@ def with_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def test_the_folder_speaks_by_its_own_chat_template(tmp_path: Path) -> None:
+def test_the_chat_template_of_the_folder_is_used(tmp_path: Path) -> None:
     model = llava_next(text={"vocab_size": 400}, image_token_index=320)
     folder = saved(model, tmp_path)
     assert len(with_tokenizer(folder)) == 321

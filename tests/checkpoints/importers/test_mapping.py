@@ -1,4 +1,4 @@
-"""The table from stored tensors to a model's: run on shapes, then on numbers."""
+"""The mapping from stored tensors to a model's, checked with shapes and then with values."""
 
 from pathlib import Path
 
@@ -111,10 +111,10 @@ def test_files_are_read_one_after_the_other(tmp_path: Path) -> None:
     assert [name for name, _ in table.stream(entries, found)] == ["a", "c", "e", "b", "d"]
 
 
-def test_what_is_kept_as_it_is_keeps_the_file_open(
+def test_unchanged_tensors_keep_the_file_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Letting go of a file frees what was made something else of, and nothing of what is kept."""
+    """Converted tensors do not keep their file open, but unchanged ones do."""
     found = published(tmp_path, **{f"n{number}": torch.ones(100) for number in range(40)})
     entries = {name: TensorSource((name,)) for name in found.shapes}
     opened = list[Path]()

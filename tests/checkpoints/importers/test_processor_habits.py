@@ -1,4 +1,4 @@
-"""Chat templates as processors of transformers use them: tokens in front, answers without an end."""
+"""Chat templates as processors of transformers use them: leading tokens, answers without an end."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Weight files as they lie on disk: every kind is read, and what is not whole is named."""
+"""Weight files: every format is read, and damaged files are named."""
 
 import json
 from pathlib import Path

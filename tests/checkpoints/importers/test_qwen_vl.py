@@ -1,4 +1,4 @@
-"""Qwen-VL's layout: the published numbers, other sizes against the description, what is refused."""
+"""Qwen-VL's layout: published outputs, other sizes against the description, and refused folders."""
 
 import json
 from pathlib import Path
@@ -213,7 +213,7 @@ def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
 
 
 def test_bin_shards_in_bfloat16(tmp_path: Path) -> None:
-    """As Qwen-VL was published: pickled shards with an index, the table rounded, derived keys beside."""
+    """As Qwen-VL was published: pickled shards with an index, rounded position embeddings, derived keys."""
     config = described()
     exact = published(config)
     state = {key: value.bfloat16() for key, value in exact.items()}
@@ -262,13 +262,13 @@ def test_recognised(files: dict[str, Any], width: int, name: str, tmp_path: Path
     assert detect(tmp_path) == name
 
 
-def test_a_qwen_without_eyes_is_not_recognised(tmp_path: Path) -> None:
+def test_a_qwen_without_vision_is_not_recognised(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen"}))
     assert detect(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", ["belle_vl", "catvision"])
-def test_the_relatives_read_their_sizes_too(name: str, tmp_path: Path) -> None:
+def test_related_models_are_imported_with_their_sizes(name: str, tmp_path: Path) -> None:
     config = described(vocab_size=70, layers=1, image_size=112)
     state = published(config)
     vlm = load_published(write_published(tmp_path, config, state), name)
@@ -278,7 +278,7 @@ def test_the_relatives_read_their_sizes_too(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_chat_is_told_by_the_generation_settings(tmp_path: Path) -> None:
+def test_chat_models_are_recognised_by_their_generation_settings(tmp_path: Path) -> None:
     config = described(image_size=56)
     write_published(tmp_path, config, published(config))
     base = load_published(tmp_path)
@@ -304,7 +304,7 @@ def with_ranks(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_an_image_and_a_question(tmp_path: Path) -> None:
-    """258 ids an image; what is between the tags never reaches the language model."""
+    """An image has 258 ids; the ids between its tags are never embedded."""
     config = with_ranks(tmp_path)
     start, vlm = config["visual"]["image_start_id"], load_published(tmp_path)
     assert (vlm.image_token_id, vlm.llm.rows) == (start + 2, start + 6)
@@ -341,8 +341,8 @@ def test_a_vocabulary_that_is_larger_than_the_table(tmp_path: Path) -> None:
 # --- what the published code gets wrong ---------------------------------------------------------------
 
 
-def test_training_reaches_the_images_and_writes_into_nothing(tmp_path: Path) -> None:
-    """There, images overwrite embeddings in place: an error in training, or gradients cut off."""
+def test_training_reaches_the_images_without_writing_in_place(tmp_path: Path) -> None:
+    """The published code overwrites embeddings in place, which fails in training or cuts off gradients."""
     config = described(image_size=56)
     vlm = load_published(write_published(tmp_path, config, published(config))).train()
     ids, (tiles, plans, _) = prompt(1, 9, config)[None], noise(vlm, 1)
@@ -356,7 +356,7 @@ def test_training_reaches_the_images_and_writes_into_nothing(tmp_path: Path) -> 
 
 
 def test_the_fixed_table_is_never_trained(tmp_path: Path) -> None:
-    """There, unfreezing the adapter makes its sines and cosines learnable."""
+    """In the published code, unfreezing the adapter makes its sines and cosines trainable."""
     config = described(image_size=56)
     vlm = load_published(write_published(tmp_path, config, published(config)))
     vlm.requires_grad_(True)
@@ -365,7 +365,7 @@ def test_the_fixed_table_is_never_trained(tmp_path: Path) -> None:
 
 
 def test_an_answer_of_all_its_ids(tmp_path: Path) -> None:
-    """There, the last id is lost where max_new_tokens ends an answer, and stop words pile up."""
+    """The published code loses the last id if max_new_tokens ends an answer, and accumulates stop words."""
     config = described(image_size=56)
     vlm = load_published(write_published(tmp_path, config, published(config)))
     ids, stop = prompt(0, 9, config)[None], [63]

@@ -29,7 +29,7 @@ def test_every_importer_has_its_preset_and_a_name_of_its_own() -> None:
         assert importer.licence, importer.name
 
 
-def test_names_of_folders_mean_nothing(tmp_path: Path) -> None:
+def test_names_of_folders_are_ignored(tmp_path: Path) -> None:
     assert detect(folder(tmp_path / "XVERSE-V-13B", None, "readme.txt")) is None
     assert detect(folder(tmp_path / "qwen-vl-chat", {"model_type": "bert"})) is None
     assert detect(folder(tmp_path / "anything", None, "adapter_and_lora.bin")) == "xverse_v"
@@ -37,7 +37,7 @@ def test_names_of_folders_mean_nothing(tmp_path: Path) -> None:
     assert detect(tmp_path / "nowhere") is None
 
 
-def test_a_folder_of_nobody(tmp_path: Path) -> None:
+def test_a_folder_that_no_importer_recognises(tmp_path: Path) -> None:
     unknown = folder(tmp_path / "bert", {"model_type": "bert"})
     message = r"'.*bert' has no published layout that hdvl knows, which are: xverse_v.*set from="
     for load in (load_published, hdvl.load):

@@ -1,4 +1,4 @@
-"""XVERSE-V's three parts: the published numbers, other sizes against the description, what is refused."""
+"""XVERSE-V's three parts: published outputs, other sizes against the description, and refused folders."""
 
 import json
 import random
@@ -84,7 +84,7 @@ def test_golden_features_logits_and_answers(pair: Any) -> None:
 
 
 def test_golden_prompts(pair: Any) -> None:
-    """The template writes what the reference read; text between slots was read piece by piece."""
+    """The prompts equal those of the reference, which tokenises text between images separately."""
     told, numbers, _, vlm = pair
     template = replace(vlm.template, system="")
     question = told["prompt"].removeprefix("Human: ").removesuffix("\nAssistant: ")
@@ -232,7 +232,7 @@ def tokenizer(size: int) -> Any:
 
 
 def test_a_third_image_sees_its_own_tiles(small: Path) -> None:
-    """The published offset is set to the last count rather than increased by it."""
+    """The published code sets the offset to the last count instead of adding it."""
     vlm = load_published(small)
     tiles = [
         vlm.tiler(noise(*size, seed)) for seed, size in enumerate([(60, 120), (200, 57), (90, 90)])
@@ -294,7 +294,7 @@ def test_a_slot_may_lie_outside_the_table(tmp_path: Path) -> None:
     assert pipe.chat("What?", images=noise(60, 120), max_new_tokens=3).numbers.new_tokens <= 3
 
 
-def test_questions_in_images_and_turns(small: Path) -> None:
+def test_questions_with_several_images_and_turns(small: Path) -> None:
     pipe = hdvl.load(str(small), template={"system": ""})
     answer = pipe.chat("What is this?", images=noise(60, 120), max_new_tokens=4)
     assert answer.numbers.tiles == 3 and answer.numbers.visual_tokens == 3 * 16
@@ -302,8 +302,8 @@ def test_questions_in_images_and_turns(small: Path) -> None:
     assert again.numbers.tiles == 3
 
 
-def test_an_answer_goes_back_as_it_was_said(small: Path) -> None:
-    """The published demo escapes < and > in the history, which later turns then read."""
+def test_answers_are_unchanged_in_the_history(small: Path) -> None:
+    """The published demo escapes < and > in the history, so that later turns see the escapes."""
     pipe = hdvl.load(small)
     say(pipe, "a < b > c", end="<|endoftext|>")
     assert pipe.chat("Compare.").history[-1].text == "a < b > c"
@@ -329,7 +329,7 @@ def test_the_axes_are_an_option(small: Path) -> None:
     assert [(plan.rows, plan.cols) for plan in wide] == [(3, 1), (1, 3)]
 
 
-def test_parts_may_lie_apart(small: Path) -> None:
+def test_parts_may_be_in_several_folders(small: Path) -> None:
     together = load_published(small)
     apart = load_published(
         {"vision": small / "clip", "llm": small / "chat", "adapter": small / "adapter_and_lora.bin"}
@@ -345,7 +345,7 @@ def test_parts_may_lie_apart(small: Path) -> None:
 
 
 def test_a_whole_clip_with_its_text_side(small: Path, tmp_path: Path) -> None:
-    """As OpenAI's folder holds it: one file for text and vision, sizes under vision_config."""
+    """As in OpenAI's folder: one file for text and vision, with sizes under vision_config."""
     sizes = Sizes()
     folder = write_folder(tmp_path / "m", sizes)
     vision = load_file(folder / "clip" / "model.safetensors")
@@ -404,7 +404,7 @@ def test_the_adapter_file_has_the_published_size() -> None:
 
 @pytest.mark.slow
 def test_the_published_sizes_fit_the_preset_tensor_by_tensor(tmp_path: Path) -> None:
-    """The whole table at full size, on shapes alone: all 560 LoRA tensors are used."""
+    """The mapping at full size, with shapes only: all 560 LoRA tensors are used."""
     open_files = published._OpenFiles()
     stored = {
         f"{part}/{key}": published.Stored(tuple(shape), torch.float32, tmp_path, key, open_files)

@@ -47,7 +47,7 @@ def test_files_are_repeated_and_cut_as_the_meta_file_says(tmp_path):
         data[19]
 
 
-def test_what_the_tiler_decides_is_said(tmp_path):
+def test_the_number_of_tiles_of_the_meta_file_is_reported(tmp_path):
     meta = {"a": {"data_augment": True}, "b": {"max_dynamic_patch": 6}}
     arguments = write(tmp_path, meta)
     with pytest.warns(UserWarning, match=r"a.data_augment, b.max_dynamic_patch ignored"):

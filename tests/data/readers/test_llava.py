@@ -1,4 +1,4 @@
-"""LLaVA-style files with their faults."""
+"""LLaVA-style files, with and without faults."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_a_broken_line_is_a_faulty_row(tmp_path):
         data[1]
 
 
-def test_urls_stay_what_they_are(tmp_path):
+def test_urls_are_not_changed(tmp_path):
     path = tmp_path / "data.json"
     path.write_text(json.dumps([{**ROW, "image": "https://example.com/a.png"}]))
     assert LlavaConversations(path=str(path))[0][0].images == ("https://example.com/a.png",)

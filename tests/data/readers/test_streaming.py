@@ -1,4 +1,4 @@
-"""MDS shards of mosaicml-streaming where it is installed, and the reason where it is not."""
+"""MDS shards of mosaicml-streaming if it is installed, otherwise a clear error."""
 
 import importlib.util
 import io

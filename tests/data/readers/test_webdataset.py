@@ -91,7 +91,7 @@ def test_images_of_every_extension_are_taken(tmp_path, extension):
     assert data[0][0].images == (png("red"),)
 
 
-def test_hidden_files_are_passed_over(tmp_path):
+def test_hidden_files_are_ignored(tmp_path):
     members = {"._0.jpg": b"x", "0.jpg": png("red"), "._0.txt": b"x", "0.txt": b"Red."}
     members |= {
         "__MACOSX/0.jpg": b"x",
@@ -136,7 +136,7 @@ def test_shards_of_img2dataset_answer_the_question(tmp_path):
         mute[0]
 
 
-def test_a_member_that_says_it_is_huge_is_not_read(tmp_path):
+def test_a_member_with_a_huge_declared_size_is_not_read(tmp_path):
     write(tmp_path / "a.tar", {"0.jpg": png("red"), "0.txt": b"Red."})
     data = WebDatasetConversations(shards=str(tmp_path / "a.tar"), question="Describe.")
     data._size[0] = 2**40

@@ -1,4 +1,4 @@
-"""Dense labels: the class and the place of the glyph in every cell."""
+"""Dense labels: the class and the position of the glyph in every cell."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Synthetic documents: reproducible, readable, and exact about where things stand."""
+"""Synthetic documents are reproducible and legible, and their boxes are exact."""
 
 import hashlib
 
@@ -33,7 +33,7 @@ def test_another_seed_or_index_gives_another_document():
 
 @pytest.mark.parametrize("kind", sorted(LAYOUTS))
 @pytest.mark.parametrize("chinese", [0.0, 1.0])
-def test_every_kind_says_something_in_both_languages(kind, chinese):
+def test_every_kind_has_documents_in_both_languages(kind, chinese):
     document = small(kinds=(kind,), chinese=chinese)[0]
     assert document.kind == kind and document.language == ("zh" if chinese else "en")
     assert document.fields

@@ -1,4 +1,4 @@
-"""CIDEr-D, BLEU, ROUGE-L and the two ways to their tokens."""
+"""CIDEr-D, BLEU and ROUGE-L, and both tokenizers."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""MMMU, CMMMU, VLMEvalKit's inference, CircularEval, ScienceQA and MMStar: whole sets and draws."""
+"""MMMU, CMMMU, VLMEvalKit's inference, CircularEval, ScienceQA and MMStar: whole sets and random choices."""
 
 import math
 

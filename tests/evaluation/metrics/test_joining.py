@@ -1,4 +1,4 @@
-"""Predictions paired with questions; bad input named, counted, and refused where the scorer refuses."""
+"""Pairing of predictions with questions; bad input is reported, or refused as by the official scorer."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""VQA accuracy and its kin, ANLS and relaxed accuracy: the quirks that change scores."""
+"""VQA accuracy and its variants, ANLS and relaxed accuracy: details that change scores."""
 
 from itertools import pairwise
 
