@@ -59,7 +59,9 @@ def train(plain: Mapping[str, Any], given: dict[str, Any]) -> tuple[str, int]:
 
     config = final_config(plain, given)
     try:
-        return finished_text(run(config, build_data, command_line=command_line(config["run_dir"]))), 0
+        return finished_text(
+            run(config, build_data, command_line=command_line(config["run_dir"]))
+        ), 0
     except Stopped as stop:
         return str(stop), stop.code
 
