@@ -105,4 +105,6 @@ def without_weights(node: Any) -> Any:
     plain = {key: without_weights(value) for key, value in node.items() if key != "_convert_"}
     if TARGET in plain and "weights" in plain:
         plain["weights"] = None
+        if "rename" in plain:
+            plain["rename"] = None
     return plain

@@ -107,8 +107,19 @@ def misfits(
     }
 
 
-def refuse(faults: Mapping[str, Sequence[str]], rule: str) -> None:
-    """Raise a ``ValueError`` that states the ``rule`` and lists the ``faults``, unless there are none."""
+def refuse(
+    faults: Mapping[str, Sequence[str]], rule: str, *, most: int | None = None, advice: str = ""
+) -> None:
+    """Raise a ``ValueError`` that states the ``rule`` and lists the ``faults``, unless there are none.
+
+    Of each kind at most ``most`` are listed, with their number. The message ends with ``advice``.
+    """
     if any(faults.values()):
-        listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in faults.items() if keys)
-        raise ValueError(f"{rule}: {listed}")
+        listed = "; ".join(_listed(kind, keys, most) for kind, keys in faults.items() if keys)
+        raise ValueError(f"{rule}: {listed}{advice}")
+
+
+def _listed(kind: str, keys: Sequence[str], most: int | None) -> str:
+    if most is None or len(keys) <= most:
+        return f"{kind}: {', '.join(keys)}"
+    return f"{kind} ({len(keys)}): {', '.join(keys[:most])}, ..."

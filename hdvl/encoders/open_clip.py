@@ -12,7 +12,14 @@ from torch.func import functional_call
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.timm_sizes import at_size, patch_size
-from hdvl.encoders.weights import find_weight_file, load_exactly, read_tensors, without_prefix
+from hdvl.encoders.weights import (
+    Rename,
+    find_weight_file,
+    load_exactly,
+    read_tensors,
+    renamed,
+    without_prefix,
+)
 from hdvl.positions import KeptTables
 from hdvl.protocols import Grid
 
@@ -83,6 +90,7 @@ class OpenCLIPEncoder(PatchEncoder):
         weights: str | Path | None = None,
         tile_size: int | None = None,
         prefix: str = "visual.",
+        rename: Rename = None,
         **options: Any,
     ) -> "OpenCLIPEncoder":
         """Build the encoder and load its weights.
@@ -90,17 +98,19 @@ class OpenCLIPEncoder(PatchEncoder):
         Args:
             weights: a local path or ``hub:owner/name``; ``None`` leaves the weights random.
             prefix: prefix of the encoder's tensors in a complete CLIP checkpoint.
+            rename: changes names of the stored tensors, see :func:`hdvl.encoders.weights.renamed`.
             **options: arguments of the class.
 
         Raises:
-            ValueError: keys are missing, unexpected or of another shape; the message lists them.
+            ValueError: keys are missing, unexpected or of another shape; the message lists the first.
         """
         if weights is None:
             return cls(name=name, tile_size=tile_size, **options)
         encoder = cls(name=name, **options)
         path = find_weight_file(weights, FILES)
-        state = without_prefix(without_prefix(read_tensors(path), "module."), prefix)
-        load_exactly(encoder.model, state, known=encoder.known, source=path)
+        stored = renamed(read_tensors(path), rename)
+        state = without_prefix(without_prefix(stored, "module."), prefix)
+        load_exactly(encoder.model, state, known=encoder.known, source=path, renames=True)
         encoder._resize(tile_size or encoder.tile_size)
         encoder._infer_sizes(name)
         return encoder

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.timm_sizes import at_size, patch_size
-from hdvl.encoders.weights import find_weight_file, load_exactly, read_tensors
+from hdvl.encoders.weights import Rename, find_weight_file, load_exactly, read_tensors, renamed
 from hdvl.keys import similar
 
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -79,16 +79,18 @@ class TimmEncoder(PatchEncoder):
         weights: str | Path | None = None,
         tile_size: int | None = None,
         config: Mapping[str, Any] | None = None,
+        rename: Rename = None,
         **options: Any,
     ) -> "TimmEncoder":
         """Build the encoder and load its weights, in any layout that timm converts (its own, open_clip's).
 
         Args:
             weights: a local path or ``hub:owner/name``; ``None`` leaves the weights random.
+            rename: changes names of the stored tensors, see :func:`hdvl.encoders.weights.renamed`.
             **options: arguments of the class.
 
         Raises:
-            ValueError: keys are missing, unexpected or of another shape; the message lists them.
+            ValueError: keys are missing, unexpected or of another shape; the message lists the first.
         """
         if weights is None:
             return cls(name=name, tile_size=tile_size, config=config, **options)
@@ -98,8 +100,9 @@ class TimmEncoder(PatchEncoder):
             complete = _create(name, config)
         # Each model file of timm defines which other layouts it converts.
         convert = getattr(sys.modules[type(complete).__module__], "checkpoint_filter_fn", None)
-        state = read_tensors(path) if convert is None else convert(read_tensors(path), complete)
-        load_exactly(encoder.model, state, known=encoder.known, source=path)
+        stored = renamed(read_tensors(path), rename)
+        state = stored if convert is None else convert(stored, complete)
+        load_exactly(encoder.model, state, known=encoder.known, source=path, renames=True)
         encoder._resize(tile_size or encoder.tile_size)
         encoder._infer_sizes(name)
         return encoder

@@ -17,9 +17,11 @@ from torch.nn import functional
 from hdvl.encoders.base import PatchEncoder, check_layer, check_tile
 from hdvl.encoders.weights import (
     HUB_FILES,
+    Rename,
     find_weight_file,
     load_exactly,
     read_tensors,
+    renamed,
     without_prefix,
 )
 
@@ -91,6 +93,7 @@ class TransformersEncoder(PatchEncoder):
         weights: str | Path | None = None,
         config: Mapping[str, Any] | None = None,
         prefix: str = "vision_model.",
+        rename: Rename = None,
         **options: Any,
     ) -> "TransformersEncoder":
         """Build the encoder and load its weights.
@@ -101,11 +104,12 @@ class TransformersEncoder(PatchEncoder):
         Args:
             weights: a local path or ``hub:owner/name``; ``None`` leaves the weights random.
             prefix: prefix of the encoder's tensors in a complete vision-language checkpoint.
+            rename: changes names of the stored tensors, see :func:`hdvl.encoders.weights.renamed`.
             **options: arguments of the class.
 
         Raises:
             ValueError: the folder describes another model, or keys are missing, unexpected or of another
-                shape; the message lists them.
+                shape; the message lists the first.
         """
         encoder = cls(name=name, config=config, **options)
         if weights is None:
@@ -113,8 +117,9 @@ class TransformersEncoder(PatchEncoder):
         path = find_weight_file(weights, HUB_FILES)
         complete = _describe(name, config)
         _check_description(path.parent, complete, encoder)
-        state, known = _renamed(complete, without_prefix(read_tensors(path), prefix))
-        load_exactly(encoder.model, state, known=known, source=path)
+        stored = without_prefix(renamed(read_tensors(path), rename), prefix)
+        state, known = _renamed(complete, stored)
+        load_exactly(encoder.model, state, known=known, source=path, renames=True)
         return encoder
 
     def tokens(

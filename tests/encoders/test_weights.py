@@ -9,7 +9,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hdvl.encoders.weights import find_weight_file, load_exactly, read_tensors, without_prefix
+from hdvl.config import build, compose
+from hdvl.encoders.weights import (
+    find_weight_file,
+    load_exactly,
+    read_tensors,
+    renamed,
+    without_prefix,
+)
+from hdvl.overrides import typed_overrides
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -93,3 +101,53 @@ def test_all_faults_are_listed_at_once_and_nothing_is_loaded() -> None:
         source="x",
     )
     assert torch.equal(layer.weight, torch.ones(2, 2))
+
+
+def test_names_are_changed_rule_by_rule() -> None:
+    state = {"features.0.w": torch.zeros(1), "features.1.w": torch.ones(1), "head": torch.ones(2)}
+    rules = {r"^features\.": "blocks.", r"^blocks\.(\d)": r"layers.\1.mlp"}
+    found = renamed(state, rules)
+    assert list(found) == ["layers.0.mlp.w", "layers.1.mlp.w", "head"]
+    assert found["head"] is state["head"]
+    assert list(renamed(state, json.dumps(rules))) == list(found)
+    assert renamed(state, None) == renamed(state, {}) == state
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        ({"^blocks": "x"}, r"must change names .*'\^blocks' is in none of the 2: a\.w, b\.w"),
+        ({"^[ab]": "c"}, r"must keep names apart, it gives two tensors the name c\.w, .* b\.w"),
+        ({"(": "x"}, r"must hold regular expressions, '\(': 'x' is none"),
+        ({"a": r"\2"}, r"must hold regular expressions, 'a': '.*2' is none: invalid group"),
+        ("{a: b}", r"must be a mapping, as text a JSON object, got '\{a: b\}'"),
+        ("[1]", r"must map regular expressions to text"),
+        ('{"a": 1}', r"must map regular expressions to text"),
+    ],
+)
+def test_rules_that_cannot_be_meant(rename: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        renamed({"a.w": torch.zeros(1), "b.w": torch.ones(1)}, rename)
+
+
+def test_a_misfit_lists_the_first_names() -> None:
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(200)))
+    state = {f"features.{name}": value for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError) as caught:
+        load_exactly(model, state, known=(), source="FILE", renames=True)
+    assert str(caught.value) == (
+        "weights must fit the encoder, FILE does not: missing (400): 0.bias, 0.weight, 1.bias, "
+        "1.weight, 10.bias, ...; surplus (400): features.0.bias, features.0.weight, features.1.bias, "
+        "features.1.weight, features.10.bias, ...; encoder.rename changes names"
+    )
+
+
+def test_rules_on_the_command_line(tmp_path: Path) -> None:
+    encoder = build(compose("encoder=tiny").encoder)
+    stored = {f"features.{name}": value for name, value in encoder.model.state_dict().items()}
+    save_file(stored, tmp_path / "model.safetensors")
+    words = ["encoder=tiny", f"encoder.weights={tmp_path}"]
+    typed = typed_overrides([*words, r'++encoder.rename={"^features\\.": ""}'])
+    loaded = build(compose(*typed).encoder)
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, encoder.model.state_dict()[name])
