@@ -76,15 +76,18 @@ class Steps:
         self.step += 1
         if self.step % 25 == 0:
             self._log({name: round(value.item(), 4) for name, value in figures.items()})
-        if self.step % 100 == 0 or self.step == self.steps:
+        if self.step % 50 == 0 or self.step == self.steps:
             self._save()
 
     def _log(self, figures: Mapping[str, float]) -> None:
         row = {"step": self.step, "seconds": round(time.monotonic() - self.started), **figures}
-        fresh = not self.curve.exists()
+        names = list[str]()
+        if self.curve.exists():  # a step may lack figures that the first one had
+            with self.curve.open(newline="") as file:
+                names = next(csv.reader(file))
         with self.curve.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if fresh:
+            writer = csv.DictWriter(file, names or row, extrasaction="ignore")
+            if not names:
                 writer.writeheader()
             writer.writerow(row)
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)

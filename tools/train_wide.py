@@ -149,7 +149,8 @@ def cell_loss(head: nn.Module, features: Tensor, cells: Tensor) -> tuple[Tensor,
     known = cells >= 0
     paper = known & (cells == 0)
     kept = (known & ~paper) | (paper & (torch.rand(cells.shape) < 0.03))
-    scores, wanted = head(features[kept].float()), cells[kept]
+    kept[0, 0] |= not bool(kept.any())  # the mean of no cell is no number
+    scores, wanted = head(features[kept].float()), cells[kept].clamp(min=0)
     right = (scores.argmax(-1) == wanted)[wanted > 0].float().mean()
     return nn.functional.cross_entropy(scores, wanted), right
 
@@ -192,14 +193,15 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
         states, (seen,) = kept[0][0, where].float(), features
         loss = summed / weight
         cell, read_cells = cell_loss(heads["cell"], seen if settled else seen.detach(), cells)
-        next_box, found = heads["box"](
-            states if settled else states.detach(), location_rows(vlm).detach(), wanted
-        )
-        figures = {"loss": loss, "cells": cell, "cells right": read_cells, "next box": next_box}
-        steps.take(
-            loss + args.weight * next_box + args.cells * cell,
-            figures | box_figures(found, wanted),
-        )
+        figures = {"loss": loss, "cells": cell, "cells right": read_cells}
+        loss = loss + args.cells * cell
+        if len(where):  # a batch may ask for nothing that can be read
+            next_box, found = heads["box"](
+                states if settled else states.detach(), location_rows(vlm).detach(), wanted
+            )
+            figures |= {"next box": next_box, **box_figures(found, wanted)}
+            loss = loss + args.weight * next_box
+        steps.take(loss, figures)
 
 
 def main() -> None:
