@@ -58,29 +58,7 @@ slow: $(VENV)/installed-tests  ## the tests that train, build wheels and run not
 	$(BIN)/python -m pytest $(PYTEST) -m "slow and not gpu"
 
 small: $(VENV)/installed-tests  ## trains the shipped small model again: hours; goes on where it was stopped
-	$(BIN)/python tools/pretrain_small.py --out runs/small/pretrained
-	$(BIN)/python tools/pretrain_fields.py --init-from runs/small/pretrained --out runs/small/fields
-	$(BIN)/python tools/train_small.py $(if $(wildcard runs/small/run/train.yaml),resume=runs/small/run,\
-		experiment=small init_from=runs/small/fields run_dir=runs/small/run)
-	$(BIN)/python tools/average_small.py runs/small/run/model runs/small/run/*-pages/checkpoints/last.ckpt \
-		--out runs/small/mean
-	$(BIN)/python tools/train_copying.py --init-from runs/small/mean --out runs/small/grown \
-		--grow 2 --steps 500 --lr 2e-3
-	$(BIN)/python tools/train_copying.py --init-from runs/small/grown --head runs/small/grown.checkpoint.pt \
-		--out runs/small/copying --below 0 --decay 0.8 --pages 0.4
-	$(BIN)/python tools/train_copying.py --init-from runs/small/copying --head runs/small/copying.checkpoint.pt \
-		--out runs/small/values --below 0 --decay 0.85 --pages 0.2 --mix small --steps 350 --lr 9e-4
-	$(BIN)/python tools/average_small.py runs/small/copying runs/small/values --out runs/small/copied
-	$(BIN)/python tools/pretrain_small.py --init-from runs/small/copied --out runs/small/sharper \
-		--heads-first 100 --steps 1250 --lr 2e-3
-	$(BIN)/python tools/train_copying.py --init-from runs/small/sharper --head runs/small/values.checkpoint.pt \
-		--out runs/small/copying2 --below 0 --decay 0.85 --steps 560 --lr 1.3e-3 --seed 2
-	$(BIN)/python tools/train_copying.py --init-from runs/small/copying2 --head runs/small/copying2.checkpoint.pt \
-		--out runs/small/values2 --below 0 --decay 0.85 --pages 0.2 --mix small --steps 350 --lr 9e-4 --seed 2
-	$(BIN)/python tools/average_small.py runs/small/copying2 runs/small/values2 --out runs/small/copied2
-	$(BIN)/python tools/train_copying.py --init-from runs/small/copied2 --head runs/small/values2.checkpoint.pt \
-		--out runs/small/values3 --below 0 --decay 0.85 --mix small --steps 260 --lr 8e-4 --seed 3
-	$(BIN)/python tools/average_small.py runs/small/copied2 runs/small/values3 --out runs/small/model
+	$(BIN)/python tools/make_small.py
 
 demo: $(VENV)/installed  ## the shipped model answers about the shipped images, offline
 	$(BIN)/python -m hdvl.demo

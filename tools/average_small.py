@@ -3,8 +3,8 @@
     python tools/average_small.py runs/small/run/model runs/small/run/*-pages/checkpoints/last.ckpt \\
         --out runs/small/mean
 
-After small documents with many values the model copies better and has forgotten some of what pages
-need; the mean of its weights with those from before does both (Wortsman et al., 2022, "Model soups",
+Training on small documents improves how the model copies values, and makes it worse on whole pages. The mean
+of the weights before and after that training is good at both (Wortsman et al., 2022, "Model soups",
 arXiv:2203.05482).
 """
 
@@ -26,7 +26,7 @@ def weights(path: Path) -> dict[str, Tensor]:
 
 
 def mean(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Halfway between two sets of tensors; whole numbers must be the same in both."""
+    """The mean of two sets of tensors. Tensors of integers must be equal in both."""
     found = dict[str, Tensor]()
     for name, tensor in one.items():
         if tensor.is_floating_point():

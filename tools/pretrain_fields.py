@@ -2,11 +2,11 @@
 
     python tools/pretrain_fields.py --init-from runs/small/pretrained --out runs/small/fields
 
-After two layers, linear heads that are thrown away read from each visual token of a field's value: the
-words that ask for it, the locations of its box, where in the value the token stands, and its
-characters. A question then finds the token by one product and copies the locations. Documents are as
-wide as pages but not as high, and stand at random places of large pages, whose coordinates their tokens
-get: a part of the cost of whole pages. Restartable like tools/pretrain_small.py.
+Linear heads on the output of the second layer are trained for the visual tokens of each field's value, and
+discarded afterwards. They predict the words that ask for the field, the locations of its box, the position of
+the token in the value, and its characters. A question can then find the token by attention and copy the
+locations. Documents are as wide as pages but less high, to save time; their tokens get the coordinates that
+they would have at a random position on a large page. Interrupted, it continues like tools/pretrain_small.py.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from hdvl.training.muon import MuonAdamW
 SLOTS, WORDS, PLACES = 4, 8, 4
 LAYERS = 2
 STRETCH = (
-    "factors of the x and y positions at first: beside the bridge's tokens they start too small"
+    "initial factors of the x and y positions, which are small compared with the bridge's tokens"
 )
 
 
 class Placed(Dataset):
-    """Batches of small documents of one size, at random places of large pages, with labels."""
+    """Batches of labelled documents of one size, with coordinates of a random position on a large page."""
 
     def __init__(self, vlm: VLM, seed: int, batch: int) -> None:
         self.tokenizer, self.boxes = vlm.llm.tokenizer, vlm.template.boxes
@@ -87,7 +87,7 @@ class Placed(Dataset):
     def fields(
         self, document: Document, place: tuple[int, int], page: list[int]
     ) -> dict[str, Tensor]:
-        """Labels of the tokens of each field's value; -1 elsewhere."""
+        """The labels of the tokens of each field's value, -1 for all other tokens."""
         width, height = document.image.size
         cols, rows = width // TOKEN, height // TOKEN
         words = torch.full((rows, cols, WORDS), -1)
@@ -108,7 +108,7 @@ class Placed(Dataset):
 
 
 class Heads(nn.Module):
-    """Reads labels from hidden states."""
+    """Linear heads that predict the labels from hidden states."""
 
     def __init__(self, width: int, kinds: int) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Heads(nn.Module):
     def forward(
         self, states: Tensor, table: Tensor, locations: Tensor, batch: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses, and how much of the labels is right."""
+        """The losses, and the accuracy of each head."""
         hidden = self.norm(states)
         chars = batch["chars"]
         inked = chars[..., 0] > 0
@@ -143,7 +143,7 @@ class Heads(nn.Module):
 
 
 def hidden_states(vlm: VLM, batch: dict[str, Tensor]) -> Tensor:
-    """What the LLM's first layers make of each token: b rows cols width."""
+    """The hidden states (b rows cols width) of each token after the first layers of the LLM."""
     pixels = batch["pixels"]
     count, _, height, width = pixels.shape
     with torch.no_grad():
@@ -180,7 +180,7 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
 
 @contextmanager
 def lower_layers(vlm: VLM) -> Iterator[None]:
-    """The LLM ends after its first layers, whose states are given as they are."""
+    """Meanwhile the LLM has only its first layers, and no final norm."""
     body = vlm.llm.model.model
     layers, norm, depth = body.layers, body.norm, body.config.num_hidden_layers
     body.layers, body.norm, body.config.num_hidden_layers = layers[:LAYERS], nn.Identity(), LAYERS

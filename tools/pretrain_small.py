@@ -2,11 +2,15 @@
 
     python tools/pretrain_small.py --out runs/small/pretrained
 
-Linear heads, thrown away afterwards, read which character stands in every 8-px cell (from the encoder),
-and which characters, in reading order, and where, in every 16-px token (from the bridge). Restartable:
-started again with the same --out it goes on from its last checkpoint. With --init-from it sharpens a
-whole model; its language model has to get used to the new features then. Writes a model folder for
-``hdvl train init_from=...`` and, beside it, ``OUT.curve.csv`` (step, seconds, three losses, two shares).
+Linear heads are trained with the encoder and the bridge and discarded afterwards. From the features of the
+encoder they predict the character in every cell of 8 x 8 pixels. From the tokens of the bridge, which
+cover 16 x 16 pixels, they predict the characters of the token in reading order, the extent of their ink, and
+the words that they belong to.
+
+With ``--init-from`` the training starts from a whole model. Its language model is not trained here, so it
+must be adapted to the new features afterwards. Started again with the same ``--out`` the training continues
+from its last checkpoint. The result is a model folder for ``hdvl train init_from=...``, and beside it
+``OUT.curve.csv`` with the losses.
 """
 
 import argparse
@@ -37,7 +41,7 @@ PLACES = {place.lower(): place for place in words.PLACES["en"]}
 
 
 def dense_page(seed: str) -> Document:
-    """A page full of words in one font: many characters a tile, which documents rarely have."""
+    """A page filled with words in one font, which has more characters per tile than a document."""
     rng = random.Random(seed)
     language = "zh" if rng.random() < 0.3 else "en"
     light = tuple(rng.randint(180, 255) for _ in range(3))
@@ -68,7 +72,7 @@ def dense_page(seed: str) -> Document:
 
 
 class Labelled(Dataset):
-    """Tiles at random places of word pages and documents, with the labels of cells and tokens."""
+    """Tiles from random positions of word pages and documents, with the labels of cells and tokens."""
 
     def __init__(self, seed: int, tokenizer: Any) -> None:
         self.seed, self.tokenizer = seed, tokenizer
@@ -98,7 +102,7 @@ class Labelled(Dataset):
         return tile.contiguous(), cells, tokens, boxes, said
 
     def words(self, document: Document, x: int, y: int) -> Tensor:
-        """Ids of the words that each token is of, as a question spells them; -1 fills up."""
+        """The ids of the words that each token is part of, as a question spells them, padded with -1."""
         side = TILE // 16
         ids = torch.full((side * side, WORDS), -1)
         for (row, col), found in token_words(document).items():
@@ -122,7 +126,7 @@ def _window(labels: Tensor, x: int, y: int, side: int) -> Tensor:
 
 
 def inked_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy in which paper, most of a page, counts little; and the share of ink read right."""
+    """Cross-entropy in which cells without ink have a weight of 0.1, and the accuracy on those with ink."""
     logits, labels = logits.flatten(0, -2), labels.flatten()
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
     inked = labels > 0
@@ -138,8 +142,8 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     cell_head = nn.Linear(vlm.encoder.width, kinds)
     token_head = nn.Linear(vlm.llm.width, SLOTS * kinds)
     box_head = nn.Linear(vlm.llm.width, 4)
-    # A token matches the embeddings of its word as queries match keys in attention: the language
-    # model then finds by one product where a word of the question stands.
+    # Tokens are matched to the embeddings of their words by a product of projections, as in attention, so
+    # that one attention layer of the language model can find a word of the question on the page.
     query, key = (nn.Linear(vlm.llm.width, 48, bias=False) for _ in range(2))
     embeddings = vlm.llm.model.get_input_embeddings().weight.detach()
     heads = [cell_head, token_head, box_head, query, key]
@@ -170,9 +174,7 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
         word_loss, word_hits = matching_loss(matches.float(), said)
         losses = {"cells": cell_loss, "tokens": token_loss, "boxes": box_loss, "words": word_loss}
         right = {"cells right": cell_hits, "tokens right": token_hits, "words right": word_hits}
-        if (
-            steps.step < 2 * args.heads_first
-        ):  # from there on the encoder's rate rises as long again
+        if steps.step < 2 * args.heads_first:  # then the encoder's rate rises over as many steps
             optimizer.param_groups[0]["lr"] *= max(0.0, steps.step / args.heads_first - 1)
         steps.take(sum(losses.values(), torch.zeros(())), losses | right)
 

@@ -1,4 +1,4 @@
-"""What the trainings of the small model share: restartable steps, places on pages, heads for boxes."""
+"""Shared by the tools that train the small model: restartable steps, positions on pages, heads for boxes."""
 
 import argparse
 import csv
@@ -21,11 +21,11 @@ from hdvl.mergers.positions import waves
 from hdvl.model import VLM
 
 TOKEN, LOCATIONS = 16, 1000
-"""Pixels of a side of a visual token; location tokens of the vocabulary."""
+"""The side of a visual token in pixels, and the number of location tokens in the vocabulary."""
 
 
 class Steps:
-    """Optimizer steps that go on from ``OUT.checkpoint.pt`` and leave figures in ``OUT.curve.csv``.
+    """Optimizer steps that continue from ``OUT.checkpoint.pt`` and write figures to ``OUT.curve.csv``.
 
     The optimizer's learning rates rise over a share ``warmup`` of the steps and fall again (OneCycleLR). With
     a ``cooldown`` they rise over ``warmup`` steps, stay, and fall linearly over that share of all steps.
@@ -105,7 +105,7 @@ class Steps:
 
 
 def arguments(text: str, *, steps: int, batch: float, lr: float) -> argparse.ArgumentParser:
-    """The options of both."""
+    """The options that all these tools have."""
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init-from", type=Path, help="a model folder to start from")
@@ -118,7 +118,7 @@ def arguments(text: str, *, steps: int, batch: float, lr: float) -> argparse.Arg
 
 
 def matching_loss(logits: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each token's words among all embeddings; and the share that match best."""
+    """Cross-entropy of each token's words among all embeddings, and the share matched to one of them."""
     there = said[..., 0] >= 0
     scores, said = logits[there].log_softmax(-1), said[there]
     known = said >= 0
@@ -128,7 +128,7 @@ def matching_loss(logits: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def place_on_page(rng: random.Random, width: int, height: int) -> tuple[int, int, int, int]:
-    """Where (x, y) on a large page a document may stand, on whole tokens; the page's (width, height)."""
+    """A random position (x, y) of a document on a large page, on whole tokens, and the page's size."""
     page = rng.randint(max(896, width), 1120), rng.randint(max(672, height), 896)
     x, y = (
         TOKEN * rng.randint(0, (whole - part) // TOKEN)
@@ -143,10 +143,10 @@ def box_values(answer: str) -> list[int]:
 
 
 class BoxHead(nn.Module):
-    """Reads from hidden states the four locations of a box, by their embeddings."""
+    """Predicts the four locations of a box from hidden states, by the embeddings of the location tokens."""
 
     SPREAD = 1.5
-    """Locations beside the right one are nearly right: the target is a bell of this deviation."""
+    """The standard deviation, in locations, of the soft target around the right location."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -180,9 +180,9 @@ def _locations(vlm: VLM) -> slice:
 
 @torch.no_grad()
 def place_locations(vlm: VLM) -> None:
-    """Give location tokens embeddings in the directions that say "here" in visual tokens.
+    """Initialise the embeddings of location tokens from the positions that are added to visual tokens.
 
-    A location is then written by copying a token's position.
+    The model can then write a location by copying the position of a token.
     """
     seen = waves(torch.arange(LOCATIONS) / LOCATIONS)
     positions = vlm.merger.positions

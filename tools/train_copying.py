@@ -1,15 +1,16 @@
-"""Give the small model's LLM layers for copying, and train it to follow what it copies.
+"""Add layers to the small model's LLM, and train it to copy values character by character.
 
     python tools/train_copying.py --init-from runs/small/mean --out runs/small/grown --grow 2
 
-A value is written character by character, and each is found by where the one before it stood: with four
-layers that one was known too late to look further, so that repeated digits were skipped and neighbours
-taken. The layers added on top begin as the identity (their output projections are zero, the rest is
-that of the layers below them; Kim et al., 2023, "SOLAR 10.7B", arXiv:2312.15166, repeat whole layers);
-while they learn, the rest stands still. With ``--below 0`` all but the encoder learns. After the last
-layer but one a head that is thrown away reads the box of the character that comes next.
+A value is copied character by character, and the position of each character follows from that of the one
+before. With four layers the position of the last character was known too late to find the next one, so that
+repeated digits were skipped and neighbouring characters copied. ``--grow`` adds layers on top that are the
+identity at first: their output projections are zero, their other weights copies of the layers below (Kim
+et al., 2023, "SOLAR 10.7B", arXiv:2312.15166, repeat whole layers). At first only these are trained, and
+with ``--below 0`` everything except the encoder. A head on the output of the layer before the last one
+predicts the box of the next character; it is discarded afterwards.
 
-Low documents and pages are mixed. Restartable like tools/pretrain_small.py.
+Batches hold whole pages or documents of less height. Interrupted, it continues like tools/pretrain_small.py.
 """
 
 import argparse
@@ -54,15 +55,15 @@ MIXES: dict[str, dict[str, tuple[Any, ...]]] = {
         "heights": (256, 352, 480),
     },
 }
-"""Kinds, the harder ones more often, and the most that a document which is no page measures."""
+"""The kinds, harder ones more often, and the largest sizes of documents that are not whole pages."""
 READS = 0.85
-"""Share of questions that read; the others locate."""
+"""The share of questions that ask for a value; the others ask for a box."""
 PIXELS = 1 << 20
-"""Of the images of a batch, times ``--batch``."""
+"""The pixels of all images of a batch are this number times ``--batch``."""
 
 
 Spelled = list[list[int] | None]
-"""The box of each character of an answer; ``None`` for a space, nothing where no value is written."""
+"""The box of each character of an answer, ``None`` for a space; empty if the answer is not a value."""
 
 
 class Answered(Dataset):
@@ -91,7 +92,7 @@ class Answered(Dataset):
         return batch, *next_boxes(self.tokenizer, batch.labels[0], spelled)
 
     def documents(self, rng: random.Random) -> Iterator[Document]:
-        """Pages, or documents of less height, until their area is reached."""
+        """Whole pages, or documents of less height, up to the area of a batch."""
         whole, left = rng.random() < self.pages, self.area
         while left > 0:
             wide, high = ((224, rng.choice(self.mix[side])) for side in ("widths", "heights"))
@@ -139,12 +140,12 @@ def next_boxes(tokenizer: Any, labels: Tensor, spelled: list[Spelled]) -> tuple[
 
 
 def some(fields: Sequence[Field], rng: random.Random) -> list[Field]:
-    """As many as a batch can bear, in random order."""
+    """At most 18 fields, in random order."""
     return rng.sample(fields, min(18, len(fields)))
 
 
 def spell(text: str, boxes: Sequence[list[int]]) -> Spelled:
-    """A box for each character of ``text``, none for its spaces."""
+    """One box for each character of ``text``, and ``None`` for its spaces."""
     rest = iter(boxes)
     return [None if char == " " else next(rest) for char in text]
 
@@ -166,7 +167,7 @@ def characters(document: Document, field: Field) -> list[Box]:
 
 
 def grow(vlm: VLM, count: int) -> None:
-    """Add ``count`` layers on top that change nothing yet."""
+    """Add ``count`` layers on top that are the identity at first."""
     model = vlm.llm.model
     layers, config = model.model.layers, model.config
     depth = len(layers)
@@ -182,7 +183,7 @@ def grow(vlm: VLM, count: int) -> None:
 
 
 def trained_groups(vlm: VLM, below: int, lr: float, decay: float) -> list[dict[str, Any]]:
-    """The layers from ``below`` on; with all of them bridge, merger and embeddings too."""
+    """Parameter groups of the layers from ``below`` on; from 0 on also of bridge, merger and embeddings."""
     body = vlm.llm.model.model
     vlm.requires_grad_(False)
     depth = len(body.layers)

@@ -1,16 +1,15 @@
-"""``hdvl train`` for the small model: two helps that are gone after training.
+"""``hdvl train`` for the small model with two additions that the trained model does not contain.
 
     python tools/train_small.py experiment=small init_from=runs/small/fields run_dir=runs/small/run
 
-Low documents stand at places of large pages that follow from their size: their tokens get the page's
-coordinates, and boxes are written in them. Boxes are then learned at the scale at which they are asked
-for, at a fraction of the cost of whole pages.
+Documents of little height are treated as parts of a large page: their tokens and boxes get the coordinates
+of a position on that page, which follows from their size. So boxes are learned at the scale of whole pages
+at a fraction of the cost.
 
-A linear head reads from the LLM's third layer, wherever an answer with a box is written, where that box
-is. Without it boxes, then written in digits, stayed at chance where the words around them had long been
-learned.
+A linear head on the third layer of the LLM predicts the box at every position of an answer with a box.
+Without it, boxes (then written in digits) stayed at chance long after the words around them were learned.
 
-Takes the words of ``hdvl train``; one process, one row a batch (``independent``).
+The arguments are those of ``hdvl train``. It works in one process, with one row in a batch (``independent``).
 """
 
 import random
@@ -33,9 +32,9 @@ from hdvl.train import main
 
 LAYER = 2
 LOW = 620
-"""Higher documents are pages themselves."""
+"""Documents higher than this, in pixels, keep their own coordinates."""
 SETTLE, EVERY = 20, 10
-"""Steps in which the fresh head alone learns; steps between two lines about it."""
+"""The first steps, in which only the head is trained, and the steps between two printed lines about it."""
 
 
 @cache
@@ -48,7 +47,7 @@ def place(width: int, height: int) -> tuple[int, int, int, int]:
 
 @contextmanager
 def placed_documents() -> Iterator[None]:
-    """Boxes and positions are those on the page."""
+    """Meanwhile boxes and positions of low documents are those on the page around them."""
     encode, locate, arrange = Norm1000.encode, SourcePositions.forward, OverlapBlend.arrange
     size = [(0, 0)]
 
@@ -74,7 +73,7 @@ def placed_documents() -> Iterator[None]:
 
 
 class LearningHead:
-    """A :class:`BoxHead` that learns by itself whenever it is asked again."""
+    """A :class:`BoxHead` with an optimizer of its own."""
 
     def __init__(self, width: int) -> None:
         self.head = BoxHead(width)

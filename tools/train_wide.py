@@ -1,15 +1,15 @@
-"""Train the small model on all its documents at once: layouts, fonts, wordings, and what is not there.
+"""Train the small model on all kinds of documents, fonts and questions together, in one stage.
 
     python tools/train_wide.py --init-from hdvl/assets/small --out runs/small/wide
 
-One stage, in which every part of the model learns. Each batch holds documents of many layouts and sizes,
-half of them as if photographed, with questions to read, to locate, and about things that are not on the
-page, and now and then a picture that is no document. Two heads that are thrown away afterwards help: after
-the last layer but one the box of the character that comes next, and from the encoder's features which
-character stands in each cell of 8 x 8 pixels.
+All parts of the model are trained. The documents have many layouts and sizes, and half of them look as if
+photographed. Questions ask for a value, for its box, or for something that is not on the page, and some
+pictures are not documents. Two heads are trained with the model and discarded afterwards. One predicts the
+box of the next character of a value from the output of the layer before the last one. The other predicts
+the character in each cell of 8 x 8 pixels from the features of the encoder.
 
-The rate rises for 30 steps, stays, and falls to zero over the last third of ``--steps``. Restartable: started
-again with the same --out it goes on from its last checkpoint, and may then be given other ``--steps``.
+The learning rate rises for 30 steps, stays constant, and falls to zero over the last third of ``--steps``.
+Started again with the same ``--out`` it continues from its last checkpoint, also with another ``--steps``.
 """
 
 import argparse
@@ -48,7 +48,7 @@ LOCATES, ABSENT, REWORDED = 0.2, 0.13, 0.45
 """Shares of the questions that locate, that ask for what is not there, and in other words."""
 CELL = 8
 WARMUP, SETTLE, COOLDOWN = 30, 40, 1 / 3
-"""Steps of the warm-up; steps in which the fresh heads alone learn from their losses; share of the end."""
+"""Steps of the warm-up, steps in which the losses of the heads train these alone, share of the cooldown."""
 
 
 class Wide(Dataset):
@@ -145,7 +145,7 @@ def tile_cells(document: Document, plan: TilePlan) -> Tensor:
 
 
 def cell_loss(head: nn.Module, features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy in which paper, most of a page, counts little; and the share of ink read right."""
+    """Cross-entropy over the inked cells and 3 % of the others, and the accuracy on the inked ones."""
     known = cells >= 0
     paper = known & (cells == 0)
     kept = (known & ~paper) | (paper & (torch.rand(cells.shape) < 0.03))
@@ -156,9 +156,10 @@ def cell_loss(head: nn.Module, features: Tensor, cells: Tensor) -> tuple[Tensor,
 
 
 def groups(vlm: VLM, heads: nn.Module, lr: float, decay: float) -> list[dict[str, Any]]:
-    """All parts: the rate falls from the LLM's last layer to the bridge, and the encoder's is a quarter.
+    """Parameter groups of all parts.
 
-    The heads are new, and learn at six times the rate.
+    The rate falls from the last layer of the LLM to the bridge. The encoder has a quarter of it, and the
+    heads, which start from random weights, have six times as much.
     """
     body = vlm.llm.model.model
     depth = len(body.layers)

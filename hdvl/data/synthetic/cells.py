@@ -1,7 +1,7 @@
-"""Dense labels for reading: the character in every cell of a page, known from rendering.
+"""Labels for reading at every position of a page, which are known because the page was rendered.
 
-They pre-train an encoder without any language model: each cell of ``cell`` pixels is labelled with
-the character whose glyph covers its centre, and where that glyph lies.
+An encoder can be pre-trained on them without a language model. Each cell of ``cell`` x ``cell`` pixels is
+labelled with the character whose glyph covers its centre, and with the position of that glyph.
 """
 
 import string
