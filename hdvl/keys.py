@@ -79,11 +79,10 @@ def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool 
     """
     above, dot, last = key.rpartition(".")
     siblings = _at(base, above)[1] if dot else base
-    near = (
-        difflib.get_close_matches(last, siblings, n=1, cutoff=0.85)
-        if typed and isinstance(siblings, Mapping)
-        else []
-    )
+    siblings = siblings if isinstance(siblings, Mapping) else {}
+    if last in siblings:  # Hydra refuses a mapping whose keys are new
+        return f"{key} does not have all keys of the given mapping; add them with +{key}={{...}}"
+    near = difflib.get_close_matches(last, siblings, n=1, cutoff=0.85) if typed else []
     if near:
         return f"{key} is no key of hdvl {command}, did you mean {above}{dot}{near[0]}?"
     found = _first_unknown(base, key)

@@ -139,6 +139,7 @@ IMPORTING = [
     ("train encoder.name=vit_hugee", r"name must be a model of timm"),
     ("train llm.config.model_type=gpt9", r"model_type must be one of transformers, got 'gpt9'"),
     ("train +llm.config.hiden_size=3", r"no hiden_size, did you mean hidden_size"),
+    ("plan encoder=timm encoder.config={depth:3}", r"add them with \+encoder.config=\{...\}"),
     ("train init_from=nowhere", r"nowhere"),
     ("train resume=empty", r"resume must be a run folder"),
     ("train bridge.depth=0", r"depth must be at least 1"),

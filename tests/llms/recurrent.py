@@ -1,20 +1,16 @@
-"""A GRU language model that implements the ``LLM`` protocol without transformers."""
+"""A language model that knows nothing of transformers and satisfies the ``LLM`` protocol."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hdvl.protocols import Segment
-
 
 class State:
-    """The last hidden state of each row, and how many positions were read."""
+    """The last hidden state of each row (b, e), and how many positions were read."""
 
-    def __init__(self) -> None:
-        self.hidden: Tensor | None = None
-        self.length = 0
+    hidden: Tensor | None = None
+    length = 0
 
     def get_seq_length(self) -> int:
         return self.length
@@ -24,88 +20,61 @@ class State:
 
 
 class Body(nn.Module):
-    """Embeddings to hidden states, position by position; padding leaves the state as it is."""
+    """An Elman network whose state starts anew with each document and skips padding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner = nn.Linear(width, width)
-        self.cell = nn.GRUCell(width, width)
+        self.step = nn.Linear(2 * width, width)
 
-    def forward(
-        self, embeddings: Tensor, real: Tensor, starts: set[int], hidden: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        empty = embeddings.new_zeros(embeddings.shape[0], embeddings.shape[2])
-        state, states = empty if hidden is None else hidden, []
-        for place, step in enumerate(self.inner(embeddings).unbind(1)):
-            state = empty if place in starts else state
-            state = torch.where(real[:, place, None], self.cell(step, state), state)
+    def forward(self, embeddings: Tensor, real: Tensor, starts: set[int], state: Tensor) -> Tensor:
+        states = []
+        for position, embedding in enumerate(embeddings.unbind(1)):
+            state = torch.zeros_like(state) if position in starts else state
+            following = self.step(torch.cat([embedding, state], -1)).tanh()
+            state = torch.where(real[:, position, None], following, state)
             states.append(state)
-        return torch.stack(states, 1), state
+        return torch.stack(states, 1)
 
 
 class Recurrent(nn.Module):
-    """The protocol in full; conversations that share images it refuses by name."""
+    """The whole protocol. Conversations that share images are refused."""
 
-    context = None
+    stop_ids, new_ids, context = (), (), None
 
-    def __init__(self, *, tokenizer: Any, width: int = 32, stop_ids: Sequence[int] = ()) -> None:
+    def __init__(self, *, tokenizer: Any, width: int = 32) -> None:
         super().__init__()
-        self.tokenizer, self.width, self.stop_ids = tokenizer, width, tuple(stop_ids)
-        self.new_ids: tuple[int, ...] = ()
-        self.table = nn.Embedding(len(tokenizer), width)
-        self.body, self.head = Body(width), nn.Linear(width, len(tokenizer), bias=False)
+        self.tokenizer, self.width, self.backbone = tokenizer, width, Body(width)
+        self.add_tokens([])
 
-    @property
-    def backbone(self) -> nn.Module:
-        return self.body
-
-    def add_tokens(self, tokens: Sequence[str]) -> int:
+    def add_tokens(self, tokens: Any) -> int:
         before = len(self.tokenizer)
-        self.tokenizer.add_tokens([token for token in tokens])
-        self.new_ids += tuple(range(before, len(self.tokenizer)))
-        self.table = nn.Embedding(len(self.tokenizer), self.width)
+        self.tokenizer.add_tokens(list(tokens))
+        self.embed = nn.Embedding(len(self.tokenizer), self.width)
         self.head = nn.Linear(self.width, len(self.tokenizer), bias=False)
+        self.new_ids += tuple(range(before, len(self.tokenizer)))
         return len(self.tokenizer) - before
 
     def register_image_token(self, token: str, token_id: int) -> None:
-        if self.tokenizer.convert_tokens_to_ids(token) != token_id:
-            raise ValueError(f"image_token_id must be the id of {token}, got {token_id}")
+        assert self.tokenizer.convert_tokens_to_ids(token) == token_id
 
     def embedding_layers(self) -> list[Any]:
-        return [self.table, self.head]
+        return [self.embed, self.head]
 
     def config_node(self) -> dict[str, Any]:
-        kind = f"{type(self).__module__}.{type(self).__qualname__}"
-        return {"_target_": kind, "width": self.width, "stop_ids": list(self.stop_ids)}
+        return {"_target_": "tests.llms.recurrent.Recurrent", "width": self.width}
 
-    def embed(self, ids: Tensor) -> Tensor:
-        embeddings: Tensor = self.table(ids)
-        return embeddings
-
-    def new_cache(self, prompt_lengths: Sequence[int] | None = None) -> State:
+    def new_cache(self, prompt_lengths: Any = None) -> State:
         return State()
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        *,
-        logits_to_keep: Tensor | None = None,
-        segments: Sequence[Segment] | None = None,
-        cache: Any = None,
-    ) -> Tensor:
-        lengths = [segment for segment in segments or () if isinstance(segment, int)]
-        if len(lengths) != len(segments or ()):
+    def forward(self, embeddings: Tensor, attention_mask=None, position_ids=None, **options: Any):
+        cache, segments = options.get("cache") or State(), options.get("segments") or []
+        if not all(isinstance(segment, int) for segment in segments):
             raise ValueError("a recurrent model cannot share images among conversations")
-        starts = {sum(lengths[:number]) for number in range(len(lengths))}
-        count = embeddings.shape[1]
-        real = torch.ones_like(embeddings[..., 0], dtype=torch.bool)
-        if attention_mask is not None:
-            real = attention_mask[:, -count:].bool()
-        hidden = None if cache is None else cache.hidden
-        states, last = self.body(embeddings, real, starts, hidden)
-        if cache is not None:
-            cache.hidden, cache.length = last, cache.length + count
-        logits: Tensor = self.head(states if logits_to_keep is None else states[:, logits_to_keep])
-        return logits
+        starts = {sum(segments[:number]) for number in range(len(segments))}
+        count, state = embeddings.shape[1], cache.hidden
+        state = torch.zeros_like(embeddings[:, 0]) if state is None else state
+        mask = torch.ones_like(embeddings[..., 0]) if attention_mask is None else attention_mask
+        states = self.backbone(embeddings, mask[:, -count:].bool(), starts, state)
+        cache.hidden, cache.length = states[:, -1], cache.length + count
+        kept = options.get("logits_to_keep")
+        return self.head(states if kept is None else states[:, kept])

@@ -108,7 +108,7 @@ def test_adapters_and_estimates_use_the_backbone() -> None:
     lora = {"common": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": "all-linear"}}
     apply_tuning(vlm, {**modes, "lora": lora})
     adapted = {name for name, parameter in vlm.named_parameters() if parameter.requires_grad}
-    assert adapted and all(name.startswith("llm.body.inner.lora_") for name in adapted)
+    assert adapted and all(name.startswith("llm.backbone.step.lora_") for name in adapted)
     merge_lora(vlm)
     with torch.device("meta"):
         empty = tiny_vlm(node())
