@@ -17,6 +17,7 @@ os.environ.update(
 import gc
 import random
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -75,6 +76,19 @@ def no_network() -> Iterator[None]:
 def one_thread() -> None:
     """One thread: the tests' sums come out in the same order everywhere."""
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases of a test slow that come after the first n of ``slow_beyond(n)``."""
+    cases: Counter[tuple[Path, str]] = Counter()
+    for item in items:
+        if (marker := item.get_closest_marker("slow_beyond")) is None:
+            continue
+        test = (item.path, item.nodeid.partition("[")[0])
+        cases[test] += 1
+        if cases[test] > marker.args[0]:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

@@ -26,6 +26,7 @@ def said_by(module: Any, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
     return caught.value.code
 
 
+@pytest.mark.slow
 def test_the_command_line_chooses_parts_beside_an_experiment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -47,6 +48,7 @@ def test_missing_files_of_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.startswith("hdvl infer: ") and "\u65e0/(1)" in said
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("key", "now"),
     [
@@ -85,6 +87,7 @@ def test_arguments_of_nodes() -> None:
         check_added(node, {"model.bridge.dpeth": 1}, "train")
 
 
+@pytest.mark.slow
 def test_hydra_is_left_as_it_was_found(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

@@ -50,6 +50,7 @@ def test_what_is_given_differs_and_nothing_else():
     assert resolved["trainer"]["max_epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_chosen_part_starts_anew_and_so_does_a_bridge_that_no_longer_fits():
     config, resolved = result("encoder=tiny", "bridge=mlp")
     assert set(config["new_parts"]) == {"bridge", "encoder"}
@@ -61,6 +62,7 @@ def test_a_chosen_part_starts_anew_and_so_does_a_bridge_that_no_longer_fits():
         check_start(vlm, Path("hdvl/assets/small"), ["encoder"], source="init_from")
 
 
+@pytest.mark.slow
 def test_a_chosen_composition_is_not_replaced():
     config, resolved = result("model=small", "optimizer.common.lr=1e-4")
     assert resolved["model"]["encoder"]["_target_"] == "hdvl.encoders.ConvStem"
@@ -77,6 +79,7 @@ def test_unknown_models_are_refused():
         with_init_from(config, given())
 
 
+@pytest.mark.slow
 def test_fit_takes_the_words_of_the_command(monkeypatch, tmp_path):
     seen = {}
 

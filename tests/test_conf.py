@@ -82,6 +82,7 @@ each_file = pytest.mark.parametrize("path", FILES, ids=name_of)
 each_primary = pytest.mark.parametrize("path", PRIMARY, ids=name_of)
 
 
+@pytest.mark.slow_beyond(71)
 @each_file
 def test_targets_accept_the_keys(path: Path) -> None:
     for where, node in targets(read(path), name_of(path)):
@@ -127,6 +128,7 @@ def check_composed(overrides: list[str], primary: str, *, resolve: bool) -> None
         check_binding(where, node)
 
 
+@pytest.mark.slow_beyond(8)
 @each_primary
 def test_primary_files_compose(path: Path) -> None:
     check_composed([], path.stem, resolve=True)
@@ -143,6 +145,7 @@ def presets() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow_beyond(6)
 @pytest.mark.parametrize(("primary", "choice"), one_in(12, presets()))
 def test_presets_compose(primary: str, choice: str) -> None:
     check_composed([choice], primary, resolve=True)
@@ -182,6 +185,7 @@ def rounds() -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "overrides", one_in(9, rounds()), ids=lambda overrides: ",".join(overrides)
 )
@@ -209,6 +213,7 @@ def test_an_unknown_key_or_choice_of_a_part_is_refused(group: str) -> None:
         compose(f"{group}=no_such_choice")
 
 
+@pytest.mark.slow_beyond(4)
 @each_primary
 def test_commands_write_no_logs_and_no_folders(path: Path) -> None:
     hydra = compose(config_name=path.stem, return_hydra=True).hydra

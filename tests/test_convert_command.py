@@ -31,6 +31,7 @@ def test_a_folder_is_written_and_described(source: Path, tmp_path: Path) -> None
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
+@pytest.mark.slow
 def test_parts_and_a_type(source: Path, tmp_path: Path) -> None:
     parts = f"{{vision: {source / 'clip'}, llm: {source / 'chat'}, adapter: {source}}}"
     convert("from=xverse_v", f"path={parts}", f"to={tmp_path / 'half'}", "dtype=bfloat16")

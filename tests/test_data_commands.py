@@ -37,6 +37,7 @@ def config(folder: Path, command: str, *overrides: str) -> Any:
     return resolve(compose("data=llava", *SMALL, *given, *overrides, config_name=command))
 
 
+@pytest.mark.slow
 def test_lint_writes_what_training_then_leaves_out(folder: Path) -> None:
     files = (f"report={folder / 'out/lint.json'}", f"quarantine={folder / 'out/q.json'}")
     composed = config(folder, "data_lint", *files)

@@ -142,6 +142,7 @@ def test_every_key_of_the_tuning_changes_something(key: str, model: VLM, before:
 # --- keys that are none -------------------------------------------------------------------------
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "override",
     one_in(
@@ -243,6 +244,7 @@ WRONG: dict[str, tuple[Callable[[], Callable[[VLM], object]], str]] = {
 """Keys that are forced in with ``+``, or stand in a stage: what the code says about them."""
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize("key", WRONG)
 def test_a_forced_key_is_named(key: str, model: VLM) -> None:
     make, message = WRONG[key]

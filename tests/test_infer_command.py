@@ -58,6 +58,7 @@ def test_parts_default_to_those_of_train() -> None:
     assert files[0]["model"] == files[1]["model"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_answers_unless_parts_are_chosen() -> None:
     def composes(*overrides: str) -> bool:
         return chosen_model.is_composition(config(*overrides), keys_of(overrides))
@@ -86,6 +87,7 @@ def test_changes_on_a_checkpoint() -> None:
     assert changes_of(config("seed=1"), ["seed"]) == {}
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_changed(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipe = pipeline(f"checkpoint={tiny_folder}", "tiler.max_tiles=2", "model.encode_chunk=1")
     assert pipe.tiler.max_tiles == 2 and pipe.model.encode_chunk == 1
@@ -95,6 +97,7 @@ def test_the_checkpoint_is_changed(tiny_folder: Path, capsys: pytest.CaptureFixt
         pipeline(f"checkpoint={tiny_folder}", "bridge.depth=2")
 
 
+@pytest.mark.slow
 def test_a_chosen_tiler_follows_the_checkpoints_encoder(tiny_folder: Path, image: Path) -> None:
     pipe = pipeline(f"checkpoint={tiny_folder}", "tiler=sliding_window", "merger=concat")
     # Six sevenths of 32 are 27; the encoder's patches have 8 pixels, and the stride is a multiple of these.
@@ -252,6 +255,7 @@ def scans(image: Path, tmp_path: Path) -> Path:
     return tmp_path / "scans"
 
 
+@pytest.mark.slow
 def test_many_questions_go_on_after_an_interruption(
     tiny_folder: Path, scans: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
@@ -291,6 +295,7 @@ def test_many_questions_go_on_after_an_interruption(
         infer.run(config(*words, "tiler.max_tiles=2"), [*words, "tiler.max_tiles=2"])
 
 
+@pytest.mark.slow
 def test_what_many_questions_need(tiny_folder: Path, scans: Path) -> None:
     words = many(tiny_folder, scans.parent / "answers.jsonl")
     for word, message in (

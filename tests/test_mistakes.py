@@ -173,6 +173,7 @@ def check(line: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow_beyond(6)
 @pytest.mark.parametrize(("line", "message"), [*WORDS, *QUICK])
 def test_mistakes(line: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(line, message, folder, monkeypatch)

@@ -40,6 +40,7 @@ MIXED = ["tiler=dynamic_ratio", "tiler.tile_size=32", "tiler.max_tiles=4", "tile
 NATIVE = ["tiler=native", "tiler.tile_size=32", "tiler.max_patches=24", "merger=concat"]
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("overrides", [MIXED, NATIVE], ids=["mixed", "native"])
 def test_views_of_several_sizes_train_and_pack(overrides: list[str]) -> None:
     """Single samples, padded batches and packed rows give the same loss and the same visual tokens."""
@@ -88,6 +89,7 @@ def test_a_step_of_text_alone_reaches_every_parameter() -> None:
     assert all(parameter.grad is not None for parameter in vlm.parameters())
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("overrides", [MIXED, NATIVE], ids=["mixed", "native"])
 def test_saved_and_loaded(overrides: list[str], tmp_path: Any) -> None:
     """A folder holds the layout, and answers are those of the model that was saved."""

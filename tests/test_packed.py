@@ -57,6 +57,7 @@ def forward(model: VLM, batch: Batch, weighting: str = "token", *, all_logits: b
     )
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3"])
 def test_packed_equals_unpacked(model_type: str) -> None:
     model, several = vlm(model_type), samples()
@@ -73,6 +74,7 @@ def test_packed_equals_unpacked(model_type: str) -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("weighting", ["token", "sample", "sqrt"])
 def test_the_head_on_supervised_positions_alone_changes_nothing(

@@ -35,6 +35,7 @@ def test_everything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         assert re.search(pattern, out), pattern
 
 
+@pytest.mark.slow
 def test_every_stage_has_its_table(capsys: pytest.CaptureFixture[str]) -> None:
     plan("experiment=smoke")
     out = capsys.readouterr().out
@@ -44,11 +45,13 @@ def test_every_stage_has_its_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"learning rates: 60 steps, cosine", out)
 
 
+@pytest.mark.slow
 def test_open_clip_with_the_tiny_llm(capsys: pytest.CaptureFixture[str]) -> None:
     plan("encoder=open_clip", "llm=tiny")
     assert "14 x 14 = 196 tokens of width 768" in capsys.readouterr().out
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

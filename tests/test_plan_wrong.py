@@ -117,6 +117,7 @@ def exit_of(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
     return None
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("overrides", "message"), one_in(12, WRONG), ids=lambda value: str(value)[:60]
 )

@@ -57,6 +57,7 @@ def test_internvl_1_5_dynamic() -> None:
     assert vlm.merger.token_count(vlm.tiler.plan(1024, 768)) == 13 * 256
 
 
+@pytest.mark.slow
 def test_plus_has_the_parts_of_v1_2() -> None:
     names = ("internvl_chat_v1_2", "internvl_chat_v1_2_plus", "internvl_1_5_dynamic")
     first, plus, dynamic = (to_plain(compose(f"model={name}").model) for name in names)

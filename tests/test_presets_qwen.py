@@ -141,6 +141,7 @@ def test_int4_fits_layer_by_layer(tmp_path: Path) -> None:
     assert published.common_dtype() == torch.float16
 
 
+@pytest.mark.slow
 def test_presets_differ_only_where_the_systems_differ() -> None:
     """The chat models have the sizes of the base model."""
     nodes = {

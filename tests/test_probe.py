@@ -18,6 +18,7 @@ SMALL = {
 HALF: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.5] * 3}
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("name", "config"),
     [
@@ -33,6 +34,7 @@ def test_tokens_that_are_shuffled_or_shifted(name: str, config: dict[str, Any]) 
         probe_encoder(encoder)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "name", ["clip_vision_model", "dinov2_with_registers", "dinov3_vit", "vit"]
 )
@@ -44,6 +46,7 @@ def test_tokens_in_raster_order(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), state) and encoder.training == mode
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "xcit_nano_12_p16_224"])
 def test_tokens_of_timm_in_raster_order(name: str) -> None:
     check_places(TimmEncoder(name=name))

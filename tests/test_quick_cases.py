@@ -29,3 +29,9 @@ def test_marks_and_names_of_a_case_are_kept() -> None:
 def test_a_wrong_number() -> None:
     with pytest.raises(ValueError, match="number must be at least 1, got 0"):
         one_in(0, [1])
+
+
+@pytest.mark.slow_beyond(2)
+@pytest.mark.parametrize("number", range(4))
+def test_the_first_cases_stay_quick(request: pytest.FixtureRequest, number: int) -> None:
+    assert bool(request.node.get_closest_marker("slow")) == (number >= 2)

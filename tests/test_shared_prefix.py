@@ -81,6 +81,7 @@ def test_an_image_is_in_the_row_once() -> None:
     assert len(first.ids) == sum(len(s.ids) for s in each[:3]) - 2 * beginning
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3"])
 def test_together_equals_separately(model_type: str) -> None:
     model = vlm(model_type)
@@ -99,6 +100,7 @@ def test_together_equals_separately(model_type: str) -> None:
         torch.testing.assert_close(ours[name], expected[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("weighting", ["token", "sample", "sqrt"])
 def test_each_conversation_has_its_weight_of_a_single_one(weighting: str) -> None:
     model, each = vlm(), alone(vlm())

@@ -81,6 +81,7 @@ def test_shows_the_text_between_the_tokens(
     assert "tokens   2352\nprompt   <r1c1>[784]<r1c2>[784]<global>[784]\n" in printed
 
 
+@pytest.mark.slow
 def test_takes_the_parts_of_a_named_composition(
     photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,7 @@ def test_the_second_epoch_encodes_nothing_and_the_losses_are_the_same(tmp_path):
     assert other.summary().startswith("feature cache: 12 images read, 0 encoded, ")
 
 
+@pytest.mark.slow
 def test_rounded_features_are_the_same_in_all_epochs(tmp_path):
     def store(vlm):
         return FeatureStore(tmp_path, vlm.encoder, dtype="float16")
@@ -123,6 +124,7 @@ def test_damaged_entries_are_seen_and_made_anew(tmp_path, damage):
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_another_encoder_has_other_entries(tmp_path):
     first, second = frozen(seed=0), frozen(seed=1)
     assert encoder_hash(first.encoder) == encoder_hash(frozen(seed=0).encoder)
@@ -154,6 +156,7 @@ def test_precision_is_part_of_the_key(tmp_path):
     assert not torch.equal(whole, half.float())
 
 
+@pytest.mark.slow
 def test_the_limit_of_the_disk_is_held_and_said(tmp_path):
     losses, first, second, cache = two_epochs(
         lambda vlm: FeatureStore(tmp_path, vlm.encoder, max_bytes=5_000)

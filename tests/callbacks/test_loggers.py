@@ -10,6 +10,7 @@ from hdvl.config import build, compose
 from hdvl.training.metrics import MetricsFile
 
 
+@pytest.mark.slow
 def test_loggers_are_chosen_by_name(tmp_path: Path) -> None:
     names = {"default": 2, "wandb": 3}
     for name, count in names.items():

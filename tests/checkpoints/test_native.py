@@ -132,6 +132,7 @@ def test_shards_and_index(tmp_path: Path) -> None:
         load_folder(folder)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("tied", [True, False])
 def test_tied_embeddings(tmp_path: Path, tied: bool) -> None:
     numbers = {**NODE["llm"]["config"], "tie_word_embeddings": tied}
@@ -278,6 +279,7 @@ def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
     assert len(list(folder.glob("*.safetensors"))) == 1  # nothing of the old one is left
 
 
+@pytest.mark.slow
 def test_a_loaded_model_can_be_saved_over_itself(tmp_path: Path) -> None:
     folder = save_folder(tiny_vlm(), tmp_path / "m", {"model": NODE})
     vlm = load_folder(folder)
@@ -285,6 +287,7 @@ def test_a_loaded_model_can_be_saved_over_itself(tmp_path: Path) -> None:
     assert torch.equal(logits(load_folder(folder)), logits(tiny_vlm()))
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("failing", ["write_shards", "_check_rebuilds"])
 def test_a_failed_save_leaves_the_old_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
@@ -301,6 +304,7 @@ def test_a_failed_save_leaves_the_old_model(
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
+@pytest.mark.slow
 def test_a_failed_rename_puts_the_old_model_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +323,7 @@ def test_a_failed_rename_puts_the_old_model_back(
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
+@pytest.mark.slow
 def test_an_llm_from_a_folder_is_stored_by_its_configuration(tmp_path: Path) -> None:
     vlm = tiny_vlm()
     source = tmp_path / "published"
@@ -335,6 +340,7 @@ def test_an_llm_from_a_folder_is_stored_by_its_configuration(tmp_path: Path) -> 
         assert torch.equal(value, again.llm.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_an_encoder_from_a_file_is_stored_without_it(tmp_path: Path) -> None:
     import timm
 
@@ -360,6 +366,7 @@ def test_an_encoder_from_a_file_is_stored_without_it(tmp_path: Path) -> None:
     assert torch.equal(logits(again), logits(vlm))
 
 
+@pytest.mark.slow
 def test_a_template_from_a_tokenizer_is_written_out(tmp_path: Path) -> None:
     source = tmp_path / "published"
     tokenizer = tiny_vlm().llm.tokenizer

@@ -135,6 +135,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow_beyond(20)
 @pytest.mark.parametrize(("target", "arguments"), FOREIGN, ids=[name for name, _ in FOREIGN])
 def test_what_is_no_part_is_refused_by_name(
     target: str, arguments: dict[str, Any], folder: Path, tmp_path: Path
@@ -151,6 +152,7 @@ def test_what_is_no_part_is_refused_by_name(
     assert (f'allow=["{target.split(".")[0]}"]' in said) == foreign
 
 
+@pytest.mark.slow_beyond(10)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("wrap", [lambda node: node, lambda node: [{"x": [node]}]])
 def test_unknown_targets_are_refused_at_every_position(
@@ -256,6 +258,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     sys.modules.pop("mypkg_of_folders", None)
 
 
+@pytest.mark.slow
 def test_an_allowed_package_is_imported(mine: str, folder: Path) -> None:
     tiler = {**NODE["tiler"], "_target_": f"{mine}.Tiler"}
     tamper(folder, model__tiler=tiler)
@@ -418,6 +421,7 @@ def test_an_index_names_files_beside_it(name: Any, reader: str, folder: Path, ll
             hdvl.load(place)
 
 
+@pytest.mark.slow_beyond(5)
 @pytest.mark.parametrize("file", ["preprocessing.json", "tokenizer/tokenizer.json",
                                   "tokenizer/tokenizer_config.json"])  # fmt: skip
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, "\x00", "5"])
@@ -539,6 +543,7 @@ def load_with(value: Any, file: str, place: str, source: Path, folder: Path) -> 
         assert "surplus" not in place, "a value that no model has means nothing"
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize(
     "number", one_in(3, range(len(VALUES))), ids=[place for _, place in VALUES]
 )

@@ -166,6 +166,7 @@ def test_every_bad_line_is_left_out_and_named(folder, processor):
         assert part in reasons, part
 
 
+@pytest.mark.slow
 def test_bad_elements_of_an_array_are_left_out_too(folder, processor):
     rows = [row(answer="First."), b"[" * 100_000 + b"]" * 100_000, b"9" * 5000, BAD["number"]]
     escaped = json.dumps({"text": '\\"[' * 10}).encode()

@@ -52,6 +52,7 @@ def batches(module, count):
     return [module.on_before_batch_transfer(next(stream), 0) for _ in range(count)]
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "workers",
     [
@@ -101,6 +102,7 @@ def test_a_batch_of_bad_rows_alone_changes_no_weights(read, processor):
     assert output.loss == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*EXIF data unreadable")
 def test_bad_rows_of_packs_are_left_out(read, processor):
     budget = Budget(tokens=400, tiles=40, window=12)

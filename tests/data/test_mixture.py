@@ -60,6 +60,7 @@ def test_every_source_comes_in_shuffled_epochs():
     assert len({tuple(epoch) for epoch in epochs}) > 5
 
 
+@pytest.mark.slow
 def test_any_position_follows_from_the_seed_alone():
     whole = said(mixture(), 1, 300)
     for start in (0, 1, 9, 10, 101, 299):

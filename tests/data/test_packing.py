@@ -48,6 +48,7 @@ def epoch(packs: Packs, length: int) -> list[Pack]:
     raise AssertionError
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("tile_tokens", [64, 256])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_slots_are_filled_and_ranks_are_balanced(seed: int, tile_tokens: int) -> None:
@@ -82,6 +83,7 @@ def test_filling_in_order_of_arrival_would_not_do() -> None:
     assert (rounds.max(1).sum(0) / rounds.mean(1).sum(0))[1] > 1.15
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (1, 8), (2, 4), (8, 1), (3, 2)])
 def test_each_sample_once_an_epoch_whoever_takes_it(world: int, accumulate: int) -> None:
     sizes = trace(0, 300, 64)

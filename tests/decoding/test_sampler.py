@@ -24,6 +24,7 @@ def test_greedy_is_the_most_likely_id() -> None:
     assert drawn(3, temperature=0) == {4: 3}
 
 
+@pytest.mark.slow
 def test_shares_are_the_probabilities() -> None:
     found = drawn(1000, temperature=1.0)
     wanted = LOGITS.softmax(0)

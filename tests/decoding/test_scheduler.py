@@ -20,6 +20,7 @@ def sequence(prompt: Tensor, **options: Any) -> Sequence:
     return Sequence(EmbeddedPrompt(prompt), Sampler(SamplingParams.of(**options)))
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "family",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],

@@ -128,6 +128,7 @@ def test_numbers_are_those_of_transformers_own_class(noise: Callable[..., Tensor
         assert torch.equal(ours(pixels), wanted), ours.tile_size
 
 
+@pytest.mark.slow
 def test_positions_are_interpolated_in_float32(noise: Callable[..., Tensor]) -> None:
     encoder = InternViT(**TINY, tile_size=70).eval()
     with torch.no_grad():
@@ -140,6 +141,7 @@ def test_positions_are_interpolated_in_float32(noise: Callable[..., Tensor]) -> 
     assert encoder(noise(1, 70)).dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_published_size() -> None:
     with torch.device("meta"):
         encoder = InternViT()

@@ -54,6 +54,7 @@ def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
     assert_contract(make(name, final_norm=True), mixing=mixing, prefix=prefix)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("layer", "norm"), [(-1, True), (-2, False)])
 def test_features_equal_the_librarys_intermediates(

@@ -48,6 +48,7 @@ def test_contract(assert_contract: Callable[..., None]) -> None:
     assert_contract(encoder, mixing="attn.proj", prefix=0)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("tile_size", [56, 42, 224, 238])
 def test_features_are_those_of_the_description(
     tile_size: int, tmp_path: Path, noise: Callable[..., Tensor]
@@ -85,6 +86,7 @@ def test_positions_are_stretched_in_float32(noise: Callable[..., Tensor]) -> Non
     assert (ours - wanted).abs().max() < tolerance * wanted.std()
 
 
+@pytest.mark.slow
 def test_published_size() -> None:
     with torch.device("meta"):
         encoder = QwenViT()

@@ -123,6 +123,7 @@ def test_open_clip() -> None:
     assert encoder.model.positional_embedding.grad is not None
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "name",
     ["clip_vision_model", "siglip_vision_model", "dinov2_with_registers", "dinov3_vit", "vit"],

@@ -31,6 +31,7 @@ def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
     assert_contract(tiny(name, final_norm=True), mixing="attn.proj", prefix=PREFIX[name])
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("name", PREFIX)
 @pytest.mark.parametrize(("layer", "norm"), [(-1, True), (-2, False)])
 def test_features_equal_the_librarys_intermediates(
@@ -76,6 +77,7 @@ def test_convolutional_maps(
     assert prefix.shape[1] == 0
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 @pytest.mark.parametrize("layout", ["timm", "open_clip"])
 def test_from_pretrained(
@@ -144,6 +146,7 @@ def test_tiles_of_another_size(noise: Callable[..., torch.Tensor]) -> None:
         tiny()(noise(1, 44))
 
 
+@pytest.mark.slow
 def test_every_layer_with_and_without_norm(noise: Callable[..., torch.Tensor]) -> None:
     whole = timm.create_model("vit_small_patch16_224", **TINY).eval()
     for norm in (True, False):

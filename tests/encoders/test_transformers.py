@@ -66,6 +66,7 @@ def mixing(encoder: nn.Module) -> str:
     raise AssertionError(names)
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
     prefix, has_norm = CASES[name]
@@ -73,6 +74,7 @@ def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
     assert_contract(encoder, mixing=mixing(encoder), prefix=prefix)
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("layer", one_in(2, [-2, -1]))
 def test_features_are_the_librarys_hidden_states(
@@ -92,6 +94,7 @@ def test_features_are_the_librarys_hidden_states(
     assert torch.allclose(torch.cat([prefix, features], dim=1), seen[0], atol=1e-6)
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[1]])
 def test_final_norm_is_the_librarys(name: str, noise: Callable[..., Tensor]) -> None:
     whole, encoder = whole_model(name), make(name, final_norm=True)
@@ -178,6 +181,7 @@ def test_a_folder_of_another_model_is_refused(tmp_path: Path) -> None:
     assert "std" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     whole_model("siglip_vision_model").save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"

@@ -32,6 +32,7 @@ def run(tiny: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_a_report_shows_failures_with_their_images(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

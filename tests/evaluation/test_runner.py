@@ -66,6 +66,7 @@ def test_answers_do_not_depend_on_batches_and_are_kept(pipe: Pipeline, tmp_path:
     assert file.stat().st_size == size  # nothing was asked again
 
 
+@pytest.mark.slow
 def test_what_changed_is_asked_anew(pipe: Pipeline, tmp_path: Path) -> None:
     docvqa(tmp_path, questions=4)
     ask(pipe, tmp_path, tmp_path / "out")

@@ -95,6 +95,7 @@ def test_the_fields_of_an_answer_and_the_progress(capsys: pytest.CaptureFixture[
     assert numbers["new_tokens"] == answer.numbers.new_tokens
 
 
+@pytest.mark.slow
 def test_a_question_limits_the_tiles_of_its_images() -> None:
     pipe = Pipeline(model=tiny_vlm())
     image = (torch.arange(200 * 300 * 3).reshape(200, 300, 3) % 251).byte().numpy()

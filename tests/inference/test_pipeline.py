@@ -49,6 +49,7 @@ def conversations() -> list[tuple[Message, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_what_a_pipeline_has(pipe: Pipeline) -> None:
     assert pipe.tokenizer is pipe.model.llm.tokenizer
     assert pipe.tiler is pipe.model.tiler and pipe.template is pipe.model.template

@@ -32,6 +32,7 @@ def qwen() -> Pipeline:
     return pipeline("qwen_vl")
 
 
+@pytest.mark.slow
 def test_qwens_list_text_and_plain_call_are_one_prompt(qwen: Pipeline, folder: Path) -> None:
     first = folder / "0.png"
     listed = qwen.chat([{"image": first}, {"text": "What?"}], max_new_tokens=8)

@@ -47,6 +47,7 @@ def test_a_new_encoder_by_one_override(folder: Any) -> None:
     assert pipe.chat("What is it?", images=[photo()], max_new_tokens=2).numbers.tiles == 3
 
 
+@pytest.mark.slow
 def test_a_bridge_that_still_fits_keeps_its_weights(folder: Any) -> None:
     before = hdvl.load(folder)
     width = before.model.encoder.width
@@ -58,6 +59,7 @@ def test_a_bridge_that_still_fits_keeps_its_weights(folder: Any) -> None:
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
+@pytest.mark.slow
 def test_a_tiler_follows_with_its_overlap(folder: Any) -> None:
     window = {
         "_target_": "hdvl.tilers.SlidingWindow",

@@ -48,6 +48,7 @@ def test_streamed_text_is_never_revised(tokenizer: Any) -> None:
         check_stream(detokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+@pytest.mark.slow_beyond(1)
 def test_streamed_text_of_any_ids_is_never_revised(tokenizer: Any) -> None:
     """Models generate incomplete characters, and answers may end within one."""
     draw = random.Random(0)

@@ -29,6 +29,7 @@ def decoded(
     return torch.cat(ids, 1).tolist()
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gemma3_text"])
 @torch.no_grad()
 def test_steps_with_a_cache_equal_generate(family: str) -> None:

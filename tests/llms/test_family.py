@@ -38,6 +38,7 @@ def test_families_that_need_ids_besides_embeddings(family: str, numbers: Any) ->
         make(family, **numbers)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("family", "numbers"),
     [("roberta", DECODER), ("data2vec-text", DECODER), ("bart", BART), ("stablelm", {})],
@@ -52,6 +53,7 @@ def test_families_that_cannot_be_packed_are_refused_by_name(family: str, numbers
     assert llm(embeddings).isfinite().all()
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "megatron-bert"])
 def test_families_whose_tokens_see_later_ones_are_refused_by_name(family: str) -> None:
     with pytest.raises(
@@ -84,6 +86,7 @@ def test_attention_without_sdpa_is_eager_and_said_once(
         llm(torch.randn(1, 6, llm.width), segments=[2, 4])
 
 
+@pytest.mark.slow_beyond(1)
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("family", "numbers"), [("deepseek_v32", DEEPSEEK), ("doge", {}), ("qwen2", {})]

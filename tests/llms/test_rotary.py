@@ -63,6 +63,7 @@ def fresh(llm: CausalLM, document: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+@pytest.mark.slow_beyond(1)
 @torch.no_grad()
 def test_packs_and_batches_change_nothing(llm: CausalLM) -> None:
     own = documents(llm)

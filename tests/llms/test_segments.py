@@ -22,6 +22,7 @@ def gradients(llm: CausalLM, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3", "mistral"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_logits_and_gradients_are_those_of_each_alone(model_type: str, checkpointing: bool) -> None:
@@ -90,6 +91,7 @@ def written_out(row: torch.Tensor) -> list[torch.Tensor]:
     return found
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3", "mistral"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_shared_prefix_equals_the_prefix_of_each(model_type: str, checkpointing: bool) -> None:

@@ -34,6 +34,7 @@ def test_content_thinner_than_a_token(make_plan: Any) -> None:
     assert (top, bottom) == (0, 8) and left <= right
 
 
+@pytest.mark.slow_beyond(5)
 @BOTH
 @pytest.mark.parametrize("grid", [(4, 4), (8, 4)])
 @pytest.mark.parametrize("positions", ["none", "sincos2d"])

@@ -37,6 +37,7 @@ def linear_bytes(pipe: Pipeline) -> int:
     return int(layer.nbytes)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("kind", "library", "most"), [("int8", "torchao", 0.03), ("nf4", "bitsandbytes", 0.3)]
 )

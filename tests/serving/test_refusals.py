@@ -121,6 +121,7 @@ def still_answers(client: Any) -> Any:
     ).is_success
 
 
+@pytest.mark.slow
 def test_options_out_of_range(client: Any) -> None:
     for change, reason in OPTIONS:
         body = json.dumps({**question(), **change})

@@ -53,6 +53,7 @@ def asked(llm: CausalLM, template: Any) -> list[int]:
     return ids
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("choice", ["qwen_vl", "qwen_vl_base"])
 def test_qwen_vl(choice: str, tmp_path: Path) -> None:
     llm = llm_of(write_ranks(tmp_path, learn_ranks()))
@@ -69,6 +70,7 @@ def test_qwen_vl(choice: str, tmp_path: Path) -> None:
     assert stop_ids(template, llm.tokenizer) == llm.tokenizer.convert_tokens_to_ids(ends)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("choice", ["hermes2", "hermes2_v2"])
 def test_internvl_chat(choice: str, tmp_path: Path) -> None:
     llm = llm_of(save(tmp_path, HERMES, HERMES_ADDED, "<|im_end|>"))

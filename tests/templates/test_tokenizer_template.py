@@ -60,6 +60,7 @@ def expected(messages: list[Message], style: ChatStyle) -> list[str]:
     return [m.text + style.end for m in messages if m.role == "assistant"]
 
 
+@pytest.mark.slow_beyond(21)
 @pytest.mark.parametrize("kind", one_in(3, KINDS))
 @pytest.mark.parametrize("talk", CONVERSATIONS)
 @pytest.mark.parametrize("name", STYLES)

@@ -52,6 +52,7 @@ def processor(kind: Any, tiler: AnyRes) -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("width_first")
 def test_equals_transformers_on_200_sizes(sizes: Any, llava_next: Any) -> None:
     """Small tiles and images make this quick; only the ratios matter."""

@@ -21,6 +21,7 @@ def test_more_tiles_are_used_where_they_are_allowed(name: str) -> None:
     assert counts == sorted(counts) and counts[0] < counts[1]
 
 
+@pytest.mark.slow_beyond(12)
 @pytest.mark.parametrize(
     "name",
     [

@@ -41,6 +41,7 @@ def test_is_a_tiler() -> None:
     assert isinstance(NativeTiles(), Tiler)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("patch", "factor", "options"),
     [

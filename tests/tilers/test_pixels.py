@@ -46,6 +46,7 @@ def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setitem(sys.modules, "simplejpeg", None)
 
 
+@pytest.mark.slow_beyond(10)
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("exif", [True, False])
 @pytest.mark.usefixtures("decoder")
@@ -107,6 +108,7 @@ def test_transparent_pixels_take_the_background(backend: Any) -> None:
         assert tiles.pixels[0, :, 3, 4].tolist() == level
 
 
+@pytest.mark.slow_beyond(8)
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
 @pytest.mark.parametrize("factor", [2, 4, 8])
 @pytest.mark.usefixtures("decoder")

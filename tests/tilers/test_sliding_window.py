@@ -38,6 +38,7 @@ def test_is_a_tiler_and_a_value() -> None:
 # --- XVERSE-V -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_beyond(13)
 def test_the_76_published_cases(xverse_v_case: dict[str, Any], make_image: Any) -> None:
     case = xverse_v_case
     tiles = published()(make_image(case["width"], case["height"]))
@@ -57,6 +58,7 @@ def test_natural_axes_are_the_published_ones_of_the_turned_image(sizes: Any) -> 
     assert (natural.plan(672, 448).rows, natural.plan(672, 448).cols) == (2, 3)
 
 
+@pytest.mark.slow_beyond(4)
 @pytest.mark.parametrize("most", range(1, 13))
 def test_xverse_keeps_any_max_tiles(most: int, sizes: Any) -> None:
     for width, height in sizes:
@@ -171,6 +173,7 @@ def test_one_window_is_the_whole_image_without_a_thumbnail(make_image: Any) -> N
     assert tiles.plan.boxes == ((0, 0, 1, 1),)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
 @pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
 @pytest.mark.parametrize("kind", [SlidingWindow, published])

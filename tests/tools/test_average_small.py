@@ -22,6 +22,7 @@ def test_whole_numbers_must_agree() -> None:
         mean(one, {"n": torch.tensor([1, 3])})
 
 
+@pytest.mark.slow
 def test_weights_of_a_folder_and_of_a_checkpoint_have_the_same_names(tmp_path: Path) -> None:
     state = load_folder(ASSETS / "small").state_dict()
     whole = {f"vlm.{name}": tensor for name, tensor in state.items()}

@@ -52,6 +52,7 @@ def test_each_answer_token_gets_the_box_of_the_character_it_begins_with(vlm: VLM
     assert {position - 1 for run in read for position in run[:1]} <= set(where.tolist())
 
 
+@pytest.mark.slow
 def test_added_layers_change_nothing_until_they_are_trained(vlm: VLM) -> None:
     ids = torch.arange(20)[None]
     with torch.no_grad():
@@ -64,6 +65,7 @@ def test_added_layers_change_nothing_until_they_are_trained(vlm: VLM) -> None:
     assert len(config.layer_types) == config.num_hidden_layers
 
 
+@pytest.mark.slow
 def test_only_the_layers_from_the_given_one_on_are_trained(vlm: VLM) -> None:
     depth = len(vlm.llm.model.model.layers)
     groups = trained_groups(vlm, depth - 1, 1e-3, 0.5)

@@ -126,6 +126,7 @@ def test_all_64_train_save_and_load_elsewhere(start: VLM, batch: Batch, tmp_path
     assert len(different) == 64, "each combination is a model of its own"
 
 
+@pytest.mark.slow
 def test_nothing_to_train_is_an_error(start: VLM) -> None:
     nothing = tuning_of(("frozen", "frozen", "frozen")) | {"merger": "frozen"}
     with pytest.raises(

@@ -211,6 +211,7 @@ def test_published_numbers(name: str, numbers: tuple[Any, ...]) -> None:
     assert last == pytest.approx(numbers[-1])
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("name", "rate"),
     [
@@ -224,6 +225,7 @@ def test_drop_path(name: str, rate: float) -> None:
     assert stage_of(name).encoder.drop_path == rate
 
 
+@pytest.mark.slow
 def test_lora_on_the_base_model_trains_its_tables_too() -> None:
     config = compose(
         "experiment=qwen_vl_finetune_lora",

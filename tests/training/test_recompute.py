@@ -43,6 +43,7 @@ def gradients(vlm: VLM) -> tuple[dict[str, Tensor], int]:
     return {name: p.grad for name, p in named if p.grad is not None}, sum(kept.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "llm"), one_in(6, itertools.product(["full", "frozen"], ["lora", "full", "frozen"]))
 )

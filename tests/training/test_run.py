@@ -155,6 +155,7 @@ def test_a_longer_run_goes_by_its_own_schedule(tmp_path: Path) -> None:
         assert decays == {0.0, decay}
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("wrong", ["trainer.max_steps=-1", "trainer.max_epochs=0"])
 def test_a_run_without_an_end_is_refused(tmp_path: Path, wrong: str) -> None:
     key, value = wrong.split("=")

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hdvl.checkpoints import load_folder, save_folder
 from hdvl.config import build, from_plain
 from hdvl.training.start import started_from
@@ -17,6 +19,7 @@ def wordless(vlm: Any) -> dict[str, Any]:
     return tiny_node(llm={"config": config, "tokenizer": None})
 
 
+@pytest.mark.slow
 def test_a_preset_without_a_tokenizer_takes_the_folder_s(tiny_folder: Path) -> None:
     theirs = load_folder(tiny_folder)
     node = started_from(wordless(theirs), tiny_folder)

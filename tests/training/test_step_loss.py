@@ -48,6 +48,7 @@ def check(ours: dict[str, Tensor], theirs: dict[str, Tensor], *, atol: float = 1
         torch.testing.assert_close(ours[name], value, rtol=0, atol=atol * scale, msg=name)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("how", "shape"),
     [
@@ -66,6 +67,7 @@ def test_one_process(
     check(gradients(lay_out(found, shape, how)), expected)
 
 
+@pytest.mark.slow
 def test_weights_of_samples(found: list[Sample]) -> None:
     whole = lay_out(found, WHOLE, "padded")
     parts = lay_out(found, [[3, 1, 4]], "packed")

@@ -50,6 +50,7 @@ def tuning(**changes: Any) -> dict[str, Any]:
     return dict.fromkeys(MODULES, "frozen") | {"lora": LORA, "new_tokens": "full"} | changes
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("llm", ["frozen", "lora"])
 def test_only_new_rows_move(tied: bool, llm: str) -> None:

@@ -43,6 +43,7 @@ def snapshot(vlm: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in vlm.state_dict().items()}
 
 
+@pytest.mark.slow_beyond(4)
 @pytest.mark.parametrize(
     "modes",
     one_in(5, map(pytest.param, itertools.product(MODES, repeat=3))),
@@ -237,6 +238,7 @@ def test_wrong_names_are_named(vlm: Any, change: dict[str, Any], message: str) -
         apply_tuning(vlm, tuning(llm="full") | change)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("mode", ["lora", "dora"])
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_a_tied_weight_gets_no_adapter(mode: str, target: str) -> None:

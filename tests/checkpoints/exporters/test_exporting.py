@@ -101,6 +101,7 @@ def conversation() -> list[Message]:
 QUICK = ("internvl", "llava-next")
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "case",
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES],
@@ -183,6 +184,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("case", REFUSED)
 def test_models_without_a_class_in_transformers_are_refused_with_the_reason(case: str) -> None:
     plain, message = REFUSED[case]
@@ -202,6 +204,7 @@ def test_all_reasons_are_in_one_error_and_overrides_can_resolve_them(tmp_path: P
     export(tmp_path / "hdvl", tmp_path / "native", overrides=changes)
 
 
+@pytest.mark.slow
 def test_differences_of_transformers_are_reported(tmp_path: Path) -> None:
     saved(node(tiler=DYNAMIC | {"background": None, "backend": "exact"}), tmp_path / "a")
     found = export(tmp_path / "a", tmp_path / "b")

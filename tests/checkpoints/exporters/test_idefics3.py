@@ -60,6 +60,7 @@ def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -57,6 +57,7 @@ def test_numbers_are_those_of_the_folder(changes: dict[str, Any], tmp_path: Path
     assert_equal(tmp_path, model, talk((90, 50), (31, 200)))
 
 
+@pytest.mark.slow
 def test_training_samples_have_the_same_loss_in_a_pack(
     built: tuple[Path, Any], tmp_path: Path
 ) -> None:

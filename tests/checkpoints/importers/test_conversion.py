@@ -33,6 +33,7 @@ def same(one: VLM, other: VLM) -> None:
         assert value.dtype == theirs[name].dtype and torch.equal(value, theirs[name]), name
 
 
+@pytest.mark.slow
 def test_a_converted_folder_is_the_loaded_model(source: Path, tmp_path: Path) -> None:
     folder = convert(source, tmp_path / "native", max_shard=50_000)
     assert is_model_folder(folder) and len(list(folder.glob("model-*.safetensors"))) > 3
@@ -70,6 +71,7 @@ def dtypes(vlm: VLM) -> set[torch.dtype]:
     return {value.dtype for value in vlm.parameters()}
 
 
+@pytest.mark.slow
 def test_both_spellings_and_any_rank_merge_to_the_same(source: Path, tmp_path: Path) -> None:
     states = SIZES.states()
     rename = {k: k.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.")
@@ -88,6 +90,7 @@ def widened(key: str, value: Tensor) -> Tensor:
     return torch.cat((value, torch.zeros(len(value), 1)), 1) if ".lora_B" in key else value
 
 
+@pytest.mark.slow
 def test_overrides_change_numbers_of_parts(source: Path) -> None:
     pipe = hdvl.load(source, tiler={"max_tiles": 4, "axes": "natural"}, encode_chunk=2)
     assert pipe.tiler.max_tiles == 4 and pipe.model.encode_chunk == 2

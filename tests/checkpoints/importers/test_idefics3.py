@@ -73,6 +73,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("sizes", one_in(4, SIZES), ids=str)
 def test_ids_pixels_and_logits_are_those_of_transformers(
     sizes: list[tuple[int, int]], built: tuple[Path, Any, Any]
@@ -82,6 +83,7 @@ def test_ids_pixels_and_logits_are_those_of_transformers(
     assert_equal(folder, model, processor, talk(*sizes))
 
 
+@pytest.mark.slow_beyond(1)
 def test_answers_are_those_of_transformers(built: tuple[Path, Any, Any]) -> None:
     folder, model, processor = built
     question = [Message("user", "Say.", images=(image(90, 50), image(30, 70)))]
@@ -115,6 +117,7 @@ def test_numbers_are_those_of_the_folder(
     assert_equal(tmp_path, model, processor, talk((90, 50), (31, 200)))
 
 
+@pytest.mark.slow
 def test_a_folder_in_bfloat16(tmp_path: Path) -> None:
     model, processor = reference.published("smolvlm", tmp_path, dtype=torch.bfloat16)
     pipe = hdvl.load(tmp_path)
@@ -125,6 +128,7 @@ def test_a_folder_in_bfloat16(tmp_path: Path) -> None:
     torch.testing.assert_close(pipe.logits(talk((60, 40))), wanted, atol=0.05, rtol=0)
 
 
+@pytest.mark.slow
 def test_tokens_are_those_that_the_tokenizer_names(tmp_path: Path) -> None:
     names = {"fake_image_token": "<{f}>", "global_image_token": "<whole>", "image_token": "<img>"}
     words = reference.tokenizer(["<end_of_utterance>", *names.values(), *reference.GRID])
@@ -135,6 +139,7 @@ def test_tokens_are_those_that_the_tokenizer_names(tmp_path: Path) -> None:
     assert_equal(tmp_path, model, processor, talk((60, 40)))
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_of_the_first_releases(kind: str, tmp_path: Path) -> None:
     """Earlier releases have other key names, other files, and keys of the training code."""
@@ -156,6 +161,7 @@ def test_files_of_the_first_releases(kind: str, tmp_path: Path) -> None:
     assert_equal(tmp_path, model, processor, talk((60, 40), (20, 90)))
 
 
+@pytest.mark.slow_beyond(1)
 def test_training_samples_have_the_same_loss_in_a_pack(built: tuple[Path, Any, Any]) -> None:
     pipe = hdvl.load(built[0])
     ends = [[*talk((60, 40)), Message("assistant", "Yes.")], [*talk(), Message("assistant", "No.")]]

@@ -37,6 +37,7 @@ def pair(
     return told, numbers, load_published(folder)
 
 
+@pytest.mark.slow_beyond(1)
 def test_golden_pixels_features_and_logits(pair: Any) -> None:
     told, numbers, vlm = pair
     tiles = [vlm.tiler(make_image(spec)) for spec in told["images"]]
@@ -268,6 +269,7 @@ def with_adapters(
     return saved, merged
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "ranks",
     [
@@ -375,6 +377,7 @@ def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
 # --- what is refused -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -106,6 +106,7 @@ def built(architecture: str = "Qwen2ForCausalLM", **text: Any) -> Any:
     return internvl(text={**TEXT, **LLMS[architecture], **text}, tower={**TOWER, **tower})
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("architecture", one_in(3, LLMS))
 def test_logits_are_those_of_transformers(architecture: str, tmp_path: Path) -> None:
     model = built(architecture)
@@ -126,6 +127,7 @@ def test_logits_are_those_of_transformers(architecture: str, tmp_path: Path) -> 
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_prompts_are_those_of_the_published_conversation(tmp_path: Path) -> None:
     words = byte_level(["<img>", "</img>", "<IMG_CONTEXT>"])
     model = built(vocab_size=len(words))

@@ -33,6 +33,7 @@ def both(model: Any, vlm: VLM, sizes: list[tuple[int, int]]) -> tuple[Tensor, Te
         return vlm(ids_, pixels, plans).logits, wanted.logits
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "changes",
     one_in(
@@ -58,6 +59,7 @@ def test_logits_are_transformers_own(changes: dict[str, Any], tmp_path: Path) ->
         torch.testing.assert_close(found, wanted, atol=5e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_head_is_tied_as_the_file_says_else_as_it_is_stored(tmp_path: Path) -> None:
     """transformers ties by default, and drops a separate head that the configuration does not mention."""
     folder = saved(internvl(), tmp_path)
@@ -68,6 +70,7 @@ def test_the_head_is_tied_as_the_file_says_else_as_it_is_stored(tmp_path: Path) 
     assert llm.get_output_embeddings().weight is not llm.get_input_embeddings().weight
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("settings", "tiler", "most"),
     [

@@ -65,6 +65,7 @@ def test_numbers_are_those_of_the_folder(changes: dict[str, Any], tmp_path: Path
     assert_equal(tmp_path / "model", model, talk((90, 50), (31, 200)))
 
 
+@pytest.mark.slow
 def test_a_folder_in_bfloat16(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     published_internvl(folder, dtype=torch.bfloat16)

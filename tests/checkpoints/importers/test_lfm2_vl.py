@@ -51,6 +51,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return Published(model, reference, folder, hdvl.load(folder))
 
 
+@pytest.mark.slow
 def test_the_folder_is_recognised(published: Published) -> None:
     assert detect(published.folder) == "lfm2_vl"
     assert published.pipe.template.image_parts
@@ -130,6 +131,7 @@ def test_other_compositions(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(pipe.logits(prompt), wanted, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_half_precision_folders(tmp_path: Path) -> None:
     reference = processor()
     folder = saved(lfm2_vl().to(torch.bfloat16), reference, tmp_path)
@@ -140,6 +142,7 @@ def test_half_precision_folders(tmp_path: Path) -> None:
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("special", [True, False])
 def test_the_tokens_around_an_image(special: bool, tmp_path: Path) -> None:
     names = {"image_start_token": "<|see|>", "image_thumbnail_token": "<|small|>"}
@@ -189,6 +192,7 @@ def test_images_too_narrow_for_the_published_code(published: Published) -> None:
         assert published.pipe.logits(talk(size)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_greedy_answers_alone_and_in_a_batch(published: Published) -> None:
     prompts = [talk(*sizes) for sizes in PROMPTS[::3]]
     wanted = []
@@ -235,6 +239,7 @@ def test_packing_is_refused_with_the_reason(published: Published) -> None:
         vlm(packed.input_ids, packed.pixels, packed.plans, segments=packed.segments)
 
 
+@pytest.mark.slow
 def test_packing_with_another_language_model(tmp_path: Path) -> None:
     text = {"model_type": "qwen2", "layer_types": None}
     vlm = load_published(saved(lfm2_vl(text=text), processor(), tmp_path))
@@ -252,6 +257,7 @@ def test_converted_to_a_folder_of_hdvl(published: Published, tmp_path: Path) -> 
         assert torch.equal(pipe.logits(talk(*sizes)), published.pipe.logits(talk(*sizes)))
 
 
+@pytest.mark.slow
 def test_features_of_views_of_any_size_are_cached(published: Published, tmp_path: Path) -> None:
     vlm = load_published(published.folder)
     tuning = {"encoder": "frozen", "bridge": "full", "merger": "full", "llm": "full"}

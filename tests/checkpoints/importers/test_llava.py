@@ -69,12 +69,14 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow_beyond(1)
 def test_ids_pixels_and_logits_are_those_of_transformers(built: Built) -> None:
     folder, model, processor = built
     assert detect(folder) == model.config.model_type
     assert_equal(folder, model, processor, *(talk(*sizes) for sizes in SIZES))
 
 
+@pytest.mark.slow_beyond(1)
 def test_answers_are_those_of_transformers(built: Built) -> None:
     folder, model, processor = built
     for images in ((noise(90, 50),), (noise(90, 50), noise(30, 70))):
@@ -123,6 +125,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(("kind", "changes"), one_in(4, CHANGES), ids=str)
 def test_numbers_are_those_of_the_folder(
     kind: str, changes: dict[str, Any], tmp_path: Path
@@ -132,6 +135,7 @@ def test_numbers_are_those_of_the_folder(
     assert_equal(tmp_path, model, processor, *talks)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_in_bfloat16(kind: str, tmp_path: Path) -> None:
     model, processor = reference.KINDS_OF_MODEL[kind](tmp_path, dtype=torch.bfloat16)
@@ -214,6 +218,7 @@ def test_without_a_processor_the_middle_is_cut_out(built: Built, tmp_path: Path)
         assert tiler.several_padding == tuple(int(level * 255) for level in vlm.encoder.mean)
 
 
+@pytest.mark.slow_beyond(1)
 def test_packed_rows_have_the_same_loss(built: Built) -> None:
     pipe = hdvl.load(built[0])
     talks = [talk((90, 50)), talk((40, 40), (10, 60)), talk()]
@@ -224,6 +229,7 @@ def test_packed_rows_have_the_same_loss(built: Built) -> None:
     torch.testing.assert_close(packed, apart, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow_beyond(1)
 def test_new_parts_on_a_loaded_model(built: Built) -> None:
     folder, model, _ = built
     newline = model.config.model_type == "llava_onevision"

@@ -84,6 +84,7 @@ def test_logits_are_transformers_own(tmp_path: Path) -> None:
     torch.testing.assert_close(found, wanted, atol=5e-5, rtol=0)
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("changes", "layer"),
     [
@@ -144,6 +145,7 @@ SPELLINGS = {
 }
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_every_spelling(spelling: str, tmp_path: Path) -> None:
     """transformers itself stores names in a third way, which the other tests read."""
@@ -174,6 +176,7 @@ def test_pixel_statistics_come_with_the_folder(tmp_path: Path) -> None:
     assert (vlm.encoder.mean, vlm.encoder.std) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -109,6 +109,7 @@ def stepped(vlm: VLM, ids: Tensor, tiles: Tensor, plans: list[Any], new: Tensor)
 # --- the published numbers ----------------------------------------------------------------------
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", PAIRS)
 def test_golden_features_logits_and_answers(name: str, tmp_path: Path) -> None:
     told, numbers = golden(f"qwen_vl_{name}")
@@ -267,6 +268,7 @@ def test_a_qwen_without_vision_is_not_recognised(tmp_path: Path) -> None:
     assert detect(tmp_path) is None
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", ["belle_vl", "catvision"])
 def test_related_models_are_imported_with_their_sizes(name: str, tmp_path: Path) -> None:
     config = described(vocab_size=70, layers=1, image_size=112)
@@ -303,6 +305,7 @@ def with_ranks(folder: Path, **changes: Any) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 def test_an_image_and_a_question(tmp_path: Path) -> None:
     """An image has 258 ids; the ids between its tags are never embedded."""
     config = with_ranks(tmp_path)
@@ -378,6 +381,7 @@ def test_an_answer_of_all_its_ids(tmp_path: Path) -> None:
 # --- four bits ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "options"),
     one_in(
@@ -406,6 +410,7 @@ def test_int4_gives_the_numbers_of_the_weights_it_stands_for(
     assert torch.equal(up, meant["transformer.h.1.mlp.w1.weight"].half())
 
 
+@pytest.mark.slow
 def test_int4_that_is_not_as_published(tmp_path: Path) -> None:
     config = described(image_size=112, intermediate_size=512)
     stored, _ = quantised(published(config))
@@ -469,6 +474,7 @@ def test_configuration_of_another_model(tmp_path: Path) -> None:
     refused(tmp_path, "must have kv_channels, seq_length", config, state)
 
 
+@pytest.mark.slow
 def test_another_position_table(tmp_path: Path) -> None:
     config = described(image_size=56)
     state = published(config)

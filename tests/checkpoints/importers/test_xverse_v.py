@@ -63,6 +63,7 @@ def pair(
     return told, numbers, folder, load_published(folder)
 
 
+@pytest.mark.slow_beyond(1)
 def test_golden_features_logits_and_answers(pair: Any) -> None:
     told, numbers, _, vlm = pair
     tiles = [vlm.tiler(make_image(spec)) for spec in told["images"]]
@@ -320,6 +321,7 @@ def test_without_tokenizer_files_text_says_what_is_missing(tmp_path: Path) -> No
         pipe.stream("What?")
 
 
+@pytest.mark.slow
 def test_the_axes_are_an_option(small: Path) -> None:
     published_axes, natural = (
         load_published(small),
@@ -329,6 +331,7 @@ def test_the_axes_are_an_option(small: Path) -> None:
     assert [(plan.rows, plan.cols) for plan in wide] == [(3, 1), (1, 3)]
 
 
+@pytest.mark.slow
 def test_parts_may_be_in_several_folders(small: Path) -> None:
     together = load_published(small)
     apart = load_published(
@@ -463,6 +466,7 @@ def only(part: str, keep: Callable[[str], bool]) -> Change:
     return change
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

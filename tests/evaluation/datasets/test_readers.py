@@ -42,6 +42,7 @@ def test_vqav2(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_vizwiz_textvqa_and_gqa(tmp_path: Path) -> None:
     write(tmp_path / "vizwiz/val.json", [{"image": "a.jpg", "question": "q", "answers": TEN}])
     assert scored("vizwiz", tmp_path, {"a.jpg": "blue"}).value == 100
@@ -140,6 +141,7 @@ def test_mmmu_from_parquet(tmp_path: Path) -> None:
     assert found.tables["domain"]["Art and Design"] == 50
 
 
+@pytest.mark.slow
 def test_other_choices(tmp_path: Path) -> None:
     row = {"id": 1, "type": "选择", "question": "问", "option1": "a", "option2": "b", "answer": "B"}
     write(tmp_path / "CMMMU/val.jsonl", [{**row, "category": "商业"}])
@@ -170,6 +172,7 @@ def test_other_choices(tmp_path: Path) -> None:
     assert scored("mmvp", tmp_path, "(a)").values == {"pair accuracy": 0, "accuracy": 50}
 
 
+@pytest.mark.slow
 def test_high_resolution_sets(tmp_path: Path) -> None:
     text = "Which?\n(A) red\n(B) blue\nAnswer with the option's letter."
     row = {
@@ -230,6 +233,7 @@ def test_yes_or_no(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_ocrbench_mathvista_captions_and_boxes(tmp_path: Path) -> None:
     item = {"dataset_name": "IIIT5K", "type": "Regular Text Recognition", "image_path": "a.png"}
     write(tmp_path / "OCRBench/OCRBench.json", [{**item, "question": "q", "answers": ["coke"]}])
