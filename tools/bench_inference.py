@@ -1,6 +1,7 @@
 """Answers by hdvl's engine against transformers' ``generate``, with the same weights and equal ids.
 
-    OMP_NUM_THREADS=1 python tools/bench_inference.py [--what step questions turns mixed load] [--rounds 5]
+    OMP_NUM_THREADS=1 python tools/bench_inference.py [--what step questions turns mixed half load]
+        [--rounds 5]
         [--tokens 64] [--size small|100M] [--threads 1] [--layout internvl|llava_next]
 
 Random weights in float32, written once into a temporary folder by transformers' ``save_pretrained``; both
@@ -12,7 +13,9 @@ seconds of all threads, medians [min-max], and ratios paired by round. The ids o
 * ``questions``: eight questions about one picture of 12 tiles, half as many tokens each: transformers from
   scratch, and with the cache of the common prefix read once and copied, as its documentation shows.
 * ``turns``: four turns of one chat about that picture; transformers reads all of it in each turn.
-* ``mixed``: eight pictures of 1 to 13 tiles: hdvl together against hdvl one at a time.
+* ``mixed``: eight pictures of 1 to 13 tiles: hdvl together against hdvl and transformers one at a time.
+* ``half``: one prompt, hdvl in bfloat16 against hdvl in float32, with the error of the logits after the
+  prompt. The ids may differ.
 * ``load``: load the folder and read every weight once.
 """
 
@@ -259,9 +262,48 @@ class Bench:
             {
                 "hdvl, together": lambda: say(self.engine),
                 "hdvl, one at a time": lambda: say(single),
+                "transformers, one at a time": lambda: [
+                    self.theirs(row[None], self.tokens, **one.peer)[0]
+                    for row, one in zip(ids, shown, strict=True)
+                ],
             },
         )
         return run(race, rounds)
+
+    def half(self, rounds: int) -> bool:
+        """The whole call in bfloat16 and in float32."""
+        shown = self.asked()
+        narrow = copy.deepcopy(self.vlm).bfloat16()
+        engines = {"hdvl, bfloat16": Engine(narrow), "hdvl, float32": self.engine}
+        said: dict[str, Ids] = {}
+
+        def way(name: str) -> Callable[[], Ids]:
+            def say() -> Ids:
+                engines[name].clear_caches()
+                said[name] = self.own([shown.ids[0]], [shown], self.tokens, engines[name])
+                return []
+
+            return say
+
+        ok = run(
+            Race(f"bfloat16, {self.tokens} new tokens", {name: way(name) for name in engines}),
+            rounds,
+        )
+        with torch.inference_mode():
+            found, wanted = (
+                model(shown.ids, shown.pixels, shown.plans).logits[0].float()
+                for model in (narrow, self.vlm)
+            )
+        error = (found - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+        likeliest = (found.argmax(-1) == wanted.argmax(-1)).float().mean()
+        pairs = zip(*(rows[0] for rows in said.values()), strict=True)
+        same = next((place for place, (a, b) in enumerate(pairs) if a != b), self.tokens)
+        print(
+            f"    relative error of the logits of a position: median {float(error.median()):.4f}, "
+            f"largest {float(error.max()):.4f}; the same likeliest id at {float(likeliest):.1%} of "
+            f"{len(found)} positions; the first {same} of {self.tokens} new ids are equal"
+        )
+        return ok
 
 
 def run(race: Race, rounds: int) -> bool:
@@ -294,7 +336,7 @@ def load(folder: Path, layout: Reference, rounds: int) -> bool:
 def main() -> int:
     """Run the races that were asked for; 1 if any ids differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    kinds = ("step", "questions", "turns", "mixed", "load")
+    kinds = ("step", "questions", "turns", "mixed", "half", "load")
     parser.add_argument("--what", choices=kinds, nargs="+", default=kinds)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64, help="new ones; at least 4")
@@ -321,6 +363,7 @@ def main() -> int:
             "questions": lambda: bench.questions(args.rounds),
             "turns": lambda: bench.turns(args.rounds),
             "mixed": lambda: bench.mixed(args.rounds),
+            "half": lambda: bench.half(args.rounds),
             "load": lambda: load(folder, layout, args.rounds),
         }
         same = [races[what]() for what in args.what]

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hdvl.llms.joint_weights import JointLinear, copies_fit
 from hdvl.llms.slot_attention import SHARED, Attending, attended
@@ -79,17 +78,15 @@ class _Norm:
 
     def __init__(self, module: Any, weight: Tensor | None = None) -> None:
         self._weight = module.weight if weight is None else weight
-        self._epsilon = float(module.variance_epsilon)
-        self._tensor = torch.full((), self._epsilon, device=self._weight.device)
+        self._epsilon = torch.full((), float(module.variance_epsilon), device=self._weight.device)
 
     def __call__(self, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         width = hidden.shape[-1]
-        if hidden.dtype != torch.float32:
-            return functional.rms_norm(hidden, (width,), None, self._epsilon) * self._weight
         # Half the time of rms_norm, which consists of more operations on a CPU.
-        norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
-        scale = torch.addcmul(self._tensor, norm, norm, value=1 / width).rsqrt_()
-        return (hidden * scale).mul_(self._weight)
+        wide = hidden if hidden.dtype.itemsize >= 4 else hidden.float()
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = torch.addcmul(self._epsilon, norm, norm, value=1 / width).rsqrt_()
+        return (wide * scale).to(hidden.dtype).mul_(self._weight)
 
 
 class _Layer:
