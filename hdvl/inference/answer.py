@@ -1,4 +1,4 @@
-"""What a model said, about which images, and what it cost."""
+"""Answers of a model, with their images and statistics."""
 
 import html
 import re
@@ -20,13 +20,13 @@ _SHOWN_IMAGES = 4
 
 @dataclass(frozen=True)
 class Numbers:
-    """What an answer took.
+    """Statistics of an answer.
 
     Attributes:
         tiles: tiles of all images that the model read, thumbnails included.
         visual_tokens: tokens of all images.
         prompt_tokens: ids of the prompt, those of the images included.
-        new_tokens: ids that the model said, its end marker included.
+        new_tokens: ids that the model generated, its end marker included.
         seconds: wall clock from the question, when its images were read, to the last id.
         cached_tokens: ids of the prompt that were known from earlier prompts.
         blank_tiles: blank windows that the tiler left out (``skip_blank``).
@@ -46,15 +46,15 @@ class Answer:
     """One answer.
 
     Attributes:
-        text: what the model said, without end marker and control tokens.
+        text: the text of the answer, without end marker and control tokens.
         boxes: boxes found in ``text``, in pixels of image number ``box.image``.
-        malformed: the pieces of ``text`` that begin like boxes and are none.
-        history: the whole conversation with this answer; hand it to the next ``chat``.
-        images: the images that the model read as they were given, in order of appearance: all of
-            the conversation, but for turns that a template's ``window`` left out.
+        malformed: the pieces of ``text`` that begin like boxes but are not.
+        history: the whole conversation with this answer, for the next ``chat``.
+        images: the images that the model read, as they were given, in order of appearance; those of turns
+            that a template's ``window`` dropped are not included.
         plans: how each was cut.
-        numbers: what it took.
-        exif: whether the images were turned by their EXIF orientation.
+        numbers: numbers of tiles and tokens, and times.
+        exif: whether the images were rotated by their EXIF orientation.
         unfamiliar: numbers of the images that are unlike those that the model was trained on. Empty if
             the model's folder does not say what these look like.
         confidence: how probable it is that the answer is right, calibrated if the model's folder holds a
@@ -79,7 +79,7 @@ class Answer:
     def readable(self) -> str:
         """The text with boxes written as label and corners in pixels: ``total (907, 488, 953, 498)``.
 
-        A text whose boxes do not stand in tags, or of which a tag is malformed, is returned as it is.
+        A text with boxes outside of tags, or with a malformed tag, is returned unchanged.
         """
         tags = [match for match in _TAGS.finditer(self.text) if match["tag"]]
         if self.malformed or len(tags) != len(self.boxes):
@@ -104,7 +104,7 @@ class Answer:
         return draw_boxes(self.image(image_index), found, insets=insets)
 
     def _repr_html_(self) -> str:
-        """The text, the images with their boxes, and what the answer took, for notebooks."""
+        """The text, the images with their boxes, and the statistics of the answer, for notebooks."""
         n = self.numbers
         shown = dict.fromkeys([*(box.image for box in self.boxes), *range(len(self.images))])
         figures = [
@@ -124,7 +124,7 @@ class Answer:
         return draw_tiles(self.image(image_index), self.plans[image_index])
 
     def image(self, image_index: int = 0) -> Image.Image:
-        """Image number ``image_index`` as the boxes mean it: upright, RGB."""
+        """Image number ``image_index``, rotated upright and in RGB; boxes are in its pixels."""
         if not 0 <= image_index < len(self.images):
             raise ValueError(
                 f"image_index must be in 0..{len(self.images) - 1}, got {image_index}; the "

@@ -1,9 +1,9 @@
-"""A JSONL file of answers that an interrupted run goes on with.
+"""A JSONL file of answers, which an interrupted run can continue.
 
-While a run works, it appends each row to ``NAME.part`` in the order in which rows are done. The settings
-of the run stand in ``NAME.run.json``. When all rows are there, they are written to ``NAME`` in their order,
-whole or not at all, and ``NAME.part`` is removed. A run that starts again keeps the rows that have an
-answer and asks the others, whatever the moment at which it was stopped.
+A run appends each row to ``NAME.part`` in the order in which answers are complete, and writes its settings
+to ``NAME.run.json``. When all rows are complete, they are written atomically to ``NAME`` in order, and
+``NAME.part`` is removed. A run that is started again keeps the rows that have an answer and asks only the
+others, wherever it was interrupted.
 """
 
 import json
@@ -19,7 +19,7 @@ from hdvl.files import atomic_write, hold, read_json, write_text
 
 
 class _Place(NamedTuple):
-    """Where a row stands in a file, in bytes, and whether it has an answer."""
+    """The position of a row in a file, in bytes, and whether it has an answer."""
 
     start: int
     stop: int
@@ -27,7 +27,7 @@ class _Place(NamedTuple):
 
 
 class AnswersFile:
-    """The rows of a run, by their number; a context manager that holds the file for this process alone.
+    """The rows of a run, by number. The context manager locks the file for this process.
 
     Args:
         path: the finished file.
@@ -87,9 +87,9 @@ class AnswersFile:
         append_row(self._rows, {"row": number, **row})
 
     def finish(self, numbers: Mapping[str, Any] | None) -> None:
-        """Write the finished file, all rows in their order, and ``numbers`` beside the settings.
+        """Write the finished file with all rows in order, and add ``numbers`` to the settings.
 
-        Without ``numbers`` those of an earlier run stay.
+        Without ``numbers`` those of an earlier run are kept.
 
         Raises:
             RuntimeError: a row is missing.
@@ -111,9 +111,9 @@ class AnswersFile:
         self.part.unlink()
 
     def _take_over(self) -> frozenset[int]:
-        """Bring the answers of a finished file into the part; the rows that are answered now.
+        """Copy the answers of a finished file to the part, and return the positions of answered rows.
 
-        Rows are only ever added to the part, so that nothing is lost if this process ends here.
+        Rows are only appended to the part, so that nothing is lost if the process ends at this point.
         """
         assert self._rows is not None
         end_torn_line(self._rows, self.part)
@@ -152,7 +152,7 @@ class AnswersFile:
 
 
 def _leaves(value: Any, place: str = "") -> dict[str, Any]:
-    """The values of nested mappings by their dotted keys."""
+    """Return the values of nested mappings by dotted key."""
     if not isinstance(value, Mapping):
         return {place: value}
     inner = (_leaves(item, f"{place}.{key}" if place else key) for key, item in value.items())
@@ -160,9 +160,9 @@ def _leaves(value: Any, place: str = "") -> dict[str, Any]:
 
 
 def _places(file: Path) -> dict[int, _Place]:
-    """Where the rows of ``file`` stand, by their number; the last place of a row that stands there twice.
+    """Return the positions of the rows of ``file`` by number; of a row that occurs twice, the last position.
 
-    A line that is not whole, because the process was killed while it was written, counts as absent.
+    An incomplete line of a process that was killed is ignored.
     """
     return {
         row["row"]: _Place(start, stop, "error" not in row)

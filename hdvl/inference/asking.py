@@ -1,4 +1,4 @@
-"""The ways people ask: words, lists of images and words, text with images in it, and histories."""
+"""Formats of questions: text, lists of images and texts, text that contains images, and histories."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def build_messages(
     boxes: BoxCodec,
     image_folder: str | Path | None = None,
 ) -> tuple[Message, ...]:
-    """The conversation that asks ``prompt`` about ``images`` after ``history``.
+    """Return the conversation of a question about ``images`` after ``history``.
 
     Raises:
         ValueError: the parts do not fit together, or a tag in the prompt is not closed.
@@ -131,9 +131,9 @@ def _tag(box: Sequence[float], boxes: BoxCodec, number: int) -> str:
 
 
 def check_tags(text: str, tags: Sequence[str]) -> None:
-    """Each pair of ``tags`` is closed before it opens again, and none closed that is not open.
+    """Check that each of ``tags`` is closed before it is opened again, and opened before it is closed.
 
-    A ``<box>`` or ``<quad>`` at the very end may stay open: the model is to go on from there.
+    A ``<box>`` or ``<quad>`` at the end may be open, because the answer continues from there.
     """
     for closing in (tag for tag in tags if tag.startswith("</")):
         opening = "<" + closing[2:]
@@ -148,13 +148,13 @@ def check_tags(text: str, tags: Sequence[str]) -> None:
 
 
 def open_end(text: str) -> str:
-    """The tag at the end of a prompt that the answer goes on from: ``<ref>cat</ref><box>``, or nothing."""
+    """Return the open tag at the end of a prompt, which the answer continues: ``<ref>cat</ref><box>``."""
     match = _OPEN_END.search(text)
     return match[0] if match else ""
 
 
 def check_tiles(plans: Sequence[TilePlan], counts: Sequence[int] | None) -> None:
-    """InternVL's ``num_patches_list`` against the tiles of each image of the conversation.
+    """Compare InternVL's ``num_patches_list`` with the tiles of each image of the conversation.
 
     Raises:
         ValueError: they differ, so the caller counts on another tiling.

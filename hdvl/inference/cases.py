@@ -1,4 +1,4 @@
-"""Questions whose answers are known: read from a JSON file, asked, and judged."""
+"""Test questions with known answers, which are read from a JSON file, asked, and judged."""
 
 import json
 import unicodedata
@@ -13,12 +13,12 @@ from hdvl.protocols import Box
 
 KEYS = {"image", "question", "answer", "box"}
 MIN_IOU = 0.5
-"""A located box is right from this overlap on."""
+"""A box counts as right if its overlap with the true one is at least this."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A question about one image or several, and the truth; with ``box`` the place is asked for."""
+    """A question about one image or several, and the correct answer; with ``box`` a box is asked for."""
 
     images: tuple[Path, ...]
     question: str
@@ -28,7 +28,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case, what the model said, and whether that is right."""
+    """A case, the answer of the model, and whether it is right."""
 
     case: Case
     answer: Answer
@@ -36,12 +36,12 @@ class Outcome:
 
 
 def read_cases(path: Path) -> list[Case]:
-    """The cases of a JSON list of {image, question, answer, box?}; images lie beside the file.
+    """Read the cases of a JSON list of {image, question, answer, box?}; images are in the same folder.
 
-    ``image`` is a file name or a list of them, ``box`` is [x0, y0, x1, y1] in pixels of the first.
+    ``image`` is a file name or a list of file names, ``box`` is [x0, y0, x1, y1] in pixels of the first.
 
     Raises:
-        ValueError: no such file, or an entry that has not these keys.
+        ValueError: there is no such file, or an entry has other keys.
     """
     if not path.is_file():
         raise ValueError(f"questions must be a JSON file, got {str(path)!r}, which is no file")
@@ -71,14 +71,14 @@ def _case(row: dict[str, Any], path: Path, number: int) -> Case:
 
 
 def ask_cases(pipe: Pipeline, cases: Sequence[Case], **generation: Any) -> Iterator[Outcome]:
-    """One outcome after the other, as the model answers."""
+    """Yield the outcome of each case."""
     for case in cases:
         answer = pipe.chat(case.question, images=list(case.images), **generation)
         yield Outcome(case, answer, is_right(case, answer))
 
 
 def is_right(case: Case, answer: Answer) -> bool:
-    """Whether the first box overlaps the true one enough, or the text is the same but for spaces."""
+    """Return whether the first box overlaps the true one enough, or the text is equal except for spaces."""
     if case.box is None:
         return _bare(answer.text) == _bare(case.truth)
     return bool(answer.boxes) and overlap(answer.boxes[0].box, case.box) >= MIN_IOU
@@ -89,7 +89,7 @@ def _bare(text: str) -> str:
 
 
 def overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes.
+    """Return the intersection over union of two boxes.
 
     >>> overlap((0, 0, 10, 10), (5, 0, 15, 10))
     0.3333333333333333

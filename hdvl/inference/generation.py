@@ -1,4 +1,4 @@
-"""What is asked of the engine, and the answer as it comes."""
+"""Requests to the engine, and answers that are being generated."""
 
 import threading
 import time
@@ -18,10 +18,10 @@ from hdvl.protocols import Pixels, TilePlan
 
 @runtime_checkable
 class Runner(Protocol):
-    """What generates answers: the engine.
+    """Protocol of the engine, which generates answers.
 
-    * ``wait``: waits until a condition holds, and generates meanwhile if no other thread does.
-    * ``wake``: tells all threads that wait to look again.
+    * ``wait``: waits until a condition holds, and generates in the meantime if no other thread does.
+    * ``wake``: wakes all waiting threads, so that they check their condition again.
     """
 
     def wait(self, ready: Callable[[], bool], timeout: float | None) -> None: ...
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class ImageUsage:
-    """What one image of a prompt takes: its size in pixels, its tiles, and its visual tokens."""
+    """The size of one image of a prompt in pixels, and its numbers of tiles and visual tokens."""
 
     width: int
     height: int
@@ -59,13 +59,13 @@ class ImageUsage:
 
 @dataclass(frozen=True)
 class Usage:
-    """What an answer takes.
+    """Numbers of tokens, and times, of an answer.
 
     Attributes:
         prompt_tokens: the ids of the prompt, those of the images included.
         cached_tokens: ids of the prompt that were known from earlier prompts.
         new_tokens: the ids of the answer, its end marker included.
-        images: what each image takes.
+        images: sizes and numbers of tokens of each image.
         first_token_seconds: from the submission to the first new id; ``None`` before it.
         seconds: from the submission to the last new id, or until now.
     """
@@ -80,9 +80,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Delta:
-    """What is new of an answer: its text, its ids and, if they were asked for, their log-probabilities.
+    """The new text and ids of an answer and, if requested, the log-probabilities of the ids.
 
-    The text of an id may come later than the id, when no further id can change it.
+    The text of an id may be in a later delta than the id, because it is held back while further ids can
+    change it.
     """
 
     text: str
@@ -97,7 +98,7 @@ class Generation:
     caller that waits does.
 
     Attributes:
-        request: what was asked.
+        request: the request.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class Generation:
 
     @property
     def error(self) -> Exception | None:
-        """What went wrong, for the reason ``error``."""
+        """The error, if the finish reason is ``error``."""
         return self.decoding.error
 
     @property
@@ -157,7 +158,7 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        """What the answer took so far."""
+        """Numbers of tokens, and times, so far."""
         first, last = self.decoding.first_token_time, self.decoding.last_time
         return Usage(
             prompt_tokens=self.decoding.prompt.length,
@@ -178,7 +179,7 @@ class Generation:
 
         Raises:
             TimeoutError: it is not done after ``timeout`` seconds.
-            Exception: what went wrong in the model.
+            Exception: an error of the model.
         """
         self._runner.wait(lambda: self.done, timeout)
         if self.error is not None:
@@ -194,7 +195,7 @@ class Generation:
         return self._has_more(self._taken[0])
 
     def take(self) -> Delta | None:
-        """Return what is new since the last call, without waiting; ``None`` if nothing is."""
+        """Return the delta since the last call without waiting; ``None`` if there is nothing new."""
         done = self.done  # read first: what it says of the ids below is complete
         ids, logprobs = self.ids, self.logprobs
         text = "" if self._stream is None else self._text(ids, done)
@@ -207,10 +208,10 @@ class Generation:
         return Delta(text[len(sent) :], tuple(ids[seen:]), tuple(logprobs[seen:]))
 
     def __iter__(self) -> Iterator[Delta]:
-        """Yield what is new until the answer is done.
+        """Yield deltas until the answer is done.
 
         Raises:
-            Exception: what went wrong in the model, after what was generated before.
+            Exception: an error of the model, after the deltas that were generated before it.
         """
         done = False
         while not done:

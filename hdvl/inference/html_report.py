@@ -1,4 +1,4 @@
-"""Outcomes as a table on the terminal, and as one HTML file with the images inside."""
+"""Outcomes as a table for the terminal, and as an HTML file with embedded images."""
 
 import html
 import unicodedata
@@ -19,7 +19,7 @@ RED, GREEN = (214, 39, 40), (44, 160, 44)
 
 
 def cells(outcome: Outcome) -> tuple[str, ...]:
-    """The row of one outcome."""
+    """Return the cells of one outcome."""
     case, numbers = outcome.case, outcome.answer.numbers
     return (
         ", ".join(path.name for path in case.images),
@@ -34,7 +34,7 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
 
 
 def table_row(row: Sequence[str]) -> str:
-    """A row in columns of fixed width; Chinese counts double, long cells end in an ellipsis."""
+    """Format a row in columns of fixed width; Chinese counts double, long cells end in an ellipsis."""
     return "  ".join(_fit(cell, width) for cell, width in zip(row, WIDTHS, strict=True)).rstrip()
 
 
@@ -80,7 +80,7 @@ def _section(number: int, outcome: Outcome) -> str:
 
 
 def outcome_image(outcome: Outcome, index: int) -> Image.Image:
-    """Image ``index`` with its tiles, the boxes that were found and the true one."""
+    """Draw image ``index`` with its tiles, the boxes of the answer and the true one."""
     answer, case = outcome.answer, outcome.case
     drawn = draw_tiles(answer.image(index), answer.plans[index])
     if case.box is not None and index == 0:

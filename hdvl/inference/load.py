@@ -1,4 +1,4 @@
-"""A pipeline out of a model folder, or of a shipped model by its name."""
+"""Loads a pipeline from a model folder, or a shipped model by name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def load(
     tiler_follows: bool = False,
     **overrides: Any,
 ) -> Pipeline:
-    """The pipeline of a saved model.
+    """Load a saved model as a pipeline.
 
     >>> load("runs/docs", device="cuda", tiler={"max_tiles": 12})  # doctest: +SKIP
 
@@ -41,23 +41,22 @@ def load(
         source: a model folder; the folder of a run, for its trained model; ``hdvl/small``, the model
             that is shipped with this package; or a model as others published it (docs/checkpoints.md),
             in a folder or in parts.
-        device: where the model runs; None stays on the CPU.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps what is stored, of a published
-            model what most of it is stored in.
+        device: the device of the model; ``None`` for the CPU.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; ``None`` for the stored dtype, or for a published
+            model the one of most weights.
         max_length: most ids of a prompt.
         engine: options of the engine, see :class:`Pipeline`.
         quantisation: ``int8`` or ``nf4`` rounds the weights of the language model to 8 or 4 bits
             (:mod:`hdvl.quantisation`); None keeps them.
-        allow: packages whose classes the folder may name, such as ``["mypkg"]``. A folder is data: it
-            may name parts of hdvl alone, and what these packages do when they are imported and called
-            is up to them.
+        allow: packages whose classes the folder may name, such as ``["mypkg"]``, and whose code is then
+            imported and called. Otherwise a folder may only name parts of hdvl.
         tiler_follows: whether a tiler in ``overrides`` takes the tile size of the model's encoder.
-        **overrides: numbers of the model's parts to change; a mapping with ``_target_`` replaces
-            the part, which then starts from its own weights (:mod:`hdvl.inference.recompose`).
+        **overrides: values of the model's parts to change; a mapping with ``_target_`` replaces
+            the part, which then does not keep its weights (:mod:`hdvl.inference.recompose`).
 
     Raises:
-        ValueError: no such folder or model, a folder that names what is neither hdvl's nor allowed,
-            or weights that do not fit.
+        ValueError: there is no such folder or model, it names classes that are neither hdvl's nor allowed,
+            or the weights do not fit.
     """
     torch_dtype = as_dtype(dtype)
     if not isinstance(source, Mapping):
@@ -68,7 +67,7 @@ def load(
     if quantisation is not None:
         quantise_llm(vlm.llm, quantisation)
     pipe = Pipeline(model=vlm, max_length=max_length, engine=engine)
-    if isinstance(place, Path) and not overrides:  # other parts or numbers give other tokens
+    if isinstance(place, Path) and not overrides:  # with other parts or values the tokens differ
         pipe.familiarity = Familiarity.read(place)
         pipe.calibration = Calibration.read(place)
     return pipe
@@ -97,7 +96,7 @@ def _read(
 
 
 def as_dtype(name: str | None) -> torch.dtype | None:
-    """The torch dtype called ``name``."""
+    """Return the torch dtype called ``name``."""
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name is not None and name not in known:
         raise ValueError(f"dtype must be one of {', '.join(known)} or null, got {name!r}")

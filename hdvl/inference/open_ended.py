@@ -1,4 +1,4 @@
-"""Conversations whose last answer is not at its end: it is continued, or its likelihood is computed."""
+"""Conversations whose last answer is incomplete, to be continued or to compute its likelihood."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from hdvl.protocols import BoxCodec, Message, Rendered, Template
 
 @dataclass(frozen=True)
 class OpenEnded:
-    """A template that writes the last message without what ends it."""
+    """A template that writes the last message without its end marker."""
 
     template: Template
 

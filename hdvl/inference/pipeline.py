@@ -1,4 +1,4 @@
-"""Asking a model: one turn, as a stream, or many conversations in a batch."""
+"""Pipeline that answers questions: one turn, as a stream, or many conversations in a batch."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ PICTURE_FOLDER_BYTES = 10 * 2**30
 
 
 class Pipeline:
-    """A model with all that turns conversations into answers.
+    """A model with the preprocessing and the decoding of answers.
 
     Options of every question (``max_new_tokens``, ``do_sample``, ``temperature``, ``stop``, ``seed``, ...)
     are those of :class:`~hdvl.inference.sampling.SamplingParams`. All answers come from one
@@ -84,12 +84,12 @@ class Pipeline:
 
     @property
     def tiler(self) -> Tiler:
-        """What cuts the images."""
+        """The tiler of the model."""
         return self.processor.tiler
 
     @property
     def template(self) -> Template:
-        """How conversations are written."""
+        """The template of the model."""
         return self.processor.template
 
     def chat(
@@ -105,26 +105,26 @@ class Pipeline:
         stop: str | Sequence[str] = (),
         **generation_options: Any,
     ) -> Answer:
-        """One question, after ``history`` if there is one.
+        """Answer one question, after ``history`` if there is one.
 
         Args:
-            prompt: the question; ``<image>`` places an image, else the images stand in front. Or
-                a list: ``[{"image": "a.png"}, {"text": "Where is it?"}]``.
+            prompt: the question; ``<image>`` marks the position of an image, otherwise images come first.
+                Or a list: ``[{"image": "a.png"}, {"text": "Where is it?"}]``.
             images: new images: paths, ``data:`` URLs, bytes, Pillow images or arrays, one or a list.
             history: ``answer.history`` of the turn before, pairs of a question and its answer, or turns
                 such as ``{"role": "user", "content": "What is it?"}``.
             system: the system message, of a conversation's first turn.
-            image_folder: take ``<img>path</img>`` in questions as an image inside this folder.
+            image_folder: a folder whose files may be named in questions by ``<img>path</img>``.
             num_patches_list: tiles of each image of the conversation, checked against the tiler's.
-            max_tiles: the most tiles of each image, its thumbnail not counted, in place of the tiler's
-                own limit.
-            stop: a string, or strings, that end the answer before their first occurrence, beside those
-                of the template.
+            max_tiles: the most tiles of each image, its thumbnail not counted, instead of the limit of the
+                tiler.
+            stop: a string, or strings, that end the answer before their first occurrence, in addition to
+                those of the template.
             **generation_options: options of the answer, see :class:`SamplingParams`.
 
         Raises:
-            ValueError: images and ``<image>`` differ in number, an image cannot be read, control
-                tokens or open tags in the text, or a prompt over ``max_length``.
+            ValueError: images and ``<image>`` differ in number, an image cannot be read, the text contains
+                control tokens or unclosed tags, or the prompt is longer than ``max_length``.
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
         sample = self._sample(messages, num_patches_list, max_tiles)
@@ -144,10 +144,10 @@ class Pipeline:
         stop: str | Sequence[str] = (),
         **generation_options: Any,
     ) -> AnswerStream:
-        """As :meth:`chat`, but the text comes piece by piece; the pieces joined are its text.
+        """Like :meth:`chat`, but return a stream of pieces of the text.
 
-        The images are read before this returns, so their errors come from here. The whole answer is
-        the stream's ``answer`` afterwards.
+        The images are read before this returns, so that errors of images are raised here. The complete
+        answer is the stream's ``answer`` afterwards.
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
         sample = self._sample(messages, num_patches_list, max_tiles)
@@ -163,16 +163,16 @@ class Pipeline:
         stop: str | Sequence[str] = (),
         **generation_options: Any,
     ) -> list[Answer]:
-        """The answer to each conversation (it ends with the user's turn), in their order.
+        """Answer several conversations, each ending with a turn of the user, and return the answers in order.
 
-        Greedy answers do not depend on what else is in the batch (exactly so in float32).
+        Greedy answers do not depend on the other conversations in the batch (exactly in float32).
 
         Args:
             conversations: messages, or turns of ``role`` and ``content``, with their images.
             batch_size: most conversations at a time; None takes all at once.
             max_tiles: as of :meth:`chat`.
-            stop: a string, or strings, that end an answer before their first occurrence, beside those
-                of the template.
+            stop: a string, or strings, that end an answer before their first occurrence, in addition to
+                those of the template.
             **generation_options: options of the answer, see :class:`SamplingParams`.
         """
         if batch_size is not None and batch_size < 1:
@@ -191,12 +191,12 @@ class Pipeline:
         *,
         in_flight: int,
     ) -> Iterator[Answer]:
-        """Yield the answers to prompts that were preprocessed before, in their order.
+        """Yield the answers to preprocessed prompts, in order.
 
         Args:
-            prompts: the messages of each conversation, what ``processor(messages,
-                add_generation_prompt=True)`` makes of them, and the options of the answer. They are read
-                as they are needed.
+            prompts: the messages of each conversation, the sample that ``processor(messages,
+                add_generation_prompt=True)`` returns for them, and the options of the answer. The iterable
+                is consumed when needed.
             in_flight: the most conversations whose images are in memory at a time.
         """
         asked = deque[tuple[tuple[Message, ...], Sample, Generation]]()
@@ -225,12 +225,12 @@ class Pipeline:
         ended: Callable[[list[int]], bool] | None = None,
         **generation_options: Any,
     ) -> list[list[int]]:
-        """The new ids of each prompt, to the one that ended it, included.
+        """Return the new ids of each prompt, including the id that ended the answer.
 
         Args:
             prompts: ids, pixels and plans of each prompt, as the processor makes them.
             stop_ids: ids that end an answer; None takes those of template and tokenizer.
-            ended: says of an answer's ids so far whether it ends here, beside ``stop_ids``.
+            ended: returns for the ids of an answer so far whether it ends there, in addition to ``stop_ids``.
             **generation_options: options of the answers.
         """
         params = SamplingParams.of(stop_ids=stop_ids, **generation_options)
@@ -248,11 +248,11 @@ class Pipeline:
         max_tiles: int | None = None,
         **options: Any,
     ) -> Request:
-        """The request to the engine that a conversation makes.
+        """Return the request to the engine for a conversation.
 
         Args:
             messages: the conversation, with its images.
-            continue_final_message: whether the answer goes on with the last message, an assistant's.
+            continue_final_message: whether the answer continues the last message, which is the assistant's.
             max_tiles: as of :meth:`chat`.
             **options: options of the answer.
         """
@@ -265,7 +265,7 @@ class Pipeline:
         return self._request(sample, SamplingParams.of(**options))
 
     def submit(self, messages: Sequence[Turn], **options: Any) -> Generation:
-        """Let the engine answer a conversation, and return its answer before it is generated.
+        """Submit a conversation to the engine, and return its answer before it is generated.
 
         The arguments are those of :meth:`request`.
         """
@@ -274,11 +274,11 @@ class Pipeline:
     def likelihood(
         self, messages: Sequence[Turn], options: Sequence[str], *, per_token: bool = False
     ) -> list[float]:
-        """The log-probability of each of ``options`` as the answer to ``messages``, its text alone.
+        """Return the log-probability of each of ``options`` as the text of the answer to ``messages``.
 
-        It is the sum over the ids of the text, without the end marker, which says as in the harness of
-        Gao et al. (lm-evaluation-harness) how likely the answer begins so; with ``per_token`` their mean.
-        The prompt is read once.
+        It is the sum over the ids of the text, or with ``per_token`` the mean, without the end marker: the
+        probability that the answer begins with the text, as in lm-evaluation-harness (Gao et al.). The prompt
+        is read once.
         """
         asked = as_messages(messages)
         found = []
@@ -293,9 +293,9 @@ class Pipeline:
 
     @torch.inference_mode()
     def logits(self, messages: Sequence[Turn]) -> Float[Tensor, "s v"]:
-        """float32 logits of every position of the prompt that ``messages`` make, from one forward.
+        """Return float32 logits of every position of the prompt of ``messages``, from one forward pass.
 
-        The last position's are those of the answer's first id.
+        Those of the last position belong to the first id of the answer.
         """
         sample = self._sample(as_messages(messages))
         batch = collate([sample], pad_id=0).to(next(self.model.parameters()).device)
@@ -318,7 +318,7 @@ class Pipeline:
         *,
         image_folder: str | Path | None = None,
     ) -> tuple[Message, ...]:
-        """The messages of a question; the arguments are those of :meth:`chat`."""
+        """Return the messages of a question; the arguments are those of :meth:`chat`."""
         boxes = self.template.boxes
         return build_messages(
             prompt, images, history, system, boxes=boxes, image_folder=image_folder

@@ -1,4 +1,4 @@
-"""What a run over many questions shows while it works."""
+"""Progress of a run over many questions."""
 
 import sys
 import time
@@ -10,13 +10,13 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 
 class AskingProgress:
-    """A bar on a terminal, a line now and then elsewhere; both on the standard error.
+    """A progress bar on a terminal, otherwise a line at intervals; both on the standard error.
 
     Args:
         total: the number of rows.
         done: the number of rows that an earlier run has done.
         hits: gives the share of images whose features were known already, or ``None``.
-        interval: seconds between two lines where there is no terminal.
+        interval: seconds between two lines without a terminal.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class AskingProgress:
         return "  ".join(parts)
 
     def numbers(self) -> dict[str, Any]:
-        """What was done since the start, as plain data."""
+        """Return the statistics since the start, as plain data."""
         return {
             "asked": self.asked,
             "bad": self.bad,

@@ -1,4 +1,4 @@
-"""A loaded model with some of its parts replaced by new ones, for instance another encoder to train."""
+"""Replaces parts of a loaded model by new ones, for instance to train another encoder."""
 
 import warnings
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from hdvl.protocols import Encoder
 
 
 def replaced_parts(overrides: Mapping[str, Any]) -> set[str]:
-    """The parts with weights that ``overrides`` replace as a whole: those with a ``_target_``."""
+    """Return the parts with weights that ``overrides`` replace: those with a ``_target_``."""
     return {
         part
         for part in WEIGHTED_GROUPS
@@ -25,7 +25,7 @@ def replaced_parts(overrides: Mapping[str, Any]) -> set[str]:
 
 
 def split(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What to change while the stored weights are read, and what to change on the model afterwards."""
+    """Split overrides into those applied when the stored weights are read, and those applied afterwards."""
     new = replaced_parts(overrides)
     early = {
         part: value
@@ -44,10 +44,10 @@ def recompose(
     source: object,
     tiler_follows: bool = False,
 ) -> VLM:
-    """The model of ``node`` with ``changes``, which keeps the weights of the parts of ``vlm`` that stay.
+    """Build the model of ``node`` with ``changes``; parts that are not replaced keep the weights of ``vlm``.
 
-    Bridge and merger are built anew around the other parts. They keep their weights where these still
-    fit; where the new neighbours have other widths or grids, they start from new weights. The tiler
+    Bridge and merger are built again for the other parts. They keep their weights if these still fit; if
+    the new encoder or language model has another width or grid, they start from new weights. The tiler
     takes the tile size of a new encoder unless ``changes`` name a tiler.
 
     A warning names the parts that start from new weights.
@@ -57,7 +57,7 @@ def recompose(
         node: its configuration.
         changes: overrides of ``node``; a part with a ``_target_`` is replaced.
         source: where ``node`` comes from, for error messages.
-        tiler_follows: whether a tiler in ``changes`` takes the encoder's tile size, too.
+        tiler_follows: whether a tiler in ``changes`` also takes the encoder's tile size.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -92,7 +92,7 @@ def recompose(
 
 
 def following_tiler(tiler: Node, encoder: Encoder) -> Node:
-    """The tiler's node for the encoder's tile size; windows overlap by the same share as before."""
+    """Return the tiler's node for the encoder's tile size; the relative overlap of windows is kept."""
     old, new = tiler.get("tile_size"), encoder.tile_size
     if old is None or old == new:
         return tiler

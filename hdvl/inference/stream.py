@@ -7,14 +7,14 @@ from hdvl.inference.generation import Generation
 
 
 class AnswerStream:
-    """Pieces of an answer's text, once; joined they are ``answer.text``.
+    """Iterator over the pieces of an answer's text; joined they are ``answer.text``.
 
-    An error of the model comes out of the iterator. Leaving the iteration early ends the generation
-    before its next id.
+    Errors of the model are raised by the iterator. Leaving the iteration early ends the generation before
+    its next id.
 
     Args:
         generation: the answer that is being generated.
-        finish: makes the whole answer of it.
+        finish: converts it to the complete answer.
     """
 
     def __init__(self, generation: Generation, finish: Callable[[Generation], Answer]) -> None:
@@ -24,7 +24,7 @@ class AnswerStream:
 
     @property
     def answer(self) -> Answer:
-        """The whole answer, after the last piece."""
+        """The complete answer, after the last piece."""
         if self._answer is None:
             raise ValueError("the answer is there when the stream was read to its end")
         return self._answer

@@ -10,7 +10,7 @@ from hdvl.protocols import TilePlan
 
 
 def box_lines(answer: Answer) -> list[str]:
-    """The boxes of an answer in pixels, a line each, and its pieces of text that are malformed boxes."""
+    """Return a line for each box of an answer, in pixels, and for each malformed box."""
     lines = list[str]()
     for found in answer.boxes:
         lines.append(f"box      image {found.image + 1}: {found.label} {corners(found)}")
@@ -18,7 +18,7 @@ def box_lines(answer: Answer) -> list[str]:
 
 
 def image_line(number: int, plan: TilePlan) -> str:
-    """How image ``number``, from 1, was cut."""
+    """Return a line about how image ``number``, from 1, was cut."""
     thumbnail = " + thumbnail" if plan.thumbnail else ""
     size = plan.tile_size if plan.is_grid else "x".join(map(str, plan.sizes[0]))
     return (
@@ -28,7 +28,7 @@ def image_line(number: int, plan: TilePlan) -> str:
 
 
 def number_line(answer: Answer) -> str:
-    """What an answer took."""
+    """Return a line with the numbers of tiles and tokens and the time of an answer."""
     n = answer.numbers
     return (
         f"numbers  {n.tiles} tiles, {n.visual_tokens} visual + "
@@ -38,7 +38,7 @@ def number_line(answer: Answer) -> str:
 
 
 def report(answer: Answer) -> str:
-    """Boxes, images and numbers of an answer, a line each."""
+    """Return the lines about boxes, images and statistics of an answer."""
     images = [image_line(number, plan) for number, plan in enumerate(answer.plans, 1)]
     return "\n".join(["", *box_lines(answer), *images, *doubts(answer), number_line(answer)])
 

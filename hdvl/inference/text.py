@@ -1,4 +1,4 @@
-"""From new ids to an answer's text: control tokens are left out, and stop strings end it."""
+"""Decoding of new ids to the text of an answer, without control tokens, up to the first stop string."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from hdvl.protocols import Template
 from hdvl.templates.tokens import control_tokens
 
 UNFINISHED = "�"
-"""What a decoder writes for the first bytes of a character whose rest is yet to come."""
+"""The character that a decoder returns for an incomplete character."""
 
 BYTES = 4
 """Most bytes of a character, each of which may be a token."""
@@ -40,7 +40,7 @@ class Detokenizer:
     def of(
         cls, tokenizer: Any, template: Template, stop: str | Sequence[str] = ()
     ) -> "Detokenizer":
-        """The detokenizer of answers that ``template`` writes, ended also by the strings ``stop``."""
+        """Return the detokenizer of answers of ``template``, which also end at the strings ``stop``."""
         strings = tuple(dict.fromkeys((*template.stop, *stop_strings(stop))))
         markers = _Markers(tokenizer, template)
         ends = [found for string in strings if (found := markers.id_of(string)) is not None]
@@ -56,19 +56,19 @@ class Detokenizer:
         )
 
     def own_ids(self, ids: Sequence[int]) -> list[int]:
-        """``ids`` to the one that ended the answer, included; what follows in a batch is padding."""
+        """Return ``ids`` up to the one that ended the answer, included; in a batch, padding follows it."""
         return own_ids(ids, self.end_ids, self.stopped)
 
     def stopped(self, ids: Sequence[int]) -> bool:
-        """Whether the text holds a stop string: nothing after it belongs to the answer."""
+        """Return whether the text contains a stop string, at which the answer ends."""
         text = self.decode(ids)
         return any(stop in text for stop in self.stops)
 
     def just_stopped(self, ids: Sequence[int]) -> bool:
-        """As :meth:`stopped`, of ids of which no beginning is: what each new id costs stays the same.
+        """Like :meth:`stopped`, if no prefix of ``ids`` is stopped; the cost does not grow with the length.
 
-        Only the end of the text is read. Where it may not be what it is in the whole text, because it
-        begins within a character or is short, the whole is.
+        Only the end of the text is decoded. If this may differ from the end of the whole text, because it
+        begins within a character or is short, the whole text is decoded.
         """
         longest = max(map(len, self.stops), default=0)
         visible_ids = [found for found in ids if found not in self.silent_ids]
@@ -80,15 +80,14 @@ class Detokenizer:
         return self.stopped(visible_ids)
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of a finished answer, before the first stop string."""
+        """Return the text of a finished answer, up to the first stop string."""
         return self._cut(self.decode(ids))
 
     def stable_prefix(self, ids: Sequence[int]) -> str:
-        """The part of an unfinished answer's text that no further id can change.
+        """Return the part of an unfinished answer's text that no further id can change.
 
-        Decoders look back: one that spells characters in bytes reads a run of bytes together, and
-        gives up all of it where one byte more makes it invalid. So only text stands that the ids
-        decode to as well when another id follows them.
+        A decoder for byte tokens decodes a run of bytes together, and rejects the whole run if a further
+        byte makes it invalid. Therefore only text is returned that is decoded equally if another id follows.
         """
         text = self.unchanging(ids, self.decode(ids))
         cut = self._cut(text)
@@ -98,13 +97,13 @@ class Detokenizer:
         return text[: len(text) - held]
 
     def unchanging(self, ids: Sequence[int], text: str) -> str:
-        """The beginning of ``text``, that of ``ids``, that stays as it is whatever id follows."""
+        """Return the beginning of ``text``, the text of ``ids``, that no following id changes."""
         for probe in _probes(self.tokenizer, len(self.tokenizer)):
             text = _common_prefix(text, self.decode([*ids, probe]))
         return text.rstrip(UNFINISHED)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, without end marker and control tokens."""
+        """Return the text of ids, without end marker and control tokens."""
         visible_ids = [found for found in ids if found not in self.silent_ids]
         text: str = self.tokenizer.decode(visible_ids, clean_up_tokenization_spaces=False)
         return text
@@ -117,9 +116,9 @@ class Detokenizer:
 def own_ids(
     ids: Sequence[int], end_ids: Sequence[int], ended: Callable[[list[int]], bool] | None = None
 ) -> list[int]:
-    """``ids`` to the first of ``end_ids``, or to the one after which ``ended`` holds, included.
+    """Return ``ids`` up to the first of ``end_ids``, or the first after which ``ended`` is true, included.
 
-    ``ended`` is asked about beginnings of ``ids``; once it holds, padding does not change it.
+    ``ended`` is called with prefixes of ``ids``; padding must not change its result.
     """
     length = next((place for place, found in enumerate(ids, 1) if found in end_ids), len(ids))
     own = list(ids[:length])
@@ -130,7 +129,7 @@ def own_ids(
 
 
 class TextStream:
-    """The text of an answer while its ids come. Only its end is decoded for each new id.
+    """The text of an answer that is being generated. For each new id only the end of the text is decoded.
 
     Args:
         detokenizer: of the answer.
@@ -173,7 +172,7 @@ class TextStream:
         return self._text
 
     def _shorten(self, raw: str, stable: int) -> None:
-        """Forget the beginning of the window, if its end decodes to the same text without it."""
+        """Drop the beginning of the window if its end decodes to the same text without it."""
         rest = self._window[-MARGIN:]
         context, tail = (self._detokenizer.decode(part) for part in (rest[: MARGIN // 2], rest))
         kept = len(raw) - (len(tail) - len(context))
@@ -188,17 +187,17 @@ class TextStream:
 
 
 class _Markers:
-    """The ids of tokens that are no pieces of text: added tokens, and the template's own."""
+    """The ids of tokens that are not text: added tokens, and those of the template."""
 
     def __init__(self, tokenizer: Any, template: Template) -> None:
         self.tokenizer, self.special = tokenizer, frozenset(template.special_tokens)
         self.added = _added_tokens(tokenizer, len(tokenizer))
 
     def id_of(self, string: str) -> int | None:
-        """The id of the marker ``string``, if it is one.
+        """Return the id of ``string`` if it is a marker.
 
-        A token of the vocabulary that is spelled like a stop string is text: the string may as well
-        lie inside of another token, or be spelled in several.
+        An ordinary token that is spelled like a stop string is not a marker, because the string may also
+        occur within another token or across several.
         """
         if string in self.added:
             return self.added[string]
@@ -216,8 +215,8 @@ def _added_tokens(tokenizer: Any, size: int) -> dict[str, int]:
 
 @lru_cache(maxsize=8)
 def _probes(tokenizer: Any, size: int) -> tuple[int, ...]:
-    """Ids that may change what the ids before them decode to: a byte that cannot follow, if there are
-    tokens of single bytes, and a full stop, before which some decoders take spaces out."""
+    """Return ids that may change the text of the ids before them: an invalid next byte, if tokens of single bytes
+    exist, and a full stop, before which some decoders remove spaces."""
     names = [f"<0x{byte:02X}>" for byte in range(0xFF, 0x7F, -1)]
     numbers = tokenizer.convert_tokens_to_ids(names)
     unknown = tokenizer.unk_token_id
@@ -234,6 +233,6 @@ def _common_prefix(one: str, other: str) -> str:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Characters at the end of ``text`` that may be the beginning of ``stop``."""
+    """Return the number of characters at the end of ``text`` that may be the beginning of ``stop``."""
     longest = min(len(stop) - 1, len(text))
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

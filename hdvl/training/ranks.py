@@ -8,12 +8,12 @@ _LAUNCHERS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def launched() -> bool:
-    """Whether the processes were started by a launcher such as torchrun or SLURM."""
+    """Return whether the processes were started by a launcher such as torchrun or SLURM."""
     return any(name in os.environ for name in _LAUNCHERS)
 
 
 def is_rank_zero() -> bool:
-    """Whether this process has rank 0 or is the only one. It writes what is written once."""
+    """Return whether this process has rank 0 or is the only one; it writes the files of a run."""
     for name in _LAUNCHERS:
         if name in os.environ:
             return int(os.environ[name]) == 0
@@ -22,10 +22,10 @@ def is_rank_zero() -> bool:
 
 
 def one_run_dir(own: str, given: Iterable[str]) -> str:
-    """The run folder of all processes, where ``own`` may hold the time at which this one started.
+    """Return the run folder of all processes; ``own`` may contain the time at which this process started.
 
-    The first process hands its folder to those that it starts. Where another launcher started
-    them, ``given`` (the keys on the command line) must name ``run_dir``.
+    The first process passes its folder to the processes that it starts. If another launcher started
+    them, ``given`` (the keys on the command line) must contain ``run_dir``.
 
     Raises:
         ValueError: it does not.

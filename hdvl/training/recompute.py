@@ -1,7 +1,7 @@
-"""Activation checkpointing: blocks keep their inputs alone, and are computed again on the way back.
+"""Activation checkpointing: blocks store only their inputs, and are computed again in the backward pass.
 
-Training Deep Nets with Sublinear Memory Cost (arXiv 1604.06174), without reentry: inputs need no
-gradient, so any part may be frozen or have adapters.
+(Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.) It works without reentry, so that inputs
+need no gradient, and parts may be frozen or have adapters.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ RECOMPUTED_PARTS = ("encoder", "llm")
 
 
 def recompute(vlm: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
-    """Let the blocks of ``parts`` be computed again; returns them. See :func:`keep`.
+    """Enable activation checkpointing for the blocks of ``parts``, and return them. See :func:`keep`.
 
     Raises:
-        ValueError: a part that is none, has no blocks, or batch norms that train.
+        ValueError: a part is unknown, has no blocks, or has batch norms that are trained.
     """
     found: list[nn.Module] = []
     for part in parts:
@@ -40,7 +40,7 @@ def recompute(vlm: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
 
 
 def recomputed(vlm: nn.Module) -> list[nn.Module]:
-    """The blocks that :func:`recompute` changed."""
+    """Return the blocks that :func:`recompute` changed."""
     return [module for module in vlm.modules() if isinstance(vars(module).get("forward"), partial)]
 
 

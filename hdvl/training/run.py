@@ -1,13 +1,13 @@
-"""From a configuration to a trained model: stage after stage, each from the weights of the one before.
+"""Trains a model in stages, each of which starts from the weights of the previous one.
 
 ::
 
     RUN/train.yaml              the config of the run
-    RUN/command.txt             the command lines that started it and went on with it
-    RUN/1-align/                one folder a stage (the run folder itself without stages):
+    RUN/command.txt             the command lines that started and resumed the run
+    RUN/1-align/                one folder per stage (the run folder itself without stages):
         checkpoints/            last.ckpt, previous.ckpt
-        metrics.csv, events...  what was logged
-        finished                there once the stage is through
+        metrics.csv, events...  logged values
+        finished                written when the stage is complete
     RUN/model/                  the trained model
 """
 
@@ -60,22 +60,23 @@ FINISHED, METRICS, COMMANDS = "finished", "metrics.csv", "command.txt"
 def run(
     config: Mapping[str, Any], build_data: BuildData, *, command_line: str | None = None
 ) -> Path:
-    """Train the model that ``config`` describes; returns the folder of the trained model.
+    """Train the model that ``config`` describes, and return the folder of the trained model.
 
-    All stages are checked before anything is written. One process at a time works in a run folder.
+    All stages are checked before anything is written. Only one process at a time can use a run folder.
 
     Args:
-        config: plain data, interpolations unresolved but for ``run_dir`` (see :func:`resumed` for a run
-            to go on with).
-        build_data: gives the data module for (the stage's ``data`` config, the VLM, ``seed=``).
-        command_line: what was typed to start the run; it is appended to ``command.txt``.
+        config: plain data with unresolved interpolations, except for ``run_dir`` (see :func:`resumed` for
+            resuming a run).
+        build_data: returns the data module, given the ``data`` config of the stage, the VLM and ``seed``.
+        command_line: the command line, which is appended to ``command.txt``.
 
     Raises:
-        Stopped: by Ctrl-C or SIGTERM, with the command to go on. The model as it was then is saved.
+        Stopped: after Ctrl-C or SIGTERM; the message has the command to resume. The model is saved.
         SavedModelDiffers: the saved model does not give the loss of the trained one.
-        ValueError: something in ``config`` is wrong, the run folder holds another run or is in use,
-            or no checkpoint of a run to go on with is whole.
-        OSError: something could not be written, with what is whole and the command to go on.
+        ValueError: ``config`` is wrong, the run folder contains another run or is in use, or a resumed
+            run has no intact checkpoint.
+        OSError: a file could not be written; the message names the last checkpoint and the command to
+            resume.
     """
     stages, folder = check_run_config(config, build_data), Path(config["run_dir"])
     with _explained(folder, stages), locked(folder):
@@ -85,7 +86,7 @@ def run(
 
 
 def check_run_config(config: Mapping[str, Any], build_data: BuildData) -> list[dict[str, Any]]:
-    """The resolved config of each stage of a run, after all checks of :func:`run`; nothing is written.
+    """Make all checks of :func:`run`, and return the resolved config of each stage; nothing is written.
 
     Raises:
         ValueError: as :func:`run`.
@@ -273,7 +274,11 @@ def resumed(
 
 
 def _check_checkpoint(checkpoint: Path | None, trainer: pl.Trainer) -> None:
-    """Refuse a checkpoint that was written by another kind of strategy."""
+    """Check that a checkpoint was written by the same kind of strategy.
+
+    Raises:
+        ValueError: it was not.
+    """
     kinds = ((ModelParallelStrategy, "fsdp2"), (DeepSpeedStrategy, "deepspeed"))
     own = next((kind for base, kind in kinds if isinstance(trainer.strategy, base)), "ddp")
     if checkpoint is not None and kind_of(checkpoint) != own:
@@ -284,7 +289,7 @@ def _check_checkpoint(checkpoint: Path | None, trainer: pl.Trainer) -> None:
 
 
 def _check_folder(folder: Path, stages: Sequence[Mapping[str, Any]], resume: bool) -> None:
-    """Refuse to overwrite another run, or to resume a run without checkpoints.
+    """Check that no other run is overwritten, and that a resumed run has checkpoints.
 
     A folder in which no optimizer step was made may be used again.
     """
@@ -320,9 +325,9 @@ def checkpoint_folder(stage: Mapping[str, Any]) -> Path:
 
 
 def _check_can_resume(stages: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Refuse to train a stage again whose checkpoints were lost.
+    """Check that the checkpoints of finished stages exist, so that they are not trained again.
 
-    A model folder alone does not mean that a run is finished: a run that was stopped has one, too.
+    A model folder alone does not mean that a run is finished, because a run that was stopped has one too.
     """
     saved = [find_checkpoint(checkpoint_folder(stage)) is not None for stage in stages]
     for number, stage in enumerate(stages):
@@ -353,7 +358,7 @@ def _write_config(
 
 
 def _clear_stages(stages: Sequence[Mapping[str, Any]]) -> None:
-    """Remove what a run that made no step left in the folders of the stages."""
+    """Remove the files of an earlier run without a step from the folders of the stages."""
     for stage in stages:
         place = Path(stage["run_dir"])
         for file in (*place.glob("events.out.tfevents.*"), place / "first_batch.html"):

@@ -1,4 +1,4 @@
-"""Sweeps: a folder with a numbered run for each job, what the job chose, how it ended, how good it is."""
+"""Results of sweeps: a folder with a numbered run for each job, and a table of choices, status and losses."""
 
 import csv
 import io
@@ -38,7 +38,7 @@ class Job:
 
     @property
     def number(self) -> int:
-        """Its place in the sweep, from 0, which is the name of its folder."""
+        """The number of the job, from 0, which is the name of its folder."""
         return int(self.folder.name)
 
     def curves(self) -> dict[str, Curve]:
@@ -56,7 +56,7 @@ class Job:
         return found
 
     def objective(self) -> float | None:
-        """What is to become small: the validation loss, or the training loss where there is none."""
+        """The value to minimise: the validation loss, or the training loss without validation."""
         measures = self.measures()
         found = measures["validation loss"]
         return measures["train loss"] if found is None else found
@@ -72,31 +72,31 @@ def write_job(
 
 
 def read_job(folder: Path) -> Job:
-    """The job whose run folder is ``folder``."""
+    """Read the job of the run in ``folder``."""
     content: dict[str, Any] = json.loads((folder / JOB).read_text(encoding="utf-8"))
     return Job(folder, content["choices"], content["status"], content["seconds"])
 
 
 def read_jobs(sweep: Path) -> list[Job]:
-    """The jobs in the folder of a sweep, in their order; none if it is no sweep."""
+    """Read the jobs in the folder of a sweep, in order; empty if it is not a sweep."""
     folders = [path.parent for path in sweep.glob(f"*/{JOB}") if path.parent.name.isdigit()]
     return sorted(map(read_job, folders), key=lambda job: job.number)
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
-    """The keys whose values differ between the jobs."""
+    """Return the keys whose values differ between the jobs."""
     keys = dict.fromkeys(key for job in jobs for key in job.choices)
     return [key for key in keys if len({job.choices.get(key) for job in jobs}) > 1]
 
 
 def label(job: Job, keys: Sequence[str]) -> str:
-    """What sets a job apart."""
+    """Return the values of the keys that distinguish a job."""
     chosen = " ".join(f"{key}={job.choices[key]}" for key in keys if key in job.choices)
     return chosen or f"job {job.number}"
 
 
 def best_first(jobs: Sequence[Job]) -> list[Job]:
-    """Finished jobs by their objective, then the others."""
+    """Return the finished jobs sorted by objective, then the others."""
 
     def order(job: Job) -> tuple[bool, float, int]:
         objective = job.objective()
@@ -108,7 +108,7 @@ def best_first(jobs: Sequence[Job]) -> list[Job]:
 
 
 def sweep_rows(jobs: Sequence[Job]) -> list[list[str]]:
-    """A header and one row for each job, the best first: choices, measures, steps, time and status."""
+    """Return a header and one row for each job, the best first: choices, measures, steps, time, status."""
     keys = swept_keys(jobs)
     rows = [["job", *keys, *_MEASURES, "steps", "time", "status"]]
     for job in best_first(jobs):
@@ -121,7 +121,7 @@ def sweep_rows(jobs: Sequence[Job]) -> list[list[str]]:
 
 
 def _rounded(value: str) -> str:
-    """A number that a sweeper made up, with six digits; anything else as it is."""
+    """Return a number chosen by a sweeper rounded to six digits; other values are unchanged."""
     try:
         return f"{float(value):.6g}" if len(value) > 12 else value
     except ValueError:
@@ -129,7 +129,7 @@ def _rounded(value: str) -> str:
 
 
 def sweep_text(jobs: Sequence[Job]) -> str:
-    """The rows as a table for the terminal; reasons of failures are shortened."""
+    """Return the rows as a table for the terminal, with shortened reasons of failures."""
     rows = [
         [*row[:-1], row[-1] if len(row[-1]) <= 60 else f"{row[-1][:59]}…"]
         for row in sweep_rows(jobs)
@@ -139,7 +139,7 @@ def sweep_text(jobs: Sequence[Job]) -> str:
 
 
 def write_report(sweep: Path, jobs: Sequence[Job]) -> list[Path]:
-    """Write ``sweep.csv``, and ``sweep.png`` if matplotlib is installed; returns the files."""
+    """Write ``sweep.csv``, and ``sweep.png`` if matplotlib is installed, and return the files."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(sweep_rows(jobs))
     write_text(sweep / TABLE, text.getvalue())
@@ -149,7 +149,7 @@ def write_report(sweep: Path, jobs: Sequence[Job]) -> list[Path]:
 
 
 def _plot(path: Path, jobs: Sequence[Job]) -> Path:
-    """The losses of all jobs above their table."""
+    """Plot the losses of all jobs above their table."""
     from matplotlib.figure import Figure
 
     rows, keys = sweep_rows(jobs), swept_keys(jobs)
