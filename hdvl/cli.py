@@ -13,7 +13,7 @@ COMMANDS = {
     "infer": "ask a model about an image, or about every row of a file or image of a folder",
     "chat": "a conversation with a model in the terminal",
     "serve": "a server with OpenAI's interface, and a web page",
-    "train": "train a model in stages, or go on with a run",
+    "train": "train a model in stages, or resume a run",
     "plan": "shapes, tokens, parameters, memory and FLOPs of a composition, without building it",
     "evaluate": "answer and score benchmarks, with pictures, tiles and certainty beside each score",
     "evaluate diff": "compare two evaluations question by question, with a paired test",

@@ -154,7 +154,7 @@ def reason_of(error: Exception, name: str) -> str:
         *above, last = found[1].split(".")
         for key in above:
             node = node.get(key, {}) if isinstance(node, Mapping) else {}
-        return f"~{found[1]} must be a key of hdvl {name}, it is none{similar(last, list(node))}"
+        return f"~{found[1]} must be a key of hdvl {name}{similar(last, list(node))}"
     if found := re.match(r"Multiple values for ([\w/]+)\. To override", text):
         return f"{found[1]} has a choice already; write {found[1]}=... without +"
     choice = re.match(r"(?:In '[^']*': )?Could not find '([\w.-]+)/([^']+)'", text)
@@ -252,7 +252,7 @@ def _check_model(
     if replaced:
         parts = " ".join(f"{part}={of_model[part]}" for part in replaced)
         raise ValueError(
-            f"model={chosen['model']} must not stand beside experiment={chosen['experiment']}, whose "
+            f"model={chosen['model']} cannot be combined with experiment={chosen['experiment']}, whose "
             f"file sets {', '.join(replaced)} itself; leave one out, or choose the parts: {parts}"
         )
 

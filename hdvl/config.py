@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parent
-# In a wheel ``conf/`` lies inside the package, in a checkout (editable or bare) beside it.
+# In a wheel ``conf/`` is inside the package, in a checkout next to it.
 CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
 
 MOVED = {
@@ -116,7 +116,7 @@ def _check_target(message: str) -> None:
 
 
 def _like_target(target: str) -> str:
-    """The end of a message: what stands beside a ``target`` that does not exist, and is called like it."""
+    """Return the end of a message: the name in the same module most similar to a missing ``target``."""
     module, _, name = target.rpartition(".")
     try:
         names = dir(pkgutil.resolve_name(module))

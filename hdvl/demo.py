@@ -1,4 +1,4 @@
-"""``hdvl demo``: ask the shipped model about the shipped images, and compare with the right answers."""
+"""``hdvl demo``: asks the shipped model about the shipped images, and compares with the correct answers."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
-"""Reads untrusted JSON and YAML files within limits, and writes files as a whole or not at all.
+"""Reads untrusted JSON and YAML files within limits, and writes files atomically.
 
-Reading limits the size, the depth and the time, because the files may come from anyone. Writing uses a
-temporary name in the same folder, which is renamed when everything is on the disk.
+When files are read, their size, depth and the time are limited, because they may be untrusted. Files are
+written to a temporary name in the same folder, which is renamed when everything is on the disk.
 """
 
 import errno
@@ -28,10 +28,10 @@ _LONGEST_NUMBER = 400  # characters; reading a number takes time that grows with
 
 
 def read_json(file: Path) -> Any:
-    """The values in a JSON file.
+    """Read a JSON file.
 
     Raises:
-        ValueError: the file is too large, is no UTF-8 or no JSON, or is nested too deeply.
+        ValueError: the file is too large, is not UTF-8 or JSON, or is nested too deeply.
     """
     text = _read_text(file, LARGEST_JSON)
     try:
@@ -47,11 +47,11 @@ def read_json(file: Path) -> Any:
 
 
 def read_yaml(file: Path) -> Any:
-    """The values in a YAML file, which may hold plain data only.
+    """Read a YAML file, which may contain only plain data.
 
     Raises:
-        ValueError: the file is too large, is no UTF-8 or no plain YAML, is nested too deeply, or
-            stands for more than ``MOST_VALUES`` values by its aliases.
+        ValueError: the file is too large, is not UTF-8 or plain YAML, is nested too deeply, or expands to
+            more than ``MOST_VALUES`` values by its aliases.
     """
     text = _read_text(file, LARGEST_YAML)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
@@ -160,8 +160,8 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
             milliseconds.
 
     Raises:
-        WriteError: the disk is full, read-only or not the user's to write to.
-        ValueError: ``path`` is a folder, a device or the like.
+        WriteError: the disk is full or read-only, or the user may not write there.
+        ValueError: ``path`` is a folder, a device or another special file.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -193,7 +193,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     After an error the temporary folder is removed, and a folder that was at ``path`` before is unchanged.
 
     Raises:
-        WriteError: the disk is full, read-only or not the user's to write to.
+        WriteError: the disk is full or read-only, or the user may not write there.
     """
     path = Path(path)
     part = _beside(path, "new")
@@ -209,7 +209,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Return when the bytes of a file, or the names in a folder, are on the disk."""
+    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -228,7 +228,7 @@ def flush_folder(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it, if it is there."""
+    """Remove a file, or a folder with its contents, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

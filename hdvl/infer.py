@@ -1,4 +1,4 @@
-"""``hdvl infer``: ask a model about images. Without a choice of parts, the shipped model answers."""
+"""``hdvl infer``: answers questions about images, by default with the shipped model."""
 
 import os
 import sys

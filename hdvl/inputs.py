@@ -25,14 +25,14 @@ _LONGEST_PATH = 4096  # longer text is an image in base64
 
 
 def check_inputs(plain: Mapping[str, Any]) -> None:
-    """Check the inputs of a command that cannot be right, before anything heavy is imported.
+    """Check the inputs of a command before heavy libraries are imported.
 
     Args:
         plain: the config of the command; ``image``, ``checkpoint``, ``device`` and ``dtype`` are checked
             if they are there.
 
     Raises:
-        ValueError: a file or a folder does not exist or is none, or a name is unknown.
+        ValueError: a file or a folder does not exist or is of another kind, or a name is unknown.
     """
     if isinstance(plain.get("checkpoint"), str):
         check_checkpoint(plain["checkpoint"])
@@ -45,7 +45,7 @@ def check_inputs(plain: Mapping[str, Any]) -> None:
 
 
 def check_image(path: str) -> None:
-    """Raise a ValueError if ``path`` is no file. Text that holds an image (base64, a URL) is not checked."""
+    """Raise a ValueError if ``path`` is not a file. Text that is an image (base64, a URL) is not checked."""
     if len(path) > _LONGEST_PATH or re.match(r"data:|[a-z][a-z0-9+.-]*://", path, re.IGNORECASE):
         return
     if os.path.isdir(path):
@@ -58,7 +58,7 @@ def check_checkpoint(source: str, key: str = "checkpoint") -> None:
     """Check that ``source`` is a shipped model or a folder that may hold a model.
 
     Raises:
-        ValueError: it is not; the message says which of the possible mistakes it is.
+        ValueError: it is neither; the message gives the reason.
     """
     if source.startswith(SHIPPED) and not os.path.exists(source):
         shipped_folder(source)
@@ -91,7 +91,7 @@ def check_checkpoint(source: str, key: str = "checkpoint") -> None:
 
 
 def shipped_folder(name: str) -> Path:
-    """The folder of the shipped model called ``name``."""
+    """Return the folder of the shipped model called ``name``."""
     folder = ASSETS / name.removeprefix(SHIPPED)
     if not (folder / "config.yaml").is_file():
         shipped = sorted(f"{SHIPPED}{path.parent.name}" for path in ASSETS.glob("*/config.yaml"))
@@ -103,7 +103,7 @@ def shipped_folder(name: str) -> Path:
 
 
 def check_name(key: str, value: Any) -> None:
-    """Raise a ValueError if ``value`` of ``key``, which is ``device`` or ``dtype``, is no such name."""
+    """Raise a ValueError if ``value`` is not a name of a ``device`` or ``dtype``, whichever ``key`` is."""
     if value is None:
         return
     known = _DEVICE.fullmatch(str(value)) if key == "device" else value in DTYPES
@@ -117,7 +117,7 @@ def check_name(key: str, value: Any) -> None:
 
 
 def _like_it(path: str) -> str:
-    """The end of a message that names what lies beside a missing ``path`` and is called like it."""
+    """Return the end of a message: the file in the same folder most similar to a missing ``path``."""
     folder, name = os.path.split(path)
     try:
         siblings: Sequence[str] = os.listdir(folder or ".")

@@ -91,7 +91,7 @@ def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool 
     place, known, target = found
     if target is not None:
         name = place.rpartition(".")[2]
-        return f"{place} must be an argument of {target}, {name} is none{similar(name, known)}"
+        return f"{place} must be an argument of {target}, {name} is not{similar(name, known)}"
     hint = " or ".join(_alike(base, key)[:3])
     return f"{key} is no key of hdvl {command}" + (
         f", did you mean {hint}?" if hint else f"; hdvl {command} --help lists them"

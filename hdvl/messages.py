@@ -44,7 +44,7 @@ def as_message(turn: Mapping[str, Any], number: int) -> Message:
 
 
 def read_parts(parts: Sequence[Any], *, beside: bool = False) -> tuple[str, list[Any]]:
-    """The text of a message's parts with ``<image>`` for each image, and the images.
+    """Return the text of a message's parts with ``<image>`` for each image, and the images.
 
     Args:
         parts: ``{"type": "text", "text": ...}``, ``{"type": "image", "image": ...}`` or ``{"type":
@@ -72,7 +72,7 @@ def read_parts(parts: Sequence[Any], *, beside: bool = False) -> tuple[str, list
 
 
 def split_inline(text: str) -> tuple[str, list[str]]:
-    """``text`` with ``<image>`` for each ``<img>path</img>``, and the paths in their order.
+    """Return ``text`` with ``<image>`` for each ``<img>path</img>``, and the paths in order.
 
     >>> split_inline("<img>a.png</img>What is it?")
     ('<image>What is it?', ['a.png'])
@@ -100,7 +100,7 @@ def split_inline(text: str) -> tuple[str, list[str]]:
 
 
 def is_given(value: Any) -> bool:
-    """Whether a field has a value: neither null nor NaN, which is what pandas writes for none."""
+    """Return whether a field has a value, neither null nor NaN, which pandas writes for missing values."""
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
@@ -137,7 +137,7 @@ def as_turn(message: Message, url_of: Callable[[Any], str]) -> dict[str, Any]:
 
 
 def as_messages(turns: Sequence[Turn]) -> tuple[Message, ...]:
-    """The messages of a conversation.
+    """Return the messages of a conversation.
 
     Raises:
         ValueError: a turn is neither a message nor a mapping with role and content.
@@ -151,7 +151,7 @@ def as_messages(turns: Sequence[Turn]) -> tuple[Message, ...]:
 
 
 def is_pair(turn: Any) -> bool:
-    """Whether ``turn`` is a question, as text or as a list, and the text of its answer."""
+    """Return whether ``turn`` is a pair of a question (text or a list) and the text of its answer."""
     if not isinstance(turn, tuple | list) or len(turn) != 2:
         return False
     query, answer = turn

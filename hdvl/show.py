@@ -1,4 +1,4 @@
-"""``hdvl show GROUP=CHOICE``: the keys of a choice, and the documentation of the class behind it."""
+"""``hdvl show GROUP=CHOICE``: prints the keys of a choice, and the documentation of its class."""
 
 import inspect
 import pkgutil

@@ -70,7 +70,7 @@ def test_ctrl_c_and_resume_give_the_same_losses(whole: Path, tmp_path: Path, roo
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    assert f"go on with: hdvl train resume={folder}" in output
+    assert f"resume with: hdvl train resume={folder}" in output
     assert f"the model as it is now is in {folder / 'model'}" in output
     assert is_model_folder(folder / "model")
     for words in (["experiment=smoke"], ["run_dir=elsewhere"]):

@@ -21,7 +21,7 @@ FILES = ("losses.png", "rates.png")
 class Plots(pl.Callback):
     """Draws ``losses.png`` and ``rates.png`` from ``folder/metrics.csv`` when training ends or fails.
 
-    Needs matplotlib (``pip install 'hdvl[plots]'``). Without it a line says so, and nothing is drawn.
+    Needs matplotlib (``pip install 'hdvl[plots]'``). Without it a message is printed, and nothing is drawn.
     """
 
     def __init__(self, *, folder: str) -> None:

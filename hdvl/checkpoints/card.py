@@ -37,7 +37,7 @@ def versions() -> dict[str, Any]:
 
 
 def read_licence(folder: Path) -> str | None:
-    """The licence that the model card in ``folder`` names at its head; None if there is none."""
+    """Return the licence in the header of the model card in ``folder``; ``None`` if there is none."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     head = text.removeprefix("---\n").partition("\n---")[0] if text.startswith("---\n") else ""

@@ -204,7 +204,7 @@ def _check_name(
     if package == "hdvl" or package in sys.stdlib_module_names:
         advice = "a model folder may name parts of hdvl and of the packages in allow="
     raise ValueError(
-        f"{source} names {_shortened(name, str)}, which is no part of hdvl; it stands at {where}.{TARGET}; "
+        f"{source} names {_shortened(name, str)}, which is not a part of hdvl, at {where}.{TARGET}; "
         f"{advice}"
     )
 

@@ -34,7 +34,7 @@ def _model_of_run(folder: Path) -> Path:
         return folder / RUN_MODEL
     raise ValueError(
         f"run {str(folder)!r} has no model yet, which is written when the training ends or is stopped; "
-        f"go on with: hdvl train resume={folder}"
+        f"resume with: hdvl train resume={folder}"
     )
 
 

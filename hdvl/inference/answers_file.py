@@ -44,7 +44,7 @@ class AnswersFile:
     def __init__(self, path: str | Path, *, settings: Mapping[str, Any], total: int) -> None:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_file():
-            raise ValueError(f"outputs must be a file, got {str(path)!r}, which is none")
+            raise ValueError(f"outputs must be a file, got {str(path)!r}, which is not")
         self.part = self.path.with_name(f"{self.path.name}.part")
         self.record = self.path.with_name(f"{self.path.name}.run.json")
         self.total = total

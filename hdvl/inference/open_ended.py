@@ -44,7 +44,7 @@ class OpenEnded:
         """
         if not messages or messages[-1].role != "assistant" or not messages[-1].text:
             raise ValueError(
-                "the last message must be an assistant's with some text to go on from, got "
+                "the last message must be an assistant's with some text to continue, got "
                 f"{messages[-1].role if messages else 'none'}"
             )
         rendered = self.template.render(messages)

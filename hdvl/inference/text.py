@@ -215,7 +215,7 @@ def _added_tokens(tokenizer: Any, size: int) -> dict[str, int]:
 
 @lru_cache(maxsize=8)
 def _probes(tokenizer: Any, size: int) -> tuple[int, ...]:
-    """Return ids that may change the text of the ids before them: an invalid next byte, if tokens of single bytes
+    """Return ids that may change the text of earlier ids: an invalid next byte, if tokens of single bytes
     exist, and a full stop, before which some decoders remove spaces."""
     names = [f"<0x{byte:02X}>" for byte in range(0xFF, 0x7F, -1)]
     numbers = tokenizer.convert_tokens_to_ids(names)

@@ -76,7 +76,7 @@ class Cutter(ABC):
     def __post_init__(self) -> None:
         for name in FROM_MODEL:
             if isinstance(getattr(self, name, None), Default):
-                object.__setattr__(self, name, None)  # chosen anew for the other numbers
+                object.__setattr__(self, name, None)  # computed again for the other values
         if self.tile_size is None:
             self._set_default("tile_size", self._default_tile())
         if self.tile_size < 1:

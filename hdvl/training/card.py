@@ -71,7 +71,7 @@ def _metrics(stage: Mapping[str, Any]) -> dict[str, dict[int, float]]:
 
 
 def _last_step(stage: Mapping[str, Any]) -> int:
-    """The number of steps that the metrics of a stage know of."""
+    """Return the number of steps in the metrics of a stage."""
     return max((step + 1 for curve in _metrics(stage).values() for step in curve), default=0)
 
 

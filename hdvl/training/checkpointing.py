@@ -44,7 +44,7 @@ def find_checkpoint(folder: Path | str) -> Path | None:
         if _is_whole(path):
             return path
         damaged.append(name)
-        warnings.warn(f"{path} is not a whole checkpoint and is passed over", stacklevel=2)
+        warnings.warn(f"{path} is not a complete checkpoint and is skipped", stacklevel=2)
     if damaged:
         raise ValueError(
             f"{folder} must hold a whole checkpoint, {' and '.join(damaged)} cannot be read; put back a "

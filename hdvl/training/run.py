@@ -169,7 +169,7 @@ def train_stage(
     if is_rank_zero():
         drop_rows_from(folder / METRICS, step)
         if checkpoint is not None:
-            print(f"goes on from step {step} of {checkpoint}", flush=True)
+            print(f"resuming from step {step} of {checkpoint}", flush=True)
     module = VLMModule(
         vlm,
         optimizer=optimizer,
@@ -202,7 +202,7 @@ def _stops(saver: Saver | None, run_dir: Path) -> Iterator[None]:
     if saver is None:
         yield
         return
-    on = f"go on with: hdvl train resume={run_dir}"
+    on = f"resume with: hdvl train resume={run_dir}"
     signals = saver.signals
     try:
         yield
@@ -230,7 +230,7 @@ def _explained(folder: Path, stages: Sequence[Mapping[str, Any]]) -> Iterator[No
         place = error.filename or folder
         raise OSError(
             f"could not write {place}: {error.strerror}; {_last_checkpoint_text(stages)}; make room "
-            f"there, then go on with: hdvl train resume={folder}"
+            f"there, then resume with: hdvl train resume={folder}"
         ) from error
 
 
@@ -305,7 +305,7 @@ def _check_folder(folder: Path, stages: Sequence[Mapping[str, Any]], resume: boo
     saved = any(any(checkpoint_folder(stage).glob("*.ckpt")) for stage in stages)
     if saved or (folder / MODEL).exists() or any(_has_trained(place) for place in places):
         raise ValueError(
-            f"run_dir must be a new folder, {str(folder)!r} holds a run; go on with it by "
+            f"run_dir must be a new folder, {str(folder)!r} contains a run; resume it with "
             f"resume={folder} or choose another run_dir"
         )
 

@@ -145,9 +145,7 @@ def test_what_is_no_part_is_refused_by_name(
     with pytest.raises(ValueError) as caught:
         hdvl.load(folder)
     said = str(caught.value)
-    assert (
-        f"config.yaml names {target}, which is no part of hdvl; it stands at model.bridge" in said
-    )
+    assert f"config.yaml names {target}, which is not a part of hdvl, at model.bridge" in said
     foreign = target.split(".")[0] not in ("hdvl", *sys.stdlib_module_names)
     assert (f'allow=["{target.split(".")[0]}"]' in said) == foreign
 

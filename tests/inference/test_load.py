@@ -51,7 +51,7 @@ def test_the_folder_of_a_run_means_its_model(tiny_folder: Path, tmp_path: Path) 
     run = tmp_path / "run"
     run.mkdir()
     (run / "train.yaml").write_text("seed: 0\n")
-    with pytest.raises(ValueError, match=r"has no model yet.*go on with: hdvl train resume="):
+    with pytest.raises(ValueError, match=r"has no model yet.*resume with: hdvl train resume="):
         load(run)
     shutil.copytree(tiny_folder, run / "model")
     assert find_folder(run) == run / "model"

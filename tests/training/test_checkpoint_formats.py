@@ -56,5 +56,5 @@ def test_an_incomplete_folder_is_skipped(tmp_path: Path, damage: str) -> None:
     else:
         assert find_checkpoint(tmp_path) == last
         return
-    with pytest.warns(UserWarning, match=r"last\.ckpt is not a whole checkpoint"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt is not a complete checkpoint"):
         assert find_checkpoint(tmp_path) == previous

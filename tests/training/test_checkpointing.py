@@ -32,7 +32,7 @@ def test_an_incomplete_checkpoint_is_skipped(tmp_path: Path, damage: str) -> Non
     if damage == "flip":
         content[len(content) // 2] ^= 1
     last.write_bytes({"cut": content[:-100], "flip": content, "empty": b""}[damage])
-    with pytest.warns(UserWarning, match=r"last\.ckpt is not a whole checkpoint and is passed"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt is not a complete checkpoint and is skipped"):
         assert find_checkpoint(tmp_path) == previous
 
 
@@ -40,7 +40,7 @@ def test_without_a_whole_checkpoint_nothing_is_found(tmp_path: Path) -> None:
     for name in ("previous.ckpt", "last.ckpt"):
         write(tmp_path, name).write_bytes(b"damaged")
     with (
-        pytest.warns(UserWarning, match="is not a whole checkpoint"),
+        pytest.warns(UserWarning, match="is not a complete checkpoint"),
         pytest.raises(
             ValueError, match=r"must hold a whole checkpoint, last\.ckpt and previous\.ckpt"
         ),

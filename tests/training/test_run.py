@@ -91,7 +91,7 @@ def test_a_signal_saves_and_stops(
 ) -> None:
     folder = tmp_path / "run"
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(Stopped, match=f"go on with: hdvl train resume={folder}") as caught:
+    with pytest.raises(Stopped, match=f"resume with: hdvl train resume={folder}") as caught:
         run(config(folder), Feeder(Colours(at, lambda: os.kill(os.getpid(), number))))
     assert caught.value.code == 128 + number
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
@@ -116,7 +116,7 @@ def test_an_incomplete_checkpoint_is_skipped(whole: Path, tmp_path: Path) -> Non
         run(config(folder), Feeder(Colours(20, crash)))
     last = folder / "1-align" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
-    with pytest.warns(UserWarning, match=r"last\.ckpt is not a whole checkpoint"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt is not a complete checkpoint"):
         run(resumed(folder, {}), Feeder())
     assert losses(folder) == losses(whole)
 
@@ -179,7 +179,7 @@ def test_a_second_run_does_not_overwrite_the_first(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text("seed: 0\n")
     (tmp_path / "2-all").mkdir()
     (tmp_path / "2-all" / "metrics.csv").write_text("step,name,value\n0,train/loss,1.0\n")
-    with pytest.raises(ValueError, match=r"run_dir must be a new folder, .* holds a run; go on"):
+    with pytest.raises(ValueError, match=r"run_dir must be a new folder, .* contains a run; resume it"):
         run(config(tmp_path), Feeder())
     assert (tmp_path / "train.yaml").read_text() == "seed: 0\n"
 
@@ -239,7 +239,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(whole: Path, tmp_pat
         path = folder / "2-all" / "checkpoints" / name
         path.write_bytes(path.read_bytes()[:-100])
     with (
-        pytest.warns(UserWarning, match="is not a whole checkpoint"),
+        pytest.warns(UserWarning, match="is not a complete checkpoint"),
         pytest.raises(
             ValueError, match=r"2-all/checkpoints must hold a whole checkpoint, last\.ckpt"
         ),
@@ -270,7 +270,7 @@ def test_a_full_disk_error_names_the_last_checkpoint(
     ) as caught:
         run(config(folder), Feeder())
     assert f"{saved} of step 2 is whole" in str(caught.value)
-    assert f"go on with: hdvl train resume={folder}" in str(caught.value)
+    assert f"resume with: hdvl train resume={folder}" in str(caught.value)
     assert not saved.with_name("last.ckpt.part").exists()
 
 

@@ -11,7 +11,7 @@ PERCEPTION = (
     *("celebrity", "scene", "landmark", "artwork", "OCR"),
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
-PREFIX_LENGTH = 4  # characters of a prediction that are looked at
+PREFIX_LENGTH = 4  # number of characters of a prediction that are searched
 
 
 def parse_mme(prediction: str) -> Answer:
