@@ -158,7 +158,7 @@ def test_unknown_targets_are_refused_at_every_position(
 ) -> None:
     tamper(folder, **{place.replace(".", "__"): wrap(running(tmp_path))})
     with pytest.raises(
-        ValueError, match=r"config\.yaml names asyncio\.run, which is no part of hdvl"
+        ValueError, match=r"config\.yaml names asyncio\.run, which is not a part of hdvl"
     ):
         load_folder(folder)
 
@@ -169,7 +169,7 @@ def test_unknown_targets_are_refused_at_every_position(
 def test_a_target_that_is_no_name(target: Any, folder: Path) -> None:
     tamper(folder, model__bridge__surplus={"_target_": target})
     with pytest.raises(
-        ValueError, match=r"config\.yaml names .{1,260}at model\.bridge\.surplus|no part"
+        ValueError, match=r"config\.yaml names .{1,260}at model\.bridge\.surplus|not a part"
     ):
         load_folder(folder)
 
@@ -604,7 +604,7 @@ def test_published_json_that_is_none(text: str, llava: Path) -> None:
 
 def test_a_start_from_an_untrusted_folder(folder: Path, tmp_path: Path) -> None:
     tamper(folder, model__tiler=running(tmp_path))
-    with pytest.raises(ValueError, match=r"names asyncio\.run, which is no part"):
+    with pytest.raises(ValueError, match=r"names asyncio\.run, which is not a part"):
         started_from({**NODE, "llm": {**NODE["llm"], "tokenizer": None}}, folder)
 
 

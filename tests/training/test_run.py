@@ -179,7 +179,9 @@ def test_a_second_run_does_not_overwrite_the_first(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text("seed: 0\n")
     (tmp_path / "2-all").mkdir()
     (tmp_path / "2-all" / "metrics.csv").write_text("step,name,value\n0,train/loss,1.0\n")
-    with pytest.raises(ValueError, match=r"run_dir must be a new folder, .* contains a run; resume it"):
+    with pytest.raises(
+        ValueError, match=r"run_dir must be a new folder, .* contains a run; resume it"
+    ):
         run(config(tmp_path), Feeder())
     assert (tmp_path / "train.yaml").read_text() == "seed: 0\n"
 
