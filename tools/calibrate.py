@@ -5,7 +5,8 @@
 
 Pages with even numbers are fitted. On those with odd numbers it prints how well the probability of the least
 probable token separates right answers from wrong ones (area under the ROC curve), and how far the fitted
-confidence is from the share of right answers (mean over tenths of the answers).
+confidence is from the share of right answers (mean over tenths of the answers). Answers with boxes have a
+curve of their own.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hdvl.inference.confidence import Calibration
+from hdvl.inference.confidence import Calibration, Curve
 
 
 def area_under_curve(lowest: Sequence[float], right: Sequence[bool]) -> float:
@@ -42,15 +43,20 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="the folder to write into")
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.answers.read_text(encoding="utf-8").splitlines()]
-    fitted, held_out = ([row for row in rows if row["number"] % 2 == rest] for rest in (0, 1))
-    found = Calibration.fit([row["lowest"] for row in fitted], [row["right"] for row in fitted])
-    found.write(args.model)
-    lowest, right = ([row[name] for row in held_out] for name in ("lowest", "right"))
-    print(
-        f"{len(fitted)} answers fitted; of {len(held_out)} others {sum(right) / len(right):.1%} are right, "
-        f"area under the curve {area_under_curve(lowest, right):.3f}, "
-        f"calibration error {calibration_error([found(x) for x in lowest], right):.3f}"
-    )
+    curves = dict[str, Curve]()
+    for part, boxed in (("text", False), ("boxed", True)):
+        some = [row for row in rows if row["boxed"] == boxed]
+        fitted, held_out = ([row for row in some if row["number"] % 2 == rest] for rest in (0, 1))
+        curve = Curve.fit([row["lowest"] for row in fitted], [row["right"] for row in fitted])
+        lowest, right = ([row[name] for row in held_out] for name in ("lowest", "right"))
+        off = calibration_error([curve(x) for x in lowest], right)
+        print(
+            f"{part}: {len(fitted)} answers fitted; of {len(held_out)} others "
+            f"{sum(right) / len(right):.1%} are right, area under the curve "
+            f"{area_under_curve(lowest, right):.3f}, calibration error {off:.3f}"
+        )
+        curves[part] = curve
+    Calibration(**curves).write(args.model)
 
 
 if __name__ == "__main__":

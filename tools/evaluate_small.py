@@ -130,6 +130,7 @@ def ask(pipe: Pipeline, pages: str, number: int, seed: int) -> Iterator[dict[str
             "truth": question.answer,
             "answer": generation.text,
             "right": judge(question, generation.text, [box.box for box in boxes]),
+            "boxed": bool(boxes),
             "lowest": round(math.exp(lowest), 6),
             "seconds": round(seconds, 3),
         }

@@ -1,9 +1,9 @@
 """Put a trained small model into the package, with its model card.
 
-    python tools/ship_small.py --model runs/small/model --card tools/small_card.md
+    python tools/ship_small.py --model runs/small/model --curve runs/small/model.curve.csv --scores FILE
 
-The card's text is written by hand in ``tools/small_card.md``; ``{scores}`` in it becomes the table of
-``--scores`` (of ``tools/evaluate_small.py``) and ``{curve}`` the rows of the stages of ``--run``.
+The text of the card is that of ``tools/small_card.md``, in which ``{scores}`` is replaced by the table of
+``--scores`` (written by ``tools/evaluate_small.py``) and ``{curve}`` by the losses of ``--curve``.
 """
 
 import argparse
@@ -17,45 +17,36 @@ SHIPPED = Path(__file__).resolve().parent.parent / "hdvl" / "assets" / "small"
 
 
 def scores_table(path: Path) -> str:
-    """A Markdown table: task, group, share right, number."""
-    rows = ["| task | documents | right | of |", "|---|---|---:|---:|"]
+    """A Markdown table of the share of right answers, over all documents and by language."""
+    rows = ["| set and task | documents | right | of |", "|---|---|---:|---:|"]
     for task, groups in json.loads(path.read_text()).items():
-        for name, numbers in groups.items():
-            rows.append(f"| {task} | {name} | {numbers['right']:.3f} | {numbers['of']} |")
+        for name in ("all", "en", "zh"):
+            if name in groups:
+                right, count = groups[name]["right"], groups[name]["of"]
+                rows.append(f"| {task} | {name} | {right:.3f} | {count} |")
     return "\n".join(rows)
 
 
-def curve_table(run: Path, parts: int = 6) -> str:
-    """Rows of a Markdown table: the mean training loss over equal parts of each stage."""
-    rows = []
-    for metrics in sorted(run.glob("*/metrics.csv")):
-        with metrics.open(newline="") as file:
-            losses = [
-                (int(row["step"]), float(row["value"]))
-                for row in csv.DictReader(file)
-                if row["name"] == "train/loss"
-            ]
-        size = -(-len(losses) // parts)
-        means = [
-            sum(loss for _, loss in losses[start : start + size])
-            / len(losses[start : start + size])
-            for start in range(0, len(losses), size)
-        ]
-        shown = ", ".join(f"{mean:.2f}" for mean in means)
-        rows.append(f"| {metrics.parent.name} | {losses[-1][0] + 1} | {shown} |")
-    return "\n".join(rows)
+def curve_row(path: Path, parts: int = 6) -> str:
+    """A row of a Markdown table: the mean loss over equal parts of a training, from ``OUT.curve.csv``."""
+    with path.open(newline="") as file:
+        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    size = -(-len(rows) // parts)
+    groups = [rows[start : start + size] for start in range(0, len(rows), size)]
+    shown = ", ".join(f"{sum(loss for _, loss in group) / len(group):.2f}" for group in groups)
+    return f"| {path.name.removesuffix('.curve.csv')} | {rows[-1][0]} | {shown} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--curve", type=Path, required=True)
     parser.add_argument("--scores", type=Path, required=True)
     parser.add_argument("--card", type=Path, default=Path(__file__).with_name("small_card.md"))
     args = parser.parse_args()
     card = args.card.read_text(encoding="utf-8").replace("{scores}", scores_table(args.scores))
-    card = card.replace("{curve}", curve_table(args.run))
-    # The model alone: how it was trained is on the card, and folders of a run mean nothing elsewhere.
+    card = card.replace("{curve}", curve_row(args.curve))
+    # Only the composition of the model is kept; the folders of its training are not those of its users.
     config = {"model": read_config(args.model)["model"]}
     save_folder(load_folder(args.model), SHIPPED, config, licence="Apache-2.0", card=card)
     size = sum(path.stat().st_size for path in SHIPPED.iterdir())

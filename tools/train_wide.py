@@ -1,6 +1,6 @@
 """Train the small model on all kinds of documents, fonts and questions together, in one stage.
 
-    python tools/train_wide.py --init-from hdvl/assets/small --out runs/small/wide
+    python tools/train_wide.py --init-from runs/small/model --out runs/small/wide
 
 All parts of the model are trained. The documents have many layouts and sizes, and half of them look as if
 photographed. Questions ask for a value, for its box, or for something that is not on the page, and some
@@ -206,7 +206,7 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=600, batch=0.3, lr=9e-4)
+    parser = arguments(__doc__, steps=5000, batch=0.3, lr=9e-4)
     parser.add_argument("--decay", type=float, default=0.85, help="of the rate, a layer down")
     parser.add_argument("--pages", type=float, default=0.25, help="share of batches of whole pages")
     parser.add_argument("--weight", type=float, default=0.3, help="of the loss of the next box")

@@ -2,22 +2,24 @@
 
 The least probable token of an answer says most about it: a value is wrong if one character is. Its
 probability orders answers well, but it is not the share of answers that are right. A model folder may hold a
-calibration that maps one to the other.
+calibration that maps one to the other. It has a curve of its own for answers with boxes, whose tokens are
+less probable because locations next to the right one are nearly right.
 """
 
 import json
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from hdvl.files import atomic_write, read_json
 
 FILE = "confidence.json"
-LOW, LOW_RAW = 0.5, 0.2
-"""Below these an answer is doubtful: calibrated probability, and probability of a token."""
+LOW, LOW_RAW, LOW_RAW_BOXED = 0.4, 0.2, 0.05
+"""Below these an answer is doubtful: the calibrated probability, and if there is no calibration the
+probability of a token, in an answer without boxes and in one with boxes."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,16 @@ class Confidence:
         value: the probability that the answer is right; if not ``calibrated``, that of its least probable
             token, which may be far from it.
         calibrated: whether the folder of the model holds a calibration.
+        low: whether the answer should be checked.
     """
 
     value: float
     calibrated: bool
-
-    @property
-    def low(self) -> bool:
-        """Whether the answer should be checked."""
-        return self.value < (LOW if self.calibrated else LOW_RAW)
+    low: bool
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Curve:
     """A non-decreasing map from the probability of the least probable token to that of a right answer.
 
     Attributes:
@@ -61,12 +60,12 @@ class Calibration:
             or not (rising and ordered and within)
         ):
             raise ValueError(
-                "a calibration must have as many numbers in right as in lowest, in 0..1, those of lowest "
+                "a curve must have as many numbers in right as in lowest, in 0..1, those of lowest "
                 f"increasing and those of right not decreasing, got {self.lowest} and {self.right}"
             )
 
     @classmethod
-    def fit(cls, lowest: Sequence[float], right: Sequence[bool]) -> "Calibration":
+    def fit(cls, lowest: Sequence[float], right: Sequence[bool]) -> "Curve":
         """Isotonic regression of answers that were judged, with the optional package scipy.
 
         Args:
@@ -85,6 +84,27 @@ class Calibration:
         knots = {round(x, 6): round(share, 4) for x, share in zip(centres, shares, strict=True)}
         return cls(tuple(knots), tuple(knots.values()))
 
+    def __call__(self, lowest: float) -> float:
+        """The probability of a right answer, by that of its least probable token."""
+        place = bisect_right(self.lowest, lowest)
+        if place in (0, len(self.lowest)):
+            return self.right[min(place, len(self.right) - 1)]
+        (x0, x1), (y0, y1) = (side[place - 1 : place + 1] for side in (self.lowest, self.right))
+        return y0 + (y1 - y0) * (lowest - x0) / (x1 - x0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The curves of a model.
+
+    Attributes:
+        text: of answers without boxes.
+        boxed: of answers with boxes.
+    """
+
+    text: Curve
+    boxed: Curve
+
     @classmethod
     def read(cls, folder: Path) -> "Calibration | None":
         """The calibration in a model folder; ``None`` if it has none.
@@ -97,30 +117,36 @@ class Calibration:
             return None
         held = read_json(path)
         try:
-            return cls(*(tuple(map(float, held[name])) for name in ("lowest", "right")))
+            curves = [
+                Curve(*(tuple(map(float, held[part][side])) for side in ("lowest", "right")))
+                for part in ("text", "boxed")
+            ]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} must hold the lists lowest and right: {error}") from None
+            raise ValueError(
+                f"{path} must hold the lists lowest and right in text and in boxed: {error}"
+            ) from None
+        return cls(*curves)
 
     def write(self, folder: Path) -> None:
         """Write the calibration into a model folder."""
-        text = json.dumps({"lowest": self.lowest, "right": self.right}) + "\n"
         with atomic_write(folder / FILE) as part:
-            part.write_text(text, encoding="utf-8")
-
-    def __call__(self, lowest: float) -> float:
-        """The probability of a right answer, by that of its least probable token."""
-        place = bisect_right(self.lowest, lowest)
-        if place in (0, len(self.lowest)):
-            return self.right[min(place, len(self.right) - 1)]
-        (x0, x1), (y0, y1) = (side[place - 1 : place + 1] for side in (self.lowest, self.right))
-        return y0 + (y1 - y0) * (lowest - x0) / (x1 - x0)
+            part.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-def confidence_of(logprobs: Sequence[float], calibration: Calibration | None) -> Confidence | None:
-    """The confidence in an answer whose tokens have these log-probabilities; ``None`` without any."""
+def confidence_of(
+    logprobs: Sequence[float], calibration: Calibration | None, *, boxed: bool
+) -> Confidence | None:
+    """The confidence in an answer.
+
+    Args:
+        logprobs: the log-probabilities of its tokens; without any the result is ``None``.
+        calibration: that of the model, if it has one.
+        boxed: whether the answer has boxes.
+    """
     if not logprobs:
         return None
     lowest = math.exp(min(logprobs))
     if calibration is None:
-        return Confidence(lowest, False)
-    return Confidence(calibration(lowest), True)
+        return Confidence(lowest, False, lowest < (LOW_RAW_BOXED if boxed else LOW_RAW))
+    value = (calibration.boxed if boxed else calibration.text)(lowest)
+    return Confidence(value, True, value < LOW)

@@ -357,7 +357,11 @@ class Pipeline:
             images=tuple(image for message in sample.read(messages) for image in message.images),
             plans=sample.plans,
             unfamiliar=self._unfamiliar(sample),
-            confidence=confidence_of([t.logprob for t in generation.logprobs], self.calibration),
+            confidence=confidence_of(
+                [token.logprob for token in generation.logprobs],
+                self.calibration,
+                boxed=bool(boxes),
+            ),
             finish_reason=str(generation.finish_reason),
             numbers=Numbers(
                 tiles=view_count(sample.pixels),
