@@ -76,7 +76,7 @@ def is_selected(metric: str, names: Sequence[str] | None) -> bool:
     """Return whether a metric is compared."""
     if names is not None:
         return metric in names
-    return metric == "train/loss" or metric.startswith(("validation/", "total/"))
+    return metric == "train/loss" or metric.startswith(("validation/", "evaluation/", "total/"))
 
 
 def values(

@@ -42,9 +42,10 @@ def check(cfg: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` if no task or no folder of data is given."""
     if not cfg.get("task"):
         raise ValueError("task must be given, such as task=[docvqa,chartqa]")
-    if cfg["data_dir"] is None:
+    files = [name for name, node in cfg["task"].items() if not node.get("generated")]
+    if cfg["data_dir"] is None and files:
         raise ValueError("data_dir must be given: the folder with the files of the benchmarks")
-    if not Path(cfg["data_dir"]).is_dir():
+    if cfg["data_dir"] is not None and not Path(cfg["data_dir"]).is_dir():
         raise ValueError(f"data_dir must be a folder, there is none at {cfg['data_dir']}")
 
 
@@ -79,6 +80,19 @@ def run_task(
     return finish_task(task, samples, answers, folder, place, cfg)
 
 
+def curves_of(outputs: Path, samples: "Mapping[str, Sequence[Sample]]") -> list[Path]:
+    """Draw the curves of tasks with their questions ``samples``; returns the files, none without a task."""
+    from hdvl.evaluation.curves import points, write_curves
+    from hdvl.evaluation.report import read_results
+
+    found = [
+        point
+        for name, asked in samples.items()
+        for point in points(name, asked, read_results(outputs / name))
+    ]
+    return write_curves(outputs, found) if found else []
+
+
 def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Answer, score and report every task.
 
@@ -99,7 +113,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     for task in tasks:
         if task.chosen.judge is not None and not task.hidden:
             judge_of(cfg, Path(cfg["outputs"]))  # a judge that is lacking is said at once
-    folders = {task.name: DataFolder(Path(cfg["data_dir"])) for task in tasks}
+    folders = {task.name: DataFolder(Path(cfg["data_dir"] or ".")) for task in tasks}
     samples = {  # a missing file is said before the model is loaded
         task.name: first_questions(task.samples(folders[task.name]), cfg["limit"]) for task in tasks
     }
@@ -122,6 +136,9 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     if not ranks.rank:
         written = write_reports(Path(cfg["outputs"]), summaries, model, cfg)
         write_failures(Path(cfg["outputs"]), summaries, samples, cfg["failures"])
+        drawn = [task.name for task in tasks if task.curves and not summaries[task.name]["failed"]]
+        for path in curves_of(Path(cfg["outputs"]), {name: samples[name] for name in drawn}):
+            print(f"written  {path}")
         print(f"written  {written}  in {time.monotonic() - started:.1f} s")
     if failed:
         counts = ", ".join(f"{len(ids)} of {name}" for name, ids in failed.items())

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -75,6 +75,10 @@ class Question:
     row: dict[str, Any] | None = None
     error: str = ""
 
+    def said(self) -> dict[str, Any]:
+        """What is stored of the question beside its answer."""
+        return {"key": self.key, "id": self.origin.id, "prompt": self.messages[-1].text}
+
 
 @dataclass
 class Questions:
@@ -104,7 +108,10 @@ class Questions:
         except HINDRANCES as error:
             return Question(number, sample, error=_reason(sample, error))
         candidates = self.protocol.candidates_of(sample) if self.protocol.candidates else {}
+        changes = sample.extra.get("tiler", {})
         said = [text, str(self.system), json.dumps(candidates)]
+        if changes:
+            said.append(json.dumps(changes))
         key = digest(self.identity, *said, *images)[:32]
         if key in self.known:
             return Question(number, sample, key, row=self.known[key])
@@ -114,10 +121,29 @@ class Questions:
         if candidates:
             return Question(number, sample, key, messages)
         try:
-            prepared = self.processor(messages, add_generation_prompt=True)
+            prepared = with_tiler(self.processor, changes)(messages, add_generation_prompt=True)
         except HINDRANCES as error:
             return Question(number, sample, key, messages, error=_reason(sample, error))
         return Question(number, sample, key, messages, prepared)
+
+
+def with_tiler(processor: Processor, changes: Mapping[str, Any]) -> Processor:
+    """``processor`` with other values of its tiler, such as ``{"max_tiles": 4}``.
+
+    Raises:
+        ValueError: the tiler has no such value, or does not take it.
+    """
+    if not changes:
+        return processor
+    tiler: Any = processor.tiler
+    known = {one.name for one in fields(tiler)} if is_dataclass(tiler) else set()
+    for name in changes:
+        if name not in known:
+            raise ValueError(
+                f"the question changes {name} of the tiler, {type(tiler).__name__} has none; leave out the "
+                "factor"
+            )
+    return replace(processor, tiler=replace(tiler, **changes))
 
 
 def _reason(sample: Sample, error: BaseException) -> str:
@@ -155,7 +181,7 @@ def answer_samples(
     pipe: Pipeline,
     samples: Sequence[Sample],
     protocol: Protocol,
-    store: AnswerStore,
+    store: AnswerStore | None,
     *,
     identity: str,
     ranks: Ranks,
@@ -168,7 +194,7 @@ def answer_samples(
         pipe: the model.
         samples: all questions of the task, the same on every rank.
         protocol: how they are asked.
-        store: where answers are kept.
+        store: where answers are kept; ``None`` keeps none, and asks every question.
         identity: see :class:`Questions`.
         ranks: this process among others.
         num_workers: threads that read and cut images ahead.
@@ -177,7 +203,8 @@ def answer_samples(
     chosen = [protocol.generation, protocol.candidates, protocol.per_token]
     settings = json.dumps(chosen, sort_keys=True)
     whole = digest(identity, settings)
-    questions = Questions(samples, protocol, pipe.processor, whole, store.known, system)
+    known = {} if store is None else store.known
+    questions = Questions(samples, protocol, pipe.processor, whole, known, system)
     numbers = own_questions(samples, ranks)
     prepared = ThreadLoader(
         questions,
@@ -186,24 +213,23 @@ def answer_samples(
         num_workers=num_workers,
         prefetch_factor=pipe.engine.counters.slots,
     )
-    options = protocol.generation
     asked = (
         _likelihoods(pipe, prepared, protocol)
         if protocol.candidates
-        else _answers(pipe, prepared, options)
+        else _answers(pipe, prepared, protocol.generation)
     )
     found = Answers()
     with AskingProgress(len(numbers)) as progress:
-        for question, answer, fields in asked:
+        for question, answer, cost in asked:
             error = question.error
             if question.row is not None:
                 found.rows[question.origin.id] = question.row
             elif error:
                 found.failed[question.origin.id] = error
             else:
-                prompt = question.messages[-1].text
-                row = {"key": question.key, "id": question.origin.id, "prompt": prompt, **fields}
-                store.append(row)
+                row = {**question.said(), **cost}
+                if store is not None:
+                    store.append(row)
                 found.rows[question.origin.id] = row
             shown = (0, 0) if answer is None else (len(answer.images), answer.numbers.new_tokens)
             progress.add(images=shown[0], new_tokens=shown[1], error=error)

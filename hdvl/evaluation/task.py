@@ -92,6 +92,8 @@ class Task:
             predictions; ``None`` refuses it.
         submission: function that writes answers in the form that the server takes.
         published: scores of published models, by model, as their papers report them.
+        generated: whether the questions are generated, so that no files are needed.
+        curves: whether the accuracy is drawn against every kind of category.
     """
 
     name: str
@@ -103,6 +105,8 @@ class Task:
     rules: str | None = None
     submission: Callable[..., Path] | None = None
     published: Mapping[str, float] = field(default_factory=dict)
+    generated: bool = False
+    curves: bool = False
 
     def __post_init__(self) -> None:
         if self.protocol not in self.protocols:

@@ -8,7 +8,8 @@ from hdvl.config import CONF_DIR, build, compose, to_plain
 from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.task import PROTOCOLS, Task
 
-FILES = sorted((CONF_DIR / "task").glob("*.yaml"))
+FILES = [path for path in sorted((CONF_DIR / "task").glob("*.yaml")) if path.stem != "suite"]
+"""Every task; ``suite`` is a list of some."""
 SAMPLE = Sample(
     "1",
     "What?",
