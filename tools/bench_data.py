@@ -1,4 +1,4 @@
-"""Small JPEGs to batches: hdvl's loaders against DataLoader + PIL + float32, and the wait of a training.
+"""Loading of small JPEGs: hdvl's loaders against DataLoader + PIL + float32, and waiting time in a training.
 
     python tools/bench_data.py [--rounds 5] [--images 2000] [--no-training]
 
@@ -116,7 +116,7 @@ def tiled(folder: Path, count: int, *, threads: int = 0, processes: int = 0) -> 
 
 
 def whole(folder: Path, count: int, **workers: Any) -> Any:
-    """All that training does: rows, images, text to ids and labels, batches."""
+    """The complete preprocessing of a training: rows, images, ids and labels, batches."""
     data = chat(folder, **workers)
     data.validation = data.conversations
     return data.val_dataloader()
@@ -173,7 +173,7 @@ def measure(name: str, folder: Path, count: int) -> dict[str, float]:
 
 
 def in_child(work: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """What ``work`` returns, done in a forked child, whose CPU time starts at nothing."""
+    """Run ``work`` in a forked process, whose CPU time starts at zero, and return its result."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

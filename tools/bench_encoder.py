@@ -1,4 +1,4 @@
-"""Tiles of several images through ViT-S/16: a loop over images in fp32 against hdvl's ways.
+"""Encoding of the tiles of several images with ViT-S/16: a loop over images in fp32 against hdvl.
 
     OMP_NUM_THREADS=1 python tools/bench_encoder.py [--images 4] [--tiles 13] [--rounds 5]
 
@@ -30,7 +30,7 @@ def cpu_seconds(run: Callable[[], object]) -> float:
 
 
 def gemm_rate(size: int, dtype: torch.dtype, repeats: int = 3) -> float:
-    """The core's best GFLOP/s for a square matrix product."""
+    """Return the best GFLOP/s of a core for a square matrix product."""
     a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
     torch.mm(a, b)
     return 2 * size**3 / min(cpu_seconds(lambda: torch.mm(a, b)) for _ in range(repeats)) / 1e9

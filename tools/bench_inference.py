@@ -61,7 +61,7 @@ Ids = list[list[int]]
 
 @dataclass
 class Race:
-    """Ways to the same ids, run in turn; the first way is hdvl's."""
+    """Several implementations that must give the same ids, run alternately; the first is hdvl's."""
 
     name: str
     ways: dict[str, Callable[[], Ids]]
@@ -103,7 +103,7 @@ def spread(seconds: Sequence[float]) -> str:
 
 
 class Bench:
-    """Both sides of one folder."""
+    """The models of both libraries for one folder."""
 
     def __init__(self, folder: Path, layout: Reference, tokens: int) -> None:
         self.layout, self.tokens = layout, tokens
@@ -118,7 +118,7 @@ class Bench:
     def own(
         self, ids: Sequence[Tensor], shown: Sequence[Question], tokens: int, engine: Engine
     ) -> Ids:
-        """hdvl's ids, all prompts submitted at once."""
+        """Return the ids of hdvl for prompts that are submitted together."""
         params = SamplingParams(max_new_tokens=tokens, stop_ids=())
         made = [
             engine.submit(Request(row, one.pixels, tuple(one.plans), params))
@@ -127,7 +127,7 @@ class Bench:
         return [generation.wait().ids for generation in made]
 
     def theirs(self, ids: Tensor, tokens: int, **options: Any) -> Ids:
-        """transformers' ids of prompts (b, s)."""
+        """Return the ids of transformers for prompts (b, s)."""
         with torch.inference_mode():
             found = self.peer.generate(
                 ids,

@@ -2,7 +2,7 @@
 
     python tools/bench_metrics.py [--predictions 1000000] [--captions 50000]
 
-The predictions are made one at a time, so what is held is what the metrics hold. Half of the VQA
+The predictions are generated one at a time, so that only the memory of the metrics counts. Half of the VQA
 answers are common ones, as in VQA v2, and half are seen once. Printed are seconds, predictions a
 second, the score, and by how much the memory of the process grew.
 """

@@ -2,9 +2,9 @@
 
     python tools/check_eval_parity.py FOLDER
 
-FOLDER holds one JSON file for each scorer, named as in ``CHECKS``. For each file one
-line says how many values were compared and the worst difference; "inf" stands for texts, parses or
-verdicts that differ. The exit status is 1 when any difference is beyond its tolerance (1e-6; 0.01 for
+FOLDER has one JSON file for each scorer, named as in ``CHECKS``. For each file a line
+gives the number of compared values and the largest difference; "inf" means that texts, parsed answers or
+verdicts differ. The exit status is 1 if a difference exceeds its tolerance (1e-6; 0.01 for
 GQA, which prints two decimals) or a file has no check.
 """
 
@@ -22,7 +22,7 @@ from eval_parity import Compared
 CHECKS = {**eval_parity_choices.CHECKS, **eval_parity_text.CHECKS}
 TOLERANCE = 1e-6
 TOLERANCES = {"gqa": 0.01}
-SHOWN = 5  # differences of a file that are spelt out
+SHOWN = 5  # number of differences of a file that are printed
 PROSE = {"metric", "note", "notes", "recommended", "row_format", "sources", "threshold"}
 
 
@@ -39,7 +39,7 @@ class Recorded(dict[str, Any]):
 
 
 def difference(got: object, expected: object) -> float:
-    """How far apart two values are: the worst of their members, or inf when they are not alike."""
+    """Return the largest difference between two values or their members, or inf if their types differ."""
     if isinstance(got, bool) != isinstance(expected, bool):
         return math.inf
     if isinstance(got, int | float) and isinstance(expected, int | float):

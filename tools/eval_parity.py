@@ -1,4 +1,4 @@
-"""What the checks of check_eval_parity.py share."""
+"""Functions shared by the checks of check_eval_parity.py."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

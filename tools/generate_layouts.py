@@ -1,4 +1,4 @@
-"""What ``bench_inference.py`` asks: random models in transformers' layouts, and one question for both."""
+"""Models and prompts for ``bench_inference.py``: random models in transformers' layouts, and questions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,14 +95,14 @@ class Reference:
     peer: Callable[[Tensor, tuple[int, int]], dict[str, Any]]
 
     def write(self, folder: Path, size: Size) -> None:
-        """The folder as transformers writes it."""
+        """Write the model folder with transformers."""
         torch.manual_seed(0)
         scattered(self.model(size)).save_pretrained(folder)
 
 
 @torch.no_grad()
 def scattered(model: nn.Module) -> Any:
-    """Weights that keep the size of what passes through them: logits then differ from token to token."""
+    """Initialise weights so that activations keep their scale and logits differ between tokens."""
     for name, value in model.named_parameters():
         if value.ndim > 1 and "embed" not in name:
             value.normal_(std=value[0].numel() ** -0.5)

@@ -1,4 +1,4 @@
-"""Load on a server: failures, the queue, throughput against the engine alone, and memory.
+"""Load test of a server: failures, the queue, throughput compared with the engine alone, and memory.
 
     python tools/load_test.py                         the shipped model, 8 clients, 500 requests
     python tools/load_test.py --requests 2000 --no-offline    memory over many requests

@@ -1,4 +1,4 @@
-"""Draw the images of ``hdvl demo`` and write down their questions and true answers.
+"""Draw the images of ``hdvl demo``, and write their questions and correct answers.
 
     python tools/make_demo_images.py
 

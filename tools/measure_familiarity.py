@@ -1,4 +1,4 @@
-"""Write into a model folder what its training images look like to it (training_images.json).
+"""Write statistics of the training images' visual tokens to a model folder (training_images.json).
 
     python tools/measure_familiarity.py --model hdvl/assets/small [--count 200] [--held-out 100]
 

@@ -26,14 +26,14 @@ from hdvl.model import VLM
 
 
 def clock() -> float:
-    """Seconds, after what the device has still to do."""
+    """Return the time in seconds after all work of the device is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def copy_rate(device: str) -> float:
-    """Bytes read and written in a second."""
+    """Return the bytes read and written per second by a copy."""
     source = torch.empty(2**31 if device != "cpu" else 2**28, dtype=torch.uint8, device=device)
     target, times = torch.empty_like(source), []
     for _ in range(6):

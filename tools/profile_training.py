@@ -57,7 +57,7 @@ def train_step(vlm: VLM, rows: list[Batch], optimizer: torch.optim.Optimizer) ->
 
 
 def clock() -> float:
-    """Seconds, after what the device has still to do."""
+    """Return the time in seconds after all work of the device is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""The ways to make a training step that ``bench_training.py`` compares: models, samples, losses."""
+"""The implementations of a training step that ``bench_training.py`` compares: models, samples, losses."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -54,7 +54,7 @@ def own_model() -> VLM:
 
 
 def peer_model(image_token: int) -> nn.Module:
-    """transformers' own class, of the same sizes."""
+    """Return a model of transformers' class with the same sizes."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
     torch.manual_seed(0)
@@ -170,7 +170,7 @@ class Step:
 
 
 class Kept:
-    """What the encoder gave when it first saw a batch."""
+    """A cache of the encoder's features of each batch."""
 
     def __init__(self) -> None:
         self.known: dict[int, list[Tensor]] = {}
