@@ -69,6 +69,9 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
         return load(
             cfg["checkpoint"],
             device=cfg["device"],
+            device_map=cfg.get("device_map"),
+            max_memory=cfg.get("max_memory"),
+            offload_folder=cfg.get("offload_folder"),
             dtype=cfg["dtype"],
             max_length=cfg["max_length"],
             engine=engine,
@@ -77,6 +80,8 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
             tiler_follows=tiler_follows(keys),
             **changes_of(cfg, keys),
         )
+    if cfg.get("device_map") is not None:
+        raise ValueError("device_map needs a checkpoint; a new composition goes to device")
     import torch
 
     from hdvl.inference import Pipeline

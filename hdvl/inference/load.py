@@ -17,6 +17,7 @@ from hdvl.inference.pipeline import Pipeline
 from hdvl.inference.recompose import recompose, replaced_parts, split
 from hdvl.inputs import check_checkpoint
 from hdvl.model import VLM
+from hdvl.placement import place as place_on_devices
 from hdvl.precision import converted
 from hdvl.quantisation import quantise_llm
 
@@ -25,6 +26,9 @@ def load(
     source: str | Path | Mapping[str, str | Path],
     *,
     device: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    max_memory: Mapping[Any, Any] | None = None,
+    offload_folder: str | None = None,
     dtype: str | None = None,
     max_length: int | None = None,
     engine: Mapping[str, Any] | None = None,
@@ -42,6 +46,10 @@ def load(
             that is shipped with this package; or a model as others published it (docs/checkpoints.md),
             in a folder or in parts.
         device: the device of the model; ``None`` for the CPU.
+        device_map: in place of ``device``, where layers of the language model are: ``auto``, or modules and
+            their devices (:func:`hdvl.placement.place`). Answers do not change.
+        max_memory: for ``device_map="auto"``, the most memory of weights on each device.
+        offload_folder: where layers on the disk are written.
         dtype: ``float32``, ``bfloat16`` or ``float16``; ``None`` for the stored dtype, or for a published
             model the one of most weights.
         max_length: most ids of a prompt.
@@ -59,6 +67,7 @@ def load(
             or the weights do not fit.
     """
     torch_dtype = as_dtype(dtype)
+    _check_alone(device_map, device=device, quantisation=quantisation)
     if not isinstance(source, Mapping):
         check_checkpoint(str(source), "model")
     place = source if isinstance(source, Mapping) else find_folder(source)
@@ -66,6 +75,8 @@ def load(
     vlm = converted(vlm, dtype=torch_dtype, device=device)
     if quantisation is not None:
         quantise_llm(vlm.llm, quantisation)
+    if device_map is not None:
+        place_on_devices(vlm, device_map, max_memory=max_memory, offload_folder=offload_folder)
     pipe = Pipeline(model=vlm, max_length=max_length, engine=engine)
     if isinstance(place, Path) and not overrides:  # with other parts or values the tokens differ
         pipe.familiarity = Familiarity.read(place)
@@ -93,6 +104,12 @@ def _read(
     if not late:
         return vlm
     return recompose(vlm, node, late, source=source, tiler_follows=tiler_follows)
+
+
+def _check_alone(device_map: Any, **others: str | None) -> None:
+    for name, value in others.items():
+        if device_map is not None and value is not None:
+            raise ValueError(f"device_map cannot be combined with {name}; leave one of them out")
 
 
 def as_dtype(name: str | None) -> torch.dtype | None:

@@ -80,7 +80,8 @@ class WeightsWatch:
     def changed(self) -> bool:
         """Whether something is not as it was at the last call; false at the first one."""
         held = (*self._module.parameters(), *self._module.buffers())
-        tensors = [inner for one in held for inner in _stored(one)]
+        # Weights that are offloaded are on meta between two calls, and nobody writes to them.
+        tensors = [inner for one in held for inner in _stored(one) if not inner.is_meta]
         device = tensors[0].device.type if tensors else "cpu"
         precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         places = tuple(one.data_ptr() for one in tensors)

@@ -41,7 +41,11 @@ def is_plain(model: Any) -> bool:
     windowed = window is not None and getattr(config, "use_sliding_window", True)
     if kinds != {"full_attention"} or (windowed and not hasattr(config, "layer_types")):
         return False
-    hooked = any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
+    # accelerate's hooks, which fetch offloaded weights, are attributes of their own.
+    hooked = any(
+        one._forward_hooks or one._forward_pre_hooks or hasattr(one, "_hf_hook")
+        for one in model.modules()
+    )
     return not hooked and all(_is_plain_layer(layer) for layer in base.layers)
 
 

@@ -106,7 +106,8 @@ class SlotCache:
             keys[self._rows, :, self._seen : self._size] = key_states
             values[self._rows, :, self._seen : self._size] = value_states
         else:
-            rows, places = self._places
+            # Layers may be on several devices.
+            rows, places = (part.to(keys.device) for part in self._places)
             keys[rows, :, places] = key_states.transpose(1, 2)
             values[rows, :, places] = value_states.transpose(1, 2)
         return keys[self._rows, :, : self._size], values[self._rows, :, : self._size]
