@@ -168,7 +168,9 @@ def run(cfg: Mapping[str, Any]) -> None:
     scale = min(1.0, 4 * cfg["draw_size"] / max(image.size))
     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
     background = cfg["tiler"].get("background", (255, 255, 255))
-    upright = upright_rgb(image, name=name, exif=exif, background=background)
+    upright = upright_rgb(
+        image, name=name, exif=exif, background=background, srgb=cfg["tiler"].get("srgb", False)
+    )
     padding = cfg["tiler"].get("padding", (0, 0, 0))
     colour = (128, 128, 128) if isinstance(padding, str) else tuple(padding)
     save(draw_canvas(upright, plan, padding=colour, draw_size=cfg["draw_size"]), out)

@@ -1,6 +1,7 @@
 """Reads every image that Pillow can open as one upright RGB image, or raises one clear error."""
 
 from hdvl.images.files import MAX_BYTES, SOURCES, ImageSource, is_base64, name_of, read_bytes
+from hdvl.images.profiles import has_other_profile, to_srgb
 from hdvl.images.reading import (
     BYTES_PER_PIXEL,
     DECODER_COST,
@@ -24,6 +25,7 @@ __all__ = [
     "Colour",
     "ImageSource",
     "data_url",
+    "has_other_profile",
     "is_base64",
     "load_pixels",
     "name_of",
@@ -32,5 +34,6 @@ __all__ = [
     "read_bytes",
     "read_image",
     "rgb_bands",
+    "to_srgb",
     "upright_rgb",
 ]

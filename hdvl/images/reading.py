@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hdvl.images.files import ImageSource, name_of, read_bytes
+from hdvl.images.profiles import to_srgb
 
 Colour = Sequence[int]
 """Red, green and blue, 0..255."""
@@ -60,6 +61,7 @@ def read_image(
     exif: bool = True,
     background: Colour | None = (255, 255, 255),
     max_pixels: int = MAX_PIXELS,
+    srgb: bool = True,
 ) -> Image.Image:
     """The image as 8-bit RGB, upright.
 
@@ -72,6 +74,7 @@ def read_image(
         background: the colour under transparent pixels; ``None`` drops alpha like ``convert("RGB")``, as
             the published systems do.
         max_pixels: the largest number of pixels.
+        srgb: whether to convert an embedded colour profile to sRGB; the published systems do not.
 
     Raises:
         ValueError: the file is empty, truncated, no image or no regular file, has more than ``max_pixels``
@@ -84,16 +87,19 @@ def read_image(
         name=name_of(source),
         exif=exif,
         background=background,
+        srgb=srgb,
     )
 
 
 def upright_rgb(
-    image: Image.Image, *, name: str, exif: bool, background: Colour | None
+    image: Image.Image, *, name: str, exif: bool, background: Colour | None, srgb: bool = False
 ) -> Image.Image:
     """Decode, rotate and convert an opened image, see :func:`read_image`."""
     load_pixels(image, name=name)
     turn = _TURNS.get(orientation(image, name=name)) if exif else None
     try:
+        if srgb:
+            image = to_srgb(image, name=name)
         image = to_rgb(image, background=background, name=name)
         return image if turn is None else image.transpose(turn)
     except MemoryError as error:

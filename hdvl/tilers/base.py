@@ -43,6 +43,7 @@ class Cutter(ABC):
         exif: whether to rotate images by their EXIF orientation (the published systems do not).
         background: colour under transparent pixels; ``None`` drops the alpha channel, as most published
             systems do.
+        srgb: whether to convert an embedded colour profile (ICC) to sRGB (the published systems do not).
         padding: colour of the padding: three numbers, or ``mean`` for the mean colour of the encoder
             (as in LLaVA-1.5).
         resample: the resampling filter: ``bicubic``, ``bilinear`` or ``lanczos``, with antialiasing.
@@ -72,6 +73,7 @@ class Cutter(ABC):
     max_pixels: int = MAX_PIXELS
     skip_blank: bool = False
     blank_tolerance: int = 0
+    srgb: bool = False
 
     def __post_init__(self) -> None:
         for name in FROM_MODEL:
@@ -181,6 +183,7 @@ class Cutter(ABC):
             exif=self.exif,
             background=self.background,
             max_pixels=self.max_pixels,
+            srgb=self.srgb,
             resample=self.resample,
             padding=self.padding,
             out=out,

@@ -14,6 +14,7 @@ from torch import Tensor
 from hdvl.geometry import TilePlan
 from hdvl.images import (
     Colour,
+    has_other_profile,
     load_pixels,
     name_of,
     open_image,
@@ -82,6 +83,7 @@ def decode(
     background: Colour | None,
     buffers: Buffers,
     max_pixels: int,
+    srgb: bool = False,
     scaled: bool = False,
 ) -> Raster:
     """Decode an image. JPEG files are not rotated, because rotating the resized canvas is cheaper.
@@ -93,15 +95,18 @@ def decode(
         background: colour under transparent pixels; ``None`` drops the alpha channel.
         buffers: the buffers to decode into.
         max_pixels: images of more pixels raise.
+        srgb: whether to convert an embedded colour profile to sRGB.
         scaled: whether to decode JPEG files at 1/2, 1/4 or 1/8 of their size if that covers the canvas.
     """
     name = name_of(source)
     data = None if isinstance(source, Image.Image | np.ndarray) else read_bytes(source)
     image = open_image(source if data is None else data, max_pixels=max_pixels, name=name)
-    if data is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+    converts = srgb and has_other_profile(image)
+    jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
+    if data is None or not jpeg or converts:
         load_pixels(image, name=name)
-        if exif and orientation(image, name=name) > 1:
-            image = upright_rgb(image, name=name, exif=True, background=background)
+        if converts or (exif and orientation(image, name=name) > 1):
+            image = upright_rgb(image, name=name, exif=exif, background=background, srgb=srgb)
         cut = plan(*image.size)
         return Raster(_copy(image, buffers, background=background, name=name), cut, 1)
     turn = orientation(image, name=name) if exif else 1

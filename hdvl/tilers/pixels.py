@@ -31,6 +31,7 @@ class Reading:
         exif: whether to rotate images by their EXIF orientation.
         background: colour under transparent pixels; ``None`` drops the alpha channel.
         max_pixels: images of more pixels raise.
+        srgb: whether to convert an embedded colour profile to sRGB.
         resample: the resampling filter.
         padding: colour of the padding.
         out: tensor that the pixels are written into; ``None`` to allocate memory.
@@ -39,6 +40,7 @@ class Reading:
     exif: bool
     background: Colour | None
     max_pixels: int
+    srgb: bool
     resample: str
     padding: Colour
     out: Tensor | None
@@ -66,7 +68,11 @@ def cut_pillow(image: Any, *, plan: Plan, reading: Reading) -> Tiles:
         reading: options of the tiler.
     """
     source = read_image(
-        image, exif=reading.exif, background=reading.background, max_pixels=reading.max_pixels
+        image,
+        exif=reading.exif,
+        background=reading.background,
+        max_pixels=reading.max_pixels,
+        srgb=reading.srgb,
     )
     cut = plan(*source.size)
     if cut.frame is not None:
@@ -105,6 +111,7 @@ def cut_torch(image: Any, *, plan: Plan, reading: Reading, fast: bool) -> Tiles:
         background=reading.background,
         buffers=_POOL.buffers,
         max_pixels=reading.max_pixels,
+        srgb=reading.srgb,
         scaled=fast,
     )
     cut = raster.plan

@@ -82,6 +82,8 @@ def reading_notes(vlm: VLM) -> tuple[str, ...]:
     """Notes on how transformers reads images differently from the tiler."""
     tiler: Any = vlm.tiler
     notes = transparency_notes(tiler)
+    if tiler.srgb:
+        notes.append("colour profiles: transformers ignores them, hdvl converts them to sRGB")
     if tiler.backend != "pillow":
         notes.append(f"resampling: hdvl uses backend={tiler.backend}, which is within 2/255")
     return tuple(notes)
