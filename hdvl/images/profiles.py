@@ -12,7 +12,9 @@ _OUTPUT = {"RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "L": "RGB"}
 def has_other_profile(image: Image.Image) -> bool:
     """Whether an opened image has a colour profile besides that of sRGB."""
     data = image.info.get("icc_profile")
-    return bool(data) and b"sRGB" not in data and "sRGB".encode("utf-16-be") not in data
+    if not isinstance(data, bytes) or not data:
+        return False
+    return b"sRGB" not in data and "sRGB".encode("utf-16-be") not in data
 
 
 def to_srgb(image: Image.Image, *, name: str) -> Image.Image:
