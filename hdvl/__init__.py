@@ -8,14 +8,15 @@ from hdvl.version import __version__ as __version__
 __all__ = ["build", "compose", "fit", "load"]
 
 if TYPE_CHECKING:
+    from hdvl.command import compose
     from hdvl.composition import fit
-    from hdvl.config import build, compose
+    from hdvl.config import build
     from hdvl.inference.load import load
 
 import_without_widget_warning()  # does nothing outside of notebooks
 
 _HOMES = {
-    "compose": "hdvl.config",
+    "compose": "hdvl.command",
     "build": "hdvl.config",
     "fit": "hdvl.composition",
     "load": "hdvl.inference.load",

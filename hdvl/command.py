@@ -8,7 +8,8 @@ from traceback import print_exception
 from types import TracebackType
 from typing import Any
 
-from hdvl.config import CONF_DIR, compose, resolve
+from hdvl import config as configs
+from hdvl.config import CONF_DIR, resolve
 from hdvl.inputs import check_inputs
 from hdvl.keys import check_added, check_values, similar, unknown_key
 from hdvl.overrides import (
@@ -83,6 +84,31 @@ def command(
         _set_trace(trace)
 
 
+def compose(*overrides: str, config_name: str = "train", return_hydra: bool = False) -> Any:
+    """Compose the config of a command from command-line style ``overrides``.
+
+    ``compose("model=xverse_v_13b", "llm=tiny")`` returns the config that ``hdvl train model=xverse_v_13b
+    llm=tiny`` would have.
+
+    Args:
+        overrides: choices of groups (``encoder=timm``) and values of keys (``bridge.depth=3``).
+        config_name: the command: ``train``, ``infer``, ``plan``, ...
+        return_hydra: whether to return Hydra's own node too, under ``hydra``.
+
+    Returns:
+        An ``omegaconf.DictConfig``.
+
+    Raises:
+        ValueError: an override has no effect in this config; the message names what is like it.
+    """
+    from hydra.errors import HydraException
+
+    try:
+        return configs.compose(*overrides, config_name=config_name, return_hydra=return_hydra)
+    except HydraException as error:
+        raise ValueError(reason_of(error, config_name, overrides)) from error
+
+
 def groups() -> dict[str, list[str]]:
     """Return the choices of each config group."""
     folders = sorted(path for path in CONF_DIR.iterdir() if path.is_dir())
@@ -143,13 +169,20 @@ def _is_mistake(error: Exception) -> bool:
     return bool(OF_LIBRARIES & names) or _of_device(error) is not None
 
 
-def reason_of(error: Exception, name: str) -> str:
-    """Return the message of ``error`` on one line."""
+def reason_of(error: Exception, name: str, words: Sequence[str] | None = None) -> str:
+    """Return the message of ``error`` on one line.
+
+    Args:
+        error: what composing or running the command raised.
+        name: the command.
+        words: the overrides; ``None`` takes those of this process's command line.
+    """
+    words = sys.argv[1:] if words is None else words
     text = str(error) or type(error).__name__
     if found := re.match(r"Could not override '([^']+)'", text):
-        return _unknown(found[1].partition("@")[0], name)
+        return _unknown(found[1].partition("@")[0], name, words)
     if found := re.match(r"Could not delete from config\. '([^']+)' does not exist", text):
-        base = _base(name, sys.argv[1:])
+        base = _base(name, words)
         node: Any = base
         *above, last = found[1].split(".")
         for key in above:
@@ -213,7 +246,7 @@ def _check_given(name: str, unchecked: Sequence[str]) -> None:
         and not word.is_delete()
     ]
     if values:
-        base = _plain(compose(*of_groups, config_name=name))
+        base = _plain(configs.compose(*of_groups, config_name=name))
         own = [word for word in values if word.is_add() or word.is_force_add()]
         new = {word.key_or_group: word.value() for word in own}
         check_added(base, new, name.replace("_", " "))
@@ -232,7 +265,7 @@ def _check_groups(name: str, added: Sequence[str]) -> None:
 
 
 def _other_group(group: str, name: str) -> str:
-    choices = compose(config_name=name, return_hydra=True).hydra.runtime.choices
+    choices = configs.compose(config_name=name, return_hydra=True).hydra.runtime.choices
     own = [key for key in choices if not key.startswith("hydra/")]
     taken = f"which takes {', '.join(own)}" if own else "which takes no groups"
     return f"{group} is no group of hdvl {name.replace('_', ' ')}, {taken}"
@@ -247,7 +280,7 @@ def _check_model(
         ValueError: the experiment chooses parts itself.
     """
     without = [word for word in given if not re.match(r"\+*experiment=", word)]
-    of_model = compose(*without, config_name=name, return_hydra=True).hydra.runtime.choices
+    of_model = configs.compose(*without, config_name=name, return_hydra=True).hydra.runtime.choices
     replaced = [part for part in REQUIRED_GROUPS if choices.get(part) != of_model.get(part)]
     if replaced:
         parts = " ".join(f"{part}={of_model[part]}" for part in replaced)
@@ -257,10 +290,10 @@ def _check_model(
         )
 
 
-def _unknown(key: str, name: str) -> str:
+def _unknown(key: str, name: str, words: Sequence[str]) -> str:
     if key in groups():
         return _other_group(key, name)
-    base = _base(name, sys.argv[1:])
+    base = _base(name, words)
     return unknown_key(base, key, name.replace("_", " "), typed=True)
 
 
@@ -270,9 +303,9 @@ def _base(name: str, words: Sequence[str]) -> dict[str, Any]:
 
     chosen = [word for word in words if word.partition("=")[0].lstrip("+") in groups()]
     try:
-        return _plain(compose(*chosen, config_name=name))
+        return _plain(configs.compose(*chosen, config_name=name))
     except HydraException:
-        return _plain(compose(config_name=name))
+        return _plain(configs.compose(config_name=name))
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool 
     above, dot, last = key.rpartition(".")
     siblings = _at(base, above)[1] if dot else base
     siblings = siblings if isinstance(siblings, Mapping) else {}
-    if last in siblings:  # Hydra refuses a mapping whose keys are new
+    if typed and last in siblings:  # Hydra refuses a mapping whose keys are new
         return f"{key} does not have all keys of the given mapping; add them with +{key}={{...}}"
     near = difflib.get_close_matches(last, siblings, n=1, cutoff=0.85) if typed else []
     if near:

@@ -96,3 +96,16 @@ def test_fit_takes_the_words_of_the_command(monkeypatch, tmp_path):
     assert seen["line"].startswith("hdvl train init_from=hdvl/small data=llava")
     with pytest.raises(ValueError, match=r"optimizer\.common\.lr has no effect"):
         hdvl.fit("experiment=smoke", "optimizer.common.lr=1e-3")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encoder.nam=x", r"encoder.nam is no key of hdvl train, did you mean encoder.name\?"),
+        ("encodr=tiny", r"encodr is no key of hdvl train, did you mean encoder\?"),
+        ("encoder=tinny", r"encoder must be one of .* did you mean tiny"),
+    ],
+)
+def test_mistakes_in_python_have_the_messages_of_the_commands(override, message):
+    with pytest.raises(ValueError, match=message):
+        hdvl.compose("encoder=timm", override)
