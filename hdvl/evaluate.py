@@ -115,7 +115,8 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
             judge_of(cfg, Path(cfg["outputs"]))  # a judge that is lacking is said at once
     folders = {task.name: DataFolder(Path(cfg["data_dir"] or ".")) for task in tasks}
     samples = {  # a missing file is said before the model is loaded
-        task.name: first_questions(task.samples(folders[task.name]), cfg["limit"]) for task in tasks
+        task.name: list(first_questions(task.samples(folders[task.name]), cfg["limit"]))
+        for task in tasks
     }
     model = model_identity(cfg, overrides)
     identity = json.dumps(model, sort_keys=True, default=str)

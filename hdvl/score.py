@@ -1,68 +1,163 @@
 """``hdvl score``: scores a file of predictions of any model. Neither a model nor torch is loaded."""
 
 import json
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
 
 from hdvl.command import command
 from hdvl.config import build
-from hdvl.files import write_text
+from hdvl.files import atomic_write
 from hdvl.tables import table
 
+if TYPE_CHECKING:
+    from hdvl.evaluation.answer_table import AnswerTable
+    from hdvl.evaluation.folder import DataFolder
+    from hdvl.evaluation.samples import Sample
+    from hdvl.evaluation.scores import Scores
+    from hdvl.evaluation.task import Task
 
-def run(cfg: Mapping[str, Any]) -> None:
-    """Print the scores and the problems of the file."""
+Summary = dict[str, Any]
+
+
+def check(cfg: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if the command lacks a task, a file or a folder."""
     if len(cfg.get("task") or ()) != 1:
         raise ValueError("task must be one benchmark, such as task=docvqa")
     for key in ("predictions", "data_dir"):
         if cfg[key] is None:
             raise ValueError(f"{key} must be given")
-    from hdvl.evaluation.folder import DataFolder
+
+
+def score_streamed(
+    questions: "Iterator[Sample]",
+    answers: "AnswerTable",
+    metric: str,
+    cfg: Mapping[str, Any],
+    each: IO[str],
+) -> "tuple[Scores, Summary]":
+    """Score with a metric of single answers; the value of each question is written to ``each``."""
+    from hdvl.evaluation.scorers.short_answers import METRICS
+    from hdvl.evaluation.streamed import score_stream
+    from hdvl.evaluation.summary import costs, scores_fields, without_nan
+
+    workers = cfg["num_workers"]
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    totals = score_stream(questions, answers, metric, num_workers=workers, each=each)
+    answers.finish(partial=cfg["partial"])
+    scores = totals.scores(METRICS[metric][0])
+    around = asdict(totals.uncertainty())
+    fields = {"questions": len(totals.values), "cost": costs([]), **scores_fields(scores)}
+    summary: Summary = without_nan({**fields, "uncertainty": around})
+    return scores, summary
+
+
+def score_whole(
+    task: "Task",
+    questions: "Iterator[Sample]",
+    answers: "AnswerTable",
+    folder: "DataFolder",
+    cfg: Mapping[str, Any],
+    each: IO[str],
+) -> "tuple[Scores, Summary]":
+    """Score with all questions in memory, and ask a judge if the protocol has one."""
     from hdvl.evaluation.judging.judge import judge_of
     from hdvl.evaluation.judging.judging import judge_answers
-    from hdvl.evaluation.predictions import joined, read_predictions
     from hdvl.evaluation.summary import task_summary
-    from hdvl.evaluation.task import first_questions, protocol_hash
 
-    ((name, node),) = cfg["task"].items()
-    task, folder = build(node), DataFolder(Path(cfg["data_dir"]))
-    if task.hidden:
-        raise ValueError(f"the answers of split {task.split} of {name} are not published")
-    samples = first_questions(task.samples(folder), cfg["limit"])
-    found = joined(
-        task, samples, read_predictions(Path(cfg["predictions"])), partial=cfg["partial"]
-    )
-    kept = [sample for sample in samples if sample.id in found.answers]
+    samples = list(questions)
+    pairs = zip(samples, answers.take([one.id for one in samples]), strict=True)
+    given = {one.id: answer for one, answer in pairs if answer is not None}
+    answers.finish(partial=cfg["partial"])
+    kept = [one for one in samples if one.id in given]
     verdicts = None
     if task.chosen.judge is not None:
         with judge_of(cfg) as judge:
-            verdicts = judge_answers(task.chosen.judge, judge, kept, found.answers, folder)
-    scores = task.score(kept, found.answers, verdicts)
+            verdicts = judge_answers(task.chosen.judge, judge, kept, given, folder)
+    scores = task.score(kept, given, verdicts)
     summary = task_summary(kept, {}, scores)
-    protocol = protocol_hash(node, task.protocol)
-    print(f"{name}  {task.split}, protocol {task.protocol} {protocol}, {len(kept)} questions")
-    print(table([[key, f"{value:.4f}"] for key, value in scores.values.items()], right=[1]))
-    for line in (*scores.notes, *found.problems.lines()):
-        print(line)
     if verdicts is not None:
-        said_by = verdicts.summary()
-        print(f"judge {said_by['judge']}, words {said_by['wording']}, {said_by['replies']} replies")
+        summary["judge"] = verdicts.summary()
+    for name, value in scores.correct.items():
+        each.write(f",\n    {json.dumps(name)}: {value!r}")
+    return scores, summary
+
+
+def write_report(path: str | Path, report: Summary, each: IO[str]) -> None:
+    """Write ``report`` with the value of each question, the items of a JSON mapping, as ``correct``."""
+    head = json.dumps(report, indent=2, ensure_ascii=False)
+    with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
+        file.write(f'{head[:-2]},\n  "correct": {{')
+        each.seek(0)
+        each.read(1)  # the comma before the first item
+        shutil.copyfileobj(each, file)
+        file.write("\n  }\n}\n")
+
+
+def run(cfg: Mapping[str, Any]) -> None:
+    """Print the scores and the problems of the file."""
+    check(cfg)
+    from hdvl.evaluation.answer_table import AnswerTable
+    from hdvl.evaluation.folder import DataFolder
+    from hdvl.evaluation.predictions import read_predictions, rules_of
+    from hdvl.evaluation.scorers.short_answers import metric_of
+    from hdvl.evaluation.task import first_questions, protocol_hash
+
+    ((name, node),) = cfg["task"].items()
+    task, folder = build(node), DataFolder(Path(cfg["data_dir"]), look=False)
+    if task.hidden:
+        raise ValueError(f"the answers of split {task.split} of {name} are not published")
+    row_id = task.identify(task.stream(folder)) if task.identify is not None else None
+    predictions = read_predictions(Path(cfg["predictions"]), row_id)
+    metric = metric_of(task.chosen.score)
+    with ExitStack() as stack:
+        each = stack.enter_context(TemporaryFile("w+", encoding="utf-8"))
+        answers = stack.enter_context(AnswerTable(rules_of(task), predictions))
+        if metric is not None:
+            questions = first_questions(task.stream(folder), cfg["limit"])
+            scores, summary = score_streamed(questions, answers, metric, cfg, each)
+        else:
+            questions = first_questions(task.samples(folder), cfg["limit"])
+            scores, summary = score_whole(task, questions, answers, folder, cfg, each)
+        said = protocol_hash(node, task.protocol)
+        print(f"{name}  {task.split}, protocol {task.protocol} {said}", end=", ")
+        print(f"{summary['questions']} questions")
+        show(scores, summary)
+        for line in answers.problems.lines(answers.counts):
+            print(line)
+        if cfg["out"] is not None:
+            report = {
+                "task": name,
+                "protocol": task.protocol,
+                "protocol_hash": said,
+                **summary,
+                "problems": {kind: list(ids) for kind, ids in vars(answers.problems).items()},
+                "problem_counts": answers.counts,
+                "data": folder.checksums(),
+            }
+            write_report(cfg["out"], report, each)
+
+
+def show(scores: "Scores", summary: Summary) -> None:
+    """Print the scores with the error of the first, and what a reader must know of them."""
+    rows = [[key, f"{value:.4f}"] for key, value in scores.values.items()]
+    around = summary.get("uncertainty")
+    if around and around["standard_error"] is not None:
+        low, high = around["low"], around["high"]
+        rows[0][1] += f" ± {around['standard_error']:.4f}  ({low:.4f} to {high:.4f})"
+    print(table(rows))
+    for line in scores.notes:
+        print(line)
+    if "judge" in summary:
+        judge = summary["judge"]
+        print(f"judge {judge['judge']}, words {judge['wording']}, {judge['replies']} replies")
     if scores.unparsed:
         print(f"unparsed: {len(scores.unparsed)}")
-    if cfg["out"] is not None:
-        problems = {kind: list(ids) for kind, ids in vars(found.problems).items()}
-        report = {
-            "task": name,
-            "protocol": task.protocol,
-            "protocol_hash": protocol,
-            **summary,
-            **({"judge": verdicts.summary()} if verdicts else {}),
-            "correct": scores.correct,
-            "problems": problems,
-            "data": folder.checksums(),
-        }
-        write_text(cfg["out"], json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
 def main() -> None:

@@ -1,36 +1,75 @@
 """Files of predictions as official scorers, LLaVA, VLMEvalKit and EvalAI write them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hdvl.evaluation.metrics.joining import Joined, Rules, join
+from hdvl.evaluation.identifying import RowId
+from hdvl.evaluation.json_stream import holds_mapping, json_pairs
+from hdvl.evaluation.metrics.joining import Rules
 from hdvl.evaluation.metrics.official_rules import RULES
-from hdvl.evaluation.rows import read_plain, read_rows
-from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.rows import read_rows
 from hdvl.evaluation.task import Task
 
-IDS = ("question_id", "questionId", "Question_id", "index", "image_id", "id", "pid", "image")
-ANSWERS = ("prediction", "answer", "text", "response", "caption", "Output", "output", "generated")
+IDS = (
+    "question_id",
+    "questionId",
+    "Question_id",
+    "example_id",
+    "index",
+    "image_id",
+    "id",
+    "pid",
+    "image",
+)
+BOXES = "bboxes"
+TABLES = (".tsv", ".csv", ".xlsx")
+ANSWERS = (
+    *("prediction", "answer", "text", "response", "caption", "Output", "output", "generated"),
+    BOXES,
+)
 """Names of the fields that hold the id and the answer, the first that a row has being used.
 
 ``prediction`` stands before ``answer``, which is the truth in the tables of VLMEvalKit.
 """
 
 
-def read_predictions(path: Path) -> list[tuple[str, object]]:
+def read_predictions(path: Path, row_id: RowId | None = None) -> Iterator[tuple[str, object]]:
     """(id, answer) of each row of JSON, JSONL, TSV, CSV or XLSX; a JSON mapping from id to answer too.
 
     An answer may be no text, as the empty cell of a table, which is None.
 
+    Args:
+        path: the file, or the folder of MME's official tool with a text file for each task.
+        row_id: the id of a row where it is not in a field; see :mod:`hdvl.evaluation.identifying`.
+
     Raises:
         ValueError: a row has no field for the id or for the answer.
     """
-    if path.suffix.lower() == ".json":
-        value = read_plain(path)
-        if isinstance(value, Mapping):
-            return [(str(name), _of_mapping(answer)) for name, answer in value.items()]
-    return list(_pairs(path))
+    if path.is_dir():
+        return _pairs(path, _mme_rows(path), row_id)
+    if path.suffix.lower() == ".json" and holds_mapping(path):
+        return ((name, _of_mapping(answer)) for name, answer in json_pairs(path))
+    return _pairs(path, read_rows(path), row_id)
+
+
+def _mme_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of the files of a folder: image, question, truth and answer with tabs between them."""
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise ValueError(f"predictions must be a file, or a folder with TASK.txt, {folder} is none")
+    for path in files:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            cells = line.split("\t")
+            if len(cells) != 4:
+                raise ValueError(
+                    f"line {number} of {path} must have 4 cells with tabs between them, got {len(cells)}; "
+                    "remove tabs and line breaks from the answers"
+                )
+            image, question, _, answer = cells
+            yield {"task": path.stem, "image": image, "question": question, "prediction": answer}
 
 
 def _of_mapping(answer: Any) -> object:
@@ -39,9 +78,13 @@ def _of_mapping(answer: Any) -> object:
     return answer
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, object]]:
-    for number, row in enumerate(read_rows(path)):
-        name = next((row[key] for key in IDS if row.get(key) is not None), None)
+def _pairs(
+    path: Path, rows: Iterable[Mapping[str, Any]], row_id: RowId | None
+) -> Iterator[tuple[str, object]]:
+    for number, row in enumerate(rows):
+        name = row_id(number, row) if row_id is not None else None
+        if name is None:
+            name = next((row[key] for key in IDS if row.get(key) is not None), None)
         if name is None:
             raise ValueError(
                 f"row {number} of {path} must have an id in one of {', '.join(IDS)}, got the fields "
@@ -53,7 +96,10 @@ def _pairs(path: Path) -> Iterator[tuple[str, object]]:
                 f"row {number} of {path} must have an answer in one of {', '.join(ANSWERS)}, got the "
                 f"fields {', '.join(row)}"
             )
-        yield _text_of_id(name), row[key]
+        answer = row[key]
+        if answer in ("", None) and path.suffix.lower() in TABLES:
+            answer = math.nan  # as the official scorers read an empty cell
+        yield _text_of_id(name), json.dumps(answer) if key == BOXES else answer
 
 
 def _text_of_id(value: object) -> str:
@@ -61,17 +107,6 @@ def _text_of_id(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def joined(
-    task: Task,
-    samples: Sequence[Sample],
-    predictions: Sequence[tuple[str, object]],
-    *,
-    partial: bool = False,
-) -> Joined[str]:
-    """The answers to score, by the rules of the official scorer, and what was wrong with the file.
-
-    Raises:
-        ValueError: the official scorer would refuse the file, and ``partial`` is false.
-    """
-    rules = RULES[task.rules] if task.rules else Rules(task.name)
-    return join([sample.id for sample in samples], predictions, rules, partial=partial)
+def rules_of(task: Task) -> Rules:
+    """What the official scorer of a task does with predictions that are not complete."""
+    return RULES[task.rules] if task.rules else Rules(task.name)

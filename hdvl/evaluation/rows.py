@@ -11,11 +11,12 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hdvl.evaluation.json_stream import json_items
 from hdvl.evaluation.samples import StoredImage, digest, from_base64
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images in cells are longer than the default
@@ -58,14 +59,7 @@ def read_plain(path: Path) -> Any:
 
 
 def _json_rows(path: Path, under: str | None) -> Iterator[dict[str, Any]]:
-    value = read_plain(path)
-    if under is not None:
-        if not isinstance(value, Mapping) or under not in value:
-            raise ValueError(f"{path} must have the key {under!r}, it has none; check the file")
-        value = value[under]
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise ValueError(f"{path} must hold a list of rows, got {type(value).__name__}")
-    for number, row in enumerate(value):
+    for number, row in enumerate(json_items(path, under)):
         yield _mapping(row, path, number)
 
 

@@ -54,7 +54,11 @@ def uncertainty(
 
     Needs scipy (``pip install 'hdvl[evaluation]'``).
     """
-    sums, counts = group_sums(samples, values)
+    return mean_uncertainty(*group_sums(samples, values), scale=scale, seed=seed)
+
+
+def mean_uncertainty(sums: Array, counts: Array, *, scale: float, seed: int = 0) -> Uncertainty:
+    """The uncertainty of ``scale`` times a mean, from the sums (g,) and counts (g,) of the groups."""
     groups, total = len(sums), counts.sum()
     if groups < 2:
         mean = float(scale * sums.sum() / total) if total else math.nan

@@ -49,7 +49,18 @@ def task_summary(
     found: dict[str, Any] = {"questions": len(samples), "cost": costs(list(rows.values()))}
     if scores is None:
         return found
-    found |= {
+    found |= scores_fields(scores)
+    if scores.scale is not None:
+        found["uncertainty"] = asdict(uncertainty(samples, scores.correct, scale=scores.scale))
+    elif scores.resampling is not None:
+        found["uncertainty"] = asdict(resampled_uncertainty(scores.resampling))
+    plain: dict[str, Any] = without_nan(found)
+    return plain
+
+
+def scores_fields(scores: Scores) -> dict[str, Any]:
+    """The scores themselves, as plain data."""
+    return {
         "metric": scores.metric,
         "score": scores.value,
         "values": scores.values,
@@ -57,12 +68,6 @@ def task_summary(
         "unparsed": scores.unparsed,
         "notes": scores.notes,
     }
-    if scores.scale is not None:
-        found["uncertainty"] = asdict(uncertainty(samples, scores.correct, scale=scores.scale))
-    elif scores.resampling is not None:
-        found["uncertainty"] = asdict(resampled_uncertainty(scores.resampling))
-    plain: dict[str, Any] = without_nan(found)
-    return plain
 
 
 def without_nan(value: Any) -> Any:

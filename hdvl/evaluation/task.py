@@ -1,12 +1,13 @@
 """A benchmark: where its questions come from, and the protocols under which they are asked and scored."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.identifying import Identify
 from hdvl.evaluation.judging.judging import Judging, Verdicts
 from hdvl.evaluation.prompts import prompt_of
 from hdvl.evaluation.samples import Sample, digest, duplicates
@@ -14,7 +15,7 @@ from hdvl.evaluation.scores import Scores
 
 PROTOCOLS = ("official", "llava", "vlmevalkit", "lmms_eval", "qwen_vl", "internvl", "quick")
 """Names of protocols; ``quick`` is the official one with rules in place of its judge."""
-Reader = Callable[[DataFolder, str], Sequence[Sample]]
+Reader = Callable[[DataFolder, str], Iterable[Sample]]
 
 
 class Protocol:
@@ -90,6 +91,8 @@ class Task:
             server of the benchmark, and not scored.
         rules: entry of ``official_rules.RULES``: what the official scorer does with an incomplete file of
             predictions; ``None`` refuses it.
+        identify: how questions are named in files of predictions without their ids; see
+            :mod:`hdvl.evaluation.identifying`.
         submission: function that writes answers in the form that the server takes.
         published: scores of published models, by model, as their papers report them.
         generated: whether the questions are generated, so that no files are needed.
@@ -103,6 +106,7 @@ class Task:
     split: str = "val"
     hidden_splits: Sequence[str] = ()
     rules: str | None = None
+    identify: Identify | None = None
     submission: Callable[..., Path] | None = None
     published: Mapping[str, float] = field(default_factory=dict)
     generated: bool = False
@@ -127,6 +131,10 @@ class Task:
         """Whether the answers of the split are not published."""
         return self.split in self.hidden_splits
 
+    def stream(self, folder: DataFolder) -> Iterator[Sample]:
+        """The questions, one after the other as far as the files can be read so."""
+        return (one for one in self.read(folder, self.split) if self.chosen.asks(one))
+
     def samples(self, folder: DataFolder) -> list[Sample]:
         """The questions.
 
@@ -134,7 +142,7 @@ class Task:
             FileNotFoundError: a file is missing.
             ValueError: an id occurs twice, or there is no question.
         """
-        found = [one for one in self.read(folder, self.split) if self.chosen.asks(one)]
+        found = list(self.stream(folder))
         twice = duplicates(found)
         if twice:
             raise ValueError(
@@ -167,12 +175,19 @@ def protocol_hash(node: Mapping[str, Any], name: str) -> str:
     return digest(name, said)[:12]
 
 
-def first_questions(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """The first ``limit`` questions, and those after them that are about the same images as the last."""
-    if limit is None or limit >= len(samples):
-        return list(samples)
-    if limit < 1:
+def first_questions(samples: Iterable[Sample], limit: int | None) -> Iterator[Sample]:
+    """The first ``limit`` questions, and those after them that are about the same images as these."""
+    if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 or null, got {limit}")
-    kept = list(samples[:limit])
-    groups = {sample.group for sample in kept if sample.group}
-    return kept + [sample for sample in samples[limit:] if sample.group in groups]
+    return _first(samples, limit)
+
+
+def _first(samples: Iterable[Sample], limit: int | None) -> Iterator[Sample]:
+    groups = set[str]()
+    for number, sample in enumerate(samples):
+        if limit is None or number < limit:
+            if limit is not None and sample.group:
+                groups.add(sample.group)
+            yield sample
+        elif sample.group in groups:
+            yield sample

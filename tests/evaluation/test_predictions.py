@@ -33,14 +33,14 @@ def test_each_form_is_read(tmp_path: Path) -> None:
         tmp_path / "a.xlsx",
     ]
     for path in forms:
-        assert read_predictions(path) == PAIRS, path.name
+        assert list(read_predictions(path)) == PAIRS, path.name
 
 
 def test_rows_without_id_or_answer_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"row 0 of .* must have an id"):
-        read_predictions(write(tmp_path / "a.jsonl", [{"text": "a"}]))
+        list(read_predictions(write(tmp_path / "a.jsonl", [{"text": "a"}])))
     with pytest.raises(ValueError, match=r"row 0 of .* must have an answer .* got the fields id"):
-        read_predictions(write(tmp_path / "a.jsonl", [{"id": 1}]))
+        list(read_predictions(write(tmp_path / "a.jsonl", [{"id": 1}])))
 
 
 def run(root: Path, predictions: Path, *overrides: str) -> None:

@@ -1,6 +1,6 @@
 """Readers of question answering with short answers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hdvl.evaluation.datasets.vlmevalkit import answer_list, table_samples
@@ -8,7 +8,7 @@ from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.samples import Sample
 
 
-def vqa_v2(folder: DataFolder, split: str) -> list[Sample]:
+def vqa_v2(folder: DataFolder, split: str) -> Iterable[Sample]:
     """VQA v2: the question and the annotation file of a split, with the images of COCO."""
     questions = {
         "val": "vqav2/v2_OpenEnded_mscoco_val2014_questions.json",
@@ -22,7 +22,7 @@ def vqa_v2(folder: DataFolder, split: str) -> list[Sample]:
     return _vqa(folder, questions[split], annotations.get(split), year)
 
 
-def okvqa(folder: DataFolder, split: str) -> list[Sample]:
+def okvqa(folder: DataFolder, split: str) -> Iterable[Sample]:
     """OK-VQA: the question and the annotation file of its validation part."""
     if folder.has("OKVQA_VAL.tsv"):
         return table_samples(folder.rows("OKVQA_VAL.tsv"), folder, answers=answer_list)
@@ -34,31 +34,53 @@ def okvqa(folder: DataFolder, split: str) -> list[Sample]:
     )
 
 
-def _vqa(folder: DataFolder, questions: str, annotations: str | None, year: str) -> list[Sample]:
-    known: dict[str, Mapping[str, Any]] = {}
-    if annotations is not None:
-        rows = folder.rows(annotations, under="annotations")
-        known = {str(row["question_id"]): row for row in rows}
-    samples = []
-    for row in folder.rows(questions, under="questions"):
-        name = str(row["question_id"])
-        note = known.get(name, {})
-        if annotations is not None and not note:
-            raise ValueError(f"{annotations} must hold every question, question {name} is missing")
-        kinds = {key: str(note[key]) for key in ("question_type", "answer_type") if key in note}
+def _vqa(
+    folder: DataFolder, questions: str, annotations: str | None, year: str
+) -> Iterator[Sample]:
+    rows = folder.rows(questions, under="questions")
+    notes = folder.rows(annotations, under="annotations") if annotations is not None else None
+    for row, note in with_notes(rows, notes, annotations or ""):
         number = int(row["image_id"])
-        file = f"COCO_{year}_{number:012d}.jpg"
-        samples.append(
-            Sample(
-                name,
-                str(row["question"]),
-                folder.images(file, f"coco/{year}", year),
-                tuple(str(one["answer"]) for one in note.get("answers", ())),
-                categories=kinds,
-                group=str(number),
-            )
+        yield Sample(
+            str(row["question_id"]),
+            str(row["question"]),
+            folder.images(f"COCO_{year}_{number:012d}.jpg", f"coco/{year}", year),
+            tuple(str(one["answer"]) for one in note.get("answers", ())),
+            categories={
+                key: str(note[key]) for key in ("question_type", "answer_type") if key in note
+            },
+            group=str(number),
         )
-    return samples
+
+
+Fields = Mapping[str, Any]
+
+
+def with_notes(
+    questions: Iterable[Fields], notes: Iterable[Fields] | None, name: str
+) -> Iterator[tuple[Fields, Fields]]:
+    """Each question with its annotation, by ``question_id``; only those out of order are kept in memory.
+
+    Args:
+        questions: the questions.
+        notes: the annotations; ``None`` for hidden ones.
+        name: the file of annotations, for the error.
+
+    Raises:
+        ValueError: a question has no annotation.
+    """
+    if notes is None:
+        yield from ((row, {}) for row in questions)
+        return
+    source, waiting = iter(notes), dict[str, Fields]()
+    for row in questions:
+        wanted = str(row["question_id"])
+        while wanted not in waiting:
+            note = next(source, None)
+            if note is None:
+                raise ValueError(f"{name} must hold every question, question {wanted} is missing")
+            waiting[str(note["question_id"])] = note
+        yield row, waiting.pop(wanted)
 
 
 def vizwiz(folder: DataFolder, split: str) -> list[Sample]:
@@ -81,7 +103,7 @@ def vizwiz(folder: DataFolder, split: str) -> list[Sample]:
     return samples
 
 
-def textvqa(folder: DataFolder, split: str) -> list[Sample]:
+def textvqa(folder: DataFolder, split: str) -> Iterable[Sample]:
     """TextVQA 0.5.1. The field ``ocr`` has the reference tokens of ``ocr_tokens.jsonl``, if it exists."""
     if folder.has("TextVQA_VAL.tsv") and split == "val":
         return table_samples(folder.rows("TextVQA_VAL.tsv"), folder, answers=answer_list)
@@ -89,42 +111,38 @@ def textvqa(folder: DataFolder, split: str) -> list[Sample]:
     if folder.has("textvqa/ocr_tokens.jsonl"):
         for row in folder.rows("textvqa/ocr_tokens.jsonl"):
             tokens[str(row["question_id"])] = ", ".join(map(str, row["tokens"]))
-    samples = []
-    for row in folder.rows(f"textvqa/TextVQA_0.5.1_{split}.json", under="data"):
-        image, name = str(row["image_id"]), str(row["question_id"])
-        samples.append(
-            Sample(
-                name,
-                str(row["question"]),
-                folder.images(f"{image}.jpg", "textvqa/train_images", "textvqa/test_images"),
-                tuple(map(str, row.get("answers", ()))),
-                extra={"ocr": tokens.get(name, "")},
-                group=image,
-            )
-        )
-    return samples
+    rows = folder.rows(f"textvqa/TextVQA_0.5.1_{split}.json", under="data")
+    return (_textvqa_sample(row, folder, tokens) for row in rows)
 
 
-def _rrc(folder: DataFolder, names: Iterable[str], image_key: str, root: str) -> list[Sample]:
+def _textvqa_sample(row: Fields, folder: DataFolder, tokens: Mapping[str, str]) -> Sample:
+    image, name = str(row["image_id"]), str(row["question_id"])
+    return Sample(
+        name,
+        str(row["question"]),
+        folder.images(f"{image}.jpg", "textvqa/train_images", "textvqa/test_images"),
+        tuple(map(str, row.get("answers", ()))),
+        extra={"ocr": tokens.get(name, ""), "image_id": image},
+        group=image,
+    )
+
+
+def _rrc(folder: DataFolder, names: Iterable[str], image_key: str, root: str) -> Iterator[Sample]:
     """The files of the Robust Reading Competition."""
-    samples = []
     for row in folder.rows(*names, under="data"):
         image = str(row[image_key])
         kinds = row.get("question_types") or ()
-        samples.append(
-            Sample(
-                str(row["questionId"]),
-                str(row["question"]),
-                folder.images(image, root, f"{root}/images"),
-                tuple(map(str, row.get("answers") or ())),
-                categories={"question_type": "/".join(map(str, kinds))} if kinds else {},
-                group=image,
-            )
+        yield Sample(
+            str(row["questionId"]),
+            str(row["question"]),
+            folder.images(image, root, f"{root}/images"),
+            tuple(map(str, row.get("answers") or ())),
+            categories={"question_type": "/".join(map(str, kinds))} if kinds else {},
+            group=image,
         )
-    return samples
 
 
-def docvqa(folder: DataFolder, split: str) -> list[Sample]:
+def docvqa(folder: DataFolder, split: str) -> Iterable[Sample]:
     """DocVQA (Mathew et al., 2021): ``docvqa/{split}_v1.0.json``, or ``DocVQA_{SPLIT}.tsv`` of VLMEvalKit."""
     table = f"DocVQA_{split.upper()}.tsv"
     if folder.has(table):
@@ -133,7 +151,7 @@ def docvqa(folder: DataFolder, split: str) -> list[Sample]:
     return _rrc(folder, names, "image", "docvqa")
 
 
-def infovqa(folder: DataFolder, split: str) -> list[Sample]:
+def infovqa(folder: DataFolder, split: str) -> Iterable[Sample]:
     """InfographicsVQA (Mathew et al., 2022): ``infovqa/infographicsVQA_{split}_v1.0.json``."""
     table = f"InfoVQA_{split.upper()}.tsv"
     if folder.has(table):

@@ -4,7 +4,7 @@ Official scorers treat incomplete prediction files differently: some refuse them
 answers as wrong, and some ignore the questions. ``Rules`` describes what each does.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -36,9 +36,13 @@ class Problems(Generic[Key]):
         """Return the number of ids of each kind of problem."""
         return {kind: len(ids) for kind, ids in vars(self).items()}
 
-    def lines(self) -> list[str]:
-        """Return a line with the first ids for each kind of problem that occurred."""
-        return [f"{kind}: {listed(ids)}" for kind, ids in vars(self).items() if ids]
+    def lines(self, counts: Mapping[str, int] | None = None) -> list[str]:
+        """Return a line with the first ids for each kind of problem that occurred.
+
+        ``counts`` gives the number of ids of each kind if not all of them are listed.
+        """
+        totals = counts or self.counts()
+        return [f"{kind}: {listed(ids, totals[kind])}" for kind, ids in vars(self).items() if ids]
 
 
 @dataclass
@@ -49,10 +53,11 @@ class Joined(Generic[Key]):
     problems: Problems[Key]
 
 
-def listed(ids: list[Key]) -> str:
-    """Return a text with the number of ``ids`` and the first of them."""
+def listed(ids: list[Key], count: int | None = None) -> str:
+    """Return a text with the number of ids, or ``count`` where not all are given, and the first of them."""
     more = ", ..." if len(ids) > MAX_LISTED else ""
-    return f"{len(ids)} ({', '.join(repr(key) for key in ids[:MAX_LISTED])}{more})"
+    number = len(ids) if count is None else count
+    return f"{number} ({', '.join(repr(key) for key in ids[:MAX_LISTED])}{more})"
 
 
 def join(
@@ -93,10 +98,18 @@ def join(
     return Joined({key: given[key] for key in known if key in given}, problems)
 
 
-def refuse(problems: Problems[Key], rules: Rules) -> None:
-    """Raise a ``ValueError`` if the official scorer would refuse the file."""
+def refuse(problems: Problems[Key], rules: Rules, counts: Mapping[str, int] | None = None) -> None:
+    """Raise a ``ValueError`` if the official scorer would refuse the file.
+
+    For ``counts`` see :meth:`Problems.lines`.
+    """
+    totals = counts or problems.counts()
     found = {kind: ids for kind, ids in vars(problems).items() if ids}
-    bad = [f"{kind} {listed(found[kind])}" for kind in found if getattr(rules, kind) == "refuse"]
+    bad = [
+        f"{kind} {listed(found[kind], totals[kind])}"
+        for kind in found
+        if getattr(rules, kind) == "refuse"
+    ]
     if bad:
         raise ValueError(
             f"predictions of {rules.benchmark} must answer every question once with a text, got "

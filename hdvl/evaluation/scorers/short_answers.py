@@ -1,6 +1,7 @@
 """Scorers of short answers: VQA accuracy, ANLS, relaxed accuracy, exact match."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from hdvl.evaluation.metrics.anls import anls
 from hdvl.evaluation.metrics.exact_match import exact_match
@@ -48,6 +49,13 @@ def short_answer_scores(
     name, one = METRICS[metric]
     correct = {sample.id: float(one(sample.answers, answers[sample.id])) for sample in samples}
     return mean_scores(name, samples, correct)
+
+
+def metric_of(score: Callable[..., Scores]) -> str | None:
+    """The metric of single answers that a protocol scores with; ``None`` if it is scored otherwise."""
+    if isinstance(score, partial) and score.func is short_answer_scores:
+        return str(score.keywords["metric"])
+    return None
 
 
 def gqa_scores(

@@ -9,6 +9,7 @@ from hdvl.evaluation.metrics.bleu import bleu
 from hdvl.evaluation.metrics.boxes import box_iou, grit_refexp, refcoco_overlap
 from hdvl.evaluation.metrics.caption_tokens import tokenize_captions
 from hdvl.evaluation.metrics.cider import cider_d
+from hdvl.evaluation.metrics.joining import listed
 from hdvl.evaluation.metrics.mathvista import mathvista_correct, quick_extraction
 from hdvl.evaluation.metrics.mme import PERCEPTION, parse_mme, score_mme
 from hdvl.evaluation.metrics.ocrbench import OCRBenchItem, ocrbench_hit, score_ocrbench
@@ -279,36 +280,68 @@ def box_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, form: s
     if form not in forms:
         raise ValueError(f"form must be one of {', '.join(forms)}, got {form!r}")
     correct, unparsed = dict[str, float](), list[str]()
+    given = dict[str, Sequence[float]]()
     for one in samples:
-        hit = forms[form](answers[one.id], one)
-        correct[one.id] = float(bool(hit))
-        unparsed += [one.id] if hit is None else []
-    return mean_scores("accuracy at IoU 0.5", samples, correct, unparsed=unparsed)
+        box, hit = forms[form](answers[one.id], one)
+        correct[one.id] = float(hit)
+        if box is None:
+            unparsed.append(one.id)
+        else:
+            given[one.id] = box
+    scores = mean_scores("accuracy at IoU 0.5", samples, correct, unparsed=unparsed)
+    true = {one.id: one.extra["box"] for one in samples}
+    scores.notes += _odd_boxes(samples, given, "predicted") + _odd_boxes(samples, true, "true")
+    return scores
 
 
-def _qwen_hit(text: str, one: Sample) -> bool | None:
+def _odd_boxes(
+    samples: Sequence[Sample], boxes: Mapping[str, Sequence[float]], kind: str
+) -> list[str]:
+    """How many boxes have swapped corners or reach out of the image; they are scored all the same."""
+    swapped, outside = list[str](), list[str]()
+    for one in samples:
+        if one.id not in boxes:
+            continue
+        x1, y1, x2, y2 = boxes[one.id]
+        if x2 < x1 or y2 < y1:
+            swapped.append(one.id)
+        size = [float(one.extra.get(key, "inf")) for key in ("width", "height")]
+        if min(x1, y1, x2, y2) < 0 or max(x1, x2) > size[0] or max(y1, y2) > size[1]:
+            outside.append(one.id)
+    said = {"corners are swapped": swapped, "reach out of the image": outside}
+    return [
+        f"{listed(ids)} {kind} boxes: {what}; scored as they are"
+        for what, ids in said.items()
+        if ids
+    ]
+
+
+Hit = tuple[Sequence[float] | None, bool]
+
+
+def _qwen_hit(text: str, one: Sample) -> Hit:
     size = {key: int(one.extra[key]) for key in ("width", "height")}
     found = refcoco_overlap(text, one.extra["box"], **size)
-    return None if not any(found.box) else found.correct
+    return (found.box if any(found.box) else None), found.correct
 
 
-def _internvl_hit(text: str, one: Sample) -> bool | None:
+def _internvl_hit(text: str, one: Sample) -> Hit:
     found = INTERNVL_BOX.search(text)
     if found is None:
-        return None
+        return None, False
     sides = [one.extra["width"], one.extra["height"]] * 2
     box = [float(value) * side / 1000 for value, side in zip(found.groups(), sides, strict=True)]
-    return _overlaps(box, one.extra["box"])
+    return box, _overlaps(box, one.extra["box"])
 
 
-def _pixel_hit(text: str, one: Sample) -> bool | None:
+def _pixel_hit(text: str, one: Sample) -> Hit:
     boxes = json.loads(text)
-    return _overlaps(boxes[0], one.extra["box"]) if boxes else None
+    return (boxes[0], _overlaps(boxes[0], one.extra["box"])) if boxes else (None, False)
 
 
-def _grit_hit(text: str, one: Sample) -> bool | None:
+def _grit_hit(text: str, one: Sample) -> Hit:
     boxes = json.loads(text)
-    return bool(grit_refexp(boxes, [one.extra["box"]])) if boxes else None
+    return (boxes[0], bool(grit_refexp(boxes, [one.extra["box"]]))) if boxes else (None, False)
 
 
 def _overlaps(box: Sequence[float], true: Sequence[float]) -> bool:
