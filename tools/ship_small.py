@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from hdvl.checkpoints import load_folder, read_config, save_folder
+from hdvl.files import write_text
 
 SHIPPED = Path(__file__).resolve().parent.parent / "hdvl" / "assets" / "small"
 
@@ -39,13 +40,20 @@ def curve_row(path: Path, parts: int = 6) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--curve", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=SHIPPED)
+    parser.add_argument(
+        "--curve", type=Path, help="losses of a training since the card was written"
+    )
+    parser.add_argument("--card-only", action="store_true", help="leave the weights as they are")
     parser.add_argument("--scores", type=Path, required=True)
     parser.add_argument("--card", type=Path, default=Path(__file__).with_name("small_card.md"))
     args = parser.parse_args()
     card = args.card.read_text(encoding="utf-8").replace("{scores}", scores_table(args.scores))
-    card = card.replace("{curve}", curve_row(args.curve))
+    curve = "" if args.curve is None else f"{curve_row(args.curve)}\n"
+    card = card.replace("{curve}\n", curve)
+    if args.card_only:
+        write_text(SHIPPED / "README.md", card)
+        return
     # Only the composition of the model is kept; the folders of its training are not those of its users.
     config = {"model": read_config(args.model)["model"]}
     save_folder(load_folder(args.model), SHIPPED, config, licence="Apache-2.0", card=card)

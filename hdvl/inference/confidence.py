@@ -17,7 +17,7 @@ from pathlib import Path
 from hdvl.files import atomic_write, read_json
 
 FILE = "confidence.json"
-LOW, LOW_RAW, LOW_RAW_BOXED = 0.4, 0.2, 0.05
+LOW, LOW_RAW, LOW_RAW_BOXED = 1 / 3, 0.2, 0.05
 """Below these an answer is doubtful: the calibrated probability, and if there is no calibration the
 probability of a token, in an answer without boxes and in one with boxes."""
 
