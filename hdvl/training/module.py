@@ -27,9 +27,11 @@ from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.saved import KEPT, Validated, validate
 from hdvl.training.schedule import build_scheduler, follow, present_options
 from hdvl.training.sharding import gather, shard
-from hdvl.training.step_loss import StepLoss, batch_loss
+from hdvl.training.step_loss import RowMean, StepLoss, batch_loss
 from hdvl.training.tuning import set_modes
 from hdvl.views import view_count
+
+ROW_LOSS = "row_loss"
 
 
 @runtime_checkable
@@ -47,7 +49,8 @@ class VLMModule(pl.LightningModule):
 
     Attributes:
         step_numbers: tiles, tokens, padded_tokens and supervised_tokens of the last batch.
-        step_loss: the loss of the last optimizer step.
+        step_loss: the loss of the last optimizer step. What is logged as ``train/loss`` is the mean over
+            the steps since the last logged one.
         feature_cache: may be set to a store of the features of a frozen encoder.
         validated: the first batches of the last validation.
     """
@@ -78,6 +81,7 @@ class VLMModule(pl.LightningModule):
         self.feature_cache = None
         self.validated: list[Validated] = []
         self._sums: StepLoss | None = None
+        self._row_loss = RowMean()
         self._last_batch = False
         self._whole: list[VLM] | None = (
             None  # in a list, so that it is not registered as a submodule
@@ -142,7 +146,18 @@ class VLMModule(pl.LightningModule):
         """Divide the gradients by the weight of the whole step after its last batch."""
         if self._last_batch and self._sums is not None:
             self.step_loss = self._sums.close(self.parameters())
-            self.log("train/loss", self.step_loss, prog_bar=True)
+            every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+            mean = self._row_loss.add(self.step_loss, step=self.global_step, every=every)
+            self.log("train/loss", mean, prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the losses since the last row of the metrics."""
+        checkpoint[ROW_LOSS] = self._row_loss.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the losses since the last row; checkpoints of earlier versions have none."""
+        if ROW_LOSS in checkpoint:
+            self._row_loss.restore(checkpoint[ROW_LOSS])
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Exchange skipped rows between ranks at the end of a step, so that they count against one limit."""

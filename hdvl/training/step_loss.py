@@ -5,7 +5,7 @@ therefore computed with the count of the first micro-batch, and multiplied by on
 after the last. Without gradient accumulation the factor is 1 and no gradient is touched.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -48,6 +48,36 @@ def batch_loss(
     )
     assert output.loss is not None
     return output.loss, weights.sum()
+
+
+class RowMean:
+    """The mean of a number over the optimizer steps since the last row of ``metrics.csv``."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor = torch.zeros(())
+        self._count = 0
+
+    def add(self, value: Tensor, *, step: int, every: int) -> Tensor:
+        """Add the value of one step, and return the mean.
+
+        Args:
+            value: the number.
+            step: the optimizer steps that were made before this one.
+            every: the steps from one row to the next.
+        """
+        if step % every == 0:  # a row was written after the step before
+            self._sum, self._count = torch.zeros_like(value), 0
+        self._sum = self._sum.to(value.device) + value.detach()
+        self._count += 1
+        return self._sum / self._count
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint holds, so that the row of a resumed run is that of an uninterrupted one."""
+        return {"sum": float(self._sum), "count": self._count}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Continue from the :meth:`state` in a checkpoint."""
+        self._sum, self._count = torch.tensor(float(state["sum"])), int(state["count"])
 
 
 class StepLoss:

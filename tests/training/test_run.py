@@ -296,3 +296,25 @@ def test_precisions(whole: Path, tmp_path: Path, precision: str) -> None:
     model = load_folder(tmp_path / "run" / "model")
     assert {p.dtype for p in model.parameters()} == {kept[precision]}
     assert model.state_dict().keys() == load_folder(whole / "model").state_dict().keys()
+
+
+@pytest.mark.slow
+def test_rows_of_metrics_hold_means(tmp_path: Path) -> None:
+    """Also of a run that is stopped between two rows and goes on."""
+    run(runs.config(tmp_path / "each"), Feeder())
+    singles = runs.losses(tmp_path / "each")
+    wanted = {1: sum(singles[:2]) / 2, 3: sum(singles[2:4]) / 2}
+    run(runs.config(tmp_path / "rows", "trainer.log_every_n_steps=2"), Feeder())
+    rows = read_metrics(tmp_path / "rows" / "metrics.csv", "train/loss")
+    assert rows == pytest.approx(wanted, rel=1e-6)
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    folder = tmp_path / "stopped"
+    with pytest.raises(Stopped, match="stopped and saved"):
+        run(runs.config(folder, "trainer.log_every_n_steps=2"), Feeder(Colours(11, stop)))
+    run(resumed(folder, {}), Feeder())
+    found = read_metrics(folder / "metrics.csv", "train/loss")
+    assert {step: found[step] for step in rows} == rows
+    assert found.keys() - rows.keys() == {2}, "the step at which it stopped has a row, too"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hdvl.processor import Processor, Sample, collate
 from hdvl.protocols import Message, SharedPrefix
 from hdvl.training.module import VLMModule
-from hdvl.training.step_loss import StepLoss
+from hdvl.training.step_loss import RowMean, StepLoss
 from tests.tiny_model import tiny_vlm
 from tests.training.layouts import gradients, lay_out, samples, two_ranks
 
@@ -167,3 +167,12 @@ def test_gradients_that_overflow_are_reported() -> None:
         sums.add(torch.ones(()), torch.ones(()))
     with pytest.raises(RuntimeError, match=r"set trainer\.accumulate_grad_batches=1"):
         sums.close([nn.Parameter(torch.ones(1))])
+
+
+def test_the_mean_between_rows() -> None:
+    row, values = RowMean(), [1.0, 2.0, 6.0, 4.0, 8.0]
+    means = [float(row.add(torch.tensor(v), step=k, every=3)) for k, v in enumerate(values)]
+    assert means == [1.0, 1.5, 3.0, 4.0, 6.0]
+    resumed = RowMean()
+    resumed.restore(row.state())
+    assert float(resumed.add(torch.tensor(3.0), step=5, every=3)) == 5.0
