@@ -124,19 +124,22 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     ranks.connect()
     started = time.monotonic()
     pipe = pipeline_of(cfg, overrides)
+    seconds = {"loading the model": time.monotonic() - started}
     summaries: dict[str, dict[str, Any]] = {}
     for task in tasks:
         print(f"{task.name}  {task.split}, protocol {task.protocol}", file=sys.stderr)
+        begun = time.monotonic()
         summaries[task.name] = run_task(
             task, samples[task.name], folders[task.name], cfg, pipe, identity, ranks
         )
+        seconds[task.name] = time.monotonic() - begun
         if not ranks.rank:
             line = score_line(task.name, summaries[task.name])
             print(table([HEADS, line]), flush=True)
     failed = {name: one["failed"] for name, one in summaries.items() if one["failed"]}
     if not ranks.rank:
         written = write_reports(Path(cfg["outputs"]), summaries, model, cfg)
-        write_failures(Path(cfg["outputs"]), summaries, samples, cfg["failures"])
+        write_failures(Path(cfg["outputs"]), summaries, samples, cfg["failures"], seconds)
         drawn = [task.name for task in tasks if task.curves and not summaries[task.name]["failed"]]
         for path in curves_of(Path(cfg["outputs"]), {name: samples[name] for name in drawn}):
             print(f"written  {path}")

@@ -103,11 +103,12 @@ def _wilson(accuracy: float, count: int) -> tuple[float, float]:
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
-def _order(kind: str, value: str) -> tuple[str, float, str]:
+def _order(kind: str, value: str) -> tuple[str, float]:
+    """Numbers by their size; other values keep the order in which they occur."""
     try:
-        return kind, float(value), value
+        return kind, float(value)
     except ValueError:
-        return kind, 0.0, value
+        return kind, 0.0
 
 
 def write_curves(folder: Path, found: Sequence[Point]) -> list[Path]:

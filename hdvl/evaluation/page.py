@@ -96,7 +96,7 @@ def drawn(
     canvas = ImageDraw.Draw(pixels)
     shown = row.get("images", ())
     for box in shown[number].get("tile_boxes", ()) if number < len(shown) else ():
-        canvas.rectangle(tuple(box), outline=BLUE, width=max(1, max(pixels.size) // 500))
+        canvas.rectangle(tuple(box), outline=BLUE, width=max(1, max(pixels.size) // 1000))
     if "box" in sample.extra:
         true = [GroundedBox(label="", box=tuple(sample.extra["box"]))]
         pixels = draw_boxes(pixels, true, colours=[GREEN])

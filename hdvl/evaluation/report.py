@@ -14,6 +14,7 @@ from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.summary import HEADS, score_line, versions
 from hdvl.files import write_text
 
+DURATIONS = "durations.json"
 CONFIG = "config.json"
 """The tasks of a run and where their data are, for a later comparison."""
 
@@ -42,8 +43,16 @@ def write_failures(
     summaries: Mapping[str, Mapping[str, Any]],
     samples: Mapping[str, Sequence[Sample]],
     most: int,
+    seconds: Mapping[str, float],
 ) -> Path:
-    """Write ``report.html``: the scores, and up to ``most`` answers of each task that are not right."""
+    """Write ``report.html``: the scores, and up to ``most`` answers of each task that are not right.
+
+    ``seconds`` are what this run took: the loading of the model and each task, with the answers that an
+    earlier run had stored costing nothing. They stand here and in ``durations.json`` and not in
+    ``report.json``, which is equal for equal answers.
+    """
+    rounded = {name: round(value, 2) for name, value in seconds.items()}
+    write_text(folder / DURATIONS, json.dumps(rounded, indent=2) + "\n")
     cards = []
     for name, questions in samples.items():
         rows = read_results(folder / name)
@@ -60,6 +69,8 @@ def write_failures(
             tables.append(
                 {"title": f"{name}: published", "heads": ["model", "score"], "rows": lines}
             )
+    taken = [[name, f"{value:.1f}"] for name, value in seconds.items()]
+    tables.append({"title": "This run", "heads": ["", "seconds"], "rows": taken})
     details = protocol_details(summaries)
     return write_page(
         folder / "report.html", "Evaluation", tables=tables, details=details, cards=cards

@@ -51,6 +51,7 @@ def finish_task(
         **({"judge": verdicts.summary()} if verdicts else {}),
         "failed": list(answers.failed),
         "published": dict(task.published),
+        **({"generator": cfg["task"][task.name]["read"]} if task.generated else {}),
         "data": folder.checksums() if cfg["checksums"] else {},
     }
     write_lines(place / RESULTS, result_rows(samples, answers.rows, scores))

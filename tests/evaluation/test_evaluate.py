@@ -1,21 +1,24 @@
 """``hdvl evaluate`` and ``hdvl evaluate diff`` from files to pages, and two ranks that are killed."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hdvl import evaluate, evaluate_diff
 from hdvl.config import compose, to_plain
+from hdvl.evaluation import report
+from hdvl.evaluation.store import AnswerStore
 from hdvl.files import read_json
 from tests.evaluation.made_up import docvqa, picture, write
 from tests.tiny_model import tiny_folder
+from tests.training.runs import free_ports
 
 __all__ = ["tiny_folder"]
 SHORT = "task.docvqa.protocols.official.generation.max_new_tokens=4"
@@ -44,6 +47,8 @@ def test_a_report_shows_failures_with_their_images(
     assert report["tasks"]["docvqa"]["cost"]["tiles_per_image"] > 1
     page = (one / "report.html").read_text()
     assert page.count("<section") == 3 and page.count("data:image/jpeg;base64,") == 3
+    taken = read_json(one / "durations.json")
+    assert list(taken) == ["loading the model", "docvqa"] and "This run" in page
     assert "http" not in page and "What is word 0?" in page
     assert run(tiny_folder, data, one) == report  # nothing is asked again, and nothing differs
 
@@ -89,6 +94,53 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         evaluate_diff.run(to_plain(compose(config_name="evaluate_diff")))
 
 
+@dataclass(frozen=True)
+class Kill:
+    """Where ``rank`` is killed by signal 9: at its answer number ``answers``, or before the report.
+
+    With ``half`` only a part of the line of that answer is in the file.
+    """
+
+    rank: int
+    answers: int | None = None
+    half: bool = False
+
+    def arm(self, patch: pytest.MonkeyPatch, rank: int) -> None:
+        """Make ``rank``, which this process is, end there; the other one stops at as many answers."""
+        append, count = AnswerStore.append, 0
+
+        def dying(store: AnswerStore, row: dict[str, Any]) -> None:
+            nonlocal count
+            count += 1
+            if count == self.answers and self.half and rank == self.rank:
+                with store.path.open("ab") as file:
+                    file.write(json.dumps(row).encode()[:20])
+            elif count <= (self.answers or count):
+                append(store, row)
+            if count == self.answers and rank == self.rank:
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif count == self.answers:
+                signal.pause()
+
+        def unwritten(*given: Any) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        patch.setattr(AnswerStore, "append", dying)
+        if self.answers is None and rank == self.rank:
+            patch.setattr(report, "write_reports", unwritten)
+
+
+def one_rank(rank: int, port: int, given: list[str], kill: Kill | None) -> None:
+    """One of two ranks, in a process of its own."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {**place, "RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        if kill is not None:
+            kill.arm(patch, rank)
+        evaluate.run(to_plain(compose(*given, config_name="evaluate")), given)
+
+
 @pytest.mark.slow
 def test_two_ranks_that_are_killed_give_the_report_of_one(
     tiny_folder: Path, tmp_path: Path
@@ -96,31 +148,36 @@ def test_two_ranks_that_are_killed_give_the_report_of_one(
     data, whole, parts = tmp_path / "data", tmp_path / "whole", tmp_path / "parts"
     docvqa(data, questions=31, pictures=5)
     expected = run(tiny_folder, data, whole)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--master-port=0", "--standalone", "-m", "hdvl.evaluate"]
-    command += words(tiny_folder, data, parts)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
-    environment["PYTHONPATH"] = str(root)
+    given = words(tiny_folder, data, parts)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+
+    def two(kill: Kill | None) -> list[int | None]:
+        (port,) = free_ports(1)
+        ranks = [
+            context.Process(target=one_rank, args=(rank, port, given, kill)) for rank in (0, 1)
+        ]
+        for process in ranks:
+            process.start()
+        if kill is not None:  # the other rank would wait for the one that is gone
+            ranks[kill.rank].join(240)
+            ranks[1 - kill.rank].kill()
+        for process in ranks:
+            process.join(240)
+        return [process.exitcode for process in ranks]
 
     def answered() -> list[str]:
         files = parts.glob("docvqa/answers.rank*.jsonl")
-        lines = [line for file in files for line in file.read_bytes().splitlines(keepends=True)]
-        return [json.loads(line)["id"] for line in lines if line.endswith(b"\n")]
+        lines = [line for file in files for line in file.read_bytes().splitlines()]
+        return [json.loads(line)["id"] for line in lines if line.endswith(b"}")]
 
-    for least in (3, 12):
-        process = subprocess.Popen(
-            command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
-        )
-        end = time.monotonic() + 240
-        while len(answered()) < least and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.02)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert len(answered()) >= least
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    kills = (Kill(0, 1), Kill(1, 2), Kill(0, 3, half=True), Kill(1, 4, half=True), Kill(0))
+    for kill in kills:
+        before = answered()
+        assert two(kill)[kill.rank] == -signal.SIGKILL
+        assert len(answered()) >= len(before) + (kill.answers is not None and not kill.half)
+        assert not (parts / "report.json").exists()
+    assert two(None) == [0, 0]
     assert sorted(answered()) == sorted(str(100 + number) for number in range(31))  # once each
     assert read_json(parts / "report.json")["tasks"] == expected["tasks"]
     assert (parts / "docvqa/results.jsonl").read_bytes() == (
