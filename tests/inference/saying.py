@@ -18,6 +18,9 @@ class Script:
         self.rows, self.vocabulary, self.end = cycle(rows), vocabulary, end
         self.saying: dict[int, Iterator[int]] = {}
 
+    def renew(self) -> None:
+        """Nothing depends on the weights."""
+
     def compile(self) -> None:
         """Nothing is compiled."""
 
@@ -37,7 +40,7 @@ class Script:
     def prefill_rows(self, parts: list[Tensor], first: int, starts: list[int]) -> Tensor:
         raise AssertionError("nothing is reusable")
 
-    def decode(self, embeddings: Tensor, lengths: list[int]) -> Tensor:
+    def decode(self, embeddings: Tensor, lengths: list[int], shared: int = 0) -> Tensor:
         return self._logits(list(range(len(lengths))))
 
     def _logits(self, slots: list[int]) -> Tensor:
