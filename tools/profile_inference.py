@@ -1,7 +1,7 @@
 """Speed and memory of an answer by any composition with random weights, on whatever device there is.
 
     python tools/profile_inference.py model=qwen_vl_chat llm.rules=null [--new 1792 7934] [--dtype bfloat16]
-        [--device cuda] [--size 448 448] [--rounds 3] [--share 0.1] [--compile]
+        [--device cuda] [--size 448 448] [--rounds 3] [--share 0.1] [--compile] [--weights plain int8 nf4]
 
 The prompt is one image and two ids, as in the table of Qwen-VL's README (contexts of 2048 and 8192 ids).
 The engine answers greedily and never stops early. The time of the first id holds the encoder and the
@@ -23,6 +23,7 @@ from hdvl.decoding import SamplingParams
 from hdvl.inference.engine import Engine
 from hdvl.inference.generation import Request
 from hdvl.model import VLM
+from hdvl.quantisation import quantise_llm
 
 
 def clock() -> float:
@@ -65,21 +66,35 @@ def main() -> None:
         "--share", type=float, default=1.0, help="share of the new ids that is made"
     )
     parser.add_argument("--compile", action="store_true", help="compile decoding steps")
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        default=["plain"],
+        choices=["plain", "int8", "nf4"],
+        help="of the language model: as they are, of 8 bits (torchao), or of 4 bits (bitsandbytes)",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    node = resolve(compose(*args.overrides))["model"]
+    bandwidth = copy_rate(args.device)
+    for kind in args.weights:
+        profile(args, kind, bandwidth)
+
+
+def profile(args: argparse.Namespace, kind: str, bandwidth: float) -> None:
+    """Build the model with weights of one kind and print what its answers take."""
     torch.set_default_dtype(getattr(torch, args.dtype))
     with torch.device(args.device):
-        vlm = build(node).eval()
+        vlm = build(resolve(compose(*args.overrides))["model"]).eval()
     torch.set_default_dtype(torch.float32)
-    weights = sum(p.numel() * p.element_size() for p in vlm.llm.parameters())
+    if kind != "plain":
+        quantise_llm(vlm.llm, kind)
+    weights = sum(stored_bytes(p) for p in vlm.llm.parameters())
     table = vlm.llm.embedding_layers()[0].weight
     if len(vlm.llm.embedding_layers()) > 1 and vlm.llm.embedding_layers()[1].weight is not table:
         weights -= table.numel() * table.element_size()  # of which a step reads one row
-    bandwidth = copy_rate(args.device)
     print(
-        f"{' '.join(args.overrides)}, {args.dtype} on {args.device}: {weights / 1e9:.2f} GB a step, "
-        f"{bandwidth / 1e9:,.0f} GB/s",
+        f"{' '.join(args.overrides)}, {args.dtype}, weights {kind}, on {args.device}: {weights / 1e9:.3f} "
+        f"GB a step, {bandwidth / 1e9:,.0f} GB/s",
         flush=True,
     )
     engine = Engine(vlm, max_slots=1, picture_bytes=0, prefix_bytes=0, compile=args.compile)
@@ -91,6 +106,16 @@ def main() -> None:
     print(f"warm-up took {clock() - start:.1f} s", flush=True)
     for count in counts:
         measure(vlm, engine, count, args, bandwidth, weights)
+
+
+def stored_bytes(parameter: torch.Tensor) -> int:
+    """The bytes that a weight takes; of packed weights those of the tensors that they consist of."""
+    if hasattr(parameter, "__tensor_flatten__"):
+        names, _ = parameter.__tensor_flatten__()
+        return sum(stored_bytes(getattr(parameter, name)) for name in names)
+    size = parameter.numel() * parameter.element_size()
+    state = getattr(parameter, "quant_state", None)  # bitsandbytes keeps the scales of nf4 in it
+    return size if state is None else size + state.absmax.numel() * state.absmax.element_size()
 
 
 def measure(
