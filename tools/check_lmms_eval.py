@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ["torch==2.13.0", "lmms-eval==0.7.3"]
+PACKAGES = ["torch==2.13.0", "lmms-eval==0.7.3", "filelock<4"]  # lmms-eval imports filelock._api
 ASSETS = ROOT / "hdvl/assets"
 TASK = """
 task: hdvl_local
