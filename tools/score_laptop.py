@@ -41,7 +41,8 @@ def ask(pipe: Any, folder: Path, question: str, rows: Sequence[Row]) -> list[str
     """The answers about the photographs of ``rows``."""
     conversations = []
     for name, _ in rows:
-        content = [{"image": str(folder / "pictures" / name)}, {"text": question}]
+        image = str(folder / "pictures" / name)
+        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
         conversations.append([{"role": "user", "content": content}])
     answers = pipe.generate(conversations, batch_size=8, max_new_tokens=8)
     return [answer.text.strip() for answer in answers]

@@ -7,6 +7,8 @@ from typing import Any
 
 from score_laptop import ask, read_rows, share, swapped
 
+from hdvl.messages import as_messages
+
 ROWS = [(f"{number}.jpeg", kind) for number, kind in enumerate(["fruit"] * 3 + ["meat"] * 2)]
 
 
@@ -32,5 +34,9 @@ def test_answers_are_compared_with_the_kind(tmp_path: Path) -> None:
         return [SimpleNamespace(text=" fruit\n") for _ in conversations]
 
     answers = ask(SimpleNamespace(generate=generate), tmp_path, "What is it?", ROWS)
-    assert asked[1][0]["content"][0] == {"image": str(tmp_path / "pictures" / "1.jpeg")}
+    assert asked[1][0]["content"][0] == {
+        "type": "image",
+        "image": str(tmp_path / "pictures" / "1.jpeg"),
+    }
+    assert all(as_messages(conversation) for conversation in asked)
     assert share(answers, ROWS) == 0.6
