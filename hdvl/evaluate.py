@@ -46,7 +46,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     if cfg["data_dir"] is None and files:
         raise ValueError("data_dir must be given: the folder with the files of the benchmarks")
     if cfg["data_dir"] is not None and not Path(cfg["data_dir"]).is_dir():
-        raise ValueError(f"data_dir must be a folder, there is none at {cfg['data_dir']}")
+        raise ValueError(f"data_dir must be an existing folder, got {cfg['data_dir']}")
 
 
 def run_task(
@@ -81,7 +81,7 @@ def run_task(
 
 
 def curves_of(outputs: Path, samples: "Mapping[str, Sequence[Sample]]") -> list[Path]:
-    """Draw the curves of tasks with their questions ``samples``; returns the files, none without a task."""
+    """Draw the curves of the tasks in ``samples``, which maps them to their questions; returns the files."""
     from hdvl.evaluation.curves import points, write_curves
     from hdvl.evaluation.report import read_results
 
@@ -112,9 +112,9 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     tasks: list[Task] = [build(node) for node in cfg["task"].values()]
     for task in tasks:
         if task.chosen.judge is not None and not task.hidden:
-            judge_of(cfg, Path(cfg["outputs"]))  # a judge that is lacking is said at once
+            judge_of(cfg, Path(cfg["outputs"]))  # raises before the run if no judge is configured
     folders = {task.name: DataFolder(Path(cfg["data_dir"] or ".")) for task in tasks}
-    samples = {  # a missing file is said before the model is loaded
+    samples = {  # raises for missing files before the model is loaded
         task.name: list(first_questions(task.samples(folders[task.name]), cfg["limit"]))
         for task in tasks
     }
@@ -148,7 +148,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
         counts = ", ".join(f"{len(ids)} of {name}" for name, ids in failed.items())
         raise ValueError(
             f"{counts} could not be asked, and these tasks have no score; see failed.jsonl in their "
-            "folders, mend what is named there and run the same command again: it asks them alone"
+            "folders, fix the causes named there and run the same command again, which asks only these"
         )
 
 

@@ -19,7 +19,7 @@ _DAMAGE = (
 
 
 def find_gguf(path: str | Path) -> Path | None:
-    """The GGUF file that ``path`` means: itself, or the only one in a folder without ``config.json``.
+    """The GGUF file of ``path``: the file itself, or the only one in a folder without ``config.json``.
 
     Raises:
         ValueError: the folder holds several, or ``path`` is a file of another kind.
@@ -29,7 +29,7 @@ def find_gguf(path: str | Path) -> Path | None:
         if path.suffix.lower() != SUFFIX:
             raise ValueError(
                 f"path must be a model folder or a {SUFFIX} file, got the file {str(path)!r}; give the "
-                "folder it lies in"
+                "folder that contains it"
             )
         return path
     if not path.is_dir() or (path / "config.json").is_file():
@@ -52,7 +52,7 @@ def read_gguf_config(file: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    with _explained(file, "its configuration"):
+    with _naming_file_in_errors(file, "its configuration"):
         return AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
 
 
@@ -64,7 +64,7 @@ def read_gguf_tokenizer(file: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _explained(file, "its tokenizer"):
+    with _naming_file_in_errors(file, "its tokenizer"):
         return AutoTokenizer.from_pretrained(
             file.parent,
             gguf_file=file.name,
@@ -91,7 +91,7 @@ def read_gguf_model(file: Path, *, dtype: str) -> tuple[dict[str, Any], Any, dic
     from transformers import AutoModelForCausalLM
 
     config = read_gguf_config(file)
-    with _explained(file, "its weights"):
+    with _naming_file_in_errors(file, "its weights"):
         model, report = AutoModelForCausalLM.from_pretrained(
             file.parent,
             config=config,
@@ -104,8 +104,8 @@ def read_gguf_model(file: Path, *, dtype: str) -> tuple[dict[str, Any], Any, dic
 
 
 @contextmanager
-def _explained(file: Path, what: str) -> Iterator[None]:
-    """Turn what the libraries raise for a file that they cannot read into one error that names it."""
+def _naming_file_in_errors(file: Path, what: str) -> Iterator[None]:
+    """Convert what the libraries raise for an unreadable file to a ``ValueError`` that names it."""
     if find_spec("gguf") is None:
         raise ImportError(
             f"reading {str(file)!r} needs the package gguf; install it with: pip install 'hdvl[gguf]'"

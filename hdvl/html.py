@@ -21,7 +21,10 @@ dt { color: #666 } dd { margin: 0; overflow-wrap: anywhere }
 
 
 def write_html(path: Path, *, title: str, body: str) -> Path:
-    """Write a page with the HTML ``body`` and the common style, as a whole or not at all."""
+    """Write a page with the HTML ``body`` and the common style.
+
+    The file is written to a temporary name and renamed; an interrupted write leaves the old file.
+    """
     page = (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width">\n'

@@ -142,7 +142,7 @@ def data_costs(vlm: "VLM", data: Any, config: Mapping[str, Any]) -> str:
         ValueError: more than ``data.max_bad`` of the samples would be skipped, a sample is larger than
             the packing's budget, or a device has too little memory.
     """
-    from hdvl.data.survey import lay_out, survey
+    from hdvl.data.survey import plan_batches, survey
     from hdvl.training.checks import precision_of
     from hdvl.training.cluster import Peak, estimate
 
@@ -152,7 +152,7 @@ def data_costs(vlm: "VLM", data: Any, config: Mapping[str, Any]) -> str:
     trainer = {**trainer, "precision": precision_of(trainer)}
     found = survey(data.conversations, data.processor, most=config["survey"], seed=config["seed"])
     found.check(max_bad=node["max_bad"], max_length=node["max_length"])
-    layout = lay_out(
+    layout = plan_batches(
         found.sizes,
         batch_size=node["batch_size"],
         packing=data.packing,

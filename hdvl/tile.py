@@ -29,7 +29,7 @@ def describe(plan: "TilePlan", tiler: Any) -> str:
         f"{plan.tile_size} px" if plan.is_grid else " and ".join(f"{w} x {h} px" for w, h in sizes)
     )
     lines = [
-        f"image  {plan.width} x {plan.height}",
+        f"image    {plan.width} x {plan.height}",
         f"tiler    {type(tiler).__name__}: {plan.rows} rows x {plan.cols} cols of {shown}, "
         f"stride {plan.stride}, canvas {plan.canvas[0]} x {plan.canvas[1]}",
         describe_scaling(plan),

@@ -207,8 +207,8 @@ def test_a_phones_second_image_is_no_animation() -> None:
     [
         (b"", r"bad\.png is empty \(0 bytes\)"),
         (b"no image at all", r"bad\.png is not an image Pillow can read"),
-        (encoded(IMAGE, "PNG")[:-500], r"bad\.png is damaged or cut short"),
-        (encoded(IMAGE, "JPEG")[:-200], r"bad\.png is damaged or cut short"),
+        (encoded(IMAGE, "PNG")[:-500], r"bad\.png is damaged or truncated"),
+        (encoded(IMAGE, "JPEG")[:-200], r"bad\.png is damaged or truncated"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:

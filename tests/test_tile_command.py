@@ -32,7 +32,7 @@ def test_lists_and_draws(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     out = tmp_path / "tiles.png"
     run(f"image={photo}", f"out={out}", "tiler=dynamic_ratio", "tiler.max_tiles=12")
     printed = capsys.readouterr().out
-    assert "image  640 x 480" in printed
+    assert "image    640 x 480" in printed
     assert "DynamicRatio: 3 rows x 4 cols of 448 px, stride 448, canvas 1792 x 1344" in printed
     assert "tiles    13, 12 windows and the thumbnail last" in printed
     assert "    5  row 1 col 1   x 160 .. 320, y 160 .. 320" in printed

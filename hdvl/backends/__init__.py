@@ -1,6 +1,6 @@
-"""What answers the rows of ``hdvl infer inputs=...``: a model in this process, or a server that runs already.
+"""Backends that answer the rows of ``hdvl infer inputs=...``: a model in this process, or a running server.
 
-Many machines are in :mod:`hdvl.integrations.ray`. Each is a choice of the config group ``engine``.
+Ray Data is in :mod:`hdvl.integrations.ray`. Each backend is a choice of the config group ``engine``.
 """
 
 from hdvl.backends.base import Backend, Job, Row

@@ -1,4 +1,4 @@
-"""The values that a run over many rows passes to a backend and gets from it."""
+"""The interface of backends: their input and their results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Job:
 
     Attributes:
         cfg: the config of ``hdvl infer``, as plain data.
-        overrides: the words of the command line.
+        overrides: the arguments of the command line.
         questions: the rows.
         remaining: the numbers of the rows that have no answer yet.
     """
@@ -26,11 +26,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a row.
+    """The result for a row.
 
     Attributes:
         number: the number of the row.
-        fields: what the output says: what was asked, and the answer or ``error``.
+        fields: the fields of the output: the question, and the answer or ``error``.
         error: what is wrong with the row; empty if it has an answer.
         images: its number of images.
         new_tokens: the number of ids of its answer.
@@ -44,7 +44,7 @@ class Row:
 
     @classmethod
     def bad(cls, number: int, fields: Mapping[str, Any], error: str) -> "Row":
-        """A row that could not be asked."""
+        """The result for a row that could not be processed."""
         return cls(number, {**fields, "error": error}, error)
 
 
@@ -54,10 +54,10 @@ class Backend(Protocol):
 
     * ``runs_model``: whether it loads the model that the config of the command names.
     * ``identity``: what answers depend on besides the config of the command, as plain data. An interrupted
-      run goes on only with the same.
-    * ``rows``: yields each row once it is done, in any order; bad rows too. An error that concerns all rows
-      is raised.
-    * ``hit_rate``: the share of images whose visual tokens were known, or ``None`` if it does not know.
+      run can only be continued with an equal identity.
+    * ``rows``: yields each row once it is done, in any order, including bad rows. Raises for errors that
+      concern all rows.
+    * ``hit_rate``: the share of images whose visual tokens were cached; ``None`` if it is unknown.
     """
 
     runs_model: bool

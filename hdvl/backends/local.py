@@ -1,4 +1,4 @@
-"""Rows are answered by a model in this process."""
+"""A backend that runs the model in this process."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +34,7 @@ class LocalBackend:
         yield from answered(self._pipe, job)
 
     def hit_rate(self) -> float | None:
-        """The share of images whose visual tokens were known."""
+        """The share of images whose visual tokens were cached."""
         return None if self._pipe is None else hit_rate_of(self._pipe)
 
 
@@ -67,6 +67,6 @@ def answered(pipe: Pipeline, job: Job) -> Iterator[Row]:
 
 
 def hit_rate_of(pipe: Pipeline) -> float:
-    """The share of images whose visual tokens the engine of ``pipe`` knew."""
+    """The share of images whose visual tokens the engine of ``pipe`` had cached."""
     counters = pipe.engine.counters
     return counters.picture_hits / max(1, counters.picture_hits + counters.picture_misses)

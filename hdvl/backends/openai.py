@@ -1,4 +1,4 @@
-"""Rows are answered by a server with OpenAI's interface, such as ``hdvl serve``, vLLM or a hosted one."""
+"""A backend that sends rows to a server with OpenAI's API, such as ``hdvl serve``, vLLM or a hosted one."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -15,22 +15,22 @@ from hdvl.messages import as_turn
 
 
 class OpenAIBackend:
-    """A server that runs already.
+    """A running server with OpenAI's API.
 
     The ``openai`` client sends the requests. It waits as long as the server's ``Retry-After`` says, up to two
     minutes, and else a little longer each time.
 
     Args:
         url: the address that paths such as ``/chat/completions`` are appended to.
-        model: the model to ask for; ``None`` for the only one that the server has.
+        model: the name of the model; ``None`` for the only one that the server has.
         key_variable: the environment variable that holds the key.
-        concurrency: the most questions that are asked at a time.
-        tries: how often a question is asked at most, when the server refuses it for now.
+        concurrency: the largest number of concurrent requests.
+        tries: the largest number of tries of a request that fails temporarily.
         timeout: the seconds that one try may take.
-        fields: further fields of each request; one that is ``None`` is taken out.
+        fields: further fields of each request; a field that is ``None`` is removed.
 
     Raises:
-        ValueError: a number is out of its range, or the address is none.
+        ValueError: a number is out of its range, or ``url`` is not a URL.
     """
 
     runs_model = False
@@ -64,7 +64,7 @@ class OpenAIBackend:
             ) from error
         return openai.OpenAI(
             base_url=self.url,
-            api_key=os.environ.get(self.key_variable) or "none",  # the client insists on one
+            api_key=os.environ.get(self.key_variable) or "none",  # the client requires a key
             max_retries=self.tries - 1,
             timeout=self.timeout,
         )
@@ -86,14 +86,14 @@ class OpenAIBackend:
         return names[0]
 
     def hit_rate(self) -> float | None:
-        """Unknown: the images are with the server."""
+        """Unknown, since the server has the cache."""
         return None
 
     def rows(self, job: Job) -> Iterator[Row]:
         """Yield each row when its answer is there.
 
         Raises:
-            ConnectionError: the server is not reached any more.
+            ConnectionError: the server cannot be reached.
             ValueError: the server refuses the key or does not have the model.
         """
         identity = self.identity()
@@ -133,7 +133,7 @@ class OpenAIBackend:
                     model=body.pop("model"), messages=turns, extra_body=body
                 )
         except (openai.APIStatusError, openai.APITimeoutError) as error:
-            return _bad(questions, number, fields, f"the server says: {_said(error)}")
+            return _bad(questions, number, fields, f"the server says: {_error_message(error)}")
         answer = _answer_fields(said)
         if answer is None:
             return _bad(questions, number, fields, "the server gave an answer without text")
@@ -142,7 +142,7 @@ class OpenAIBackend:
 
 
 class _Refusals:
-    """Context that turns errors which concern all rows into errors that say what to do."""
+    """Context that converts errors which concern all rows to errors that name the setting to change."""
 
     def __init__(self, backend: OpenAIBackend) -> None:
         self.backend = backend
@@ -153,27 +153,27 @@ class _Refusals:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         import openai
 
-        url, again = self.backend.url, "the same command goes on where this one stopped"
+        url, again = self.backend.url, "run the same command to continue"
         if isinstance(error, openai.APIConnectionError):
             if not isinstance(error, openai.APITimeoutError):
                 reason = error.__cause__ or error
                 raise ConnectionError(
-                    f"the server at engine.url={url} is not reached: {reason}; start it, and {again}"
+                    f"the server at engine.url={url} cannot be reached: {reason}; start it, and {again}"
                 ) from error
         elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             raise ValueError(
                 f"the server at engine.url={url} refuses the key in {self.backend.key_variable}: "
-                f"{_said(error)}"
+                f"{_error_message(error)}"
             ) from error
         elif isinstance(error, openai.NotFoundError):
             raise ValueError(
                 f"the server at engine.url={url} does not have engine.model={self.backend.model}, or not "
-                f"this path: {_said(error)}"
+                f"this path: {_error_message(error)}"
             ) from error
         elif isinstance(error, openai.RateLimitError):
             raise ConnectionError(
-                f"the server at engine.url={url} took no request after {self.backend.tries} tries: "
-                f"{_said(error)}; lower engine.concurrency or raise engine.tries, and {again}"
+                f"the server at engine.url={url} accepted no request in {self.backend.tries} tries: "
+                f"{_error_message(error)}; lower engine.concurrency or raise engine.tries, and {again}"
             ) from error
 
 
@@ -207,8 +207,8 @@ def _bad(questions: Questions, number: int, fields: Mapping[str, Any], reason: s
     return Row.bad(number, fields, printable(" ".join(text.split())))
 
 
-def _said(error: Any) -> str:
-    """The message of the server."""
+def _error_message(error: Any) -> str:
+    """The error message of the server."""
     held = error.body if isinstance(getattr(error, "body", None), dict) else {}
     return str(held.get("message") or error)[:500]
 
@@ -219,7 +219,7 @@ def _answer_fields(said: Any) -> dict[str, Any] | None:
     if message is None or message.content is None:
         return None
     fields: dict[str, Any] = {"answer": message.content}
-    boxes = (message.model_extra or {}).get("boxes")  # hdvl serve says them
+    boxes = (message.model_extra or {}).get("boxes")  # an extension of hdvl serve
     if boxes:
         fields["boxes"] = [
             {**box, "box": [round(value, 2) for value in box["box"]]} for box in boxes

@@ -59,7 +59,7 @@ def model_card(
     base_model: str | None = None,
     about: str = "",
 ) -> str:
-    """A generated model card: the parts of the model, and what the caller knows about it.
+    """Generate a model card from the parts of the model and the information given by the caller.
 
     Args:
         name: the heading.

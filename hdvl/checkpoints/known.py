@@ -30,7 +30,7 @@ _ELSEWHERE = re.compile(r"\s*(hub|hf[-_]hub|local[-_]dir|https?|file|ftp|s3|gs)\
 _INTERPOLATION = re.compile(
     r"\s*((oc\.dict\.(values|keys)|oc\.env|now|hydra)\s*:[^{}]*|[\w.\[\]/-]+)\s*\}"
 )
-"""What may follow ``${`` in a stored run: a key, or a resolver that returns text or an existing value."""
+"""The interpolations allowed in a stored run: a key, or a resolver that returns text or an existing value."""
 _COUNTS = re.compile(r"(^|_)(depths?|layers?|blocks?|heads|queries|experts)$")
 _MOST_COUNTED, _LARGEST = 100_000, 2**48
 """The largest number of layers and similar counts, and the largest number of other kinds.
@@ -192,7 +192,7 @@ def _check_name(
 ) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
-            f"{source} names {_shortened(name)} at {where}, which is no class; a _target_ must be the "
+            f"{source} names {_shortened(name)} at {where}, which is not a class; a _target_ must be the "
             "dotted name of a class"
         )
     if name in (known or known_targets()) or any(
@@ -222,7 +222,7 @@ def _check_keys(node: Mapping[str, Any], source: object, where: str) -> None:
     if reserved:
         hint = "; give arguments by name" if ARGS in reserved else ""
         raise ValueError(
-            f"{source} uses {reserved[0]} at {where}, which a model folder must not use{hint}"
+            f"{source} uses {reserved[0]} at {where}, which is not allowed in a model folder{hint}"
         )
     if not isinstance(node.get(PARTIAL, False), bool):
         raise ValueError(f"{source} must have true or false as {where}.{PARTIAL}")

@@ -1,4 +1,6 @@
-"""hdvl's own model folder. It is written as a whole or not at all, and is loaded without network access.
+"""hdvl's own model folder, which is loaded without network access.
+
+It is written to a temporary folder and renamed; an interrupted write leaves the old folder.
 
 ::
 
@@ -47,7 +49,7 @@ FORMAT = 1
 RUN_MODEL = "model"
 """The name of the model's folder in a run folder."""
 CONFIG = "config.yaml"
-PARTS = ("tiler", "encoder", "bridge", "merger", "llm", "template")
+PART_NAMES = ("tiler", "encoder", "bridge", "merger", "llm", "template")
 
 
 def save_folder(
@@ -68,7 +70,7 @@ def save_folder(
         folder: the folder to write; parent folders are created.
         config: plain data with the resolved ``model`` node. Other keys are kept as they are, except
             those that repeat a part of the model.
-        licence: the licence of the weights for the card, as an SPDX name or another word.
+        licence: the licence of the weights for the card, as an SPDX identifier or free text.
         card: a model card, including the licence, to write instead of the generated one.
         base_model: for the generated card, the model that this one was fine-tuned from.
         about: for the generated card, Markdown about data, training and scores.
@@ -106,7 +108,7 @@ def write_folder(
     base_model: str | None = None,
     about: str = "",
 ) -> Path:
-    """Like :func:`save_folder`, but ``weights`` writes the weight files, and ``vlm`` may be on ``meta``."""
+    """:func:`save_folder` with weight files written by ``weights``; ``vlm`` may be on ``meta``."""
     if "model" not in config:
         raise ValueError(f"config must have the node model, got keys {sorted(config)}")
     folder = Path(folder)
@@ -216,7 +218,7 @@ def _read_config(folder: Path, allow: str | Sequence[str]) -> tuple[dict[str, An
     if not isinstance(node, Node):
         raise ValueError(f"{file} must have a mapping with a {TARGET} as model")
     if node[TARGET] == MODEL:
-        absent = [f"model.{part}" for part in PARTS if not isinstance(node.get(part), Node)]
+        absent = [f"model.{part}" for part in PART_NAMES if not isinstance(node.get(part), Node)]
         if absent:
             raise ValueError(
                 f"{file} must have a mapping with a {TARGET} as {', '.join(absent)}; copy it again"
@@ -246,14 +248,14 @@ def override(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _arguments(node: Mapping[str, Any]) -> list[str]:
-    """Names of the arguments that the class of ``node`` takes, set or not; none if it is no class."""
+    """The arguments that the class of ``node`` accepts; empty if its target is not a class."""
     if not isinstance(node, Node):
         return []
     return arguments_of(target_of(node[TARGET], source="the model", where=node[TARGET])) or []
 
 
 def _values(changes: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of what ``changes`` set in parts that stay."""
+    """(dotted key, value) of each value that ``changes`` sets in parts that are kept."""
     for key, value in changes.items():
         if not isinstance(value, Mapping):
             yield f"{place}{key}", value

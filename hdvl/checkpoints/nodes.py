@@ -1,10 +1,10 @@
 """Mappings of a configuration that describe objects to build, and building them.
 
-A :class:`Node` is a mapping that will be built. It is decided once, when a configuration is read, which
-mappings become nodes: in configurations of the caller and of ``conf/``, all that have a ``_target_``
+A :class:`Node` is a mapping that will be built. Which mappings become nodes is decided once, when a
+configuration is read: in configurations of the caller and of ``conf/``, all that have a ``_target_``
 (:func:`marked`), in a model folder those that passed the check (:func:`hdvl.checkpoints.known.checked`). Any
-other mapping is data, whatever its keys are, and no text is interpolated. Values of published files can
-therefore be put into a node unchanged.
+other mapping is data, even if it has a ``_target_``, and no text is interpolated. Values of published
+files can therefore be put into a node unchanged.
 """
 
 import inspect
@@ -89,7 +89,7 @@ def target_of(name: str, *, source: object, where: str) -> Callable[..., Any]:
         found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{where} of {source} names {name}, which is not there: {error}"
+            f"{where} of {source} names {name}, which cannot be imported: {error}"
         ) from error
     if not callable(found):
         raise ValueError(f"{where} of {source} names {name}, which cannot be called")

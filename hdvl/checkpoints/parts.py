@@ -1,4 +1,4 @@
-"""Parts with their weights out of other model folders, for ``encoder=from encoder.folder=hdvl/small``."""
+"""Loads single parts from other model folders, for ``encoder=from encoder.folder=hdvl/small``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -112,7 +112,7 @@ def _model_folder(part: str, folder: str) -> Path:
         if is_published(place):
             advice = f"convert it: hdvl convert path={folder} to=FOLDER"
         raise ValueError(
-            f"{part}.folder must hold a model of hdvl, {str(folder)!r} holds none; {advice}"
+            f"{part}.folder must hold a model of hdvl, {str(folder)!r} does not; {advice}"
         )
     return place
 

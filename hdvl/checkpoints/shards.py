@@ -45,7 +45,7 @@ def tie_groups(module: nn.Module | Mapping[str, Tensor]) -> dict[str, tuple[str,
 
 
 def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors to store: each tied tensor once, contiguous and with memory of its own."""
+    """The tensors to store: each tied tensor once, contiguous and in its own memory."""
     state = module.state_dict(keep_vars=True)
     tensors: dict[str, Tensor] = {}
     places: set[int] = set()
@@ -151,7 +151,9 @@ def find_shards(folder: Path) -> list[Path]:
         )
     absent = [file.name for file in files if not file.is_file()]
     if absent:
-        raise ValueError(f"model folder {str(folder)!r} lacks {', '.join(absent)}; copy it whole")
+        raise ValueError(
+            f"model folder {str(folder)!r} lacks {', '.join(absent)}; copy all files of the folder"
+        )
     return files
 
 
@@ -183,7 +185,7 @@ def _opened(files: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
                 yield file, opened
         except SafetensorError as error:
             raise ValueError(
-                f"weights {str(file)!r} are damaged or cut short: {error}; copy them again"
+                f"weights {str(file)!r} are damaged or truncated: {error}; copy them again"
             ) from error
 
 
@@ -252,6 +254,6 @@ class NotFinite:
             more = f" and {len(self.names) - 5} more" if len(self.names) > 5 else ""
             warnings.warn(
                 f"weights in {self.source} hold NaN or infinite values: {', '.join(self.names[:5])}{more}; "
-                "answers will mean nothing",
+                "the model's answers are meaningless",
                 stacklevel=3,
             )

@@ -43,14 +43,14 @@ def fill(module: nn.Module, tensors: Iterator[tuple[str, Tensor]]) -> None:
     groups = tie_groups(own)
     state: dict[str, Any] = {}
     for name, value in tensors:
-        filled = _as_laid_out(value, like=own[name])
+        filled = _with_strides_of(value, like=own[name])
         if isinstance(own[name], Parameter):
             filled = Parameter(filled, requires_grad=own[name].requires_grad)
         state.update(dict.fromkeys(groups[name], filled))
     module.load_state_dict(state, assign=True)
 
 
-def _as_laid_out(value: Tensor, *, like: Tensor) -> Tensor:
+def _with_strides_of(value: Tensor, *, like: Tensor) -> Tensor:
     """``value`` with the strides of ``like``, so that channels-last weights stay channels-last."""
     if value.stride() == like.stride():
         return value

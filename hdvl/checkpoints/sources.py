@@ -1,4 +1,4 @@
-"""What may be given in place of a model folder: a shipped model, a run, or a model as others published it."""
+"""Resolves what a user names as a model: a model folder, a shipped model, a run, or a published model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ RUN_CONFIG = "train.yaml"
 
 
 def find_folder(source: str | Path) -> Path:
-    """The folder that ``source`` means: of a shipped model, of a run's model, or as it is given.
+    """The folder of the model ``source``: a shipped model, the model of a run folder, or the folder itself.
 
     Raises:
         ValueError: there is no shipped model of that name, or the run has no model yet.

@@ -1,4 +1,4 @@
-"""Notes which parts of a model were taken from another model folder, and with which configuration.
+"""Records which parts of a model were taken from another model folder, and with which configuration.
 
 A part keeps its own configuration, so that a model that holds it is saved without its source.
 """

@@ -117,7 +117,7 @@ def _reversed(pieces: list[Piece]) -> Iterator[re.Match[str]]:
 
 
 def _without_area(pieces: list[Piece]) -> Iterator[re.Match[str]]:
-    """Boxes that are as written a point or a line."""
+    """Boxes whose written corners span a point or a line."""
     for match, found in pieces:
         if any(x0 == x1 or y0 == y1 for x0, y0, x1, y1 in _corners(match, found)):
             yield match

@@ -176,7 +176,7 @@ class ChatData(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             collate_fn=gather,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_outlive_sigterm,
+            worker_init_fn=_ignore_first_sigterm,
         )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -258,7 +258,7 @@ class ChatData(pl.LightningDataModule):
             )
 
 
-def _outlive_sigterm(worker: int) -> None:
+def _ignore_first_sigterm(worker: int) -> None:
     """Ignore the first SIGTERM in a data worker; the second one ends it.
 
     A scheduler sends SIGTERM to all processes, but the batches of the last step are still needed.

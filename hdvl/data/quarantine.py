@@ -56,7 +56,9 @@ def left_out(
                 "again with: hdvl data lint"
             )
     if len(entries) == rows:
-        raise ValueError(f"quarantine {path} leaves out every row of {label}; nothing is left")
+        raise ValueError(
+            f"quarantine {path} leaves out every row of {label}, so that there is no data"
+        )
     return list(entries)
 
 
@@ -91,7 +93,7 @@ def digest_at(row: Callable[[int], Any], place: int) -> str:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` as JSON; the file is written as a whole or not at all."""
+    """Write ``value`` as JSON to a temporary name and rename it; an interruption keeps the old file."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -107,7 +109,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _bytes_digest(value: Any) -> str:
-    """Hash of a value that is no JSON: the bytes of an image, the pixels of a decoded one, else its repr."""
+    """Hash of a value that JSON cannot represent: bytes, the pixels of a decoded image, else the repr."""
     if isinstance(value, Image.Image | np.ndarray):
         data = value.tobytes()
     else:

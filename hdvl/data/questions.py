@@ -42,7 +42,7 @@ class Questions(RowConversations):
         """A text that differs if the rows of the source have changed."""
 
     def messages(self, place: int) -> list[Message]:
-        """The conversation of row ``place``, without the answer that may stand at its end."""
+        """The conversation of row ``place``, without the answer that may be at its end."""
         row = self.row(place)
         if not isinstance(row, Mapping):
             raise RowError("row", f"a row must be a mapping of fields, got {type(row).__name__}")
@@ -193,7 +193,7 @@ def _open(inputs: str, image_folder: str | None) -> Questions:
     if not path.is_file():
         raise ValueError(
             f"inputs must be a folder, a pattern, or a JSON, JSONL or parquet file, got {inputs!r}, "
-            "which is not there"
+            "which does not exist"
         )
     if suffix in (".json", ".jsonl", ".ndjson"):
         return JsonQuestions(path=inputs, image_folder=folder)
@@ -229,7 +229,7 @@ class Prepared:
 
     Attributes:
         number: the number of the row.
-        fields: what an output says about the row beside its answer.
+        fields: what an output says about the row besides its answer.
         messages: the conversation; empty if the row is bad.
         sample: its ids and pixels; ``None`` if the row is bad.
         error: what is wrong with the row; empty if it is good.

@@ -71,7 +71,7 @@ def to_messages(
     Args:
         row: the row.
         image: converts an image of the row to an argument of :func:`hdvl.images.read_image`.
-        inline: whether images are in the text as ``<img>path</img>``, which also contains their numbers.
+        inline: whether images are in the text as ``<img>path</img>``, which also contains the image numbers.
 
     Raises:
         RowError: the row has another structure, or the numbers of images and marks differ.

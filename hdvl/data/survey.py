@@ -124,7 +124,7 @@ def survey(
     return Survey(length, tuple(sizes), tuple(too_long), tuple(faulty))
 
 
-def lay_out(
+def plan_batches(
     sizes: Sequence[Size], *, batch_size: int, packing: Budget | None, world: int, accumulate: int
 ) -> EpochBatches:
     """The batches of one epoch over ``sizes``, as training would make them."""

@@ -1,6 +1,6 @@
 """Decoding: from the embeddings of prompts to new ids, for many sequences at once.
 
-This package knows language models and nothing of images or text; :mod:`hdvl.inference` adds these.
+This package deals with language models only, not with images or text; :mod:`hdvl.inference` adds these.
 """
 
 from hdvl.decoding.batch import end_ids, generate, guide_of

@@ -1,4 +1,4 @@
-"""Answers to a batch of embedded prompts, as a tensor of new ids."""
+"""Generates answers to a batch of embedded prompts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +44,7 @@ def generate(
     scheduler = Scheduler(llm, max_slots=max(1, len(embeddings)))
     sequences = []
     for row in range(len(embeddings)):
-        own = embeddings[row].clone()  # some models write to what they read
+        own = embeddings[row].clone()  # some models write to their input embeddings
         if attention_mask is not None:
             own = own[attention_mask[row].bool()]
         sampler = Sampler(params, guide_of(llm, params, stop))

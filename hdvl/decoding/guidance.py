@@ -13,8 +13,8 @@ from torch import Tensor
 from hdvl.decoding.sampling import Guided
 
 SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""White space in JSON, unless the schema has an ``x-guidance``: as Python's ``json.dumps`` writes.
-Free white space would let a weak model write spaces until its answer is cut off."""
+"""Separators in JSON, unless the schema has an ``x-guidance``: those of Python's ``json.dumps``.
+With arbitrary white space, a weak model could write spaces until the length limit."""
 
 
 class Guide:
@@ -60,7 +60,7 @@ class Guide:
         return logits.masked_fill(~keep, -torch.inf)
 
     def accept(self, token: int) -> None:
-        """Note that the answer goes on with ``token``."""
+        """Advance the state by ``token``, the next id of the answer."""
         self._matcher.consume_token(token)
         self._check()
 
@@ -72,10 +72,10 @@ class Guide:
 
 
 def grammar_of(form: Guided) -> str:
-    """Return the form as llguidance reads it.
+    """Return the grammar of the form in the syntax of llguidance.
 
     Raises:
-        ValueError: a JSON schema is no JSON.
+        ValueError: the JSON schema is not valid JSON.
     """
     from llguidance import LLMatcher
 
@@ -90,7 +90,7 @@ def grammar_of(form: Guided) -> str:
         known = json.loads(str(schema))
     except json.JSONDecodeError as error:
         raise ValueError(f"guided.json_schema must be JSON: {error}") from error
-    if known is True:  # the same as {}, which can hold the options of white space
+    if known is True:  # equivalent to {}, to which the white space options can be added
         known = {}
     own = isinstance(known, dict) and "x-guidance" in known
     return str(LLMatcher.grammar_from_json_schema(json.dumps(known), None if own else SPACES))

@@ -1,4 +1,4 @@
-"""Keys and values of prompts read earlier, kept as a tree of prefixes within a bound of memory.
+"""A cache of the keys and values of earlier prompts, as a tree of prefixes of limited size.
 
 The idea of the tree is that of RadixAttention (Zheng et al., "SGLang", arXiv 2312.07104).
 """
@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 Keys = np.ndarray
-"""Two int64 numbers for each position (s, 2): the id and 0 for text, or what the picture and the place
-within it are hashed to."""
+"""Two int64 numbers for each position (s, 2): the id and 0 for text; for image slots, a hash of the image
+and of the position within it."""
 
 
 def common_length(prompts: Sequence[Keys | None]) -> int:
@@ -26,7 +26,7 @@ def common_length(prompts: Sequence[Keys | None]) -> int:
 
 @dataclass(eq=False)
 class _Node:
-    """Some positions after those of the parent."""
+    """The positions that follow those of the parent."""
 
     keys: Keys
     parts: list[Tensor]
@@ -40,17 +40,17 @@ class _Node:
 
 
 class PrefixCache:
-    """Keeps what the model holds of prefixes; the prefixes used least recently go first.
+    """Keeps keys and values of prefixes; the least recently used are evicted first.
 
     Args:
-        limit: the most bytes of keys and values; 0 keeps nothing.
+        limit: the largest size of the keys and values in bytes; 0 disables the cache.
 
     Attributes:
-        hits: prompts of which a part was known.
-        misses: prompts of which nothing was known.
-        evictions: pieces of prefixes that were dropped for others.
-        tokens_reused: positions that were not read again.
-        bytes: bytes of keys and values that are kept.
+        hits: prompts that begin with a cached prefix.
+        misses: prompts without any cached prefix.
+        evictions: nodes that were removed to make room for others.
+        tokens_reused: positions that were not computed again.
+        bytes: the current size of the keys and values in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -62,15 +62,15 @@ class PrefixCache:
         self._root = _Node(np.empty((0, 2), np.int64), [], None)
 
     def clear(self) -> None:
-        """Free what is kept."""
+        """Remove all entries."""
         self._root, self.bytes = _Node(np.empty((0, 2), np.int64), [], None), 0
 
     def lookup(self, keys: Keys, most: int) -> list[tuple[int, list[Tensor]]]:
-        """Return the longest known prefix of ``keys`` of at most ``most`` positions.
+        """Return the longest cached prefix of ``keys`` of at most ``most`` positions.
 
         Returns:
-            Pieces in their order: the number of positions, and their keys and values, views of what is
-            kept, each of axes (groups, positions, width).
+            For each node in order: the number of positions, and views of their keys and values, each with
+            axes (groups, positions, width).
         """
         found: list[tuple[int, list[Tensor]]] = []
         for node, count in self._walk(keys[:most]):
@@ -82,16 +82,16 @@ class PrefixCache:
         return found
 
     def known(self, keys: Keys) -> int:
-        """Return how many of the first positions are kept."""
+        """Return how many of the first positions are cached."""
         return sum(count for _, count in self._walk(keys))
 
     def insert(self, keys: Keys, start: int, parts: list[Tensor]) -> None:
-        """Keep the positions of ``keys`` from ``start`` on, which must be :meth:`known` of them.
+        """Store the positions of ``keys`` from ``start`` on; ``start`` must be ``known(keys)``.
 
         Args:
             keys: keys of the whole prefix.
-            start: the number of positions that are kept already.
-            parts: keys and values of the others, which are not copied.
+            start: the number of positions that are cached already.
+            parts: keys and values of the other positions; they are not copied.
         """
         path = list(self._walk(keys[:start]))
         if sum(count for _, count in path) != start or start == len(keys):
@@ -109,7 +109,7 @@ class PrefixCache:
             self._evict(new)
 
     def _walk(self, keys: Keys) -> Iterator[tuple[_Node, int]]:
-        """Nodes along ``keys``, and how many positions of each agree."""
+        """The nodes that match ``keys``, each with the number of matching positions."""
         node, place = self._root, 0
         while place < len(keys):
             following = next(
@@ -126,7 +126,7 @@ class PrefixCache:
             node, place = following, place + count
 
     def _split(self, node: _Node, count: int) -> _Node:
-        """Cut ``node`` after ``count`` positions, and return the first half."""
+        """Split ``node`` after ``count`` positions, and return the first part."""
         assert node.parent is not None
         before = node.bytes
         head = _Node(
@@ -143,7 +143,7 @@ class PrefixCache:
         return head
 
     def _evict(self, spared: _Node) -> None:
-        """Drop the leaf that was used least recently, other than ``spared`` if there is another."""
+        """Remove the least recently used leaf; ``spared`` only if it is the only one."""
         leaves = [node for node in self._nodes(self._root) if not node.children]
         others = [leaf for leaf in leaves if leaf is not spared] or leaves
         oldest = min(others, key=lambda leaf: leaf.used)

@@ -18,7 +18,7 @@ class TokenLogprob:
     Attributes:
         token_id: the id.
         logprob: its natural logarithm of probability.
-        top: (id, log-probability) of the most likely ids, as many as were asked for.
+        top: (id, log-probability) of the most likely ids, as many as were requested.
     """
 
     token_id: int
@@ -27,11 +27,11 @@ class TokenLogprob:
 
 
 class Sampler:
-    """Chooses the ids of one answer. Its random numbers depend on nothing but its own seed.
+    """Chooses the ids of one answer. Its random numbers depend only on its own seed.
 
     Args:
         params: the options of the answer.
-        guide: what keeps the text in a form; ``None`` for free text.
+        guide: restricts the text to a form; ``None`` for free text.
     """
 
     def __init__(self, params: SamplingParams, guide: Guide | None = None) -> None:
@@ -41,7 +41,7 @@ class Sampler:
         if params.do_sample:
             self._generator = torch.Generator()
             seed = params.seed
-            # The global generator decides if there is no seed, so that torch.manual_seed still does.
+            # Without a seed the global generator is used, so that torch.manual_seed has an effect.
             self._generator.manual_seed(
                 int(torch.randint(2**62, ()).item()) if seed is None else seed
             )
@@ -86,7 +86,7 @@ class Sampler:
         return logits
 
     def _drawn(self, scores: Tensor) -> int:
-        """An id by its probability, from one uniform number: ids in the order of their probability."""
+        """Sample an id by inverse transform sampling: one uniform number, ids sorted by probability."""
         params = self.params
         scores = scores / (1.0 if params.temperature is None else params.temperature)
         if params.top_k and params.top_k < len(scores):
@@ -102,7 +102,7 @@ class Sampler:
             sums = shares.cumsum(0)
         drawn = torch.rand((), dtype=torch.float64, generator=self._generator).to(sums.device)
         place = int(torch.searchsorted(sums, drawn * sums[-1], right=True))
-        last = int(shares.nonzero()[-1])  # rounding may lead behind the last one
+        last = int(shares.nonzero()[-1])  # rounding may lead past the last one
         return int(ids[min(place, last)])
 
     def _report(self, logits: Tensor, token: int) -> TokenLogprob | None:

@@ -1,8 +1,8 @@
 """Continuous batching: sequences join and leave the batch at every step.
 
-A step reads a part of the prompts that wait, and then one token of every sequence that is being
-answered, all in one forward pass. Sequences being answered are in the first slots; the one whose prompt is
-being read is in a slot behind them.
+A step first prefills a part of the waiting prompts, then decodes one token of every running sequence in
+one forward pass. Running sequences occupy the first slots; the sequence whose prompt is being read occupies
+a slot after them.
 """
 
 from collections import deque
@@ -20,14 +20,14 @@ FAULTS = (
     *(RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError),
     *(ArithmeticError, AssertionError, ImportError, MemoryError, OSError),
 )
-"""Errors of a model or of an option, which end the sequences that they concern and no others."""
+"""Errors of a model or an option. They end only the sequences in which they occur."""
 
 SHORT = 64
-"""Ends of prompts of up to this many positions are read together, those of all that wait."""
+"""Prompts with at most this many positions left to read are read together, in one forward pass."""
 
 
 class Scheduler:
-    """Decodes sequences of one language model. It is not safe under threads; callers hold a lock.
+    """Decodes sequences of one language model. It is not thread-safe; callers must hold a lock.
 
     Args:
         llm: the model, in evaluation mode.
@@ -41,7 +41,7 @@ class Scheduler:
 
     Attributes:
         waiting: sequences that have no slot yet.
-        running: sequences that are being answered, by their slot.
+        running: sequences that are being decoded, by their slot.
         prefixes: the keys and values of earlier prompts.
         steps: the steps so far.
     """
@@ -91,11 +91,11 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether there are no unfinished sequences."""
         return not self.waiting and not self.active
 
     def add(self, sequence: Sequence) -> None:
-        """Let ``sequence`` wait for a slot."""
+        """Add ``sequence`` to the waiting sequences."""
         self.waiting.append(sequence)
 
     def run(self) -> None:
@@ -104,14 +104,14 @@ class Scheduler:
             pass
 
     def release(self) -> None:
-        """Free the slots and the prefixes; the memory is taken again when it is needed."""
+        """Free the slots and the prefix cache; they are allocated again when they are needed."""
         if not self.active and self._slots is not None:
             self._slots.release()
             self._room = (0, 0)
         self.prefixes.clear()
 
     def renew(self) -> None:
-        """Forget what was computed with other weights or other modules of the model."""
+        """Discard everything that was computed with earlier weights or modules of the model."""
         self.release()
         if not self.active:
             self._slots = None
@@ -120,13 +120,13 @@ class Scheduler:
 
     @torch.inference_mode()
     def step(self) -> bool:
-        """Read some of the prompts that wait, and one token of each sequence that is being answered.
+        """Prefill a part of the waiting prompts, then decode one token of each running sequence.
 
         An error of one prompt ends its sequence. An error in the common forward pass ends all sequences
         of the batch.
 
         Returns:
-            Whether there is more to do.
+            Whether there are unfinished sequences.
         """
         self._drop_cancelled()
         complete = False
@@ -139,7 +139,7 @@ class Scheduler:
             self._fail(error)
             complete = True
         finally:
-            if not complete:  # a keyboard interrupt, for instance
+            if not complete:  # such as KeyboardInterrupt
                 self._fail(InterruptedError("the engine was interrupted while it answered"))
         self.steps += 1
         return not self.idle
@@ -184,7 +184,7 @@ class Scheduler:
         self._read_short()
 
     def _read_short(self) -> None:
-        """Read the ends of prompts that are short, together, and the first new id after each."""
+        """Read the short ends of waiting prompts together, and sample the first new id after each."""
         short, first = self._short, len(self.running)
         if not short:
             return
@@ -194,7 +194,7 @@ class Scheduler:
                     [rest for *_, rest in short], first, [start for _, start, _ in short]
                 )
             )
-        except FAULTS:  # of one of them, which the others must not suffer from
+        except FAULTS:  # an error of one prompt must not end the others
             logits = [self._read_alone(*one, first + row) for row, one in enumerate(short)]
         self._short = []
         read = [(row, one[0]) for row, one in enumerate(short) if not one[0].done]
@@ -211,7 +211,7 @@ class Scheduler:
             return rest.new_empty(0)
 
     def _first_token(self, sequence: Sequence, slot: int, logits: Tensor) -> None:
-        """Choose the id after a prompt; the sequence is answered from then on, in the next slot."""
+        """Choose the id after a prompt; the sequence is then running, in the next slot."""
         try:
             sequence.append(*sequence.sampler.choose(logits))
         except FAULTS as error:
@@ -222,7 +222,7 @@ class Scheduler:
             self.running.append(sequence)
 
     def _admit(self) -> bool:
-        """Give the next sequence that waits a slot, and begin its prompt with what is known of it."""
+        """Give the next waiting sequence a slot, and copy the cached prefix of its prompt into it."""
         while self.waiting:
             if self.active >= self.max_slots:
                 return False
@@ -243,7 +243,7 @@ class Scheduler:
         """Reserve a slot for ``sequence``, if memory allows.
 
         Raises:
-            ValueError: the prompt fills the context, or is longer than the slots may become.
+            ValueError: the prompt fills the context, or is longer than the largest slot.
         """
         prompt, context = sequence.prompt.length, self.llm.context
         scoring = sequence.targets is not None
@@ -271,7 +271,7 @@ class Scheduler:
                 )
             self.slots.release()
             length, count = needed, 1
-        # Slots that grow are copied, so they grow at once for all sequences that wait.
+        # Growing copies the slots, so they grow once for all waiting sequences.
         others = [one for one in self.waiting if one is not sequence][: self.max_slots - count]
         wanted = count + len(others)
         longest = max([length, *(one.prompt.length + one.limit for one in others)])
@@ -297,9 +297,9 @@ class Scheduler:
         assert self._reading is not None
         sequence, slot, start, rest = self._reading
         keep = 1 if sequence.targets is None else len(sequence.targets)
-        # Caches of the model itself may not be able to continue a prompt in several parts.
+        # A cache of the model's own class may not support reading a prompt in several parts.
         count = min(most, len(rest)) if self.slots.reusable else len(rest)
-        if count < len(rest):  # the positions that are scored are read in one part
+        if count < len(rest):  # positions that are scored are read in a single part
             count = min(count, max(len(rest) - keep, 0)) or len(rest)
         total, last = sequence.prompt.length, count == len(rest)
         logits = self.slots.prefill(rest[:count], slot, start, total, keep if last else 1)
@@ -314,7 +314,7 @@ class Scheduler:
         return count
 
     def _store(self, sequence: Sequence, slot: int) -> None:
-        """Keep what ``slot`` holds of the sequence for prompts that begin with it."""
+        """Add the keys and values in ``slot`` to the prefix cache."""
         keys = sequence.prompt.keys
         if keys is None or not self.prefixes.limit or not self.slots.reusable:
             return

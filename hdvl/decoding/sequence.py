@@ -16,10 +16,10 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 @runtime_checkable
 class Prompt(Protocol):
-    """What a sequence begins with.
+    """The prompt of a sequence.
 
     * ``length``: the number of positions.
-    * ``keys``: what the positions are known by to the prefix cache; ``None`` keeps them out of it.
+    * ``keys``: the keys of the positions in the prefix cache; ``None`` to bypass the cache.
     * ``embeddings``: the embeddings of the positions from ``start`` on, called once.
     """
 
@@ -31,7 +31,7 @@ class Prompt(Protocol):
 
 
 class EmbeddedPrompt:
-    """A prompt whose embeddings are known, as those of a row of a batch."""
+    """A prompt given by its embeddings, such as a row of a batch."""
 
     keys = None
 
@@ -52,21 +52,21 @@ class Sequence:
     """One sequence that is decoded.
 
     Args:
-        prompt: what it begins with.
+        prompt: the prompt.
         sampler: chooses its ids, and holds its options.
         stop_ids: ids that end it.
         ended: function of the new ids so far that returns whether they end here.
         targets: ids (t,) that follow the last t positions of the prompt's embeddings, position by
-            position. Given, nothing is generated: ``target_logprobs`` are computed instead.
+            position. If given, nothing is generated, and ``target_logprobs`` are computed instead.
 
     Attributes:
         ids: the new ids so far, the one that ended the sequence included.
         logprobs: the log-probability of each new id, if the options ask for it.
         finish_reason: why it ended; ``None`` before that.
-        error: what went wrong, for the reason ``error``.
-        cached_tokens: positions of the prompt that were known from earlier prompts.
+        error: the exception, if ``finish_reason`` is ``error``.
+        cached_tokens: positions of the prompt that were taken from the prefix cache.
         target_logprobs: log-probabilities (t,) of ``targets``.
-        first_token_time, last_time: when the first id and the newest one came, by
+        first_token_time, last_time: the times of the first and the newest id, by
             ``time.perf_counter``; ``None`` before.
     """
 
@@ -95,7 +95,7 @@ class Sequence:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the sequence has ended."""
         return self.finish_reason is not None
 
     @property

@@ -1,4 +1,4 @@
-"""Slots: where the sequences that are decoded together keep what the language model has read."""
+"""Slots: the keys and values (or other states) of the sequences that are decoded together."""
 
 import logging
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ logger = logging.getLogger("hdvl.decoding")
 class Slots(Protocol):
     """The states of several sequences, each in a slot of its own.
 
-    * ``reusable``: whether ``copy_out`` and ``copy_in`` work, by which prefixes are read once, and
+    * ``reusable``: whether ``copy_out`` and ``copy_in`` work, which the prefix cache needs, and
       whether a prompt may be read in several parts.
-    * ``renew``: forgets what was computed from the weights of the model, other than what it has read.
+    * ``renew``: discards what was computed from the weights of the model, except the states of the sequences.
     * ``compile``: compiles decoding steps, or raises a ``ValueError`` with the reason why it cannot.
-    * ``reserve``: makes room for a number of slots of a length; what they hold is kept.
+    * ``reserve``: allocates a number of slots of a length; their contents are kept.
     * ``prefill``: reads a part of a prompt of length ``total`` into a slot that holds ``start`` positions
       of it, and returns the logits (keep, v) of the last ``keep`` positions of the part.
     * ``prefill_rows``: reads the ends of several prompts into the slots from ``first`` on, which hold
@@ -85,7 +85,7 @@ def _note(message: str, reason: str) -> None:
 class OwnCaches:
     """Slots that are caches of :meth:`LLM.new_cache`, read one after the other.
 
-    A model that has no cache reads the whole text again for each new token.
+    A model without a cache computes the whole sequence again for each new token.
     """
 
     reusable, bytes_per_token = False, 0

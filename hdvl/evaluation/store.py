@@ -1,4 +1,4 @@
-"""The answers of a run, which are appended one by one so that an interrupted run goes on where it stopped.
+"""The answers of a run, which are appended one by one so that an interrupted run can be continued.
 
 An answer is known by a hash of all that it depends on: the model, the options of generation, the text of the
 question and the bytes of its images. Whoever changes one of them is answered anew, and what did not change is

@@ -118,7 +118,7 @@ def load_pixels(image: Image.Image, *, name: str) -> None:
     try:
         image.load()
     except _BROKEN as error:
-        raise ValueError(f"image {name} is damaged or cut short: {error}") from error
+        raise ValueError(f"image {name} is damaged or truncated: {error}") from error
     except MemoryError as error:
         raise MemoryError(_too_large_for_memory(image, name)) from error
     if image.size != size:
@@ -260,7 +260,7 @@ def _check(image: Image.Image, name: str, max_pixels: int) -> None:
     try:
         animated = image.format != "MPO" and getattr(image, "is_animated", False)
     except _BROKEN as error:
-        raise ValueError(f"image {name} is damaged or cut short: {error}") from error
+        raise ValueError(f"image {name} is damaged or truncated: {error}") from error
     if animated and image.tell() == 0:
         warnings.warn(f"image {name} is animated: only its first frame is used", stacklevel=4)
 

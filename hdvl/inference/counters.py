@@ -1,24 +1,24 @@
-"""What an engine counts."""
+"""The counters of an engine."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Counters:
-    """What an engine has done since it was made, and what it is doing.
+    """Counts of an engine since its creation, and its current state.
 
     Attributes:
         requests: requests that were submitted.
-        finished: requests that are finished, by their reason.
+        finished: the number of finished requests by finish reason.
         prompt_tokens, new_tokens: ids of finished requests.
         steps: steps of the engine.
         waiting: requests that have no slot yet.
-        slots_in_use, slots: requests that are read or answered now, and the most that may be.
+        slots_in_use, slots: the number of sequences being decoded, and its maximum.
         picture_hits, picture_misses, picture_evictions, picture_bytes: cache of visual tokens.
         picture_file_hits, picture_file_evictions, picture_file_bytes: visual tokens in files, if there is a
             folder for them; the hits are among ``picture_hits``.
         prefix_hits, prefix_misses, prefix_evictions, prefix_bytes: cache of prompts.
-        prefix_tokens: positions of prompts that were not read again.
+        prefix_tokens: positions of prompts that were taken from the cache.
     """
 
     requests: int

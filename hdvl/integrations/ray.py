@@ -90,7 +90,7 @@ class RayBackend:
             # Its text is the traceback of the actor, which ends with the reason.
             reason = str(error).strip().splitlines()[-1][:500]
             raise ValueError(
-                f"an actor of engine=ray failed: {reason}; the same command goes on where this one stopped"
+                f"an actor of engine=ray failed: {reason}; run the same command to continue"
             ) from error
         finally:
             if started:

@@ -1,4 +1,4 @@
-"""Building of causal language models of transformers, and the choice of their attention."""
+"""Builds causal language models of transformers, and chooses their attention implementation."""
 
 import inspect
 import logging
@@ -46,7 +46,7 @@ def checked_config(numbers: Mapping[str, Any]) -> Any:
         raise ValueError(f"config of {family} must fit transformers: {error}") from error
 
 
-def understood(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def without_unknown_keys(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``numbers`` without the keys that the configuration class of their ``model_type`` ignores.
 
     Published files and GGUF files hold such keys, which :func:`checked_config` would refuse as mistakes.
@@ -62,12 +62,14 @@ def _known(family: str, given: Mapping[str, Any]) -> set[str]:
 
     known = _names(CONFIG_MAPPING[family])
     plain = AutoConfig.for_model(family, **{n: v for n, v in given.items() if n in known})
-    return known | set(plain.to_dict())  # derived values are written too, and read again
+    return known | set(
+        plain.to_dict()
+    )  # to_dict() also has derived values, which the class accepts
 
 
 @cache
 def _common() -> frozenset[str]:
-    """Return keys that most families have; they are accepted for all, so that sizes fit many families."""
+    """Return keys that most families have; they are accepted for every family."""
     from transformers import LlamaConfig
 
     return frozenset(LlamaConfig().to_dict())
@@ -131,7 +133,7 @@ def note_attention(model: Any) -> None:
 @cache
 def _note_eager(family: str) -> None:
     logger.warning(
-        "the attention of %s is eager, transformers has no SDPA for it: more memory and time in long "
-        "texts",
+        "the attention of %s is eager, transformers has no SDPA for it: long sequences need more "
+        "memory and time",
         family,
     )

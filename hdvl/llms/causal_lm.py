@@ -9,7 +9,7 @@ from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hdvl.llms.building import checked_config, from_numbers, note_attention, understood
+from hdvl.llms.building import checked_config, from_numbers, note_attention, without_unknown_keys
 from hdvl.llms.caching import continuation_arguments, empty_cache
 from hdvl.llms.family import Family
 from hdvl.llms.gptq_kernels import GPTQKernels
@@ -316,7 +316,7 @@ class CausalLM(nn.Module):
         module = "hdvl.llms" if kind is CausalLM else kind.__module__
         return {
             "_target_": f"{module}.{kind.__qualname__}.from_config",
-            "config": understood(plain_numbers(self.model.config)),
+            "config": without_unknown_keys(plain_numbers(self.model.config)),
             "stop_ids": list(self.stop_ids),
             **{
                 name: {"_target_": f"hdvl.llms.{type(value).__name__}", **asdict(value)}

@@ -79,7 +79,7 @@ def run(
             resume.
     """
     stages, folder = check_run_config(config, build_data), Path(config["run_dir"])
-    with _explained(folder, stages), locked(folder):
+    with _describing_full_disks(folder, stages), locked(folder):
         _check_folder(folder, stages, config["resume"] is not None)  # it may be in use by now
         _write_config(config, folder, stages, command_line)
         return _train(stages, build_data, folder)
@@ -217,7 +217,7 @@ def _stops(saver: Saver | None, run_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(folder: Path, stages: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+def _describing_full_disks(folder: Path, stages: Sequence[Mapping[str, Any]]) -> Iterator[None]:
     """Add to the error of a full or read-only disk which checkpoint is intact and how to resume."""
     try:
         yield

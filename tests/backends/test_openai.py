@@ -173,7 +173,7 @@ def test_bad_rows_are_named_and_asked_again(server: tuple[Server, str], tmp_path
     [
         (401, r"refuses the key in OPENAI_API_KEY: no such key"),
         (404, r"does not have engine.model=m, or not this path"),
-        (429, r"took no request after 2 tries: .*; lower engine.concurrency"),
+        (429, r"accepted no request in 2 tries: .*; lower engine.concurrency"),
     ],
 )
 def test_what_concerns_all_rows_ends_the_run(
@@ -194,7 +194,9 @@ def test_what_concerns_all_rows_ends_the_run(
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     outputs = write_rows(tmp_path, 1)
-    with pytest.raises(ConnectionError, match=r"engine.url=http://127.0.0.1:9/v1 is not reached"):
+    with pytest.raises(
+        ConnectionError, match=r"engine.url=http://127.0.0.1:9/v1 cannot be reached"
+    ):
         run(outputs, "http://127.0.0.1:9/v1", "engine.tries=1", "engine.model=m")
     with pytest.raises(ValueError, match=r"tiler.max_tiles changes the model of engine=local"):
         run(outputs, "http://127.0.0.1:9/v1", "tiler.max_tiles=2")
@@ -213,7 +215,7 @@ def test_images_as_urls_and_messages_as_turns() -> None:
     kind, _, data = data_url(held.getvalue()).partition(",")
     assert kind == "data:image/png;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).getpixel((0, 0)) == (1, 2, 3)
-    with pytest.raises(ValueError, match="damaged or cut short"):
+    with pytest.raises(ValueError, match="damaged or truncated"):
         image = io.BytesIO()
         Image.effect_noise((64, 64), 9).save(image, "PNG")
         data_url(image.getvalue()[:-400])

@@ -128,7 +128,7 @@ def test_shards_and_index(tmp_path: Path) -> None:
     assert sorted(set(index["weight_map"].values())) == shards
     assert torch.equal(logits(load_folder(folder)), logits(vlm))
     (folder / shards[1]).unlink()
-    with pytest.raises(ValueError, match=rf"lacks {shards[1]}; copy it whole"):
+    with pytest.raises(ValueError, match=rf"lacks {shards[1]}; copy all files of the folder"):
         load_folder(folder)
 
 
@@ -194,7 +194,7 @@ def test_damaged_weights(tiny_folder: Path, tmp_path: Path) -> None:
     folder = copy_of(tiny_folder, tmp_path / "m")
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"model.safetensors' are damaged or cut short"):
+    with pytest.raises(ValueError, match=r"model.safetensors' are damaged or truncated"):
         load_folder(folder)
     file.unlink()
     with pytest.raises(ValueError, match=r"has no weights: neither model.safetensors nor"):

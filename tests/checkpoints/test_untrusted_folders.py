@@ -182,7 +182,7 @@ def test_keys_without_a_meaning(key: str, folder: Path) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(
         ValueError,
-        match=rf"config\.yaml uses {key} at model\.bridge, which a model folder must not use",
+        match=rf"config\.yaml uses {key} at model\.bridge, which is not allowed in a model folder",
     ):
         load_folder(folder)
 
@@ -614,7 +614,7 @@ RUNS = [
         rf"names {CANARY}\.Part, .*run\.callbacks\.a",
     ),
     ({"trainer": {"_target_": "asyncio.run"}}, r"names asyncio\.run"),
-    ({"model": {"tiler": {"_target_": "${x}"}}}, r"at run\.model\.tiler, which is no class"),
+    ({"model": {"tiler": {"_target_": "${x}"}}}, r"at run\.model\.tiler, which is not a class"),
     ({"seed": "${oc.create:{_target_:asyncio.run}}"}, r"has the interpolation \$\{oc\.create"),
     ({"seed": "${oc.decode:'{_target_: asyncio.run}'}"}, r"has the interpolation \$\{oc\.decode"),
     ({"seed": "${${a}:x}"}, r"has the interpolation"),
@@ -649,7 +649,7 @@ def test_only_nodes_are_built() -> None:
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"model\.b is data with the key _target_"):
         unmarked(Node({"_target_": "x", "b": data}))
-    with pytest.raises(ValueError, match=r"names hdvl\.nothing, which is not there"):
+    with pytest.raises(ValueError, match=r"names hdvl\.nothing, which cannot be imported"):
         assemble(Node({"_target_": "hdvl.nothing"}), source="x")
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from hdvl.data.packing import Budget
 from hdvl.data.sizes import Size
-from hdvl.data.survey import Micro, Survey, histogram, lay_out, survey
+from hdvl.data.survey import Micro, Survey, histogram, plan_batches, survey
 from hdvl.processor import Processor
 from hdvl.protocols import Message
 from tests.tiny_model import tiny_vlm
@@ -40,14 +40,14 @@ def test_conversations_are_measured_and_what_training_would_refuse_is_named() ->
 
 
 def test_padded_batches_by_hand() -> None:
-    layout = lay_out(SIZES, batch_size=2, packing=None, world=2, accumulate=1)
+    layout = plan_batches(SIZES, batch_size=2, packing=None, world=2, accumulate=1)
     assert layout.micros == (Micro(30, 40, 4, 800), Micro(70, 80, 4, 3200))
     assert layout.filled == 100 / 120 and layout.tokens == 100
     assert layout.balance == (80 / 60, 1.0)
 
 
 def test_packs_by_hand() -> None:
-    layout = lay_out(SIZES, batch_size=9, packing=Budget(50, 4), world=2, accumulate=1)
+    layout = plan_batches(SIZES, batch_size=9, packing=Budget(50, 4), world=2, accumulate=1)
     assert all(micro.tokens <= 50 and micro.tiles <= 4 for micro in layout.micros)
     assert sum(micro.tokens for micro in layout.micros) == 100
     assert sum(micro.squares for micro in layout.micros) == 100 + 400 + 900 + 1600

@@ -96,7 +96,7 @@ def test_a_truncated_jpeg_is_refused(backend: Any, tmp_path: Any) -> None:
     path = tmp_path / "half.jpg"
     data = jpeg(smooth(64, 64))
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"half\.jpg is damaged or cut short"):
+    with pytest.raises(ValueError, match=r"half\.jpg is damaged or truncated"):
         Squash(backend=backend)(path)
 
 

@@ -85,7 +85,7 @@ def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
     if size != table:  # transformers would interpolate the positions in the dtype of the weights
         own, side = table // encoder.patch, encoder.grid[0]
         target = "model.vision_tower.embeddings.position_embeddings"
-        make[target] = TensorSource((_POSITIONS,), partial(_stretched, own=own, side=side))
+        make[target] = TensorSource((_POSITIONS,), partial(_interpolated, own=own, side=side))
     found = TransformersTarget(
         config=config,
         names=_NAMES,
@@ -97,7 +97,7 @@ def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
     return found, []
 
 
-def _stretched(table: Tensor, *, own: int, side: int) -> Tensor:
+def _interpolated(table: Tensor, *, own: int, side: int) -> Tensor:
     patches = resized(table[0, 1:], (own, own), (side, side))
     return torch.cat((table[:, :1], patches[None]), dim=1)
 

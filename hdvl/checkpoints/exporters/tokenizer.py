@@ -11,9 +11,9 @@ from hdvl.protocols import Message
 
 
 def for_processor(
-    vlm: VLM, beside: Path, *, wraps: bool, tokens: Mapping[str, str] | None = None
+    vlm: VLM, temporary_in: Path, *, wraps: bool, tokens: Mapping[str, str] | None = None
 ) -> Any:
-    """A copy of the model's tokenizer, made through temporary files in the folder ``beside``.
+    """A copy of the model's tokenizer, made through temporary files in the folder ``temporary_in``.
 
     The copy has the image token and ``tokens`` as attributes, and with ``wraps`` also the tokens around an
     image. InternVL's processor needs a token for videos too, which it replaces in every text. The vocabulary
@@ -30,7 +30,7 @@ def for_processor(
             "context_image_token": template.image_token,
             "video_token": unused_special_token(vlm),
         }
-    with tempfile.TemporaryDirectory(dir=beside) as folder:
+    with tempfile.TemporaryDirectory(dir=temporary_in) as folder:
         save_tokenizer(vlm.llm.tokenizer, folder)
         return AutoTokenizer.from_pretrained(
             folder, extra_special_tokens=names, trust_remote_code=False

@@ -155,7 +155,7 @@ def read_json(file: Path) -> dict[str, Any]:
         ValueError: there is no such file, or it holds no JSON object.
     """
     if not file.is_file():
-        raise ValueError(f"published folder must hold {file.name}, {str(file.parent)!r} does not")
+        raise ValueError(f"published folder must hold {file.name}, {str(file.parent)!r} has none")
     plain = read_any_json(file)
     if not isinstance(plain, dict):
         raise ValueError(f"{str(file)!r} must be a JSON object, got {type(plain).__name__}")

@@ -32,7 +32,7 @@ class _SafeFile:
         try:
             self._opened: Any = safe_open(file, framework="pt")
         except SafetensorError as error:
-            raise ValueError(f"{file.name} is damaged or cut short: {error}") from error
+            raise ValueError(f"{file.name} is damaged or truncated: {error}") from error
 
     def layouts(self) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
         """Name, shape and dtype of each tensor."""
@@ -40,7 +40,7 @@ class _SafeFile:
             piece = self._opened.get_slice(name)
             if piece.get_dtype() not in _DTYPE_OF:
                 raise ValueError(
-                    f"{self._name} holds {name} as {piece.get_dtype()}, which is not read"
+                    f"{self._name} holds {name} as {piece.get_dtype()}, which hdvl cannot read"
                 )
             yield name, tuple(piece.get_shape()), _DTYPE_OF[piece.get_dtype()]
 
@@ -51,7 +51,7 @@ class _SafeFile:
 
 
 class _PickledFile:
-    """An opened torch file: mapped into memory if it is of the newer zip kind, else read whole."""
+    """An opened torch file: mapped into memory if it is of the newer zip kind, else read as a whole."""
 
     mapped: bool
 
@@ -63,7 +63,7 @@ class _PickledFile:
         except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
             reason = str(error).strip().splitlines()
             raise ValueError(
-                f"{file.name} is damaged, cut short, or holds more than tensors: "
+                f"{file.name} is damaged, truncated, or holds more than tensors: "
                 f"{reason[0] if reason else type(error).__name__}"
             ) from error
         if inner is not None and isinstance(state, Mapping):
@@ -180,7 +180,7 @@ class Published:
         opener, stored, faults = _OpenFiles(inner), dict[str, Stored](), list[str]()
         for file in files:
             if not file.is_file():
-                faults.append(f"{file.name} is not there")
+                faults.append(f"{file.name} does not exist")
                 continue
             try:
                 for name, shape, dtype in opener.open(file).layouts():
@@ -191,14 +191,14 @@ class Published:
                 faults.append(str(error))
         if not faults:
             faults = [
-                f"{file} lacks {key}, which the index promises"
+                f"{file} lacks {key}, which the index lists"
                 for key, file in (promised or {}).items()
                 if key not in stored or stored[key].file.name != file
             ]
         if faults:
             where = str(files[0].parent) if files else "no files"
             raise ValueError(
-                f"weights in {where!r} must be whole, they are not: {'; '.join(faults)}; "
+                f"weights in {where!r} must be complete, they are not: {'; '.join(faults)}; "
                 "copy those files again"
             )
         return cls(stored)

@@ -1,7 +1,7 @@
 """The layout on disk that the vision-language models of transformers share.
 
 ``config.json`` holds ``vision_config`` and ``text_config``. Names of tensors start with ``vision_tower``,
-``multi_modal_projector`` and ``language_model``, behind prefixes that changed with transformers 5.
+``multi_modal_projector`` and ``language_model``, after prefixes that changed with transformers 5.
 """
 
 import json
@@ -231,7 +231,7 @@ def as_processor(
         ValueError: the tokenizer adds tokens at the end of a text.
     """
     if adds_tokens:
-        template = _started(template, tokenizer)
+        template = _with_leading_tokens(template, tokenizer)
     messages = [Message("user", "a"), Message("assistant", _PROBE)]
     answered = _text(replace(template, end=""), messages)
     after = answered.rpartition(_PROBE)[2].lstrip()
@@ -239,14 +239,14 @@ def as_processor(
     return template if ends else replace(template, end="")
 
 
-def _started(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTemplate:
+def _with_leading_tokens(template: TokenizerTemplate, tokenizer: Any) -> TokenizerTemplate:
     """``template`` with the tokens that ``tokenizer`` adds at the beginning of a text."""
     without_special = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     with_special = tokenizer(_PROBE)["input_ids"]
     if with_special[len(with_special) - len(without_special) :] != without_special:
         raise ValueError(
-            "tokenizer must add tokens at the beginning of a text only, it makes "
-            f"{tokenizer.convert_ids_to_tokens(with_special)} of {_PROBE!r}; set add_eos_token=false in "
+            "tokenizer must add tokens at the beginning of a text only, but it encodes {_PROBE!r} as "
+            f"{tokenizer.convert_ids_to_tokens(with_special)}; set add_eos_token=false in "
             "tokenizer_config.json"
         )
     start = "".join(

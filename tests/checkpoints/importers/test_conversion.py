@@ -104,7 +104,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
     file = sorted((source / "chat").glob("*.bin"))[1]
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=rf"{file.name} is damaged, cut short"):
+    with pytest.raises(ValueError, match=rf"{file.name} is damaged, truncated"):
         convert(source, to)
     file.write_bytes(whole)
     vision = source / "clip" / "model.safetensors"

@@ -481,5 +481,5 @@ def test_shards_of_an_older_kind_are_converted_without_the_model_in_memory(tmp_p
     found = load_folder(tmp_path / "own").state_dict()
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
     (folder / "pytorch_model-00002-of-00002.bin").unlink()
-    with pytest.raises(ValueError, match=r"pytorch_model-00002-of-00002.bin is not there"):
+    with pytest.raises(ValueError, match=r"pytorch_model-00002-of-00002.bin does not exist"):
         load_published(folder)

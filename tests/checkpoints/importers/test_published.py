@@ -96,7 +96,7 @@ def test_a_file_cut_short(tmp_path: Path, kind: str, kept: float) -> None:
     file = sorted(folder.glob("*-00002-of-*"))[0]
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * kept)])
-    message = rf"must be whole, they are not: {file.name} is damaged.*; copy those files again"
+    message = rf"must be complete, they are not: {file.name} is damaged.*; copy those files again"
     with pytest.raises(ValueError, match=message):
         Published.in_folder(folder)
 
@@ -106,7 +106,9 @@ def test_all_absent_shards_are_named_at_once(tmp_path: Path, index: bool) -> Non
     folder = write(tmp_path, "safetensors", shards=4, index=index)
     for number in (1, 3):
         (folder / f"model-0000{number}-of-00004.safetensors").unlink()
-    absent = r"model-00001-of-00004.safetensors is not there; model-00003-of-00004.* is not there"
+    absent = (
+        r"model-00001-of-00004.safetensors does not exist; model-00003-of-00004.* does not exist"
+    )
     with pytest.raises(ValueError, match=absent):
         Published.in_folder(folder)
 
@@ -117,7 +119,7 @@ def test_a_pointer_of_git_lfs(tmp_path: Path) -> None:
         Published.in_folder(tmp_path)
 
 
-def test_a_shard_that_lacks_what_the_index_promises(tmp_path: Path) -> None:
+def test_a_shard_that_lacks_what_the_index_lists(tmp_path: Path) -> None:
     folder = write(tmp_path, "zipped", shards=2)
     save({"a.weight": STATE["a.weight"]}, folder / "pytorch_model-00001-of-00002.bin", "zipped")
     with pytest.raises(ValueError, match=r"00001-of-00002\.bin lacks c\.count, which the index"):
