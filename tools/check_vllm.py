@@ -65,19 +65,11 @@ def exported(source: Path, to: Path) -> Path:
 def of_hdvl(source: Path, image: Path) -> list[int]:
     """The ids of hdvl's greedy answer."""
     from hdvl.inference.load import load
+    from hdvl.protocols import Message
 
     pipe = load(source)
-    request = pipe.request(
-        [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "image", "image": str(image)},
-                    {"type": "text", "text": QUESTION},
-                ],
-            }
-        ]
-    )
+    # A message with its image beside it is written as the chat template of the export writes it.
+    request = pipe.request([Message("user", QUESTION, (str(image),))])
     prompt = (request.ids, request.pixels, request.plans)
     return pipe.generate_ids([prompt], max_new_tokens=NEW, stop_ids=())[0]
 
