@@ -88,7 +88,7 @@ def main() -> None:
         (path,) = out.rglob("*samples_hdvl_local.jsonl")
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        print(row["doc_id"], row["target"], row["resps"], row.get("token_counts"))
+        print(row["doc_id"], row["target"], row["filtered_resps"], row.get("token_counts"))
     if len(rows) != 4 or not all(row.get("token_counts") for row in rows):
         sys.exit("every question must be scored and have its number of tokens")
     print("the task ran through the plug-in")
