@@ -81,7 +81,7 @@ def by_chat(pipe: Any, samples: list[Any]) -> dict[str, str]:
 
 
 def fresh(pipe: Any, **engine: Any) -> Any:
-    """A pipeline with the same model and an engine that knows nothing yet."""
+    """A pipeline with the same model and a new engine, whose caches are empty."""
     from hdvl.inference import Pipeline
 
     return Pipeline(model=pipe.model, engine=engine)

@@ -39,7 +39,7 @@ def peak_bytes() -> Iterator[float]:
         return float(line.split()[1]) / 1024
 
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what the way before left behind
+    ctypes.CDLL(None).malloc_trim(0)  # memory that the previous way has freed
     refs.write_text("5")
     before = read("VmRSS")
     yield before

@@ -114,7 +114,7 @@ def scattered(model: nn.Module) -> Any:
 def question(
     vlm: VLM, layout: Reference, image: tuple[int, int] | None = None, seed: int = 0
 ) -> Question:
-    """An image of noise and random words, 4 before it and the others behind."""
+    """An image of noise and random words, 4 before it and the others after it."""
     width, height = image = image or layout.image
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)

@@ -1,9 +1,9 @@
-"""Train the shipped small model from nothing, step by step; started again it goes on where it was stopped.
+"""Train the shipped small model from random weights, step by step; a second call continues it.
 
     python tools/make_small.py [--list]
 
 The steps are those of tools/small_recipe.yaml. A step that has been completed is not run again, which a file
-with the ending ``.done`` beside its result records. A step that was interrupted continues from its last
+with the suffix ``.done`` next to its result records. A step that was interrupted continues from its last
 checkpoint.
 """
 

@@ -4,7 +4,7 @@
     python tools/make_study.py --out runs/study --report docs
 
 The number of steps of a design follows from ``--budget``, FLOPs of training by the formula of ``hdvl plan``.
-One folder holds one run; a run that is there is not repeated, and one that was interrupted goes on. The table
+One folder holds one run; a finished run is not repeated, and an interrupted one is continued. The table
 is written after every run. ``--report`` writes it and the plot to a folder and trains nothing.
 """
 
@@ -58,7 +58,7 @@ def cost(design: str) -> tuple[int, int, int, int]:
 
 
 def train(design: str, seed: int, steps: int, folder: Path) -> Path:
-    """Train a design, or go on with its training, and return the folder of the model."""
+    """Train a design, or continue its training, and return the folder of the model."""
     from hdvl.data.build import build_data
     from hdvl.training.run import resumed, run
 
@@ -93,7 +93,7 @@ def ask(model: Path, pages: int) -> dict[str, float]:
 
 
 def one_run(design: str, seed: int, out: Path, budget: float, pages: int) -> dict[str, Any]:
-    """The result of a run, which is made unless it is there."""
+    """The result of a run, which is computed if it does not exist."""
     folder = out / design / str(seed)
     result = folder / "result.json"
     if result.exists():

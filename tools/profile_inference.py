@@ -1,4 +1,4 @@
-"""Speed and memory of an answer by any composition with random weights, on whatever device there is.
+"""Speed and memory of an answer by any composition with random weights, on any device.
 
     python tools/profile_inference.py model=qwen_vl_chat llm.rules=null [--new 1792 7934] [--dtype bfloat16]
         [--device cuda] [--size 448 448] [--rounds 3] [--share 0.1] [--compile] [--weights plain int8 nf4]
@@ -45,7 +45,7 @@ def copy_rate(device: str) -> float:
 
 
 def prompt(vlm: VLM, size: tuple[int, int], new: int) -> Request:
-    """One image of noise, and an id before and behind it."""
+    """One image of noise, and one id before and one after it."""
     torch.manual_seed(0)
     noise = torch.randint(256, (size[1], size[0], 3), dtype=torch.uint8)
     tiles = vlm.tiler(Image.fromarray(noise.numpy()))

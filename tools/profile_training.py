@@ -1,4 +1,4 @@
-"""Time and memory of training steps of any composition with random weights, on whatever device there is.
+"""Time and memory of training steps of any composition with random weights, on any device.
 
     python tools/profile_training.py model=qwen_vl_chat tuning=bridge_lora [--length 2048] [--rows 8]
         [--device cuda] [--steps 3] [--recompute encoder llm] [--documents 1 --images 1 --size 448 448]

@@ -26,7 +26,7 @@ STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 class Damaged(ValueError):
-    """Raised for a cache entry whose content is not what was written."""
+    """Raised for a cache entry whose content has changed since it was written."""
 
 
 def encoder_hash(encoder: nn.Module) -> str:
@@ -103,7 +103,7 @@ class FeatureStore:
             f"{self.bytes / 1e9:.3g} GB in {self.folder}"
         )
         if self.damaged:
-            text += f"; {self.damaged:,} damaged entries encoded anew"
+            text += f"; {self.damaged:,} damaged entries encoded again"
         if self.unkept:
             text += f"; {self.unkept:,} not kept: max_bytes={self.max_bytes} is reached"
         return text
@@ -128,7 +128,7 @@ class FeatureStore:
             return _load(path, key)
         except Damaged as error:
             self.damaged += 1
-            warnings.warn(f"{error}; its image is encoded anew", stacklevel=2)
+            warnings.warn(f"{error}; its image is encoded again", stacklevel=2)
             return None
 
     def _keep(self, key: str, features: Float[Tensor, "t n d"]) -> Float[Tensor, "t n d"]:

@@ -54,7 +54,7 @@ class DataFolder:
         return read_rows(self.path(*names), under)
 
     def lines(self, *names: str) -> Iterator[dict[str, Any]]:
-        """Rows of the first of ``names`` that exists, which holds JSON lines whatever its ending is."""
+        """Rows of the first of ``names`` that exists, which is read as JSON lines whatever its suffix."""
         return jsonl_rows(self.path(*names))
 
     def plain(self, *names: str) -> Any:

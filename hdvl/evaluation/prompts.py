@@ -9,7 +9,7 @@ _FORMATTER = string.Formatter()
 
 
 def prompt_of(pieces: str | Sequence[str], sample: Sample, option: str = "{letter}. {text}") -> str:
-    """The text that the model is asked.
+    """The prompt for a sample.
 
     Args:
         pieces: the prompt with the fields ``{question}``, ``{hint}``, ``{options}`` and those of

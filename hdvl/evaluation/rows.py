@@ -1,6 +1,6 @@
 """Rows of JSON, JSONL, TSV, CSV, XLSX and parquet files, as the benchmarks are published.
 
-Cells of a TSV are texts exactly as they stand there: "None", "NA" and "1.0" stay these texts, and an empty
+Cells of a TSV are kept as text without conversion: "None", "NA" and "1.0" stay these texts, and an empty
 cell is an empty text. The column ``image`` of a TSV may hold a large image in each row, so it is not kept in
 memory: a row has a list of :class:`StoredImage` in its place, which read their line again when they are
 needed.
@@ -31,7 +31,7 @@ def read_rows(path: Path, under: str | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file.
 
     Args:
-        path: the file; its ending says what it is.
+        path: the file; its suffix determines the format.
         under: key of a JSON file whose value is the list of rows.
 
     Raises:

@@ -19,20 +19,20 @@ from hdvl.processor import Processor
 from hdvl.processor import Sample as Prepared
 from hdvl.protocols import Message, TilePlan
 
-HINDRANCES = (*SKIPPABLE, OSError)
-"""Errors of one question; the others are asked."""
+QUESTION_ERRORS = (*SKIPPABLE, OSError)
+"""Errors that concern one question; the run continues with the others."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that work together, as torchrun says it in the environment."""
+    """The rank of this process and the number of processes, as set by torchrun."""
 
     rank: int = 0
     world_size: int = 1
 
     @classmethod
     def of_environment(cls) -> "Ranks":
-        """The rank and the number of ranks that torchrun set, or one process alone."""
+        """The rank and the number of ranks that torchrun set, or those of a single process."""
         return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
     def connect(self) -> None:
@@ -55,7 +55,7 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Question:
-    """A question as it is asked, or what hinders it.
+    """A prepared question, or the reason why it cannot be asked.
 
     Attributes:
         number: its number among the samples of the task.
@@ -76,7 +76,7 @@ class Question:
     error: str = ""
 
     def said(self) -> dict[str, Any]:
-        """What is stored of the question beside its answer."""
+        """The fields that are stored with the answer."""
         return {"key": self.key, "id": self.origin.id, "prompt": self.messages[-1].text}
 
 
@@ -105,7 +105,7 @@ class Questions:
         try:
             text = self.protocol.text(sample)
             images = [image_bytes(image) for image in sample.images]
-        except HINDRANCES as error:
+        except QUESTION_ERRORS as error:
             return Question(number, sample, error=_reason(sample, error))
         candidates = self.protocol.candidates_of(sample) if self.protocol.candidates else {}
         changes = sample.extra.get("tiler", {})
@@ -122,7 +122,7 @@ class Questions:
             return Question(number, sample, key, messages)
         try:
             prepared = with_tiler(self.processor, changes)(messages, add_generation_prompt=True)
-        except HINDRANCES as error:
+        except QUESTION_ERRORS as error:
             return Question(number, sample, key, messages, error=_reason(sample, error))
         return Question(number, sample, key, messages, prepared)
 
@@ -157,11 +157,11 @@ def _reason(sample: Sample, error: BaseException) -> str:
 
 @dataclass
 class Answers:
-    """What a run knows of the questions of a task.
+    """The results of a run for the questions of a task.
 
     Attributes:
         rows: the stored row of each answered question, by the id of the question.
-        failed: what hindered the others, by their id.
+        failed: the error of each other question, by its id.
     """
 
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -193,7 +193,7 @@ def answer_samples(
     Args:
         pipe: the model.
         samples: all questions of the task, the same on every rank.
-        protocol: how they are asked.
+        protocol: the protocol with its prompt and options.
         store: where answers are kept; ``None`` keeps none, and asks every question.
         identity: see :class:`Questions`.
         ranks: this process among others.

@@ -64,7 +64,7 @@ class Scores:
         resampling: how a score that is no such mean is computed again, for its standard error.
         tables: scores of groups of questions, by the kind of group and the name of the group.
         unparsed: ids of answers that the rules of the scorer could not read.
-        parsed: what the scorer read out of an answer, where it says so.
+        parsed: the value that the scorer parsed from an answer, if it reports one.
         notes: facts that a reader must know, such as which tokenizer was used.
     """
 

@@ -1,8 +1,7 @@
 """The answers of a run, which are appended one by one so that an interrupted run can be continued.
 
-An answer is known by a hash of all that it depends on: the model, the options of generation, the text of the
-question and the bytes of its images. Whoever changes one of them is answered anew, and what did not change is
-not asked again.
+An answer is stored under a hash of everything it depends on: the model, the options of generation, the text
+of the question and the bytes of its images. Only questions for which one of these changed are asked again.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from hdvl.files import hold
 
 
 class AnswerStore:
-    """The answers of a task; a context manager that appends to a file of this rank alone.
+    """The answers of a task; a context manager that appends to the file of this rank.
 
     Args:
         folder: the folder of the task.

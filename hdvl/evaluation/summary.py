@@ -91,7 +91,7 @@ def versions() -> dict[str, str]:
 
 
 def score_line(name: str, summary: Mapping[str, Any]) -> list[str]:
-    """The row of a task in the table of scores: name, score with its error, and what a picture cost."""
+    """The row of a task in the table of scores: name, score with its error, and the cost of an image."""
     cost = summary["cost"]
     score, interval = "-", "-"
     if "score" in summary:

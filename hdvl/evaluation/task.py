@@ -15,7 +15,7 @@ from hdvl.evaluation.scores import Scores
 
 PROTOCOLS = ("official", "llava", "vlmevalkit", "lmms_eval", "qwen_vl", "internvl", "quick")
 """Names of protocols; ``quick`` is the official one with rules in place of its judge."""
-Reader = Callable[[DataFolder, str], Iterable[Sample]]
+SampleReader = Callable[[DataFolder, str], Iterable[Sample]]
 
 
 class Protocol:
@@ -24,14 +24,14 @@ class Protocol:
     Args:
         prompt: see :func:`hdvl.evaluation.prompts.prompt_of`.
         score: function of samples and answers that scores them.
-        generation: options of the answers, beside greedy decoding.
+        generation: options of generation, which is greedy by default.
         option: one line of the options in the prompt.
         candidates: ask for the likelihood of each option instead of an answer: ``"letter"`` or ``"text"``,
-            which says what of an option is the candidate. The answer is the letter of the likeliest.
+            the part of an option that is the candidate. The answer is the letter of the most likely one.
         per_token: divide the likelihood of a candidate by the number of its tokens.
         where: the questions that the protocol asks, as accepted values of fields in ``extra``.
         judge: how a judge is asked about the answers; see :class:`~hdvl.evaluation.judging.judging.Judging`.
-            ``score`` then takes what it said as ``verdicts``.
+            ``score`` then takes its verdicts as ``verdicts``.
         boxes: score the boxes that the model's template finds in an answer, as a JSON list of boxes in pixels
             of the original image, in place of its text.
     """
@@ -57,17 +57,17 @@ class Protocol:
         self.boxes, self.judge = boxes, judge
 
     def asks(self, sample: Sample) -> bool:
-        """Whether the protocol asks a question of the benchmark."""
+        """Whether the protocol includes a question of the benchmark."""
         return all(str(sample.extra.get(key)) in names for key, names in self.where.items())
 
     def answer(self, row: Mapping[str, Any]) -> str:
-        """What is scored of a stored answer."""
+        """The text of a stored answer that is scored."""
         if self.boxes:
             return json.dumps([found["box"] for found in row["boxes"]])
         return str(row["answer"])
 
     def text(self, sample: Sample) -> str:
-        """The question as the model is asked it."""
+        """The prompt for a question."""
         return prompt_of(self.prompt, sample, self.option)
 
     def candidates_of(self, sample: Sample) -> dict[str, str]:
@@ -100,7 +100,7 @@ class Task:
     """
 
     name: str
-    read: Reader
+    read: SampleReader
     protocols: Mapping[str, Any]
     protocol: str = "official"
     split: str = "val"

@@ -17,7 +17,7 @@ from hdvl.chosen_model import pipeline_of
 class RayBackend:
     """Actors of Ray Data.
 
-    A row whose actor is lost is asked again by another. Rows come in the order in which they are done.
+    A row whose actor is lost is answered by another. Rows come in the order in which they are done.
 
     Args:
         address: the cluster; ``None`` starts Ray on this machine and ends it afterwards.
@@ -119,7 +119,7 @@ class PipelineActor:
 
     Args:
         cfg: the config of ``hdvl infer``.
-        overrides: the words of its command line.
+        overrides: the arguments of its command line.
     """
 
     def __init__(self, cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:

@@ -337,5 +337,5 @@ class CausalLM(nn.Module):
             return PlainSlots(self.model)
         fault = self._family.slots_fault()
         if fault:
-            return f"{self._family.name} reads slots otherwise than a sequence alone: {fault}"
+            return f"{self._family.name} gives other logits in slots than for a single sequence: {fault}"
         return ModelSlots(self.model)

@@ -71,8 +71,8 @@ class Family:
         fault = faults[left]
         if fault:
             raise ValueError(
-                f"rows of one length are needed, {self.name} reads rows padded on the "
-                f"{'left' if left else 'right'} otherwise than alone: {fault}; set batch_size to 1"
+                f"rows must have equal lengths, since {self.name} gives other logits for rows padded on "
+                f"the {'left' if left else 'right'} than without padding: {fault}; set batch_size to 1"
             )
 
     def check_packing(self) -> None:
@@ -84,8 +84,8 @@ class Family:
         fault = self._fault("packing")
         if fault:
             raise ValueError(
-                f"packing needs a model that reads packed documents as it reads each alone, "
-                f"{self.name} does not: {fault}; set data.packing=null"
+                f"packing needs a model that gives the same logits for packed documents as for each "
+                f"alone, {self.name} does not: {fault}; set data.packing=null"
             )
 
     def writes_embeddings(self) -> bool:

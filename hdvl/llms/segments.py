@@ -91,7 +91,7 @@ def _check_model(model: Any, *, shared: bool) -> None:
     kinds = set(getattr(model.config, "layer_types", None) or ())
     if not kinds <= {"full_attention", "sliding_attention"}:
         raise ValueError(
-            f"{what} needs layers of attention alone, {model.config.model_type} has "
+            f"{what} needs a model with attention layers only, {model.config.model_type} has "
             f"{', '.join(sorted(kinds))}; set {instead}"
         )
 
@@ -180,7 +180,9 @@ def segment_attention(
 def _check(window: int | None, longest: int | None, options: dict[str, Any]) -> None:
     found = [name for name in _UNKNOWN if options.get(name) is not None]
     if found:
-        raise ValueError(f"packed attention knows no {', '.join(found)}; set data.packing=null")
+        raise ValueError(
+            f"packed attention does not support {', '.join(found)}; set data.packing=null"
+        )
     if window is not None and longest is not None and longest > window:
         raise ValueError(
             f"packed documents must fit the sliding window of {window} tokens, the longest has "

@@ -127,7 +127,7 @@ def _four_bit(layer: nn.Linear) -> nn.Module:
         weight.to(device),
         layer.bias,
     )  # the weight is quantised when it is moved
-    # In evaluation mode some processors would lay the weights out anew and round their scales again:
+    # In evaluation mode some processors would change the layout of the weights and round their scales again:
     # a validation in the middle of a run must not change the model.
     four_bit.support_avx512bf16_for_cpu = False
     four_bit.register_load_state_dict_pre_hook(_load)

@@ -14,7 +14,7 @@ scale for each 64 weights (bitsandbytes; QLoRA, arXiv:2305.14314)."""
 
 
 def quantise_llm(llm: LLM, kind: str) -> None:
-    """Round the weights of the linear layers of ``llm``, but for its embedding and its output head.
+    """Round the weights of the linear layers of ``llm``, except its embedding and its output head.
 
     Only the weights are rounded; activations keep their precision. The model is then smaller, and decoding
     on a GPU, which reads all weights for each id, is faster; on a CPU it is usually slower.

@@ -18,7 +18,7 @@ class ChatForm:
     """The form of ``/v1/chat/completions``.
 
     Args:
-        model: the model as clients ask for it.
+        model: the name of the model that clients use.
         pipe: the model, for the text of ids and for boxes.
         logprobs: whether log-probabilities are reported.
     """
@@ -43,7 +43,7 @@ class ChatForm:
         return self._chunk({"index": index, "delta": {"role": "assistant", "content": ""}})
 
     def chunk(self, index: int, delta: Delta) -> dict[str, Any]:
-        """The chunk of what is new of an answer."""
+        """The chunk with the new part of an answer."""
         choice = {"index": index, "delta": {"content": delta.text}}
         return self._chunk({**choice, "logprobs": self._report(delta.logprobs)})
 
@@ -125,7 +125,7 @@ class TextForm(ChatForm):
         return None
 
     def chunk(self, index: int, delta: Delta) -> dict[str, Any]:
-        """The chunk of what is new of an answer."""
+        """The chunk with the new part of an answer."""
         return self._chunk(
             {"index": index, "text": delta.text, "logprobs": self._report(delta.logprobs)}
         )

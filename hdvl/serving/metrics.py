@@ -34,7 +34,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class _Engines(Collector):
-    """Reads the counters of the engines when metrics are asked for."""
+    """Reads the counters of the engines when the metrics are requested."""
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
         self.models = models

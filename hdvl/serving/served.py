@@ -33,7 +33,7 @@ class _Waiter:
 
 @dataclass
 class ServedModel:
-    """A model under the name by which clients ask for it.
+    """A model under the name that clients use for it.
 
     Attributes:
         id: the name, the checkpoint as it was given.
@@ -247,7 +247,9 @@ class ServedModel:
         waiter = _Waiter(ready, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         try:
-            if not ready():  # asked after the engine knows of it, so that no step is missed
+            if (
+                not ready()
+            ):  # checked after the request was submitted to the engine, so that no step is missed
                 async with asyncio.timeout_at(end):
                     await waiter.told
         except TimeoutError:

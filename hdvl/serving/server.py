@@ -1,4 +1,4 @@
-"""Running of the application until it is told to stop, and then until what was begun is answered."""
+"""Runs the application until it is stopped, then completes the requests in progress."""
 
 import logging
 import socket
@@ -23,7 +23,7 @@ class DrainingServer(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, *, drain_seconds: float) -> None:
-        # sse-starlette would cut streams off as soon as the process is asked to stop.
+        # sse-starlette would cut streams off as soon as the process receives a signal to stop.
         AppStatus.enable_automatic_graceful_drain = False
         bounds = app.state.endpoints.settings
         config = uvicorn.Config(
@@ -50,7 +50,7 @@ def bind(host: str, port: int) -> socket.socket:
     """A socket that is bound to an address and does not listen yet.
 
     Raises:
-        ValueError: the port is in use or may not be used, or the address is none of this machine.
+        ValueError: the port is in use or may not be used, or the address does not belong to this machine.
     """
     found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

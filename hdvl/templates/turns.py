@@ -165,7 +165,7 @@ class TurnTemplate(ImageSlots):
         expected = ["assistant" if i % 2 else "user" for i in range(len(body))]
         if not body or body != expected:
             raise ValueError(
-                f"turns must be an optional system, then user and assistant in turn, got {roles}"
+                f"turns must be an optional system, then user and assistant alternating, got {roles}"
             )
 
 

@@ -51,7 +51,7 @@ def _stage_row(stage: Mapping[str, Any], number: int) -> str:
 
 
 def _described(node: Any) -> Iterator[str]:
-    """The class and the place of each source of rows; of documents that are made the class alone."""
+    """The class and the place of each source of rows; for generated documents only the class."""
     if not isinstance(node, Mapping):
         return
     places = [str(node[name]) for name in _PLACES if node.get(name) is not None]

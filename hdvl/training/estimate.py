@@ -54,7 +54,7 @@ class Memory:
 def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
     """Return the cost of one image that is cut by ``plan``, followed by ``text_tokens`` supervised tokens.
 
-    ``vlm`` lies on ``meta``, with its tuning applied. Attention is counted as a fused kernel: its
+    ``vlm`` is on ``meta``, with its tuning applied. Attention is counted as a fused kernel: its
     scores are not stored, and causal attention is counted as full attention.
     """
     attention = _Attention()

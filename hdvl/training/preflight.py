@@ -64,7 +64,7 @@ def check_stages(
 
 
 def check_tuned(vlm: VLM, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Apply the tuning of ``stage`` to ``vlm``, which lies on ``meta``, and return its optimizer groups.
+    """Apply the tuning of ``stage`` to ``vlm``, which is on ``meta``, and return its optimizer groups.
 
     Raises:
         ValueError: the ``tuning`` or ``optimizer`` config does not fit the model.

@@ -99,7 +99,7 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any], where: str) -> dic
     """Return ``base`` with ``change``. Mappings are merged, everything else is replaced.
 
     A mapping with another ``_target_`` replaces the old one as a whole. A key that ``base`` lacks is an
-    error, unless it is an argument of the ``_target_`` beside it.
+    error, unless it is an argument of the ``_target_`` in the same mapping.
     """
 
     def refuse(where: str, keys: Sequence[str], base: Mapping[str, Any]) -> ValueError:

@@ -35,7 +35,7 @@ def started_from(
 
 
 def check_start(vlm: nn.Module, folder: Path, new_parts: Sequence[str], *, source: object) -> None:
-    """Check that the stored weights fit ``vlm``, which may lie on ``meta``, except for its ``new_parts``.
+    """Check that the stored weights fit ``vlm``, which may be on ``meta``, except for its ``new_parts``.
 
     Raises:
         ValueError: weights are missing, surplus or of another shape (all are listed), or a name in

@@ -115,7 +115,7 @@ def test_damaged_entries_are_seen_and_made_anew(tmp_path, damage):
         "empty": b"",
     }[damage]
     large.write_bytes(broken)
-    with pytest.warns(UserWarning, match="its image is encoded anew"):
+    with pytest.warns(UserWarning, match="its image is encoded again"):
         again, encoded, then, cache = two_epochs(lambda vlm: FeatureStore(tmp_path, vlm.encoder))
     assert again == pytest.approx(plain, abs=1e-6) and encoded > 0 and then == 0
     assert cache.damaged == 1 and "1 damaged" in cache.summary()

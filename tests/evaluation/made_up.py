@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (48, 40)) -> bytes:
+def png(seed: int = 0, size: tuple[int, int] = (48, 40)) -> bytes:
     """A PNG file of random pixels."""
     width, height = size
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -52,17 +52,17 @@ def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
-def docvqa(root: Path, questions: int = 4, pictures: int = 2) -> Path:
-    """DocVQA's validation file: ``questions`` questions about ``pictures`` pages, in turn."""
-    for number in range(pictures):
-        write(root / f"docvqa/documents/page{number}.png", picture(number))
+def docvqa(root: Path, questions: int = 4, pages: int = 2) -> Path:
+    """DocVQA's validation file: ``questions`` questions about ``pages`` pages, in turn."""
+    for number in range(pages):
+        write(root / f"docvqa/documents/page{number}.png", png(number))
     rows = [
         {
             "questionId": 100 + number,
             "question": f"What is word {number}?",
             "question_types": ["form"],
-            "image": f"documents/page{number % pictures}.png",
-            "docId": number % pictures,
+            "image": f"documents/page{number % pages}.png",
+            "docId": number % pages,
             "answers": [f"word{number}"],
         }
         for number in range(questions)

@@ -12,7 +12,7 @@ from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.samples import Sample, image_bytes
 from hdvl.evaluation.task import Task
 from hdvl.files import read_json
-from tests.evaluation.made_up import docvqa, picture, write, write_tsv
+from tests.evaluation.made_up import docvqa, png, write, write_tsv
 
 
 def run(root: Path, name: str, predictions: Path, *more: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def mmstar(root: Path, rows: int = 4) -> list[dict[str, Any]]:
     found = [
         {
             "index": n,
-            "image": picture(n, (500, 300)) if n == 0 else picture(n),
+            "image": png(n, (500, 300)) if n == 0 else png(n),
             "question": "q",
             **CELLS,
             "answer": "ABCA"[n],
@@ -222,7 +222,7 @@ def test_pope_takes_bare_ids(tmp_path: Path) -> None:
 def test_mme_takes_the_folder_of_its_tool(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / f"MME/existence/{name}.txt", "Is it red?\tYes\nIs it blue?\tNo\n")
-        write(tmp_path / f"MME/existence/{name}.jpg", picture())
+        write(tmp_path / f"MME/existence/{name}.jpg", png())
     lines = [
         f"{name}.jpg\t{asked}\t{truth}\t{said}"
         for name, said in (("a", "Yes"), ("b", "yes, it is"))

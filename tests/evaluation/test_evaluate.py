@@ -16,7 +16,7 @@ from hdvl.config import compose, to_plain
 from hdvl.evaluation import report
 from hdvl.evaluation.store import AnswerStore
 from hdvl.files import read_json
-from tests.evaluation.made_up import docvqa, picture, write
+from tests.evaluation.made_up import docvqa, png, write
 from tests.tiny_model import tiny_folder
 from tests.training.runs import free_ports
 
@@ -74,7 +74,7 @@ def test_failed_questions_end_the_command_and_are_asked_again(
     with pytest.raises(ValueError, match=r"2 of docvqa could not be asked, .* have no score"):
         run(tiny_folder, data, out)
     assert "score" not in read_json(out / "report.json")["tasks"]["docvqa"]
-    write(page, picture(1))
+    write(page, png(1))
     assert run(tiny_folder, data, out)["tasks"]["docvqa"]["failed"] == []
 
 
@@ -146,7 +146,7 @@ def test_two_ranks_that_are_killed_give_the_report_of_one(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     data, whole, parts = tmp_path / "data", tmp_path / "whole", tmp_path / "parts"
-    docvqa(data, questions=31, pictures=5)
+    docvqa(data, questions=31, pages=5)
     expected = run(tiny_folder, data, whole)
     given = words(tiny_folder, data, parts)
     context = multiprocessing.get_context("forkserver")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hdvl.evaluation.rows import read_rows
-from tests.evaluation.made_up import picture, write, write_tsv
+from tests.evaluation.made_up import png, write, write_tsv
 
 
 def test_cells_of_a_tsv_keep_their_text(tmp_path: Path) -> None:
@@ -22,19 +22,19 @@ def test_cells_of_a_tsv_keep_their_text(tmp_path: Path) -> None:
 
 
 def test_an_image_longer_than_the_limit_of_csv_is_read(tmp_path: Path) -> None:
-    large = picture(0, (400, 300))
+    large = png(0, (400, 300))
     assert len(large) > 131_072  # the default limit of a cell
     path = write_tsv(
         tmp_path / "a.tsv",
         [
             {"index": "0", "question": "q", "image": large},
             {"index": "1000000", "question": "q", "image": "0"},  # the image of row 0
-            {"index": "2", "question": "q", "image": picture(1)},
+            {"index": "2", "question": "q", "image": png(1)},
         ],
     )
     first, rotated, other = (row["image"][0] for row in read_rows(path))
     assert first.read() == rotated.read() == large
-    assert other.read() == picture(1)
+    assert other.read() == png(1)
     assert first.content == rotated.content != other.content
     assert rotated.name == "a.tsv:1000000"
 
@@ -42,10 +42,10 @@ def test_an_image_longer_than_the_limit_of_csv_is_read(tmp_path: Path) -> None:
 def test_a_cell_with_several_images(tmp_path: Path) -> None:
     import base64
 
-    cell = str([base64.b64encode(picture(seed)).decode() for seed in (3, 4)])
+    cell = str([base64.b64encode(png(seed)).decode() for seed in (3, 4)])
     path = write_tsv(tmp_path / "a.tsv", [{"index": "5", "question": "q", "image": cell}])
     images = next(iter(read_rows(path)))["image"]
-    assert [image.read() for image in images] == [picture(3), picture(4)]
+    assert [image.read() for image in images] == [png(3), png(4)]
     assert [image.name for image in images] == ["a.tsv:5:0", "a.tsv:5:1"]
 
 
@@ -53,12 +53,12 @@ def test_images_of_parquet_files(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    images = [{"bytes": picture(0), "path": "a.png"}, None, {"bytes": picture(1), "path": None}]
+    images = [{"bytes": png(0), "path": "a.png"}, None, {"bytes": png(1), "path": None}]
     table = pa.table({"id": ["a", "b", "c"], "image": images})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
     rows = list(read_rows(tmp_path / "a.parquet"))
     assert [row["id"] for row in rows] == ["a", "b", "c"]
-    assert rows[0]["image"].read() == picture(0) and rows[2]["image"].read() == picture(1)
+    assert rows[0]["image"].read() == png(0) and rows[2]["image"].read() == png(1)
     assert rows[1]["image"] is None
 
 

@@ -15,7 +15,7 @@ from hdvl.evaluation.task import Task, first_questions
 from hdvl.inference import Pipeline
 from hdvl.inference.load import load
 from hdvl.protocols import Message
-from tests.evaluation.made_up import docvqa, picture, write, write_tsv
+from tests.evaluation.made_up import docvqa, png, write, write_tsv
 from tests.tiny_model import tiny_folder
 
 __all__ = ["tiny_folder"]
@@ -70,7 +70,7 @@ def test_answers_do_not_depend_on_batches_and_are_kept(pipe: Pipeline, tmp_path:
 def test_what_changed_is_asked_anew(pipe: Pipeline, tmp_path: Path) -> None:
     docvqa(tmp_path, questions=4)
     ask(pipe, tmp_path, tmp_path / "out")
-    write(tmp_path / "docvqa/documents/page1.png", picture(9))
+    write(tmp_path / "docvqa/documents/page1.png", png(9))
     file = tmp_path / "out" / "answers.rank0.jsonl"
     before = file.read_bytes()
     ask(pipe, tmp_path, tmp_path / "out")
@@ -83,7 +83,7 @@ def test_a_missing_picture_fails_and_the_others_are_answered(
 ) -> None:
     docvqa(tmp_path, questions=4)
     (tmp_path / "docvqa/documents/page0.png").unlink()
-    write(tmp_path / "docvqa/documents/page1.png", b"no picture")
+    write(tmp_path / "docvqa/documents/page1.png", b"no image")
     found = ask(pipe, tmp_path, tmp_path / "out")
     assert not found.rows and len(found.failed) == 4
     assert "page0.png" in found.failed["100"] and "there is no file" in found.failed["100"]
@@ -92,7 +92,7 @@ def test_a_missing_picture_fails_and_the_others_are_answered(
 
 def test_the_likeliest_option_is_the_answer(pipe: Pipeline, tmp_path: Path) -> None:
     row = {"index": "1", "question": "q", "A": "red", "B": "blue", "answer": "A"}
-    write_tsv(tmp_path / "SEEDBench_IMG.tsv", [{**row, "image": picture()}])
+    write_tsv(tmp_path / "SEEDBench_IMG.tsv", [{**row, "image": png()}])
     task = task_of("task=[seedbench_img]")
     samples = task.samples(DataFolder(tmp_path))
     found = []
@@ -101,7 +101,7 @@ def test_the_likeliest_option_is_the_answer(pipe: Pipeline, tmp_path: Path) -> N
             options = {"identity": "m", "ranks": Ranks()}
             found.append(answer_samples(pipe, samples, task.chosen, store, **options))
     values = found[0].rows["1"]["log_probabilities"]
-    expected = pipe.likelihood([Message("user", "q", (picture(),))], ["red", "blue"])
+    expected = pipe.likelihood([Message("user", "q", (png(),))], ["red", "blue"])
     assert list(values.values()) == pytest.approx(expected, abs=1e-4)
     assert found[0].rows["1"]["answer"] == max(values, key=lambda letter: values[letter])
     assert found[0].rows == found[1].rows

@@ -22,7 +22,7 @@ def test_questions_about_one_picture_do_not_count_as_independent() -> None:
     values = {f"{group}-{n}": float(group % 2) for group in range(6) for n in range(4)}
     samples = [Sample(name, "q", group=name.split("-")[0]) for name in values]
     clustered = uncertainty(samples, values, scale=1)
-    # All questions of a picture are equal, so that the error is that of six values.
+    # All questions of an image are equal, so that the error is that of six values.
     assert clustered.standard_error == pytest.approx(np.std([0, 1] * 3, ddof=1) / math.sqrt(6))
     assert clustered.groups == 6
 

@@ -33,7 +33,7 @@ def test_questions_are_unique_and_cover_every_factor(task: str) -> None:
     assert [one.group for one in samples[: len(first)]] == first  # limit shortens all curves alike
 
 
-def test_comparisons_have_both_answers_and_two_pictures() -> None:
+def test_comparisons_have_both_answers_and_two_images() -> None:
     samples = suite(NOWHERE, "", task="comparing", pages=6, values={name: [] for name in VALUES})
     assert {one.answer for one in samples} == {"Picture 1", "Picture 2"}
     assert all(len(one.images) == 2 for one in samples)

@@ -47,7 +47,7 @@ def test_families_that_cannot_be_packed_are_refused_by_name(family: str, numbers
     llm = make(family, **numbers).eval()
     embeddings = torch.randn(1, 6, llm.width)
     with pytest.raises(
-        ValueError, match=f"reads packed documents as it reads each alone, {family}"
+        ValueError, match=f"same logits for packed documents as for each alone, {family}"
     ):
         llm(embeddings, segments=[2, 4])
     assert llm(embeddings).isfinite().all()
@@ -106,7 +106,8 @@ def test_families_that_cannot_be_padded_are_refused_by_name() -> None:
     llm(rows, mask)
     mask[0, :2] = 0
     with pytest.raises(
-        ValueError, match="rows of one length are needed, bart reads rows padded on"
+        ValueError,
+        match="rows must have equal lengths, since bart gives other logits for rows padded on",
     ):
         llm(rows, mask)
     alone = [generate(llm, rows[:1, 2:], max_new_tokens=2, stop_ids=[])]
@@ -138,7 +139,7 @@ def test_large_models_are_checked_without_a_copy(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(probe, "SMALL", 0)
     llm = make("bart", **BART, initializer_range=0.3).train()
     with pytest.raises(
-        ValueError, match="reads packed documents as it reads each alone, bart does"
+        ValueError, match="same logits for packed documents as for each alone, bart does"
     ):
         llm(torch.randn(1, 6, llm.width), segments=[2, 4])
     assert all(module.training for module in llm.modules())

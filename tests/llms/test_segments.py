@@ -156,7 +156,7 @@ def test_models_that_cannot_keep_documents_apart_are_refused() -> None:
     llm = make()
     llm.model.config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(
-        ValueError, match=r"layers of attention alone, qwen2 has .*linear_attention"
+        ValueError, match=r"a model with attention layers only, qwen2 has .*linear_attention"
     ):
         llm(torch.randn(1, 6, 32), segments=(4, 2))
 
@@ -167,7 +167,7 @@ def test_what_the_kernel_does_not_know_is_refused() -> None:
     with pytest.raises(ValueError, match="fit the sliding window of 4 tokens, the longest has 5"):
         llm(torch.randn(1, 6, 32), segments=(5, 1))
     part, ends = torch.randn(1, 2, 3, 8), torch.tensor([0, 3])
-    with pytest.raises(ValueError, match="packed attention knows no softcap"):
+    with pytest.raises(ValueError, match="packed attention does not support softcap"):
         segment_attention(None, part, part, part, None, cu_seq_lens_q=ends, softcap=30.0)
 
 

@@ -184,7 +184,7 @@ def test_the_end_marker_can_be_left_out() -> None:
     ],
 )
 def test_turns_must_alternate(roles: list[Any]) -> None:
-    with pytest.raises(ValueError, match="an optional system, then user and assistant in turn"):
+    with pytest.raises(ValueError, match="an optional system, then user and assistant alternating"):
         ChatML().render([Message(role, "a") for role in roles])
 
 

@@ -12,7 +12,7 @@ from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.rows import read_plain
 from hdvl.evaluation.samples import Sample
 
-PARTS = ("direct_attributes", "relative_position")
+FOLDERS = ("direct_attributes", "relative_position")
 LMMS_OPTION = re.compile(r"\([A-D]\)\s*([^()]+?)(?=\s*\([A-D]\)|$)")
 
 
@@ -29,7 +29,7 @@ def vstar_bench(folder: DataFolder, split: str) -> list[Sample]:
         return [_with_lmms_eval(one, _listed(one.question, one.options)) for one in samples]
     if folder.has("vstar_bench/test_questions.jsonl"):
         return [_question(row, folder) for row in folder.rows("vstar_bench/test_questions.jsonl")]
-    files = [path for part in PARTS for path in folder.matching(f"vstar_bench/{part}/*.json")]
+    files = [path for name in FOLDERS for path in folder.matching(f"vstar_bench/{name}/*.json")]
     if not files:
         folder.path("VStarBench.tsv", "vstar_bench/test_questions.jsonl", "vstar_bench/PART/*.json")
     return [_annotation(path.parent.name, path.stem, read_plain(path), folder) for path in files]

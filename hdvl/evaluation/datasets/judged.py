@@ -1,6 +1,6 @@
 """Readers of benchmarks whose open answers a judge scores."""
 
-from hdvl.evaluation.datasets.vlmevalkit import pictures_of, table_samples
+from hdvl.evaluation.datasets.vlmevalkit import image_references, table_samples
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.samples import Sample
 
@@ -51,16 +51,16 @@ def touchstone(folder: DataFolder, split: str) -> list[Sample]:
     """
     samples = []
     for number, row in enumerate(folder.rows(TOUCHSTONE)):
-        pictures = pictures_of(row, folder, "touchstone")
+        references = image_references(row, folder, "touchstone")
         index = str(row.get("index") or number)
         samples.append(
             Sample(
                 index,
                 str(row["question"]),
-                pictures,
+                references,
                 categories={"category": str(row["category"]), "task": str(row["task_name"])},
                 extra={key: str(row[key]) for key in ("human_annotation", "gpt4_ha_answer")},
-                group=" ".join(map(str, pictures)) or index,
+                group=" ".join(map(str, references)) or index,
             )
         )
     return samples

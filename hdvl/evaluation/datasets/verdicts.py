@@ -9,7 +9,7 @@ from hdvl.evaluation.metrics.mme import COGNITION, PERCEPTION
 from hdvl.evaluation.samples import ImageReference, Sample
 
 POPE_SPLITS = ("random", "popular", "adversarial")
-PICTURES = (".jpg", ".png", ".jpeg")
+IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 
 
 def mme(folder: DataFolder, split: str) -> list[Sample]:
@@ -27,7 +27,7 @@ def mme(folder: DataFolder, split: str) -> list[Sample]:
         )
         for path in texts:
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            names = [f"{path.stem}{suffix}" for suffix in PICTURES]
+            names = [f"{path.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
             places = (f"MME/{task}", f"MME/{task}/images")
             known = [f"{place}/{name}" for place in places for name in names]
             name = next((name for name in known if folder.has(name)), known[0])

@@ -18,7 +18,7 @@ CATEGORIES = {
 
 
 def one_answer(cell: str) -> tuple[str, ...]:
-    """The answer as it stands in the cell."""
+    """The content of the cell as the only answer."""
     return (cell,)
 
 
@@ -59,12 +59,12 @@ def table_samples(
                     f"a table of VLMEvalKit must have the column {name}, got {', '.join(row)}"
                 )
         index = str(row["index"])
-        pictures = pictures_of(row, folder, images)
+        references = image_references(row, folder, images)
         samples.append(
             Sample(
                 index,
                 str(row["question"]),
-                pictures,
+                references,
                 answers(str(row["answer"])) if present(row.get("answer")) else (),
                 options={
                     letter: str(row[letter])
@@ -78,7 +78,7 @@ def table_samples(
                     if present(row.get(column))
                 },
                 extra={column: row[column] for column in extra if column in row},
-                group=" ".join(map(str, pictures)) or index,
+                group=" ".join(map(str, references)) or index,
             )
         )
     return samples
@@ -89,7 +89,7 @@ def present(value: object) -> bool:
     return value is not None and str(value) not in MISSING
 
 
-def pictures_of(
+def image_references(
     row: Mapping[str, Any], folder: DataFolder, images: str
 ) -> tuple[ImageReference, ...]:
     """The images of a row: in its cell, or in files."""
@@ -110,7 +110,7 @@ def table(
     files: Mapping[str, str | Sequence[str]],
     extra: Iterable[str] = (),
 ) -> list[Sample]:
-    """The table of a benchmark that VLMEvalKit's form is the published one of.
+    """The table of a benchmark that is published in VLMEvalKit's format.
 
     Args:
         folder: where the table is.

@@ -1,1 +1,1 @@
-"""Language models that judge answers: how they are asked, what is kept of it, and how replies are read."""
+"""Language models as judges: their queries, stored replies, and parsers of replies."""

@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible URL, whose replies are kept so that none is asked for twice.
+"""A judge at an OpenAI-compatible URL. Replies are stored, so that no query is sent twice.
 
 Replies are appended to a JSONL file, each with the name of the judge, its settings and the messages. The key
 of a reply is a hash of these. A file of replies can be replayed without the judge.
@@ -34,27 +34,27 @@ class Query:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self, model: str) -> str:
-        """The hash by which the reply of ``model`` is known."""
+        """The hash under which the reply of ``model`` is stored."""
         said = json.dumps([self.messages, self.settings], sort_keys=True, ensure_ascii=False)
         return digest(model, said)[:32]
 
 
 Chain = Sequence[Query]
-"""Queries of which the next is asked while the reply to the one before cannot be read."""
+"""Queries that are sent in order until a reply can be parsed."""
 
 
 class Judge:
-    """A judge; a context manager that holds its file of replies for this process alone.
+    """A judge; a context manager that locks its file of replies for this process.
 
     Args:
         url: base URL of an OpenAI-compatible API, such as ``http://localhost:8001/v1``.
         model: the name of the model there. With ``replay`` it may be ``None`` if the file has one judge.
-        key_variable: the environment variable that holds the key of the API; one that is not set stands for
-            a server that needs none.
+        key_variable: the environment variable that holds the key of the API; if it is not
+            set, no key is sent.
         record: JSONL file of replies, which is read and appended to.
         replay: JSONL file of replies to use in place of the API.
         settings: options that replace those of the benchmark; ``None`` removes one.
-        num_concurrent: how many queries are under way at once.
+        num_concurrent: the largest number of concurrent queries.
         timeout: seconds that a reply may take.
 
     Raises:
@@ -121,7 +121,7 @@ class Judge:
             ValueError: a reply is not in the replayed file, or the API gave none; those that came are kept.
         """
         names = list[tuple[str, ...]]()
-        different = dict[tuple[str, ...], Chain]()  # equal queries are asked once
+        different = dict[tuple[str, ...], Chain]()  # equal queries are sent once
         for chain in chains:
             names.append(tuple(one.key("") for one in chain))
             different.setdefault(names[-1], chain)

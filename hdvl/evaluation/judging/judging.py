@@ -1,4 +1,4 @@
-"""Answers judged: the queries about them, and what is read out of the replies."""
+"""Judging of answers: queries to a judge, and values parsed from its replies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class Judging(Protocol):
     """How a benchmark asks its judge."""
 
     def wording(self, folder: DataFolder) -> Mapping[str, str]:
-        """The fixed texts of the queries, which are read from files beside the benchmark.
+        """The fixed texts of the queries, which are read from files in the folder of the benchmark.
 
         Raises:
             FileNotFoundError: such a file is missing.
@@ -37,7 +37,7 @@ class Verdicts:
     """What the judge said.
 
     Attributes:
-        read: what was read out of the replies to each judged answer, by the id of its question.
+        read: the value parsed from the replies about each judged answer, by the id of its question.
         model: the name of the judge.
         wording: a short hash of the fixed texts of the queries.
         settings: the options that replaced those of the benchmark.

@@ -7,8 +7,8 @@ function.
 
 The rules are derived from observed outputs of the Stanford tokenizer 3.4.1, which the COCO caption scorers
 use, and from published descriptions of the Treebank's conventions. Inputs of other kinds may be tokenised
-differently; Java's tokenizer is used when it is present (see ``caption_tokens``). Quotation marks are not
-told apart as opening and closing ones, because the caption scorers leave both out.
+differently; Java's tokenizer is used when it is present (see ``caption_tokens``). Opening and closing
+quotation marks are not distinguished, because the caption scorers leave both out.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ import regex
 # The kind of the next chunk: it begins with a digit, is a word of OPENING, or is anything else.
 Following = Literal["number", "opening", "other"]
 Found = tuple[list[str], int] | None
-Reader = Callable[[str, int, Following], Found]
+TokenReader = Callable[[str, int, Following], Found]
 
 
 def words(text: str) -> frozenset[str]:
@@ -93,7 +93,7 @@ ADDRESS = regex.compile(
 INNER_APOSTROPHE = regex.compile(rf"\p{{L}}+['\u2019]\p{{L}}+{END}")
 
 
-def form(pattern: str, write: Callable[[str], str] = str) -> Reader:
+def form(pattern: str, write: Callable[[str], str] = str) -> TokenReader:
     """Return a reader of one token that matches ``pattern``, which ``write`` converts to its final form."""
     compiled = regex.compile(pattern)
 
@@ -197,7 +197,7 @@ def read_symbol(text: str, place: int, following: Following) -> Found:
     return ([] if regex.match(r"\p{M}", char) else [SYMBOLS.get(char, char)]), place + 1
 
 
-KINDS: tuple[Reader, ...] = (
+KINDS: tuple[TokenReader, ...] = (
     form(r"</?[A-Za-z][^<>\s]*>"),  # a tag of HTML
     form("&lt;", always("<")),
     form("&gt;", always(">")),

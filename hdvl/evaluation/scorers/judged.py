@@ -1,4 +1,4 @@
-"""Scorers of what a judge said. An answer whose reply cannot be read is listed and left out of the means.
+"""Scorers of verdicts of a judge. An answer whose reply cannot be read is listed and left out of the means.
 
 Where the official script counts such an answer all the same, that score is given too, as ``official``.
 """

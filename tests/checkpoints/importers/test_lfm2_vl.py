@@ -235,7 +235,9 @@ def test_loss_and_gradients_of_a_mixed_batch(published: Published) -> None:
 def test_packing_is_refused_with_the_reason(published: Published) -> None:
     vlm = published.pipe.model
     packed = pack([Processor.of(vlm)(talk((40, 30), answer="A cat."))] * 2)
-    with pytest.raises(ValueError, match=r"layers of attention alone, lfm2 has conv, full_att"):
+    with pytest.raises(
+        ValueError, match=r"a model with attention layers only, lfm2 has conv, full_att"
+    ):
         vlm(packed.input_ids, packed.pixels, packed.plans, segments=packed.segments)
 
 

@@ -11,7 +11,7 @@ from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.samples import Sample, image_bytes
 from hdvl.evaluation.scores import Scores
 from hdvl.evaluation.task import Task
-from tests.evaluation.made_up import picture, write, write_tsv
+from tests.evaluation.made_up import png, write, write_tsv
 
 TEN = [{"answer": "red" if n < 3 else "blue", "answer_id": n} for n in range(10)]
 
@@ -88,15 +88,15 @@ def test_chartqa_infovqa_and_ocrvqa(tmp_path: Path) -> None:
 def test_mmbench_is_circular(tmp_path: Path) -> None:
     row = {"question": "q", "A": "None", "B": "NA", "C": "", "category": "c", "split": "dev"}
     rows = [
-        {**row, "index": "3", "answer": "A", "image": picture()},
+        {**row, "index": "3", "answer": "A", "image": png()},
         {**row, "index": "1000003", "A": "NA", "B": "None", "answer": "B", "image": "3"},
-        {**row, "index": "4", "answer": "B", "image": picture(1), "hint": "nan"},
+        {**row, "index": "4", "answer": "B", "image": png(1), "hint": "nan"},
     ]
     write_tsv(tmp_path / "MMBench_DEV_EN.tsv", rows)
     _, samples = opened("mmbench", tmp_path)
     assert samples[0].options == {"A": "None", "B": "NA"} and samples[2].hint == ""
     assert samples[0].group == samples[1].group != samples[2].group
-    assert image_bytes(samples[1].images[0]) == picture()
+    assert image_bytes(samples[1].images[0]) == png()
     right = {"3": "A", "1000003": "B", "4": "B"}
     assert scored("mmbench", tmp_path, right).value == 100
     half = scored("mmbench", tmp_path, {**right, "1000003": "A"})
@@ -104,7 +104,7 @@ def test_mmbench_is_circular(tmp_path: Path) -> None:
 
 
 def test_duplicate_ids_and_missing_columns_are_named(tmp_path: Path) -> None:
-    rows = [{"index": "1", "question": "q", "A": "x", "answer": "A", "image": picture()}] * 2
+    rows = [{"index": "1", "question": "q", "A": "x", "answer": "A", "image": png()}] * 2
     write_tsv(tmp_path / "CCBench.tsv", rows)
     with pytest.raises(
         ValueError, match=r"ids of ccbench must be unique, got 1 twice, such as '1'"
@@ -125,13 +125,13 @@ def test_mmmu_from_parquet(tmp_path: Path) -> None:
         "options": ["['<image 1>', 'b']", "[]"],
         "answer": ["A", "paris"],
         "question_type": ["multiple-choice", "open"],
-        "image_1": [{"bytes": picture(1), "path": None}] * 2,
-        "image_2": [{"bytes": picture(2), "path": None}, None],
+        "image_1": [{"bytes": png(1), "path": None}] * 2,
+        "image_2": [{"bytes": png(2), "path": None}, None],
     }
     (tmp_path / "MMMU/Art").mkdir(parents=True)
     pq.write_table(pa.table(rows), tmp_path / "MMMU/Art/validation-00000-of-00001.parquet")
     task, samples = opened("mmmu", tmp_path)
-    assert [image_bytes(one) for one in samples[0].images] == [picture(2), picture(1)]
+    assert [image_bytes(one) for one in samples[0].images] == [png(2), png(1)]
     text = task.chosen.text(samples[0])
     assert text.startswith("See <image>?\n\n(A) <image>\n(B) b\n\n") and "option's letter" in text
     assert "single word or phrase" in task.chosen.text(samples[1])
@@ -146,7 +146,7 @@ def test_other_choices(tmp_path: Path) -> None:
     row = {"id": 1, "type": "选择", "question": "问", "option1": "a", "option2": "b", "answer": "B"}
     write(tmp_path / "CMMMU/val.jsonl", [{**row, "category": "商业"}])
     assert scored("cmmmu", tmp_path, "B").value == 100
-    star = {"index": "0", "question": "q A: x", "answer": "A", "category": "c", "image": picture()}
+    star = {"index": "0", "question": "q A: x", "answer": "A", "category": "c", "image": png()}
     write_tsv(tmp_path / "MMStar.tsv", [star])
     assert scored("mmstar", tmp_path, "Apple").values["final of 1,500"] == pytest.approx(1 / 15)
     seed = {f"choice_{letter}": letter * 2 for letter in "abcd"} | {"answer": "C", "data_id": "x"}
@@ -195,13 +195,13 @@ def test_high_resolution_sets(tmp_path: Path) -> None:
     assert found.tables["category"] == {"Perception/Monitoring/person/attribute": 100}
     assert scored("mme_realworld", tmp_path, "three").value == 100  # by the text of the choice
     one = {"index": "0", "question": "q", "A": "x", "B": "y", "answer": "B", "category": "single"}
-    write_tsv(tmp_path / "HRBench4K.tsv", [{**one, "cycle_category": "0", "image": picture()}])
+    write_tsv(tmp_path / "HRBench4K.tsv", [{**one, "cycle_category": "0", "image": png()}])
     assert scored("hrbench_4k", tmp_path, "B").tables["category"] == {"single": 100}
 
 
 def test_yes_or_no(tmp_path: Path) -> None:
     write(tmp_path / "MME/existence/a.txt", "Is it red?\tYes\nIs it blue?\tNo\n")
-    write(tmp_path / "MME/existence/a.jpg", picture())
+    write(tmp_path / "MME/existence/a.jpg", png())
     _, samples = opened("mme", tmp_path)
     assert samples[0].images[0] == tmp_path / "MME/existence/a.jpg"
     found = scored("mme", tmp_path, {"existence/a/0": "Yes", "existence/a/1": "yes"})
@@ -283,7 +283,7 @@ def test_vstar_bench_in_its_three_forms(tmp_path: Path) -> None:
             "bbox": [[1, 2, 3, 4]],
         }
         write(tmp_path / f"vstar_bench/{part}/{name}.json", {**note, "target_object": ["x"]})
-        write(tmp_path / f"vstar_bench/{part}/{name}.jpg", picture())
+        write(tmp_path / f"vstar_bench/{part}/{name}.jpg", png())
     official, samples = opened("vstar_bench", tmp_path, "task.vstar_bench.protocol=official")
     assert official.chosen.per_token and official.chosen.text(samples[0]) == "Which?"
     assert set(official.chosen.candidates_of(samples[0]).values()) == {"red", "blue", "a b", "c"}
@@ -315,7 +315,7 @@ def test_vstar_bench_in_its_three_forms(tmp_path: Path) -> None:
 
     write_tsv(
         tmp_path / "VStarBench.tsv",
-        [{"index": 0, "image": picture(), "question": "Which?", "A": "x", "B": "y", "answer": "A"}],
+        [{"index": 0, "image": png(), "question": "Which?", "A": "x", "B": "y", "answer": "A"}],
     )
     assert scored("vstar_bench", tmp_path, "A").value == 100
 
@@ -324,7 +324,7 @@ def test_hrbench_averages_its_cycles(tmp_path: Path) -> None:
     rows = [
         {
             "index": n,
-            "image": picture(n),
+            "image": png(n),
             "question": " q",
             "A": "x",
             "B": "y",

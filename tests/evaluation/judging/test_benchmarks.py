@@ -19,7 +19,7 @@ from hdvl.evaluation.summary import task_summary
 from hdvl.evaluation.task import Task
 from hdvl.files import read_json
 from tests.evaluation.judging.fake_judge import fake_judge
-from tests.evaluation.made_up import picture, write, write_tsv
+from tests.evaluation.made_up import png, write, write_tsv
 
 JUDGE = {"url": None, "model": None, "record": None}
 
@@ -146,9 +146,9 @@ def touchstone(root: Path) -> None:
     rows = [
         {
             "index": n,
-            "image": picture(n),
+            "image": png(n),
             "question": "q",
-            "human_annotation": "a picture",
+            "human_annotation": "an image",
             "gpt4_ha_answer": "gold",
             "category": "one,two" if n else "one",
             "task_name": "t",
@@ -222,7 +222,7 @@ def pipeline_eval(prompts):
     rows = [
         {
             "index": n,
-            "image": picture(n // 2),
+            "image": png(n // 2),
             "question": "q",
             "A": "x",
             "B": "y",
