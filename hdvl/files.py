@@ -238,7 +238,7 @@ def remove(path: Path) -> None:
 def hold(file: IO[bytes]) -> bool:
     """Lock an open file until it is closed; return False if another process holds it.
 
-    The lock of a process that was killed is released with it. On Windows nothing is locked.
+    The lock of a process that was killed is released with it. On Windows there is no lock.
     """
     if sys.platform == "win32":
         return True

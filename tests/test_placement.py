@@ -14,7 +14,7 @@ from tests.tiny_model import tiny_folder, tiny_vlm
 
 __all__ = ["tiny_folder"]
 LAYERS = list(layers_of(tiny_vlm()))
-PICTURE = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
 
 
 def answers(pipe: Any) -> list[str]:
@@ -24,13 +24,13 @@ def answers(pipe: Any) -> list[str]:
         [
             {
                 "role": "user",
-                "content": [{"type": "image", "image": PICTURE}, {"type": "text", "text": text}],
+                "content": [{"type": "image", "image": IMAGE}, {"type": "text", "text": text}],
             }
         ]
         for text in prompts
     ]
     together = pipe.generate(turns, max_new_tokens=9)
-    alone = [pipe.chat(text, PICTURE, max_new_tokens=9) for text in prompts]
+    alone = [pipe.chat(text, IMAGE, max_new_tokens=9) for text in prompts]
     return [answer.text for answer in (*together, *alone)]
 
 

@@ -72,7 +72,7 @@ class Answers(pl.Callback):
         show_table(trainer.loggers, "answers", HEAD, rows, step)
 
     def _sharded(self, pl_module: VLMModule) -> bool:
-        """Return whether the weights are sharded, so that no rank can answer alone; this is printed once."""
+        """Return whether the weights are sharded, so that no single rank can generate; print it once."""
         sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
         if sharded and not self._refused:
             print_line("no answers are sampled: each rank holds a share of the weights")

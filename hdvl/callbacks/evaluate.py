@@ -162,7 +162,7 @@ class Evaluate(pl.Callback):
         )
 
     def _sharded(self, pl_module: VLMModule) -> bool:
-        """Whether the weights are sharded, so that no rank can answer alone; this is printed once."""
+        """Whether the weights are sharded, so that a single rank cannot generate; this is printed once."""
         sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
         if sharded and not self._refused:
             print_line("no task is evaluated: each rank holds a share of the weights")

@@ -1,4 +1,4 @@
-"""A cache of a frozen encoder's features on disk: from the second epoch on nothing is encoded.
+"""A cache of a frozen encoder's features on disk: from the second epoch on the encoder is not run.
 
 The key of an image consists of three hashes: of the pixels of its tiles, of their layout, and of the
 encoder with its weights and settings. There is one file per image, written atomically.

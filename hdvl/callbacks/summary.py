@@ -27,7 +27,7 @@ class Summary(pl.Callback):
             print_line("\n".join(self._lines(trainer)))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
-        """Print the validation loss beside the best one, and the share of right answers.
+        """Print the validation loss next to the best one, and the share of right answers.
 
         An answer is right here if each of its tokens is the most likely one after those before it.
         """

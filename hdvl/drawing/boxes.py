@@ -35,7 +35,7 @@ def draw_boxes(
     colours: Sequence[Colour] = COLOURS,
     insets: bool = False,
 ) -> Image.Image:
-    """Return a copy of ``image`` with a frame around each box and its label beside it.
+    """Return a copy of ``image`` with a frame around each box and its label next to it.
 
     Equal labels share a colour. Quadrilaterals are outlined along their edges. Lines and letters grow with
     the image. Labels that no installed font can write are numbered instead, and a warning says which.
@@ -187,7 +187,7 @@ def _label(
     occupied: Sequence[Box],
     colours: Sequence[Colour],
 ) -> Box:
-    """Write the label beside the frame where it hides least of the image, and return its rectangle."""
+    """Write the label next to the frame where it covers least of the image, and return its rectangle."""
     size = max(11, round(min(drawn.size) / 55))
     font, text = font_for(label, size), label
     if font is None:

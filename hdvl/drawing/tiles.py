@@ -75,7 +75,7 @@ def canvas_scale(plan: TilePlan, draw_size: int) -> float:
 def draw_canvas(
     image: Image.Image, plan: TilePlan, *, padding: Colour = (0, 0, 0), draw_size: int = 1600
 ) -> Image.Image:
-    """Draw an image as the model receives it: the canvas with its tiles, and the thumbnail beside it.
+    """Draw an image as the model receives it: the canvas with its tiles, and the thumbnail next to it.
 
     Padding, distortion and scaling are those of the tiles. Parts of the canvas without a window are dimmed.
 

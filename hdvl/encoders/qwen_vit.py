@@ -34,7 +34,7 @@ _NAMES = (
     (_BLOCK + r"mlp\.fc2\.", r"transformer.resblocks.\1.mlp.c_proj."),
 )
 _BRIDGE_PREFIXES = ("attn_pool.", "ln_post.", "proj")
-"""Prefixes of the bridge's tensors, which published checkpoints keep beside those of the trunk."""
+"""Prefixes of the bridge's tensors, which published checkpoints store together with those of the trunk."""
 
 
 def published_key(own: str) -> str:

@@ -63,7 +63,7 @@ class JsonStream:
                         f"{self.path} must be JSON, it is not: {error}; download it again"
                     ) from None
             else:
-                # A number that is read in part has more of itself behind it.
+                # A number at the end of the text read so far may continue.
                 if self.ended or (end < len(self.text) and self.text[end] in AFTER):
                     self.place = end
                     return found

@@ -32,7 +32,7 @@ ANSWERS = (
 )
 """Names of the fields that hold the id and the answer, the first that a row has being used.
 
-``prediction`` stands before ``answer``, which is the truth in the tables of VLMEvalKit.
+``prediction`` comes before ``answer``, which is the correct answer in the tables of VLMEvalKit.
 """
 
 
@@ -73,7 +73,9 @@ def _mme_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _of_mapping(answer: Any) -> object:
-    if isinstance(answer, Mapping):  # MathVista and MMMU keep the problem beside the response
+    if isinstance(
+        answer, Mapping
+    ):  # MathVista and MMMU store the problem together with the response
         return next((answer[name] for name in ("response", *ANSWERS) if name in answer), None)
     return answer
 

@@ -19,7 +19,7 @@ class Resampling:
     Attributes:
         data: values of each group of questions, such as sums, one array for each kind of value.
         statistic: function of arrays like those of ``data`` and of ``axis`` that gives the score.
-        paired: draw the same groups from all arrays; otherwise each array is drawn from by itself.
+        paired: draw the same groups from all arrays; otherwise each array is resampled independently.
     """
 
     data: tuple[Array, ...]

@@ -76,7 +76,7 @@ def mean_uncertainty(sums: Array, counts: Array, *, scale: float, seed: int = 0)
 
 
 def resampled_uncertainty(resampling: Resampling, *, seed: int = 0) -> Uncertainty:
-    """The uncertainty of a score that is no mean over questions, by the bootstrap alone.
+    """The uncertainty of a score that is not a mean over questions, by the bootstrap only.
 
     Needs scipy (``pip install 'hdvl[evaluation]'``).
     """

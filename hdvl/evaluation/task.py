@@ -19,7 +19,7 @@ SampleReader = Callable[[DataFolder, str], Iterable[Sample]]
 
 
 class Protocol:
-    """How the questions of a task are asked and its answers scored.
+    """The prompts of a task and the scoring of its answers.
 
     Args:
         prompt: see :func:`hdvl.evaluation.prompts.prompt_of`.

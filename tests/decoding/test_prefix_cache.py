@@ -55,7 +55,7 @@ def test_keys_hold_two_numbers() -> None:
     cache = PrefixCache(1000)
     keep(cache, "ab")
     other = keys("ab")
-    other[1, 1] = 5  # the same first number, of a picture
+    other[1, 1] = 5  # the same first number, of an image
     assert cache.known(other) == 1
 
 

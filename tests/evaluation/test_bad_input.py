@@ -122,7 +122,7 @@ def test_questions_with_one_id_are_refused(tmp_path: Path) -> None:
         run(tmp_path, "docvqa", file, "partial=true")
 
 
-def test_missing_pictures_do_not_hinder_scoring(tmp_path: Path) -> None:
+def test_missing_images_do_not_prevent_scoring(tmp_path: Path) -> None:
     docvqa(tmp_path, questions=1)
     (tmp_path / "docvqa/documents/page0.png").unlink()
     file = write(tmp_path / "p.json", [{"questionId": 100, "answer": "word0"}])

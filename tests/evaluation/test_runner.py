@@ -78,9 +78,7 @@ def test_what_changed_is_asked_anew(pipe: Pipeline, tmp_path: Path) -> None:
     assert [row["id"] for row in added] == ["101", "103"]  # the questions about this page
 
 
-def test_a_missing_picture_fails_and_the_others_are_answered(
-    pipe: Pipeline, tmp_path: Path
-) -> None:
+def test_a_missing_image_fails_and_the_others_are_answered(pipe: Pipeline, tmp_path: Path) -> None:
     docvqa(tmp_path, questions=4)
     (tmp_path / "docvqa/documents/page0.png").unlink()
     write(tmp_path / "docvqa/documents/page1.png", b"no image")

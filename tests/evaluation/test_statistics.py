@@ -18,7 +18,7 @@ def test_the_standard_error_of_single_questions_is_the_usual_one() -> None:
     assert found.low < 70 < found.high and found.groups == 10
 
 
-def test_questions_about_one_picture_do_not_count_as_independent() -> None:
+def test_questions_about_one_image_do_not_count_as_independent() -> None:
     values = {f"{group}-{n}": float(group % 2) for group in range(6) for n in range(4)}
     samples = [Sample(name, "q", group=name.split("-")[0]) for name in values]
     clustered = uncertainty(samples, values, scale=1)
@@ -27,7 +27,7 @@ def test_questions_about_one_picture_do_not_count_as_independent() -> None:
     assert clustered.groups == 6
 
 
-def test_one_picture_has_no_standard_error() -> None:
+def test_one_image_has_no_standard_error() -> None:
     found = uncertainty([Sample("a", "q")], {"a": 1.0}, scale=100)
     assert math.isnan(found.standard_error) and found.low == found.high == 100
 

@@ -20,8 +20,8 @@ def image(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def pixels(tiler: Any, picture: Image.Image, index: int = 0) -> np.ndarray:
-    tiles = tiler(picture)
+def pixels(tiler: Any, source: Image.Image, index: int = 0) -> np.ndarray:
+    tiles = tiler(source)
     view = view_pixels(tiles.pixels, tiles.plan)[index]
     return view.permute(1, 2, 0).numpy()
 
@@ -29,26 +29,26 @@ def pixels(tiler: Any, picture: Image.Image, index: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("backend", ["pillow", "exact"])
 @pytest.mark.parametrize("resample", ["bicubic", "bilinear", "lanczos"])
 def test_filters_are_those_of_pillow(backend: Any, resample: Any) -> None:
-    picture = image(150, 90)
-    want = np.asarray(picture.resize((32, 32), Image.Resampling[resample.upper()]))
-    got = pixels(Squash(tile_size=32, resample=resample, backend=backend), picture)
+    source = image(150, 90)
+    want = np.asarray(source.resize((32, 32), Image.Resampling[resample.upper()]))
+    got = pixels(Squash(tile_size=32, resample=resample, backend=backend), source)
     assert np.abs(want.astype(int) - got).max() <= (0 if backend == "pillow" else 2)
 
 
 @pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
 def test_padding_and_position_of_the_image(backend: Any) -> None:
-    picture = image(100, 50)
+    source = image(100, 50)
     tiler = Squash(tile_size=40, fit="pad", padding=(1, 2, 3), backend=backend)
     assert tiler.plan(100, 50).content == (0, 10, 40, 30)
-    got = pixels(tiler, picture)
+    got = pixels(tiler, source)
     assert (got[:10] == (1, 2, 3)).all() and (got[30:] == (1, 2, 3)).all()
-    plain = pixels(Squash(tile_size=40, backend=backend), picture.resize((40, 20)))
+    plain = pixels(Squash(tile_size=40, backend=backend), source.resize((40, 20)))
     assert got[10:30].shape == (20, 40, 3) and plain.shape == (40, 40, 3)
     first = pixels(
-        Squash(tile_size=40, fit="pad_image", padding=(9, 9, 9), backend=backend), picture
+        Squash(tile_size=40, fit="pad_image", padding=(9, 9, 9), backend=backend), source
     )
     canvas = Image.new("RGB", (100, 100), (9, 9, 9))
-    canvas.paste(picture, (0, 25))
+    canvas.paste(source, (0, 25))
     want = pixels(Squash(tile_size=40, backend=backend), canvas)
     assert np.array_equal(first, want)
 
@@ -64,16 +64,16 @@ def test_the_mean_colour_comes_from_the_encoder() -> None:
 
 @pytest.mark.parametrize("size", [(100, 50), (50, 100), (37, 90), (40, 40)])
 def test_a_centre_crop_cuts_the_middle(size: tuple[int, int]) -> None:
-    picture = image(*size)
+    source = image(*size)
     tiler = Squash(tile_size=40, fit="crop")
     short = min(size)
     new = (int(40 * size[0] / short), int(40 * size[1] / short))
     left, top = (new[0] - 40) // 2, (new[1] - 40) // 2
-    want = picture.resize((new[0], picture.height), Image.Resampling.BICUBIC).resize(
+    want = source.resize((new[0], source.height), Image.Resampling.BICUBIC).resize(
         new, Image.Resampling.BICUBIC
     )
     assert np.array_equal(
-        pixels(tiler, picture), np.asarray(want.crop((left, top, left + 40, top + 40)))
+        pixels(tiler, source), np.asarray(want.crop((left, top, left + 40, top + 40)))
     )
     box = tiler.plan(*size).boxes[0]
     assert box[0] >= 0 and box[1] >= 0 and box[2] <= size[0] + 1 and box[3] <= size[1] + 1
@@ -92,11 +92,11 @@ def test_a_fixed_grid_with_a_thumbnail(unchecked: Any) -> None:
 
 @pytest.mark.parametrize("backend", ["pillow", "exact", "fast"])
 def test_thumbnails_of_their_own_size(backend: Any) -> None:
-    picture = image(400, 200)
+    source = image(400, 200)
     tiler = DynamicRatio(
         tile_size=32, thumbnail_size=64, thumbnail_fit="pad", padding=(7, 7, 7), backend=backend
     )
-    tiles = tiler(picture)
+    tiles = tiler(source)
     assert isinstance(tiles.pixels, tuple) and [part.shape[2] for part in tiles.pixels] == [32, 64]
     whole = view_pixels(tiles.pixels, tiles.plan)[-1]
     assert (whole[:, :16] == 7).all() and (whole[:, 48:] == 7).all()
@@ -136,11 +136,11 @@ def test_native_sizes_are_those_of_transformers() -> None:
 
 
 def test_blank_windows_are_left_out_when_asked() -> None:
-    picture = Image.new("RGB", (64, 32), (200, 10, 10))
-    picture.paste(image(32, 32), (32, 0))
+    source = Image.new("RGB", (64, 32), (200, 10, 10))
+    source.paste(image(32, 32), (32, 0))
     options = {"tile_size": 32, "stride": 32, "backend": "pillow"}
-    assert SlidingWindow(**options)(picture).plan.count == 3  # type: ignore[arg-type]
-    tiles = SlidingWindow(skip_blank=True, **options)(picture)  # type: ignore[arg-type]
+    assert SlidingWindow(**options)(source).plan.count == 3  # type: ignore[arg-type]
+    tiles = SlidingWindow(skip_blank=True, **options)(source)  # type: ignore[arg-type]
     assert [(view.row, view.col) for view in tiles.plan.views] == [(None, None), (0, 1)]
     assert len(tiles.pixels) == 2
     blank = Image.new("RGB", (64, 32))
@@ -166,9 +166,9 @@ def test_longest_edges_are_those_of_idefics3() -> None:
     tiler = LongestEdge(tile_size=32, longest_edge=128, backend="exact", resample="lanczos")
     dice = np.random.default_rng(0)
     for number, (width, height) in enumerate(dice.integers(20, 400, (12, 2)).tolist()):
-        picture = image(width, height, number)
-        want = published([[picture]], do_rescale=False, do_normalize=False, return_tensors="pt")
-        tiles = tiler(picture)
+        source = image(width, height, number)
+        want = published([[source]], do_rescale=False, do_normalize=False, return_tensors="pt")
+        tiles = tiler(source)
         assert (want["rows"][0][0], want["cols"][0][0]) == (tiles.plan.rows, tiles.plan.cols)
         assert torch.equal(want["pixel_values"][0].to(torch.uint8), tiles.pixels)
 
@@ -182,9 +182,9 @@ def test_the_shortest_edge_may_be_longer_or_shorter_than_the_tile() -> None:
         40,
         30,
     )
-    picture = image(100, 50)
-    want = np.asarray(picture)[5:45, 30:70]
-    assert (pixels(tiler, picture) == want).all()
+    source = image(100, 50)
+    want = np.asarray(source)[5:45, 30:70]
+    assert (pixels(tiler, source) == want).all()
     with pytest.raises(ValueError, match="shortest_edge must be at least 1 pixel, of fit=crop"):
         Squash(fit="squash", shortest_edge=20)
 

@@ -33,7 +33,7 @@ def read(field: Field, wording: str | None = None) -> Question:
 def locate(
     field: Field, document: Document, codec: BoxCodec, wording: str | None = None
 ) -> Question:
-    """Ask where a field's value stands; the answer repeats what was asked for and gives its box."""
+    """Ask for the box of a field's value; the answer repeats the name of the field."""
     text = phrase("where", document.language, name=field.name)
     text = text if wording is None else worded(wording, field.name)
     place = codec.encode(field.box, *document.image.size, label=field.name)
@@ -41,7 +41,7 @@ def locate(
 
 
 def worded(wording: str, name: str) -> str:
-    """A question in which ``{name}``, ``{Name}`` (as printed) or ``{NAME}`` stands for what is asked for."""
+    """A question in which ``{name}``, ``{Name}`` (as printed) or ``{NAME}`` is the name of the field."""
     return wording.format(name=name, Name=name[:1].upper() + name[1:], NAME=name.upper())
 
 
@@ -56,7 +56,7 @@ def absent(document: Document, rng: random.Random, wording: str | None = None) -
     lists = _name_lists(document.language)
     near = [part for part in lists if any(_named(part, field.name) for field in document.fields)]
     while True:
-        # Half of what is asked for is of a kind with what is on the page, such as a second tax.
+        # Half of the questions are about things similar to those on the page, such as a second tax.
         part = rng.choice(near if near and rng.random() < 0.5 else lists)
         name = rng.choice(part)
         if name.lower() not in shown:
@@ -71,13 +71,13 @@ def absent(document: Document, rng: random.Random, wording: str | None = None) -
 
 
 def refusal(language: str) -> str:
-    """What is answered if what was asked for is not on the page."""
+    """The answer if the requested thing is not on the page."""
     return str(vocabulary()["absent"][language])
 
 
 @cache
 def _name_lists(language: str) -> tuple[tuple[str, ...], ...]:
-    """Names that can be asked for, in lists of names of one kind."""
+    """The names of fields, as lists of similar names."""
     found = [part[language] for part in (words.LABELS, words.GOODS, words.TOTALS, words.SHOPS)]
     found.append(words.PLACES[language])
     if language == "en":
@@ -128,7 +128,7 @@ def make_questions(
     """Up to ``turns`` different questions about one document, in random order.
 
     Args:
-        document: what to ask about. Of a picture without fields something that is not there is asked.
+        document: the document. If it has no fields, the questions ask for something that is not there.
         rng: makes all choices.
         codec: writes boxes.
         turns: the most questions.

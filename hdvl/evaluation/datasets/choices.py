@@ -23,7 +23,7 @@ def lettered(options: Sequence[str]) -> dict[str, str]:
 def mmmu(folder: DataFolder, split: str) -> list[Sample]:
     """MMMU (Yue et al., 2024): the parquet files ``MMMU/{subject}/{split}-*.parquet``.
 
-    Where question or options hold ``<image 1>``, the image of this number stands there.
+    Where question or options hold ``<image 1>``, it is replaced by the image with this number.
     """
     names = {"val": "validation"}
     name = names.get(split, split)

@@ -19,7 +19,7 @@ LMMS_OPTION = re.compile(r"\([A-D]\)\s*([^()]+?)(?=\s*\([A-D]\)|$)")
 def vstar_bench(folder: DataFolder, split: str) -> list[Sample]:
     """V*Bench (Wu and Xie, 2024): ``VStarBench.tsv``, ``test_questions.jsonl``, or the two folders.
 
-    The files of the folders name the right option first. Here the options stand in an order that follows from
+    The files of the folders name the right option first. Here the order of the options follows from
     the name of the file, so that the letter of the right one differs. The likelihood of an option does not
     depend on it.
     """

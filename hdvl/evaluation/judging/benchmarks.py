@@ -204,7 +204,7 @@ class MMVetJudging:
     """MM-Vet: a score from 0 to 1. Words: ``mm-vet/mm-vet_evaluator.py``.
 
     Args:
-        retry: what is added to a query whose reply cannot be read; it is asked with rising temperature.
+        retry: what is added to a query whose reply cannot be read; it is sent with rising temperature.
     """
 
     def __init__(self, retry: str) -> None:

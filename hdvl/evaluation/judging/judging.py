@@ -41,7 +41,7 @@ class Verdicts:
         model: the name of the judge.
         wording: a short hash of the fixed texts of the queries.
         settings: the options that replaced those of the benchmark.
-        asked: how many replies this run asked for; the others were known.
+        asked: the number of replies that this run requested; the others were stored.
         unparsed: ids of answers about which a reply could not be read.
     """
 
@@ -57,7 +57,7 @@ class Verdicts:
         return self.read.get(name, (None,))[0]
 
     def summary(self) -> dict[str, Any]:
-        """The facts for a report. How many replies were asked for is no part of it: it differs by run."""
+        """The facts for a report, without the number of requested replies, which differs between runs."""
         return {
             "judge": self.model,
             "wording": self.wording,

@@ -1,6 +1,6 @@
 """The words with which the official script of a benchmark asks its judge, read out of that script.
 
-These words are not part of this package. The script lies in the data folder beside the files of the
+These words are not part of this package. The script is in the data folder with the files of the
 benchmark. It is parsed, never executed; its words are used exactly, and the report names its checksum.
 """
 

@@ -66,7 +66,7 @@ def absent(value: object) -> bool:
 
 
 def score_vanilla(rows: Iterable[ChoiceRow]) -> ChoiceScore:
-    """Score every row by itself."""
+    """Score every row separately."""
     kept = {row.index: row for row in rows}
     hits = {index: int(row.correct) for index, row in kept.items()}
     return ChoiceScore(hits, kept, unparsed=unparsed_of(kept.values()))

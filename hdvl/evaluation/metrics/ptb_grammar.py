@@ -192,7 +192,7 @@ def read_word(text: str, place: int, following: Following) -> Found:
 
 
 def read_symbol(text: str, place: int, following: Following) -> Found:
-    """Any other character by itself; a combining mark without its letter is no token."""
+    """Any other character as a token of one character; a combining mark without its letter is dropped."""
     char = text[place]
     return ([] if regex.match(r"\p{M}", char) else [SYMBOLS.get(char, char)]), place + 1
 

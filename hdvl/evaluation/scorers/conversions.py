@@ -6,8 +6,8 @@ import re
 def qwen_gqa_answer(text: str) -> str:
     """A GQA answer as Qwen-VL's script cuts it.
 
-    It keeps what stands before the first period, comma or exclamation mark, then what stands after "is ",
-    "are ", "a ", "an " and "the ", also inside of words, and what stands before " of". The order of these
+    It keeps the text before the first period, comma or exclamation mark, then the text after "is ",
+    "are ", "a ", "an " and "the ", also inside of words, and the text before " of". The order of these
     steps was not compared with the script itself.
     """
     for mark in (".", ",", "!"):

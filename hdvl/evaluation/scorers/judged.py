@@ -52,7 +52,7 @@ def mmvp_judged(
     said = [[verdicts.first(one.id) for one in pair] for pair in whole]
     kept = np.array([all(one) for one in said if None not in one], float)
     if not len(kept):
-        raise ValueError("MMVP needs a pair whose replies could be read, there is none")
+        raise ValueError("MMVP needs a pair whose replies could be parsed, but there is none")
     scores = Scores("pair accuracy", 100 * float(kept.mean()))
     scores.correct = {one.id: float(verdicts.first(one.id)) for one in readable(samples, verdicts)}
     scores.values["official"] = 100 * sum(map(all, said)) / len(said)

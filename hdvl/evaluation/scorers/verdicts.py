@@ -230,7 +230,7 @@ def mathvista_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> S
 
 
 def caption_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
-    """CIDEr-D, BLEU and ROUGE-L times 100; for each domain of NoCaps too, computed on its images alone."""
+    """CIDEr-D, BLEU and ROUGE-L times 100; for each domain of NoCaps too, computed on its images only."""
     names = [one.id for one in samples]
     given = tokenize_captions([answers[name] for name in names])
     flat = [(one.id, text) for one in samples for text in one.answers]
