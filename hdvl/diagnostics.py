@@ -133,7 +133,7 @@ def check_torchvision() -> Finding:
 
 
 def missing_of(requirements: tuple[str, ...], extras: dict[str, tuple[str, ...]]) -> list[str]:
-    """Return the names of missing packages; ``hdvl[a,b]`` stands for the packages of the extras a and b."""
+    """Return the names of missing packages; ``hdvl[a,b]`` means the packages of the extras a and b."""
     from packaging.requirements import Requirement
 
     missing: list[str] = []

@@ -33,7 +33,7 @@ def place(
         device_map: ``auto`` fills the devices of this machine one after the other, then the CPU's memory,
             then the disk. Or a mapping from names of modules, such as ``llm`` or
             ``llm.model.model.layers.3``, to devices (``cuda:0``, ``cpu``) or ``disk``; the longest name that
-            fits a module counts, and ``others`` stands for all that fit none.
+            fits a module counts, and ``others`` matches all other modules.
         max_memory: for ``auto``, the most memory of each device, as ``{0: "20GiB", "cpu": "60GiB"}``; what
             answers need besides the weights must be left out of it. ``None`` for what is free.
         offload_folder: a folder for layers on the disk; they are removed at the end of the process.
@@ -124,7 +124,7 @@ def _given(
         fitting = [one for one in device_map if f"{name}.".startswith(f"{one}.")]
         if not fitting and OTHERS not in device_map:
             raise ValueError(
-                f"device_map must name a device for {name}; {OTHERS} stands for all that have none"
+                f"device_map must name a device for {name}; {OTHERS} matches all other modules"
             )
         return device_map[max(fitting, key=len) if fitting else OTHERS]
 

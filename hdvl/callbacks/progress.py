@@ -210,7 +210,7 @@ class Progress(pl.Callback):
             status.set_description_str(lines[number] if number < len(lines) else "")
 
     def _fields(self) -> tuple[list[str], list[str]]:
-        """What is always shown, and what is shown where there is room."""
+        """The fields that are always shown, and those that are shown if there is room."""
         speed = rates(self.records)
         always = [
             rates_text(self.shown_rates),

@@ -1,4 +1,4 @@
-"""Ids of questions in files of predictions that name questions otherwise than by their ids.
+"""Ids of questions in files of predictions that do not identify questions by their ids.
 
 Each function takes the questions of a task and returns a function from the number of a row and the row to the
 id of its question, or to ``None`` where the row has the id in a field of its own.

@@ -1,4 +1,4 @@
-"""A prompt with pictures, as the scheduler reads it."""
+"""A prompt with images, for the scheduler."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -14,19 +14,19 @@ from hdvl.views import split_pixels
 
 
 class ImagePrompt:
-    """The ids of a prompt and its pictures, which are hashed now and encoded when they are needed.
+    """The ids of a prompt and its images, which are hashed at once and encoded when they are needed.
 
     Args:
         vlm: the model.
         ids: the prompt (s,), with the image token in the image slots.
         pixels: the views of all images.
         plans: how each image was cut, in order of appearance.
-        pictures: the visual tokens of pictures that are known.
-        features: cache of encoder features, for the other pictures.
+        pictures: the cache of visual tokens.
+        features: cache of encoder features, for images that are not in ``pictures``.
 
     Attributes:
-        counts: the visual tokens of each picture.
-        keys: what the positions are known by to the prefix cache.
+        counts: the number of visual tokens of each image.
+        keys: the keys of the positions in the prefix cache.
 
     Raises:
         ValueError: the number of image slots differs from that of the visual tokens.
@@ -69,7 +69,7 @@ class ImagePrompt:
         return len(self._ids)
 
     def embeddings(self, start: int) -> Float[Tensor, "s e"]:
-        """Return the embeddings from ``start`` on; pictures before it are not encoded."""
+        """Return the embeddings from ``start`` on; images before it are not encoded."""
         vlm = self._vlm
         before = int((self._ids[:start] == vlm.image_token_id).sum())
         ends = list(accumulate(self.counts))

@@ -1,4 +1,4 @@
-"""Visual tokens of pictures seen before, found again by the content of the pictures."""
+"""A cache of the visual tokens of images, by the content of the images."""
 
 import threading
 from collections import OrderedDict
@@ -18,14 +18,14 @@ from hdvl.protocols import FeatureCache, Pixels, TilePlan
 from hdvl.views import groups, join_pixels, map_pixels
 
 Picture = tuple[bytes, Pixels, TilePlan]
-"""The digest of a picture, its views, and how it was cut."""
+"""The digest of an image, its views, and its tile plan."""
 
 SAMPLE = 64
-"""Values of each weight that are compared to notice that weights were written to."""
+"""The number of values of each weight that are compared to detect changes of the weights."""
 
 
 def digest(pixels: Pixels, plan: TilePlan) -> bytes:
-    """Return what a picture is known by: a hash of the bytes of its views and of its plan."""
+    """Return the cache key of an image: a hash of the bytes of its views and of its plan."""
     found = blake2b(repr(plan).encode(), digest_size=32)
     for part in groups(pixels):
         last = part.permute(0, 2, 3, 1)  # tilers write the channels of a pixel side by side
@@ -38,15 +38,15 @@ def digest(pixels: Pixels, plan: TilePlan) -> bytes:
 def prompt_keys(
     ids: Int[Tensor, " s"], image_token_id: int, pictures: Sequence[tuple[bytes, int]]
 ) -> Keys:
-    """Return what the positions of a prompt are known by to the cache of prefixes.
+    """Return the keys of the positions of a prompt in the prefix cache.
 
     Args:
         ids: the ids of the prompt.
         image_token_id: the id of image slots.
-        pictures: the digest and the number of slots of each picture, in order of appearance.
+        pictures: the digest and the number of slots of each image, in order of appearance.
 
     Returns:
-        (s, 2): for text its id and 0; for image slots numbers that depend on the picture and the place
+        (s, 2): for text its id and 0; for image slots numbers that depend on the image and the position
         within it.
     """
     keys = np.zeros((len(ids), 2), np.int64)
@@ -63,10 +63,10 @@ def prompt_keys(
 
 
 class WeightsWatch:
-    """Notices when the weights of a module, or the precision of its calls, are other ones than before.
+    """Detects whether the weights of a module, or the autocast precision, have changed.
 
-    Writes to a tensor are counted by torch. Those through ``.data`` are not; a sample of the values of each
-    tensor shows them, unless only a few values were written.
+    torch counts the writes to a tensor, except those through ``.data``. These are detected by a sample of the
+    values of each tensor, unless only a few values were written.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -78,9 +78,9 @@ class WeightsWatch:
 
     @torch.no_grad()
     def changed(self) -> bool:
-        """Whether something is not as it was at the last call; false at the first one."""
+        """Whether something has changed since the last call; false at the first call."""
         held = (*self._module.parameters(), *self._module.buffers())
-        # Weights that are offloaded are on meta between two calls, and nobody writes to them.
+        # Weights that are offloaded are on meta between two calls, and are not written to.
         tensors = [inner for one in held for inner in _stored(one) if not inner.is_meta]
         device = tensors[0].device.type if tensors else "cpu"
         precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
@@ -120,17 +120,17 @@ def _sampled(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 
 
 class PictureCache:
-    """Keeps the visual tokens of pictures; those used least recently go first. Safe under threads.
+    """Keeps the visual tokens of images; the least recently used are evicted first. Thread-safe.
 
     Args:
-        limit: the most bytes of visual tokens; 0 keeps nothing.
+        limit: the largest size of the visual tokens in bytes; 0 disables the cache.
 
     Attributes:
-        files: where tokens are looked for that are not in memory, and kept longer; ``None`` for nowhere.
-        hits: pictures whose tokens were known, in memory or in files.
-        misses: pictures that were encoded.
-        evictions: pictures that were dropped for others.
-        bytes: bytes of tokens that are kept.
+        files: a second cache on disk; ``None`` for none.
+        hits: images whose tokens were cached, in memory or in files.
+        misses: images that were encoded.
+        evictions: images that were removed to make room for others.
+        bytes: the current size of the tokens in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -148,12 +148,12 @@ class PictureCache:
     def tokens(
         self, vlm: VLM, pictures: Sequence[Picture], features: FeatureCache | None = None
     ) -> list[Float[Tensor, "_m e"]]:
-        """Return the visual tokens of each picture; only unknown pictures are encoded.
+        """Return the visual tokens of each image; only images that are not cached are encoded.
 
         Args:
             vlm: the model.
-            pictures: the pictures.
-            features: cache of encoder features, for the pictures that are unknown here.
+            pictures: the images.
+            features: cache of encoder features, for the images that are not cached here.
         """
         with self._lock:
             found = {known_by: self._kept.get(known_by) for known_by, _, _ in pictures}
@@ -185,12 +185,12 @@ class PictureCache:
         return [tokens for known_by, _, _ in pictures if (tokens := found[known_by]) is not None]
 
     def peek(self, known_by: bytes) -> Tensor | None:
-        """Return the visual tokens of a picture if they are kept; nothing is counted."""
+        """Return the visual tokens of an image if they are cached, without counting a hit or miss."""
         with self._lock:
             return self._kept.get(known_by)
 
     def clear(self) -> None:
-        """Free what is kept in memory; files stay, and are found again by the same weights alone."""
+        """Remove all tokens from memory. Files are kept, but are only used with the same weights."""
         with self._lock:
             self._kept.clear()
             self.bytes = 0

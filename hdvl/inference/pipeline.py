@@ -79,7 +79,7 @@ class Pipeline:
 
     @property
     def tokenizer(self) -> Any:
-        """The LLM's tokenizer. A model without one can be used by its ids alone."""
+        """The LLM's tokenizer. A model without one can only be used with ids."""
         return require_tokenizer(self.processor.tokenizer)
 
     @property

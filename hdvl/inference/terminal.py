@@ -56,7 +56,7 @@ class TerminalChat:
         }
 
     def run(self, read: Callable[[], str]) -> None:
-        """Answer until the input ends or ``/quit``. Mistakes are reported, and the conversation goes on.
+        """Answer until the input ends or ``/quit``. Mistakes are reported, and the conversation continues.
 
         Args:
             read: gives the next line; raises ``EOFError`` at the end of the input and

@@ -37,7 +37,7 @@ class SlotCache:
         self._places: tuple[Tensor, Tensor] | None = None
 
     def reserve(self, count: int, length: int) -> bool:
-        """Make room for ``count`` slots of ``length`` positions; what the slots hold is kept.
+        """Make room for ``count`` slots of ``length`` positions; their contents are kept.
 
         Returns:
             Whether the slots have moved in memory.

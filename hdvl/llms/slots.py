@@ -89,7 +89,7 @@ class ModelSlots:
     ) -> Float[Tensor, "rows v"]:
         """Read the ends of several prompts together, and return the logits after each.
 
-        Shorter ends are padded on the right; what is written behind them is overwritten by later tokens,
+        Shorter ends are padded on the right; the positions after them are overwritten by later tokens,
         and no token sees it before.
 
         Args:

@@ -50,7 +50,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _look(self) -> None:
-        """Set the timer for what the client has to send next."""
+        """Set the timer for the next part of the request."""
         state = self.conn.their_state
         if state is h11.SEND_BODY:
             if self._phase is not h11.SEND_BODY:
@@ -60,7 +60,7 @@ class BoundedProtocol(H11Protocol):
 
     def _arm(self, phase: Any) -> None:
         self._disarm()
-        # One second more than the endpoints give, whose answer says what is wrong.
+        # One second more than the limit of the endpoints, whose response explains the error.
         seconds = self.header_seconds if phase is h11.IDLE else self.body_seconds + 1
         self._phase, self._timer = phase, self.loop.call_later(seconds, self._late)
 

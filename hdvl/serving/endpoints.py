@@ -212,7 +212,7 @@ class Endpoints:
         yield {"data": "[DONE]"}
 
     def _note(self, request: Request, generations: Sequence[Generation]) -> None:
-        """Add the numbers of tokens to what the access log and the metrics say of a request."""
+        """Add the numbers of tokens of a request to the access log and the metrics."""
         numbers = usage(generations)
         request.state.note |= {
             "prompt_tokens": numbers["prompt_tokens"],

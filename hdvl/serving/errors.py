@@ -1,4 +1,4 @@
-"""Errors as clients of OpenAI's API expect them: a status, and a body that says what to change."""
+"""Errors as clients of OpenAI's API expect them: a status, and a body that explains what to change."""
 
 from typing import Any
 

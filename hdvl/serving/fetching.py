@@ -1,4 +1,4 @@
-"""Remote images: fetched from allowed hosts alone, and never from a private address that a name hides.
+"""Remote images: fetched only from allowed hosts, and never from a name that resolves to a private address.
 
 An address is resolved once and checked, and the connection is made to that very address, so that a name
 cannot resolve to another one in between. Every redirect is checked like the first URL.
@@ -110,7 +110,7 @@ class _Pinned(http.client.HTTPConnection):
         self._checked_address, self._scheme = address, scheme
 
     def connect(self) -> None:
-        """Connect to the address, not to what the name resolves to by now."""
+        """Connect to the address that was checked, without resolving the name again."""
         sock = socket.create_connection((self._checked_address, self.port), self.timeout)
         if self._scheme == "https":
             sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self.host)

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: requests of the server, and what the engines count."""
+"""Metrics for Prometheus: requests of the server, and counters of the engines."""
 
 from collections.abc import Iterator, Sequence
 

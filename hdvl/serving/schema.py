@@ -1,4 +1,4 @@
-"""Requests of OpenAI's API, with the options of hdvl and vLLM beside them.
+"""Requests of OpenAI's API, with additional options of hdvl and vLLM.
 
 Fields that are not listed are ignored, since clients send fields of other servers; the log names each of them
 once. Fields of OpenAI's API that change the answer and are not supported are refused.

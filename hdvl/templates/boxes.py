@@ -48,7 +48,7 @@ def _where(image: int | None) -> str:
 
 
 def _to_pixels(values: Sequence[str], scale: float, width: int, height: int) -> Box:
-    """Convert written numbers to pixels, clipped to the image; ``scale`` stands for the whole side."""
+    """Convert written numbers to pixels, clipped to the image; ``scale`` is the number for the whole side."""
     x0, y0, x1, y1 = (
         _clip(float(value) * side / scale, side)
         for value, side in zip(values, (width, height, width, height), strict=True)

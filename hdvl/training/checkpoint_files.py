@@ -1,6 +1,6 @@
 """Checkpoint files: written directly to their folder, with checksums that reveal damage.
 
-``checksums.json`` beside the checkpoints holds the size and CRC-32 of each file. It is replaced before a
+``checksums.json`` next to the checkpoints holds the size and CRC-32 of each file. It is replaced before a
 checkpoint is moved to its final name, so it always describes an intact file.
 """
 

@@ -1,7 +1,7 @@
 """Fully sharded data parallel training (FSDP2): each rank holds a shard of every tensor.
 
 The weights of a unit are gathered when the unit is computed, and all ranks take part. A unit therefore has
-to be computed equally often on all ranks, whatever images they have. This holds for the layers of the LLM
+to be computed equally often on all ranks, even if some have no images. This holds for the layers of the LLM
 and for the blocks of an encoder that takes all tiles at once. The bridge (which is called once for each
 shape of grid), the merger, the embedding tables of the LLM, and an encoder that works in chunks are
 gathered together, once a step.

@@ -1,4 +1,4 @@
-"""Rows of new tokens that are trained separately, whatever the tuning of the rest of the language model.
+"""Rows of new tokens that are trained separately, however the rest of the language model is tuned.
 
 peft keeps these rows in a small table and writes them over the frozen ones in each forward pass. A head
 that is tied to the embeddings uses the same rows; any other head gets rows of its own.
