@@ -22,7 +22,7 @@ FIND = "SELECT rowid, answer, wrong, times FROM answers WHERE id = ?"
 class AnswerTable:
     """The predictions of a file; a context manager that removes them at its end.
 
-    Each question is looked up once. What is wrong with the predictions is judged as by
+    Each question is looked up once. Faults of the predictions are treated as by
     :func:`~hdvl.evaluation.metrics.joining.join`.
 
     Args:
@@ -92,7 +92,7 @@ class AnswerTable:
         return found
 
     def finish(self, *, partial: bool) -> Problems[str]:
-        """What was wrong, when every question has been looked up.
+        """The faults, after every question has been looked up.
 
         Raises:
             ValueError: the official scorer would refuse the predictions, and ``partial`` is false.

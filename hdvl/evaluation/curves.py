@@ -1,4 +1,4 @@
-"""Accuracy against what makes questions hard: ``curves.csv`` and ``curves.png``."""
+"""Accuracy by factors of difficulty: ``curves.csv`` and ``curves.png``."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ class Point:
 
     Attributes:
         task: the task.
-        factor: what varies.
+        factor: the name of the factor that varies.
         value: its value.
         questions, pages: how many there are.
         accuracy: share of right answers in per cent.

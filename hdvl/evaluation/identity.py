@@ -1,4 +1,4 @@
-"""What tells one model folder from another without reading all of its weights."""
+"""Identifies a model folder without reading all of its weights."""
 
 import hashlib
 from pathlib import Path

@@ -26,7 +26,7 @@ class JsonStream:
         self.decoder = json.JSONDecoder()
 
     def more(self) -> None:
-        """Read on, and forget what was taken."""
+        """Read the next part, and drop the text that was parsed."""
         found = self.file.read(max(CHUNK, len(self.text) - self.place))
         self.text, self.place = self.text[self.place :] + found, 0
         self.ended = not found

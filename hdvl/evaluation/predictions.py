@@ -110,5 +110,5 @@ def _text_of_id(value: object) -> str:
 
 
 def rules_of(task: Task) -> Rules:
-    """What the official scorer of a task does with predictions that are not complete."""
+    """The rules of the official scorer of a task for incomplete predictions."""
     return RULES[task.rules] if task.rules else Rules(task.name)

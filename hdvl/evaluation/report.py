@@ -48,7 +48,7 @@ def write_failures(
     """Write ``report.html``: the scores, and up to ``most`` answers of each task that are not right.
 
     ``seconds`` are what this run took: the loading of the model and each task, with the answers that an
-    earlier run had stored costing nothing. They stand here and in ``durations.json`` and not in
+    earlier run had stored costing nothing. They are stored here and in ``durations.json`` and not in
     ``report.json``, which is equal for equal answers.
     """
     rounded = {name: round(value, 2) for name, value in seconds.items()}

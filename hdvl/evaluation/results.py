@@ -67,7 +67,7 @@ def finish_task(
 def result_rows(
     samples: Sequence[Sample], rows: Mapping[str, Mapping[str, Any]], scores: Scores | None
 ) -> Iterable[dict[str, Any]]:
-    """A row for each answered question: the question, its answer, its score and what it cost."""
+    """A row for each answered question: the question, its answer, its score and its cost."""
     unparsed = set(scores.unparsed) if scores else set()
     for sample in samples:
         if sample.id not in rows:

@@ -35,7 +35,7 @@ def read_rows(path: Path, under: str | None = None) -> Iterator[dict[str, Any]]:
         under: key of a JSON file whose value is the list of rows.
 
     Raises:
-        ValueError: the ending is of no known kind, or the file is not what its ending says.
+        ValueError: the suffix is unknown, or the content of the file does not match its suffix.
     """
     readers = {
         ".json": lambda: _json_rows(path, under),

@@ -62,7 +62,7 @@ class Question:
         origin: the question of the benchmark.
         key: hash of all that the answer depends on; empty if an image could not be read.
         messages: the conversation.
-        sample: the question as the model reads it; ``None`` if it is not asked.
+        sample: the ids and pixels for the model; ``None`` if it is not asked.
         row: the answer that an earlier run has stored.
         error: why the question cannot be asked.
     """
@@ -188,7 +188,7 @@ def answer_samples(
     num_workers: int = 2,
     system: str | None = None,
 ) -> Answers:
-    """Answer the questions of this rank that have no stored answer, and return what all ranks know.
+    """Answer the questions of this rank that have no stored answer, and return the answers of all ranks.
 
     Args:
         pipe: the model.
@@ -288,7 +288,7 @@ def _likelihoods(pipe: Pipeline, prepared: Any, protocol: Protocol) -> Asked:
 
 
 def image_fields(pipe: Pipeline, plan: TilePlan) -> dict[str, Any]:
-    """What an image of a question cost: its size, the size it was resized to, tiles and visual tokens."""
+    """The cost of an image of a question: its size, the size it was resized to, tiles and visual tokens."""
     left, top, right, bottom = plan.content
     return {
         "size": [plan.width, plan.height],

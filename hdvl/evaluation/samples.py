@@ -14,9 +14,9 @@ class StoredImage:
     """An image inside another file, read when it is needed.
 
     Attributes:
-        name: what messages and reports call it.
+        name: its name in messages and reports.
         read: returns its bytes.
-        content: a text that is the same for equal images; the name where none is known.
+        content: a text that is the same for equal images; the name if there is no such text.
     """
 
     name: str
@@ -73,7 +73,7 @@ def image_bytes(image: ImageReference) -> bytes:
 
 
 def image_name(image: ImageReference) -> str:
-    """What messages and reports call an image."""
+    """The name of an image in messages and reports."""
     return str(image) if isinstance(image, Path) else image.name
 
 

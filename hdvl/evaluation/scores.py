@@ -1,4 +1,4 @@
-"""What a scorer says about the answers to a task."""
+"""The scores of the answers to a task."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""How certain a score is: standard errors clustered by image, bootstrap intervals, and paired tests."""
+"""The uncertainty of scores: standard errors clustered by image, bootstrap intervals, and paired tests."""
 
 import math
 from collections.abc import Mapping, Sequence

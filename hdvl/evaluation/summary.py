@@ -1,4 +1,4 @@
-"""What is reported about a task that was answered: scores, their uncertainty, and what images cost."""
+"""The report of a task: scores, their uncertainty, and the cost of images."""
 
 import math
 import platform

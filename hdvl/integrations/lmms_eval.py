@@ -47,7 +47,7 @@ def messages_of(chat: ChatMessages) -> list[Message]:
 
 
 def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of answers that the settings of a task stand for.
+    """The options of generation for the settings of a task.
 
     Raises:
         ValueError: the task asks for beam search.

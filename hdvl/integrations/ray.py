@@ -59,7 +59,7 @@ class RayBackend:
         return {}
 
     def hit_rate(self) -> float | None:
-        """Unknown: the images are with the actors."""
+        """Unknown, since the actors have the caches."""
         return None
 
     def rows(self, job: Job) -> Iterator[Row]:

@@ -25,7 +25,7 @@ class Area:
 
     @property
     def rng(self) -> random.Random:
-        """What makes all choices."""
+        """The random generator of all choices."""
         return self.page.rng
 
     def chosen(self, block: Block, key: str, default: Any = None) -> Any:

@@ -47,7 +47,7 @@ class SyntheticDocuments:
     """Documents number 0, 1, 2, ...; the same (options, seed, index) gives the same image.
 
     Args:
-        seed: pages of different seeds have nothing in common but what they are drawn from.
+        seed: pages of different seeds are independent samples of the same distribution.
         kinds: one kind is drawn for each document, so a kind that is listed twice is twice as frequent. Kinds
             are receipt, form, table, chart, sign, street and tag; the layouts of ``layouts.yaml`` by name;
             ``described`` for any of those that may be trained on and ``foreign`` for any of those that

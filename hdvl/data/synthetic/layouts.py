@@ -1,4 +1,4 @@
-"""The kinds of documents. Each layout draws on a page and records what can be asked about it."""
+"""The kinds of documents. Each layout draws on a page and records the fields for questions."""
 
 from collections.abc import Callable
 

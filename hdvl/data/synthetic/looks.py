@@ -1,4 +1,4 @@
-"""What a camera or a scanner makes of a page: turned, shaded, blurred, noisy, compressed."""
+"""Simulates a camera or a scanner: rotation, shading, blur, noise and compression."""
 
 import io
 import math

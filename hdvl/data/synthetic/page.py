@@ -18,7 +18,7 @@ Color = tuple[int, int, int]
 class Glyph:
     """One drawn character, its cell (advance wide, ascent to descent high) and its ink, in pixels.
 
-    ``word`` is what it is a part of: what stands between spaces.
+    ``word`` is the text between spaces that it is a part of.
     """
 
     char: str
@@ -43,7 +43,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Document:
-    """A rendered page: image, kind, language, what it says, its lines, and every glyph's cell."""
+    """A rendered page: image, kind, language, fields, lines of text, and the cell of every glyph."""
 
     image: Image.Image
     kind: str
@@ -111,7 +111,7 @@ class Page:
         return self.text(x - self.measure(text), y, text, ink=ink)
 
     def say(self, name: str, value: str, box: Box, question: str) -> None:
-        """Record a field that can be asked for."""
+        """Record a field for questions."""
         self.fields.append(Field(name, value, box, question, self.spans[box]))
 
     def lines(self) -> list[str]:
@@ -120,7 +120,7 @@ class Page:
         return [" ".join(text for _, _, text in row) for _, row in rows]
 
     def document(self, kind: str) -> Document:
-        """The page as it stands, as a document of ``kind``."""
+        """The current page as a document of ``kind``."""
         return Document(
             image=self.image,
             kind=kind,

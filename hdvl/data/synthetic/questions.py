@@ -25,7 +25,7 @@ class Question:
 
 
 def read(field: Field, wording: str | None = None) -> Question:
-    """Ask for what a field says, in other words if a ``wording`` with a place for a name is given."""
+    """Ask for the value of a field; ``wording`` replaces the question and has a placeholder for the name."""
     text = field.question if wording is None else worded(wording, field.name)
     return Question("read", text, field.value)
 

@@ -1,7 +1,7 @@
 """Pages of a suite that measures what a model reads, locates, counts and compares, and where it fails.
 
-Each page is a form of labels and values. What makes it hard is set exactly: its width, the height of its
-text, how full it is, its rotation, and the JPEG quality it is stored with.
+Each page is a form of labels and values. The factors of its difficulty are set exactly: its width, the
+height of its text, how full it is, its rotation, and the JPEG quality it is stored with.
 """
 
 import io
@@ -22,7 +22,7 @@ DENSITIES = {"sparse": (2, 6), "dense": (24, 40)}
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What makes a page hard.
+    """The difficulty of a page.
 
     Attributes:
         width: of the page in pixels; its height is three quarters of it.

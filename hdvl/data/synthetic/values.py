@@ -16,7 +16,7 @@ _CAPITALS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 
 @cache
 def vocabulary() -> dict[str, Any]:
-    """What ``vocabulary.yaml`` holds."""
+    """The content of ``vocabulary.yaml``."""
     text = files(__package__).joinpath("vocabulary.yaml").read_text("utf-8")
     held: dict[str, Any] = yaml.safe_load(text)
     return held

@@ -1,4 +1,4 @@
-"""The vocabulary of the synthetic documents: labels and goods asked for by name, and values."""
+"""The vocabulary of the synthetic documents: labels and goods that questions name, and values."""
 
 import json
 import random
