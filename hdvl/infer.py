@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hdvl.inference.answers_file import AnswersFile
 
 NO_SETTINGS = (
-    *("inputs", "outputs", "image", "out", "stream", "device", "model", *PART_GROUPS),
+    *("inputs", "outputs", "image", "out", "attention", "stream", "device", "model", *PART_GROUPS),
     *("engine", "num_workers", "max_bad_rows"),
 )
 """Keys that do not change the answers, and the groups of parts, which are recorded as ``model`` instead."""
@@ -79,7 +79,7 @@ def run_many(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
         ValueError: keys do not go together, or more than ``max_bad_rows`` rows are bad. The answers to the
             other rows have been written then.
     """
-    for key in ("image", "out", "stream"):
+    for key in ("image", "out", "attention", "stream"):
         if cfg[key]:
             raise ValueError(
                 f"{key} is an option for a single question and cannot be given with inputs; leave it out"
@@ -159,13 +159,31 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
             "a single question is answered by engine=local; other engines answer many: give inputs=FILE "
             "outputs=answers.jsonl, where FILE may be one image"
         )
-    answer = generate_answer(pipeline_of(cfg, overrides), cfg)
+    pipe = pipeline_of(cfg, overrides)
+    if cfg["attention"] is not None:
+        from hdvl.inference.attention import check_attention
+
+        check_attention(pipe.model)
+    answer = generate_answer(pipe, cfg)
     from hdvl.inference.summary import report, write_drawings
 
     print(report(answer))
     if cfg["out"] is not None:
         for name in write_drawings(answer, cfg["out"]):
             print(f"drawn    {name}")
+    if cfg["attention"] is not None:
+        draw_attention(pipe, answer, cfg)
+
+
+def draw_attention(pipe: "Pipeline", answer: "Answer", cfg: Mapping[str, Any]) -> None:
+    """Write what the answer looked at in each image to ``attention``, and print a line an image."""
+    from hdvl.inference.summary import attention_line, write_pictures
+
+    maps = pipe.attention(answer.history[:-1], answer=answer.text, max_tiles=cfg["max_tiles"])
+    for number, found in enumerate(maps, 1):
+        print(attention_line(number, found))
+    for name in write_pictures("attention", cfg["attention"], [found.draw for found in maps]):
+        print(f"drawn    {name}")
 
 
 def main() -> None:

@@ -181,7 +181,8 @@ class Bridge(Protocol):
 
     ``grid_for`` returns the grid of tokens for a grid of features, and ``out_grid`` that of a tile.
     ``grid`` of ``forward`` is the grid of the features, that of a tile unless given. Tokens are in
-    raster order; a bridge with another order sets ``raster_order = False``.
+    raster order; a bridge with another order sets ``raster_order = False``. A bridge whose tokens attend
+    to the whole view, and so have no place in it, sets ``has_places = False``.
     """
 
     @property
@@ -224,6 +225,18 @@ class Merger(Protocol):
     def arrange(self, maps: list[FeatureMap], plan: TilePlan) -> Float[Tensor, "m e"]: ...
     def layout(self, plan: TilePlan) -> Layout: ...
     def token_count(self, plan: TilePlan) -> int: ...
+
+
+@runtime_checkable
+class PlacedMerger(Merger, Protocol):
+    """Merger that knows where in the source image each visual token is.
+
+    ``places`` returns a rectangle in pixels of the source image for each token, in the order in which
+    ``arrange`` returns them; parts outside of the image are padding. It is ``None`` for tokens such as
+    newlines.
+    """
+
+    def places(self, plan: TilePlan) -> tuple[Box | None, ...]: ...
 
 
 @runtime_checkable

@@ -171,6 +171,23 @@ def test_what_is_printed_and_drawn(
         summary.write_drawings(answer, "x.doc")
 
 
+def test_a_heat_map_is_written_for_each_image(
+    tiny_folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [f"checkpoint={tiny_folder}", f"image=[{image},{image}]", "prompt=Where?"]
+    cfg = config(*overrides, f"attention={tmp_path / 'heat.png'}")
+    pipe = pipeline(*overrides)
+    say(pipe, "here")
+    infer.draw_attention(pipe, infer.generate_answer(pipe, cfg), cfg)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split(":")[0] for line in lines[:2]] == ["attention image 1", "attention image 2"]
+    assert "% of all weights, most of them (" in lines[0] and lines[2].endswith("heat-1.png")
+    with Image.open(tmp_path / "heat-2.png") as opened:
+        assert opened.size == (70, 40)
+    with pytest.raises(ValueError, match=r"attention is an option for a single question"):
+        infer.run_many(config("inputs=x.png", "attention=y.png"), [])
+
+
 def hdvl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "hdvl.infer", *arguments],

@@ -104,6 +104,7 @@ class Resampler(nn.Module):
         ValueError: an argument is out of range, or the features do not fill the grid.
     """
 
+    has_places = False
     out_grid: Grid
     query: nn.Parameter
     pos_embed: Tensor

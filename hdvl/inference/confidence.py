@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hdvl.files import atomic_write, read_json
+from hdvl.inference.sampling import SamplingParams
 
 FILE = "confidence.json"
 LOW, LOW_RAW, LOW_RAW_BOXED = 1 / 3, 0.2, 0.05
@@ -150,3 +152,8 @@ def confidence_of(
         return Confidence(lowest, False, lowest < (LOW_RAW_BOXED if boxed else LOW_RAW))
     value = (calibration.boxed if boxed else calibration.text)(lowest)
     return Confidence(value, True, value < LOW)
+
+
+def with_logprobs(**options: Any) -> SamplingParams:
+    """Return options of an answer whose tokens' probabilities tell how sure the model is of it."""
+    return SamplingParams.of(**({"logprobs": 0} | options))

@@ -15,6 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hdvl.files import atomic_write, read_json
+from hdvl.inference.pictures import PictureCache, digest
+from hdvl.processor import Sample
+from hdvl.views import split_pixels
 
 FILE = "training_images.json"
 MARGIN = 1.25
@@ -82,6 +85,25 @@ class Familiarity:
         """How many standard deviations an image is from the training images (root mean square)."""
         off = (summarise(tokens) - self.mean) / self.std
         return float(off.square().mean().sqrt())
+
+
+def unfamiliar(
+    known: Familiarity | None, sample: Sample, pictures: PictureCache
+) -> tuple[int, ...]:
+    """Return the numbers of the images of ``sample`` that are unlike the training images.
+
+    Images whose visual tokens are not kept in ``pictures``, and all images if ``known`` is ``None``, are not
+    judged.
+    """
+    if known is None:
+        return ()
+    found = []
+    pixels = split_pixels(sample.pixels, sample.plans)
+    for number, (views, plan) in enumerate(zip(pixels, sample.plans, strict=True)):
+        tokens = pictures.peek(digest(views, plan))
+        if tokens is not None and known.distance(tokens) > known.limit:
+            found.append(number)
+    return tuple(found)
 
 
 def summarise(tokens: Float[Tensor, "m e"]) -> Float[Tensor, " d"]:

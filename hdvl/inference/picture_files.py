@@ -17,6 +17,8 @@ from hdvl.version import __version__
 
 logger = logging.getLogger("hdvl.inference")
 _NAME = "tokens"
+PICTURE_FOLDER_BYTES = 10 * 2**30
+"""Bytes of visual tokens in files, where a folder is given without a bound."""
 
 
 class PictureFiles:

@@ -12,27 +12,23 @@ from torch import Tensor
 
 from hdvl.inference.answer import Answer, Numbers
 from hdvl.inference.asking import History, Images, Prompt, build_messages, check_tiles, open_end
-from hdvl.inference.confidence import Calibration, confidence_of
+from hdvl.inference.attention import AttentionMap, attention_maps, check_attention
+from hdvl.inference.confidence import Calibration, confidence_of, with_logprobs
 from hdvl.inference.engine import Engine
-from hdvl.inference.familiarity import Familiarity
+from hdvl.inference.familiarity import Familiarity, unfamiliar
 from hdvl.inference.generation import Generation, Request
 from hdvl.inference.open_ended import open_ended
-from hdvl.inference.picture_files import PictureFiles
-from hdvl.inference.pictures import digest
+from hdvl.inference.picture_files import PICTURE_FOLDER_BYTES, PictureFiles
 from hdvl.inference.sampling import SamplingParams
 from hdvl.inference.stream import AnswerStream
 from hdvl.messages import Turn, as_messages
 from hdvl.model import VLM
 from hdvl.processor import Processor, Sample, collate, require_tokenizer
 from hdvl.protocols import FeatureCache, Message, Pixels, Template, TilePlan, Tiler
-from hdvl.views import split_pixels, view_count
+from hdvl.views import view_count
 
 TokenPrompt = tuple[Int[Tensor, " _s"], Pixels, Sequence[TilePlan]]
 """The ids of a prompt, and the pixels and plans of its images."""
-
-
-PICTURE_FOLDER_BYTES = 10 * 2**30
-"""Bytes of visual tokens in files, where a folder is given without a bound."""
 
 
 class Pipeline:
@@ -128,7 +124,7 @@ class Pipeline:
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
         sample = self._sample(messages, num_patches_list, max_tiles)
-        generation = self._submit(sample, _with_logprobs(stop=stop, **generation_options))
+        generation = self._submit(sample, with_logprobs(stop=stop, **generation_options))
         return self._answer(messages, sample, generation.wait())
 
     def stream(
@@ -151,7 +147,7 @@ class Pipeline:
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
         sample = self._sample(messages, num_patches_list, max_tiles)
-        generation = self._submit(sample, _with_logprobs(stop=stop, **generation_options))
+        generation = self._submit(sample, with_logprobs(stop=stop, **generation_options))
         return AnswerStream(generation, lambda done: self._answer(messages, sample, done))
 
     def generate(
@@ -305,6 +301,33 @@ class Pipeline:
         logits: Tensor = output.logits[0].float()
         return logits
 
+    def attention(
+        self,
+        messages: str | Sequence[Turn],
+        images: Images = None,
+        *,
+        answer: str | None = None,
+        layers: Sequence[int] | None = None,
+        max_tiles: int | None = None,
+        **generation_options: Any,
+    ) -> tuple[AttentionMap, ...]:
+        """Return what ``answer``, which is generated unless given, attends to in each image.
+
+        Args:
+            messages: a question about ``images``, or a conversation with its images.
+            layers: indices of the LLM's layers, all of them if ``None``.
+        """
+        check_attention(self.model)
+        if isinstance(messages, str):
+            turns = self.conversation(messages, images)
+        elif images is not None:
+            raise ValueError("images must be None where a conversation holds its images")
+        else:
+            turns = as_messages(messages)
+        if answer is None:
+            answer = self.generate([turns], max_tiles=max_tiles, **generation_options)[0].text
+        return attention_maps(self.model, self.processor.limited(max_tiles), turns, answer, layers)
+
     def clear_caches(self) -> None:
         """Free the visual tokens and the prompts that the engine keeps in memory."""
         self.engine.clear_caches()
@@ -356,7 +379,7 @@ class Pipeline:
             history=(*messages, Message("assistant", text)),
             images=tuple(image for message in sample.read(messages) for image in message.images),
             plans=sample.plans,
-            unfamiliar=self._unfamiliar(sample),
+            unfamiliar=unfamiliar(self.familiarity, sample, self.engine.pictures),
             confidence=confidence_of(
                 [token.logprob for token in generation.logprobs],
                 self.calibration,
@@ -374,20 +397,3 @@ class Pipeline:
             ),
             exif=self.tiler.exif,
         )
-
-    def _unfamiliar(self, sample: Sample) -> tuple[int, ...]:
-        """The images that are unlike those of the training; those that are not kept are not judged."""
-        if self.familiarity is None:
-            return ()
-        found = []
-        pixels = split_pixels(sample.pixels, sample.plans)
-        for number, (views, plan) in enumerate(zip(pixels, sample.plans, strict=True)):
-            tokens = self.engine.pictures.peek(digest(views, plan))
-            if tokens is not None and self.familiarity.distance(tokens) > self.familiarity.limit:
-                found.append(number)
-        return tuple(found)
-
-
-def _with_logprobs(**options: Any) -> SamplingParams:
-    """Options of one answer, whose tokens' probabilities tell how sure the model is of it."""
-    return SamplingParams.of(**({"logprobs": 0} | options))

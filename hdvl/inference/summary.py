@@ -1,11 +1,14 @@
 """Answers as lines of text and as files of images with their boxes."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from hdvl.files import atomic_write
 from hdvl.inference.answer import Answer, corners
+from hdvl.inference.attention import AttentionMap
 from hdvl.protocols import TilePlan
 
 
@@ -25,6 +28,15 @@ def image_line(number: int, plan: TilePlan) -> str:
         f"image  {number}: {plan.width}x{plan.height} px, {plan.count} tiles of "
         f"{size} px ({plan.rows} x {plan.cols}{thumbnail})"
     )
+
+
+def attention_line(number: int, found: AttentionMap) -> str:
+    """Return a line about the attention of an answer to image ``number``, from 1."""
+    line = f"attention image {number}: {found.share:.1%} of all weights"
+    if not found.tiles:
+        return line
+    tile = max(range(len(found.tiles)), key=found.tiles.__getitem__)
+    return f"{line}, most of them ({found.tiles[tile]:.1%}) in tile {tile + found.plan.window_slice.start}"
 
 
 def number_line(answer: Answer) -> str:
@@ -63,18 +75,29 @@ def doubts(answer: Answer) -> list[str]:
 
 def write_drawings(answer: Answer, out: str) -> list[Path]:
     """The images with their boxes: ``out``, or ``out`` with a number where there are several."""
-    if not answer.images:
-        raise ValueError(f"out={out} needs an image to draw on; give image=FILE")
+    return write_pictures("out", out, [partial(answer.draw, n) for n in range(len(answer.images))])
+
+
+def write_pictures(key: str, out: str, drawings: Sequence[Callable[[], Image.Image]]) -> list[Path]:
+    """Write what ``drawings`` return to ``out``, or to ``out`` with a number where there are several.
+
+    Args:
+        key: the key of the command line that ``out`` was given by, for errors.
+        out: name of an image file.
+        drawings: functions that return one picture each.
+    """
+    if not drawings:
+        raise ValueError(f"{key}={out} needs an image to draw on; give image=FILE")
     path = Path(out)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
-        raise ValueError(f"out must end as images do, such as .png or .jpg, got {out}")
-    several = len(answer.images) > 1
+        raise ValueError(f"{key} must end as images do, such as .png or .jpg, got {out}")
+    several = len(drawings) > 1
     names = [
         path.with_stem(f"{path.stem}-{number + 1}") if several else path
-        for number in range(len(answer.images))
+        for number in range(len(drawings))
     ]
-    for number, name in enumerate(names):
+    for draw, name in zip(drawings, names, strict=True):
         with atomic_write(name) as part:
-            answer.draw(number).save(part, kind)
+            draw().save(part, kind)
     return names

@@ -1,6 +1,7 @@
 """Concatenation of the tokens of all views."""
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hdvl.mergers.image import check_tiles
+from hdvl.mergers.places import view_places
 from hdvl.mergers.tags import Tags, image_layout, tile_pieces
-from hdvl.protocols import FeatureMap, Features, Grid, Layout, Size, TilePlan, token_count
+from hdvl.protocols import Box, FeatureMap, Features, Grid, Layout, Size, TilePlan, token_count
 
 
 class Concat(nn.Module):
@@ -82,6 +84,12 @@ class Concat(nn.Module):
             None if index is None else views[index],
             self.tags,
         )
+
+    def places(self, plan: TilePlan) -> tuple[Box | None, ...]:
+        """Return the rectangle of each visual token in pixels of the source image."""
+        grids = {size: self.out_grid(self._grid(size)) for size in dict.fromkeys(plan.sizes)}
+        views = (view_places(plan, view, grids[size]) for view, size in enumerate(plan.sizes))
+        return tuple(chain.from_iterable(views))
 
     def token_count(self, plan: TilePlan) -> int:
         """Return the number of visual tokens of an image that was cut by ``plan``."""

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from hdvl.mergers.places import canvas_places, view_places
 from hdvl.mergers.positions import SourcePositions
 from hdvl.mergers.tags import Tags, grid_pieces, image_layout
-from hdvl.protocols import FeatureMap, Features, Grid, Layout, Size, TilePlan, token_count
+from hdvl.protocols import Box, FeatureMap, Features, Grid, Layout, Size, TilePlan, token_count
 
 PER_TILE = (
     "before_tile",
@@ -159,6 +160,21 @@ class ImageMerger(nn.Module, ABC):
             windows = grid_pieces((rows, cols), self.tags, extra=extra)
         thumbnail = self.out_grid(self.thumbnail_grid(plan)) if plan.thumbnail else None
         return image_layout(plan, windows, thumbnail, self.tags)
+
+    def places(self, plan: TilePlan) -> tuple[Box | None, ...]:
+        """Return the rectangle of each visual token in pixels of the source image; newlines have none."""
+        grid = self.image_grid(plan)
+        top, bottom, left, right = unpadded_region(plan, grid)
+        resized = self._resized_grid((bottom - top, right - left))
+        rows = canvas_places(plan, grid, (left, top, right, bottom), resized)
+        newline = [None] * int(self.newline is not None)
+        row_end, image_end = ([], newline) if self._ends_in_newline(plan) else (newline, [])
+        image = [place for row in rows for place in (*row, *row_end)] + image_end
+        if plan.thumbnail_index is None:
+            return tuple(image)
+        size = self.out_grid(self.thumbnail_grid(plan))
+        thumbnail = view_places(plan, plan.thumbnail_index, size)
+        return (*thumbnail, *image) if plan.thumbnail == "first" else (*image, *thumbnail)
 
     def token_count(self, plan: TilePlan) -> int:
         """Return the number of visual tokens of an image that was cut by ``plan``."""
