@@ -15,7 +15,7 @@ from hdvl.training.checkpoint_files import DirectCheckpointIO, remember
 from hdvl.training.checkpoint_formats import write_sums
 from hdvl.training.checkpointing import LAST, PREVIOUS, step_seed
 from hdvl.training.module import VLMModule
-from hdvl.training.stopping import StopSignals
+from hdvl.training.stopping import StopSignals, ValidationStopped
 
 
 class StepSeeds(pl.Callback):
@@ -41,8 +41,9 @@ class Checkpoints(pl.Callback):
     step are written, too. A run that is killed in between resumes from the previous checkpoint, and no
     row of its metrics is lost. The previous checkpoint is kept as ``previous.ckpt``. After the first
     signal the step is finished and saved, and the run stops (``interrupted`` is then true on every
-    rank); the second signal stops at once. The callback also counts the consumed samples on the data
-    module.
+    rank). A signal during a validation ends it after the present batch, and a resumed run continues
+    with the next step.
+    The second signal stops at once. The callback also counts the consumed samples on the data module.
     """
 
     interrupted: bool
@@ -80,6 +81,9 @@ class Checkpoints(pl.Callback):
             counts["completed"] = (
                 batches - 1
             )  # the last batch was not counted as completed when it was saved
+        validated = checkpoint["loops"]["fit_loop"].get("epoch_loop.val_loop.batch_progress")
+        if validated is not None:  # it may have been stopped in the middle
+            validated["current"] |= dict.fromkeys(validated["current"], 0)
 
     def on_train_batch_end(
         self,
@@ -95,7 +99,7 @@ class Checkpoints(pl.Callback):
         if step == self._seen_step:  # gradients are partly accumulated
             return
         self._seen_step = step
-        stop = trainer.strategy.reduce_boolean_decision(self.signals.number is not None, all=False)
+        stop = self._signalled(trainer)
         if stop:
             self.interrupted = trainer.should_stop = True
         if stop or step % self.every_n_steps == 0 or step == trainer.max_steps:
@@ -111,11 +115,42 @@ class Checkpoints(pl.Callback):
         """Rename the checkpoint: the metrics of its step are written by now."""
         self.put_in_place(trainer)
 
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: VLMModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Save and end the validation after a signal."""
+        self._stop_validation(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
+        """Save and stop after a signal that came while answers were written."""
+        self._stop_validation(trainer)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """Save the last step, whatever ended the run."""
         if trainer.global_step != self._saved_step:
             self.write(trainer)
         self.put_in_place(trainer)
+
+    def _signalled(self, trainer: pl.Trainer) -> bool:
+        """Return whether any rank got a signal."""
+        got = self.signals.number is not None
+        return bool(trainer.strategy.reduce_boolean_decision(got, all=False))
+
+    def _stop_validation(self, trainer: pl.Trainer) -> None:
+        """Raise ValidationStopped after a signal, when the last step is saved."""
+        if trainer.global_step == 0 or not self._signalled(trainer):
+            return
+        self.interrupted = True
+        if trainer.global_step != self._saved_step:
+            self.write(trainer)
+        self.put_in_place(trainer)
+        raise ValidationStopped
 
     def write(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint under its temporary name."""

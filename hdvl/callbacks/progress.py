@@ -18,9 +18,10 @@ from hdvl.callbacks.terminal import columns, print_line, wrap_fields
 from hdvl.callbacks.trainer import logs_at
 from hdvl.processor import Batch
 from hdvl.tables import duration
-from hdvl.training.deepspeed import hidden_norm
+from hdvl.training.deepspeed import hidden_norm, hides_norm
 from hdvl.training.module import VLMModule
 from hdvl.training.sharding import full_tensor
+from hdvl.training.step_loss import RowMean
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Progress(pl.Callback):
 
     The loggers get the same numbers. Speeds are those of this rank. The callback reads ``step_numbers``
     (tiles, tokens, padded_tokens) and ``step_loss`` of the LightningModule.
-    The gradient norm is that before clipping.
+    The gradient norm is that before clipping; the logged one is the mean over the steps since the last
+    logged one.
 
     Args:
         interval: seconds between two lines where there is no terminal.
@@ -87,6 +89,8 @@ class Progress(pl.Callback):
         self.interval = interval
         self.records: deque[StepRecord] = deque(maxlen=window)
         self.norm: Tensor = torch.zeros(())
+        self.mean_norm: Tensor = torch.zeros(())
+        self._row_norm = RowMean()
         self.all_rates: dict[str, float] = {}
         self.shown_rates: dict[str, float] = {}
         self._bar: Any = None
@@ -120,6 +124,8 @@ class Progress(pl.Callback):
     ) -> None:
         """Note gradient norm and learning rates of the coming step."""
         self.norm = gradient_norm(pl_module)
+        if not hides_norm(trainer):
+            self._add_norm(trainer, trainer.global_step)
         self.all_rates, self.shown_rates = learning_rates(optimizer), part_rates(optimizer)
 
     def on_train_batch_end(
@@ -145,7 +151,9 @@ class Progress(pl.Callback):
         stepped, self._step = trainer.global_step - self._step, trainer.global_step
         if stepped:
             hidden = hidden_norm(trainer)
-            self.norm = self.norm if hidden is None else hidden
+            if hidden is not None:
+                self.norm = hidden
+                self._add_norm(trainer, trainer.global_step - 1)
             self._log(trainer)
             self._show(trainer, pl_module, now, stepped)
         self._fetch_started = time.perf_counter()
@@ -153,6 +161,14 @@ class Progress(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """Do not count the validation as waiting for data."""
         self._fetch_started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the gradient norms since the last row of the metrics."""
+        return self._row_norm.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the gradient norms since the last row."""
+        self._row_norm.restore(state_dict)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """Close the bar."""
@@ -170,12 +186,16 @@ class Progress(pl.Callback):
                 bar.close()
         self._bar, self._status, self._active = None, [], False
 
+    def _add_norm(self, trainer: pl.Trainer, step: int) -> None:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self.mean_norm = self._row_norm.add(self.norm, step=step, every=every)
+
     def _log(self, trainer: pl.Trainer) -> None:
         if not logs_at(trainer, trainer.global_step):
             return
         numbers = {f"speed/{name}": value for name, value in rates(self.records).items()}
         numbers |= {f"lr/{name}": value for name, value in self.all_rates.items()}
-        numbers["train/gradient_norm"] = float(self.norm)
+        numbers["train/gradient_norm"] = float(self.mean_norm)
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step - 1)
 

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 
+def hides_norm(trainer: Any) -> bool:
+    """Return whether DeepSpeed holds the gradients."""
+    return getattr(trainer.strategy, "deepspeed_engine", None) is not None
+
+
 def hidden_norm(trainer: Any) -> Tensor | None:
     """Return the gradient norm of the last step if DeepSpeed holds the gradients, else None."""
     engine = getattr(trainer.strategy, "deepspeed_engine", None)

@@ -51,6 +51,7 @@ from hdvl.training.saved import Validated, check_saved
 from hdvl.training.stages import set_value, split_stages
 from hdvl.training.start import load_start, started_from
 from hdvl.training.stopping import Stopped as Stopped
+from hdvl.training.stopping import ValidationStopped
 from hdvl.training.tuning import apply_tuning, merge_lora
 
 CONFIG, MODEL = RUN_CONFIG, RUN_MODEL
@@ -206,6 +207,8 @@ def _stops(saver: Saver | None, run_dir: Path) -> Iterator[None]:
     signals = saver.signals
     try:
         yield
+    except ValidationStopped:
+        pass  # saved: what follows the body raises Stopped
     except SystemExit as error:  # from Lightning
         if signals.number is None:
             raise

@@ -22,6 +22,10 @@ class Stopped(Exception):
         self.code, self.saved = code, saved
 
 
+class ValidationStopped(Exception):
+    """Raised to leave a validation after a signal, when the last step is saved."""
+
+
 class StopSignals:
     """Stores the first signal in ``number``; the second one raises KeyboardInterrupt.
 

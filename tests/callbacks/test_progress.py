@@ -62,6 +62,7 @@ def test_lines_and_logged_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     for batch in range(8):  # two batches a step
         progress.on_train_batch_start(trainer, module, fake_batch(), batch)
         if batch % 2:
+            layer.weight.grad = torch.tensor([[3.0], [4.0]]) * (2 - trainer.global_step % 2)
             progress.on_before_optimizer_step(trainer, module, groups)
             trainer.global_step += 1
         progress.on_train_batch_end(
@@ -77,7 +78,7 @@ def test_lines_and_logged_numbers(capsys: pytest.CaptureFixture[str]) -> None:
         lines[-1],
     )
     assert [step for step, _ in logged] == [1, 3]
-    assert logged[0][1]["train/gradient_norm"] == 5.0
+    assert logged[0][1]["train/gradient_norm"] == 7.5, "the mean of 10 and 5"
     assert logged[0][1]["lr/llm/layer0"] == 0.05
     assert logged[0][1]["speed/padding_percent"] == 25.0
 

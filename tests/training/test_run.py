@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from hdvl.checkpoints import load_folder
+from hdvl.data.module import ChatData
 from hdvl.model import VLM
 from hdvl.training.checkpoint_files import SummedFile
 from hdvl.training.metrics import read_metrics
@@ -306,6 +307,11 @@ def test_rows_of_metrics_hold_means(tmp_path: Path) -> None:
     wanted = {1: sum(singles[:2]) / 2, 3: sum(singles[2:4]) / 2}
     run(runs.config(tmp_path / "rows", "trainer.log_every_n_steps=2"), Feeder())
     rows = read_metrics(tmp_path / "rows" / "metrics.csv", "train/loss")
+    names = "train/gradient_norm"
+    norms = list(read_metrics(tmp_path / "each" / "metrics.csv", names).values())
+    norm_rows = read_metrics(tmp_path / "rows" / "metrics.csv", names)
+    means = {1: sum(norms[:2]) / 2, 3: sum(norms[2:4]) / 2}
+    assert norm_rows == pytest.approx(means, rel=1e-6)
     assert rows == pytest.approx(wanted, rel=1e-6)
 
     def stop() -> None:
@@ -317,4 +323,42 @@ def test_rows_of_metrics_hold_means(tmp_path: Path) -> None:
     run(resumed(folder, {}), Feeder())
     found = read_metrics(folder / "metrics.csv", "train/loss")
     assert {step: found[step] for step in rows} == rows
+    found_norms = read_metrics(folder / "metrics.csv", names)
+    assert {step: found_norms[step] for step in norm_rows} == norm_rows
     assert found.keys() - rows.keys() == {2}, "the step at which it stopped has a row, too"
+
+
+class Validated(Feeder):
+    """Also validates, on images of their own."""
+
+    def __init__(self, held_out: Colours) -> None:
+        super().__init__()
+        self.held_out = held_out
+
+    def __call__(self, config: Any, vlm: VLM, *, seed: int) -> ChatData:
+        data = super().__call__(config, vlm, seed=seed)
+        data.validation = self.held_out
+        return data
+
+
+@pytest.mark.slow
+def test_a_signal_during_a_validation_saves_at_its_next_batch(tmp_path: Path) -> None:
+    """Steps 2 and 4 are validated on five batches; the signal comes in the second batch of the first."""
+    changes = ("trainer.val_check_interval=4", "trainer.limit_val_batches=5")
+    changes = (*changes, "trainer.check_val_every_n_epoch=null", "~callbacks.answers")
+    run(runs.config(tmp_path / "whole", *changes), Validated(Colours()))
+    wanted = read_metrics(tmp_path / "whole" / "metrics.csv", "validation/loss")
+
+    folder = tmp_path / "stopped"
+    held_out = Colours(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match="stopped and saved") as caught:
+        run(runs.config(folder, *changes), Validated(held_out))
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert held_out.calls == 4, "nothing was validated after that batch"
+    assert not read_metrics(folder / "metrics.csv", "validation/loss")
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 2
+    run(resumed(folder, {}), Validated(Colours()))
+    assert runs.losses(folder) == runs.losses(tmp_path / "whole")
+    found = read_metrics(folder / "metrics.csv", "validation/loss")
+    assert wanted.keys() == {1, 3} and found == {3: wanted[3]}
