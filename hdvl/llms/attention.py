@@ -27,7 +27,9 @@ def attention_fault(llm: LLM) -> str | None:
 def answer_attention(
     llm: LLM, embeddings: Float[Tensor, "1 s e"], count: int, layers: Sequence[int] | None = None
 ) -> Float[Tensor, " s"]:
-    """Return the weight that each position has for an answer, in float32; the weights sum to one.
+    """Return the weight that each position has for an answer, in float32.
+
+    The weights sum to one, or to less in models that may attend to nothing (the sinks of gpt-oss).
 
     They are averaged over the heads, the layers and the ``count`` positions whose logits predict the
     answer: the last one of the prompt and those of the answer except its last. The positions before them
@@ -55,7 +57,9 @@ def answer_attention(
     arguments = continuation_arguments(model, tail, None, None, cache)
     with eager(model), prompts(model, [start + count]):
         output = model(inputs_embeds=tail, use_cache=True, output_attentions=True, **arguments)
-    found = [weights for weights in output.attentions or () if weights is not None]
+    # Recurrent models have no such output, and hybrid ones hold None for layers that do not attend.
+    returned = getattr(output, "attentions", None) or ()
+    found = [weights for weights in returned if weights is not None]
     if not found:
         raise ValueError(
             f"attention needs an LLM that returns attention weights, {model.config.model_type} of "

@@ -1,5 +1,6 @@
 """Heat maps of what an answer looked at."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import hdvl
 from hdvl.inference import Pipeline, attention
+from hdvl.llms import CausalLM
 from hdvl.llms.attention import answer_attention
 from tests.inference.saying import say
 from tests.tiny_model import tiny_node, tiny_vlm
@@ -17,6 +19,15 @@ from tests.tiny_model import tiny_node, tiny_vlm
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
 )  # 2 x 3 windows of 32 pixels and the thumbnail first
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": 64,
+}
 
 
 def test_the_known_weights_of_one_tile_are_drawn_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +75,34 @@ def test_weights_equal_those_of_one_eager_pass(layers: list[int] | None) -> None
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "mistral", "sliding_window": 4},
+        {"model_type": "lfm2", "layer_types": ["conv", "full_attention"]},
+    ],
+)
+def test_layers_with_a_window_or_without_attention(changes: dict[str, Any]) -> None:
+    llm = CausalLM.from_config(config={**SIZES, **changes}).eval()
+    embeddings = torch.randn(1, 12, 32)
+    with torch.inference_mode():
+        weights = answer_attention(llm, embeddings, 4)
+        llm.model.set_attn_implementation("eager")
+        whole = llm.model(inputs_embeds=embeddings, output_attentions=True).attentions
+    layers = [layer[0, :, 7:11].mean((0, 1)) for layer in whole if layer is not None]
+    torch.testing.assert_close(weights, torch.stack(layers).mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_recurrent_model_is_refused() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 64}
+    llm = CausalLM.from_config(config={"model_type": "mamba", **sizes}).eval()
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match="mamba of transformers returns none"),
+    ):
+        answer_attention(llm, torch.randn(1, 12, 32), 4)
+
+
+@pytest.mark.parametrize(
     "merger",
     [
         {},
@@ -95,11 +134,16 @@ def test_the_grid_sums_to_the_weight_of_tokens_that_show_the_image(merger: dict[
 
 
 @pytest.mark.slow
-def test_the_shipped_model_looks_at_the_page() -> None:
-    pipe = hdvl.load("hdvl/small")
-    (found,) = pipe.attention("What is the total?", "hdvl/assets/receipt.png")
-    assert 0 < found.share <= 1 and len(found.tokens) == pipe.model.merger.token_count(found.plan)
-    assert found.share == pytest.approx(float(found.tokens.sum()), abs=0.2)
+def test_the_shipped_model_looks_at_the_tile_of_its_answer() -> None:
+    pipe, page = hdvl.load("hdvl/small"), Path(hdvl.__file__).parent / "assets" / "receipt.png"
+    answer = pipe.chat("Where is the total?", page)
+    (found,) = pipe.attention(answer.history[:-1], answer=answer.text)
+    assert len(found.tokens) == pipe.model.merger.token_count(found.plan)
+    assert found.share <= float(found.tokens.sum()) + 1e-5 <= 1
+    windows = found.plan.boxes[found.plan.window_slice]
+    x0, y0, x1, y1 = windows[found.tiles.index(max(found.tiles))]
+    box = answer.boxes[0].box
+    assert x0 < (box[0] + box[2]) / 2 < x1 and y0 < (box[1] + box[3]) / 2 < y1
 
 
 def test_models_without_weights_or_places_are_refused() -> None:
