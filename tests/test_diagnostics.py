@@ -158,6 +158,6 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_missing_font_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "CHINESE", (("no_such_fonts", "a.otf"),))
+    monkeypatch.setitem(fonts.SETS["few"], "zh", (("no_such_fonts", "a.otf"),))
     finding = diagnostics.check_fonts()
     assert finding.level == "note" and "no_such_fonts" in finding.advice

@@ -99,11 +99,11 @@ def test_what_is_no_source_is_refused(tiny_folder: Path, tmp_path: Path) -> None
         encoder_from(folder="hdvl/large")
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(
-        ValueError, match=r"must hold a model of hdvl, .* holds none; convert it: hdvl"
+        ValueError, match=r"must hold a model of hdvl, .* does not; convert it: hdvl"
     ):
         encoder_from(folder=str(tmp_path))
     (tmp_path / "config.json").rename(tmp_path / "weights.bin")
-    with pytest.raises(ValueError, match=r"holds none; give a folder that hdvl saved"):
+    with pytest.raises(ValueError, match=r"does not; give a folder that hdvl saved"):
         encoder_from(folder=str(tmp_path))
 
 

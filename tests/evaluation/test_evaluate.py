@@ -86,7 +86,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         refused()
     with pytest.raises(ValueError, match="data_dir must be given"):
         refused("task=docvqa")
-    with pytest.raises(ValueError, match="data_dir must be a folder"):
+    with pytest.raises(ValueError, match="data_dir must be an existing folder"):
         refused("task=docvqa", f"data_dir={tmp_path / 'none'}")
     with pytest.raises(FileNotFoundError, match=r"val_v1\.0\.json"):
         refused("task=docvqa", f"data_dir={tmp_path}")
