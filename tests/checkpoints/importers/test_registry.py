@@ -56,7 +56,9 @@ def test_a_folder_that_no_importer_recognises(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_every_importer_refuses_the_folder_of_another(tmp_path: Path, name: str) -> None:
     other = folder(tmp_path / "bert", {"model_type": "bert", "hidden_size": 3}, "model.safetensors")
-    with pytest.raises(ValueError, match=r"bert' must (hold one each of|be complete, they are not)"):
+    with pytest.raises(
+        ValueError, match=r"bert' must (hold one each of|be complete, they are not)"
+    ):
         load_published(other, name)
 
 
