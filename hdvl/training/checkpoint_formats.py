@@ -3,12 +3,14 @@
 import json
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+FillIn = Callable[[dict[str, Any], nn.Module], None]
 PREFIX = "vlm."
 """Where the LightningModule keeps the model."""
 _ENGINE = "checkpoint/mp_rank_00_model_states.pt"  # Lightning's and DeepSpeed's names
@@ -48,8 +50,13 @@ def checkpoint_step(path: Path) -> int:
     return int(torch.load(path, map_location="meta", weights_only=True)["global_step"])
 
 
-def read_weights(path: Path, vlm: nn.Module) -> None:
-    """Load the weights of a checkpoint, which is a file or a folder, into ``vlm``."""
+def read_weights(
+    path: Path, vlm: nn.Module, fill_in: FillIn = lambda checkpoint, vlm: None
+) -> None:
+    """Load the weights of a checkpoint, which is a file or a folder, into ``vlm``.
+
+    ``fill_in`` adds the weights that a checkpoint file does not contain (see :mod:`hdvl.training.frozen`).
+    """
     if kind_of(path) == "fsdp2":
         from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -59,7 +66,10 @@ def read_weights(path: Path, vlm: nn.Module) -> None:
             load({"state_dict": state}, checkpoint_id=path, no_dist=True)
         return
     place, key = (path / _ENGINE, "module") if path.is_dir() else (path, "state_dict")
-    weights: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True)[key]
+    checkpoint: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True)
+    if place == path:
+        fill_in(checkpoint, vlm)
+    weights: dict[str, Any] = checkpoint[key]
     vlm.load_state_dict({name.removeprefix(PREFIX): value for name, value in weights.items()})
 
 

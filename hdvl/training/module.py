@@ -23,6 +23,7 @@ from hdvl.model import VLM
 from hdvl.precision import frequencies, put_back
 from hdvl.processor import Batch
 from hdvl.protocols import FeatureCache
+from hdvl.training.frozen import Source
 from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.saved import KEPT, Validated, validate
 from hdvl.training.schedule import build_scheduler, follow, present_options
@@ -52,6 +53,8 @@ class VLMModule(pl.LightningModule):
         step_loss: the loss of the last optimizer step. What is logged as ``train/loss`` is the mean over
             the steps since the last logged one.
         feature_cache: may be set to a store of the features of a frozen encoder.
+        source: where frozen weights are read from again, so that checkpoints do not contain them; None:
+            checkpoints contain all weights. It is not used for sharded models.
         validated: the first batches of the last validation.
     """
 
@@ -60,6 +63,7 @@ class VLMModule(pl.LightningModule):
     first_token_weight: float
     step_loss: Tensor
     feature_cache: FeatureCache | None
+    source: Source | None
 
     def __init__(
         self,
@@ -78,7 +82,7 @@ class VLMModule(pl.LightningModule):
         self.weighting, self.first_token_weight = weighting, first_token_weight
         self.step_numbers: dict[str, float] = {}
         self.step_loss = torch.zeros(())
-        self.feature_cache = None
+        self.feature_cache = self.source = None
         self.validated: list[Validated] = []
         self._sums: StepLoss | None = None
         self._row_loss = RowMean()
@@ -151,11 +155,15 @@ class VLMModule(pl.LightningModule):
             self.log("train/loss", mean, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the losses since the last row of the metrics."""
+        """Store the losses since the last row of the metrics, and no frozen weights of a known source."""
         checkpoint[ROW_LOSS] = self._row_loss.state()
+        if self.source is not None:
+            self.source.leave_out(checkpoint, self.vlm)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the losses since the last row; checkpoints of earlier versions have none."""
+        """Restore the losses since the last row, which early versions did not store, and frozen weights."""
+        if self.source is not None:
+            self.source.fill_in(checkpoint, self.vlm)
         if ROW_LOSS in checkpoint:
             self._row_loss.restore(checkpoint[ROW_LOSS])
 

@@ -35,6 +35,7 @@ from hdvl.model import VLM
 from hdvl.training.card import run_card
 from hdvl.training.checkpoint_formats import checkpoint_step, kind_of, read_weights
 from hdvl.training.checkpointing import Saver, find_checkpoint, step_seed
+from hdvl.training.frozen import Source, source_of
 from hdvl.training.hyperparameters import log_hyperparameters
 from hdvl.training.lock import locked
 from hdvl.training.metrics import drop_rows_from
@@ -114,13 +115,14 @@ def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path
     if init_from is not None:
         new_parts, allow = (stages[0].get(key) or () for key in ("new_parts", "allow"))
         load_start(vlm, find_folder(init_from), new_parts, allow=allow)
+    source = source_of(vlm, stages[0])
     for number, stage in enumerate(stages):
         if len(stages) > 1 and is_rank_zero():
             name = Path(stage["run_dir"]).name
             print(f"stage {number + 1} of {len(stages)}: {name}", flush=True)
         torch.manual_seed(step_seed(seed, number))  # for the initial weights of the adapters
         try:
-            validated = train_stage(vlm, stage, build_data, folder)
+            validated = train_stage(vlm, stage, build_data, folder, source)
         except Stopped as stop:
             if not stop.saved:
                 raise
@@ -129,6 +131,7 @@ def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path
             text = f"{stop}; the model as it is now is in {folder / MODEL}"
             raise Stopped(text, stop.code, saved=True) from None
         merge_lora(vlm)
+        source.end_stage(stage["tuning"])
     _save_model(vlm, folder, stages)
     if is_rank_zero():
         steps: int = stages[-1]["trainer"]["max_steps"]
@@ -143,12 +146,12 @@ def _save_model(vlm: VLM, folder: Path, stages: Sequence[Mapping[str, Any]]) -> 
 
 
 def train_stage(
-    vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_dir: Path
+    vlm: VLM, config: Mapping[str, Any], build_data: BuildData, run_dir: Path, source: Source
 ) -> list[Validated]:
     """Train ``vlm`` in place with one stage's resolved ``config``, and return batches of its last validation.
 
     Training continues from the checkpoint in the stage's folder. Of a finished stage only the weights
-    are read.
+    are read. Checkpoints do not contain the frozen weights that ``source`` gives.
 
     Raises:
         Stopped: the training was interrupted.
@@ -164,7 +167,7 @@ def train_stage(
     checkpoint = None if saver is None else find_checkpoint(saver.folder)
     done = folder / FINISHED
     if done.exists() and checkpoint and int(done.read_text()) >= steps:
-        read_weights(checkpoint, vlm)
+        read_weights(checkpoint, vlm, source.fill_in)
         return []
     step = 0 if checkpoint is None else checkpoint_step(checkpoint)
     if is_rank_zero():
@@ -178,6 +181,8 @@ def train_stage(
         weighting=optimizer.get("weighting", "token"),
         first_token_weight=optimizer.get("first_token_weight", 1.0),
     )
+    if _kind_of_trainer(trainer) == "ddp":
+        module.source = source
     convert_weights_only(trainer)
     _check_checkpoint(checkpoint, trainer)
     data = build_data(config["data"], vlm, seed=config["seed"])
@@ -282,13 +287,18 @@ def _check_checkpoint(checkpoint: Path | None, trainer: pl.Trainer) -> None:
     Raises:
         ValueError: it was not.
     """
-    kinds = ((ModelParallelStrategy, "fsdp2"), (DeepSpeedStrategy, "deepspeed"))
-    own = next((kind for base, kind in kinds if isinstance(trainer.strategy, base)), "ddp")
+    own = _kind_of_trainer(trainer)
     if checkpoint is not None and kind_of(checkpoint) != own:
         raise ValueError(
             f"trainer.strategy must be that of trainer={kind_of(checkpoint)}, which wrote {checkpoint}, "
             f"got that of trainer={own}; leave it as it was"
         )
+
+
+def _kind_of_trainer(trainer: pl.Trainer) -> str:
+    """Return what :func:`kind_of` returns for the checkpoints that ``trainer`` writes."""
+    kinds = ((ModelParallelStrategy, "fsdp2"), (DeepSpeedStrategy, "deepspeed"))
+    return next((kind for base, kind in kinds if isinstance(trainer.strategy, base)), "ddp")
 
 
 def _check_folder(folder: Path, stages: Sequence[Mapping[str, Any]], resume: bool) -> None:
