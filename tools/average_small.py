@@ -15,13 +15,17 @@ import torch
 from torch import Tensor
 
 from hdvl.checkpoints import load_folder, read_config, save_folder
+from hdvl.training.frozen import LEFT_OUT
 
 
 def weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a model folder, or of the model in a checkpoint of a run."""
     if path.is_dir():
         return load_folder(path).state_dict()
-    state = torch.load(path, weights_only=True)["state_dict"]
+    checkpoint = torch.load(path, weights_only=True)
+    if checkpoint.get(LEFT_OUT):
+        raise SystemExit(f"{path} does not contain its run's frozen weights; give its model folder")
+    state = checkpoint["state_dict"]
     return {name.removeprefix("vlm."): tensor for name, tensor in state.items()}
 
 
