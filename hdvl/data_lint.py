@@ -17,9 +17,11 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
     """Check the rows, write both files, and return the report and the share of rows to skip.
 
     Raises:
-        ValueError: ``leave_out`` names an unknown fault, or the data have no rows.
+        ValueError: ``leave_out`` names an unknown fault, a folder of images does not exist, or the data
+            have no rows.
     """
     from hdvl.data.build import validation_node
+    from hdvl.data.folders import check_image_folders
     from hdvl.data.lint import FAULTS, lint, row_sources
     from hdvl.data.quarantine import write_json
     from hdvl.meta import on_meta
@@ -28,8 +30,9 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
     leave_out = one_or_several(config["leave_out"], "leave_out")
     if unknown := sorted(set(leave_out) - set(FAULTS)):
         raise ValueError(f"leave_out must be among {', '.join(FAULTS)}, got {unknown}")
-    vlm = on_meta(config["model"])
     data = config["data"]
+    check_image_folders(data)
+    vlm = on_meta(config["model"])
     nodes = [data["train"], validation_node(data)]
     sources = [
         source
@@ -45,7 +48,7 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
 
 
 def summary(report: "Report", config: dict[str, Any], share: float) -> str:
-    """Return the number of rows and the first row with each fault, and the names of the files."""
+    """Return the number of rows, the first row with each fault, and what to do if there is any."""
     from hdvl.data.lint import FAULTS
 
     lines = [f"{rows:>9,} rows of {label}" for label, rows in report.rows.items()]
@@ -54,14 +57,21 @@ def summary(report: "Report", config: dict[str, Any], share: float) -> str:
             lines.append(f"{count:>9,} {fault}: {FAULTS[fault]}")
             first = next(f for f in report.findings if fault in dict(f.faults))
             lines.append(f"{'':>9} {first.name}: {dict(first.faults)[fault][:200]}")
-    return "\n".join(
-        [
-            *lines,
-            f"{100 * share:>8.2f}% to leave out; data.max_bad is {100 * config['data']['max_bad']:g}%",
-            f"every row with a fault is in {config['report']}; leave them out with "
-            f"quarantine={config['quarantine']} of the reader",
-        ]
-    )
+    share_text = f"{100 * share:>8.2f}% to leave out"
+    lines.append(f"{share_text}; data.max_bad is {100 * config['data']['max_bad']:g}%")
+    if report.findings:
+        lines.append(f"every row with a fault is in {config['report']}; {_advice(report, config)}")
+    return "\n".join(lines)
+
+
+def _advice(report: "Report", config: dict[str, Any]) -> str:
+    """Return what to do about the rows with faults."""
+    from hdvl.data.folders import ADVICE, are_missing_images
+
+    reasons = [dict(finding.faults).get("image", "") for finding in report.findings]
+    if are_missing_images(reasons, sum(report.rows.values())):
+        return ADVICE
+    return f"leave them out with data.train.quarantine={config['quarantine']}"
 
 
 def show(config: dict[str, Any]) -> None:

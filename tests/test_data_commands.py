@@ -12,6 +12,7 @@ from PIL import Image
 
 from hdvl.config import compose, resolve
 from hdvl.data_bench import run as bench
+from hdvl.data.lint import Finding, Report
 from hdvl.data_lint import main, summary
 from hdvl.data_lint import run as lint
 
@@ -85,3 +86,19 @@ def test_bench_splits_the_time(folder: Path) -> None:
         assert re.search(rf"^  {kind} +\d+\.\d$", said, re.MULTILINE), said
     with pytest.raises(ValueError, match="count, batches and num_workers must be at least 1"):
         bench(config(folder, "data_bench", "count=0"))
+
+
+def test_the_summary_says_what_to_do_only_if_there_are_faults() -> None:
+    plain = {"report": "lint.json", "quarantine": "q.json", "data": {"max_bad": 0.001}}
+    assert summary(Report({"a": 2}, (), ()), plain, 0.0).endswith("data.max_bad is 0.1%")
+    cut = Finding("a", 0, "row 0 of a", (("image", "cut short"),))
+    said = summary(Report({"a": 2}, (cut,), ()), plain, 0.5)
+    assert said.endswith("in lint.json; leave them out with data.train.quarantine=q.json")
+    lost = Finding("a", 0, "row 0 of a", (("image", "[Errno 2] No such file or directory: 'x'"),))
+    said = summary(Report({"a": 1}, (lost,), ()), plain, 1.0)
+    assert "correct data.train.image_folder" in said and "quarantine" not in said
+
+
+def test_lint_refuses_a_missing_folder_of_images(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"^data\.train\.image_folder must be .* no folder lost$"):
+        lint(config(folder, "data_lint", "data.train.image_folder=lost"))

@@ -116,6 +116,7 @@ def test_failed_jobs_are_recorded_and_impossible_jobs_are_found_first(
     rows = write_rows(tmp_path, 4)
     words = ("--multirun", "encoder=tiny", "llm=tiny", "data=llava", f"data.train.path={rows}")
     words += ("trainer.max_steps=2", "data.num_workers=0", "trainer.accelerator=cpu")
+    (tmp_path / "absent").mkdir()
     folders = f"data.train.image_folder={tmp_path / 'absent'},{tmp_path / 'pictures'}"
     result = subprocess.run(
         command(*words, folders, f"run_dir={tmp_path / 'a'}"),

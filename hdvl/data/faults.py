@@ -7,12 +7,13 @@ from typing import TypeVar
 import torch
 
 from hdvl.data.conversations import Conversations, name_of
+from hdvl.data.folders import ADVICE, are_missing_images
 from hdvl.data.rows import SKIPPABLE, printable
 from hdvl.processor import Batch, Sample
 from hdvl.protocols import Conversation
 from hdvl.templates.encode import IGNORED
 
-SHOWN = 20
+SHOWN = 3
 """The number of rows in the message of a stopped run. Every row is also printed when it is skipped."""
 
 
@@ -43,7 +44,7 @@ def attempt(
         return SkippedRow(name, printable(reason.removeprefix(f"{name}: ")))
 
 
-class TooManyBadRows(RuntimeError):
+class TooManyBadRows(ValueError):
     """More rows were skipped than ``max_bad`` allows; the message names them."""
 
 
@@ -61,6 +62,7 @@ class BadRows:
         if not 0 <= max_bad <= 1:
             raise ValueError(f"max_bad must be a share in 0..1, got {max_bad}")
         self.max_bad, self.rows = max_bad, rows
+        self.read = 0  # rows that this rank read, with those that it skipped
         self.skipped: dict[str, str] = {}
         self.unreported: list[tuple[str, str]] = []
 
@@ -97,14 +99,17 @@ class BadRows:
         self.skipped = dict(faults)
 
     def _list(self, allowed: int) -> str:
-        lines = [f"  {name}: {reason}" for name, reason in list(self.skipped.items())[:SHOWN]]
-        more = [f"  and {len(self.skipped) - SHOWN} more"] if len(self.skipped) > SHOWN else []
-        head = (
-            f"at most max_bad={self.max_bad} of {self.rows} rows, which is {allowed}, may be left out, "
-            f"got {len(self.skipped)}; find all with: hdvl data lint, and give the quarantine file it "
-            "writes to the reader, or raise data.max_bad"
+        shown = [f"{name}: {reason}" for name, reason in list(self.skipped.items())[:SHOWN]]
+        advice = (
+            "find all with: hdvl data lint, and give the quarantine file it writes as "
+            "data.train.quarantine, or raise data.max_bad"
         )
-        return "\n".join([head, *lines, *more])
+        if are_missing_images(self.skipped.values(), self.read):
+            advice = ADVICE
+        return (
+            f"at most data.max_bad={self.max_bad} of {self.rows} rows, which is {allowed}, may be left "
+            f"out, got {len(self.skipped)}; {advice}; the first: {'; '.join(shown)}"
+        )
 
 
 def batch_of(

@@ -181,6 +181,7 @@ class ChatData(pl.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count the rows that were left out of the batch."""
+        self.bad.read += len(batch.left_out) + sum(row is not None for row in batch.rows)
         self.bad.record(batch.left_out)
         if self.trainer is None or self.trainer.world_size == 1:
             self.bad.check()

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from hdvl.data.conversations import Conversations, name_of
 from hdvl.data.faults import SkippedRow, attempt
+from hdvl.data.folders import ADVICE, are_missing_images
 from hdvl.data.order import GlobalOrder
 from hdvl.data.packing import Budget, Pack, Packs, share
 from hdvl.data.sizes import Size, measure
@@ -37,9 +38,11 @@ class Survey:
         ):
             if len(found) > max_bad * seen:
                 name, reason = found[0]
+                lost = are_missing_images([why for _, why in found], seen)
                 raise ValueError(
                     f"{field} would leave out {len(found)} of {seen} conversations, at most "
                     f"data.max_bad={max_bad} of them may be; the first is {name}: {reason}"
+                    + (f"; {ADVICE}" if lost else "")
                 )
         if not self.sizes:
             raise ValueError(f"data.train must have a usable conversation, {seen} had none")

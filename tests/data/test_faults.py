@@ -1,6 +1,7 @@
 """Bad rows are skipped in training, named and counted once; too many of them stop the run."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,13 +79,21 @@ def test_bad_rows_are_left_out_and_named(read, processor, capsys, workers):
 def test_over_the_budget_it_stops_with_the_list(read, processor):
     module = data(read(bad=(3, 7)), processor, max_bad=0.1)
     with pytest.raises(
-        TooManyBadRows, match=r"(?s)max_bad=0.1 of 12 rows, which is 1, .*got 2"
+        TooManyBadRows, match=r"max_bad=0.1 of 12 rows, which is 1, .*got 2"
     ) as e:
         batches(module, 3)
     assert "row 3 (id 3)" in str(e.value) and "row 7 (id 7)" in str(e.value)
-    assert "hdvl data lint" in str(e.value)
+    assert "hdvl data lint" in str(e.value) and "\n" not in str(e.value)
     with pytest.raises(TooManyBadRows, match="which is 0"):
         batches(data(read(bad=(0,)), processor, max_bad=0.001), 1)
+
+
+def test_a_wrong_folder_of_images_is_named(read, processor):
+    source = read()
+    source.image_folder = Path("elsewhere")
+    with pytest.raises(TooManyBadRows, match=r"got 4; .*correct data\.train\.image_folder") as e:
+        batches(data(source, processor), 1)
+    assert "lint" not in str(e.value)
 
 
 def test_a_batch_of_bad_rows_alone_changes_no_weights(read, processor):

@@ -123,7 +123,9 @@ def test_synthetic_conversations_are_split_by_number(tmp_path):
 
 def test_the_config_gives_validation_by_path_or_by_share(tmp_path, forty):
     path, own = write(tmp_path / "a.jsonl", forty), write(tmp_path / "b.jsonl", forty[:3])
-    words = ["data=llava", f"data.train.path={path}", "data.train.image_folder=pictures"]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    words = ["data=llava", f"data.train.path={path}", f"data.train.image_folder={folder}"]
 
     def built(*more):
         config = to_plain(compose(*words, *more).data)
@@ -133,7 +135,7 @@ def test_the_config_gives_validation_by_path_or_by_share(tmp_path, forty):
     assert validation_node(config) is None and held is None and len(train) == 40
     _, (train, held) = built(f"data.validation.path={own}")
     assert (len(train), len(held)) == (40, 3)
-    assert held[0][0].images == (Path("pictures/00.png"),)
+    assert held[0][0].images == (folder / "00.png",)
     _, (train, held) = built("data.holdout=0.1")
     assert (len(train), len(held)) == (36, 4)
     with pytest.raises(ValueError, match="must not both be given"):
