@@ -96,12 +96,33 @@ def build(node: Any, **kwargs: Any) -> Any:
     # Hydra wraps the error of a part; the original message is clearer.
     cause = wrapped.__cause__
     if cause is not None and str(wrapped).startswith("Error in call to target"):
+        _check_partial(cause)
         kinds = ValueError | TypeError | OSError | ImportError | MemoryError
         if isinstance(cause, kinds) or "out of memory" in str(cause):
             raise cause
         raise ValueError(" ".join(str(cause).split()) or type(cause).__name__) from cause
     _check_target(str(wrapped))
     raise ValueError(" ".join(str(wrapped).split()))
+
+
+def _check_partial(cause: BaseException) -> None:
+    """Raise a ``ValueError`` if a part was built before the dimensions were known that its factory is given."""
+    found = re.match(
+        r"(\w+)(?:\.__init__)?\(\) missing \d+ required [\w -]+ arguments?: (.+)", str(cause)
+    )
+    missing = re.findall(r"'(\w+)'", found[2]) if found else []
+    given = [name for name in missing if name in _GIVEN]
+    if isinstance(cause, TypeError) and found and given:
+        *first, last = missing
+        names = f"{', '.join(first)} and {last}" if first else last
+        raise ValueError(
+            f"{found[1]} needs {names}, which are known only when the whole model is built; the node of a "
+            "bridge or a merger must have _partial_: true"
+        ) from cause
+
+
+_GIVEN = ("in_width", "out_width", "grid_for", "out_grid")
+"""Arguments of bridges and mergers that :class:`hdvl.model.VLM` gives."""
 
 
 def _check_target(message: str) -> None:

@@ -19,6 +19,7 @@ from hdvl.probe import (
     check_token_order,
     fitted_tiler,
     from_factory,
+    probe_bridge,
     probe_encoder,
     trial_plans,
 )
@@ -100,6 +101,7 @@ class VLM(nn.Module):
             "bridge", bridge, in_width=encoder.width, out_width=llm.width, grid=encoder.grid
         )
         check_members(self.bridge, Bridge, "bridge")
+        probe_bridge(self.bridge, encoder, llm.width)
         self.tiler = fitted_tiler(tiler, encoder, self.bridge)
         self.merger = from_factory(
             "merger",

@@ -1,7 +1,8 @@
 """Checks that the parts of a model meet their protocols and fit together."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hdvl.encoders.repeated_blocks import skip_repeated_blocks
+from hdvl.keys import arguments_of, similar
 from hdvl.protocols import Bridge, Encoder, Grid, Merger, Size, TilePlan, Tiler
 from hdvl.tilers.base import Cutter, with_encoder
 from hdvl.views import check_tile_size, check_views
@@ -36,6 +38,8 @@ def from_factory(name: str, factory: Callable[..., Any], **arguments: Any) -> An
     Raises:
         ValueError: it does not take one of them, or needs another.
     """
+    if isinstance(factory, partial):
+        _check_options(name, factory, arguments)
     try:
         inspect.signature(factory).bind(**arguments)
     except TypeError as error:
@@ -44,6 +48,76 @@ def from_factory(name: str, factory: Callable[..., Any], **arguments: Any) -> An
             f"hdvl.protocols.{name.capitalize()}Factory describes: {error}"
         ) from error
     return factory(**arguments)
+
+
+def _check_options(name: str, factory: "partial[Any]", arguments: Collection[str]) -> None:
+    """Check that the class of a part takes the options of its node.
+
+    Raises:
+        ValueError: it does not take one of them; the message names similar ones.
+    """
+    known = arguments_of(factory.func)
+    if known is None:
+        return
+    options = [key for key in known if key not in arguments]
+    called = getattr(factory.func, "__name__", str(factory.func))
+    for key in factory.keywords:
+        if key not in known:
+            raise ValueError(
+                f"{name}.{key} must be an argument of {called}, {key} is not{similar(key, options)}"
+            )
+
+
+def probe_bridge(bridge: Bridge, encoder: Encoder, width: int) -> None:
+    """Check the shape of a bridge's tokens for one tile, on the ``meta`` device.
+
+    Args:
+        bridge: the bridge.
+        encoder: the encoder whose features it is given.
+        width: the width of the LLM's embeddings.
+
+    Raises:
+        TypeError: ``bridge`` is not an ``nn.Module``.
+        ValueError: the bridge does not take the features, or the number or the width of its tokens is
+            wrong.
+    """
+    if not isinstance(bridge, nn.Module):
+        raise TypeError(f"bridge must be an nn.Module, got {type(bridge).__name__}")
+    name, (rows, cols) = f"bridge {type(bridge).__name__}", bridge.grid_for(encoder.grid)
+    kinds = (value.dtype for value in _tensors(bridge) if value.is_floating_point())
+    given = (1, encoder.grid[0] * encoder.grid[1], encoder.width)
+    features = torch.empty(given, dtype=next(kinds, torch.float32), device="meta")
+    try:
+        shape = tuple(_on_meta(bridge, features).shape)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{name} must take the features of a tile, of shape {given}: {reason}"
+        ) from error
+    if shape[-1:] != (width,):
+        raise ValueError(
+            f"{name} must return width {width}, that of the LLM's embeddings (out_width), got "
+            f"{shape[-1] if shape else 'a number'}; check the output of its forward"
+        )
+    if shape != (1, rows * cols, width):
+        raise ValueError(
+            f"{name} must return {rows * cols} tokens of a tile, as its grid_for says ({rows} x {cols}), got "
+            f"the shape {shape}; check its grid_for and its forward"
+        )
+
+
+def _on_meta(part: nn.Module, values: Tensor) -> Tensor:
+    """Return the output of ``part`` for ``values`` on the ``meta`` device, in evaluation mode."""
+    state = {**dict(part.named_parameters()), **dict(part.named_buffers())}
+    on_meta = {name: value.to("meta") for name, value in state.items()}
+    was_training = part.training
+    part.eval()
+    try:
+        with torch.no_grad():
+            out: Tensor = functional_call(part, on_meta, (values,))
+    finally:
+        part.train(was_training)
+    return out
 
 
 def probe_encoder(encoder: Encoder) -> None:
@@ -72,14 +146,8 @@ def _check_shape(encoder: Any) -> None:
     size, (rows, cols) = encoder.tile_size, encoder.grid
     if getattr(encoder, "measured", None) == (size, (rows, cols), encoder.width):
         return
-    state = {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
-    on_meta = {name: value.to("meta") for name, value in state.items()}
     pixels = torch.empty(1, len(encoder.mean), size, size, dtype=torch.uint8, device="meta")
-    was_training = encoder.training
-    encoder.eval()
-    with torch.no_grad():
-        shape = tuple(functional_call(encoder, on_meta, (pixels,)).shape)
-    encoder.train(was_training)
+    shape = tuple(_on_meta(encoder, pixels).shape)
     if shape != (1, rows * cols, encoder.width):
         raise ValueError(
             f"{type(encoder).__name__} says grid={rows}x{cols} and width={encoder.width}, but gives "

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hdvl.bridges import MLP
+from hdvl.config import build
 from hdvl.encoders import ConvStem, FusedEncoder, TimmEncoder, TransformersEncoder
 from hdvl.probe import check_members, check_places, probe_encoder
 from hdvl.protocols import Bridge, Encoder, Merger
-from tests.tiny_model import tiny_vlm
+from tests.tiny_model import NODE, tiny_vlm
 
 SMALL = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
@@ -99,3 +101,47 @@ def test_a_part_that_lacks_a_member(part: str, protocol: type, absent: str) -> N
         ValueError, match=f"{part} Old must have {absent}; add what is missing as hdvl.protocols"
     ):
         check_members(old, protocol, part)
+
+
+class NoGrid(MLP):
+    """A bridge whose class a user wrote; ``off`` changes the width that it returns."""
+
+    def __init__(self, *, in_width: int, out_width: int, grid: Any, off: int = 0, **more: Any) -> None:
+        super().__init__(in_width=in_width, out_width=out_width + off, grid=grid, **more)
+
+
+class Narrow(MLP):
+    """Takes features of half the width."""
+
+    def __init__(self, *, in_width: int, out_width: int, grid: Any, stride: int = 1) -> None:
+        super().__init__(in_width=in_width // 2, out_width=out_width, grid=grid)
+
+
+class OneToken(MLP):
+    """Returns one token, and says that it returns one for each patch."""
+
+    def forward(self, features: Tensor, grid: Any = None) -> Tensor:
+        return super().forward(features, grid)[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("bridge", "message"),
+    [
+        ({"_target_": f"{__name__}.NoGrid", "off": 3}, "bridge NoGrid must return width 32, .* got 35"),
+        ({"_target_": f"{__name__}.Narrow"}, "bridge Narrow must take the features of a tile"),
+        ({"_target_": f"{__name__}.OneToken"}, r"bridge OneToken must return \d+ tokens .* grid_for"),
+        (
+            {"_target_": f"{__name__}.Narrow", "strid": 7},
+            r"^bridge\.strid must be an argument of Narrow, strid is not, did you mean stride\?$",
+        ),
+        (
+            {"_target_": f"{__name__}.Narrow", "_partial_": False},
+            "^Narrow needs in_width, out_width and grid, .* _partial_: true",
+        ),
+    ],
+)
+def test_own_bridges_that_do_not_fit(bridge: dict[str, Any], message: str) -> None:
+    node = {**NODE, "bridge": {"_partial_": True, **bridge}}
+    with pytest.raises(ValueError, match=message) as caught:
+        build(node)
+    assert "\n" not in str(caught.value)
