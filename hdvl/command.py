@@ -181,6 +181,11 @@ def reason_of(error: Exception, name: str, words: Sequence[str] | None = None) -
     text = str(error) or type(error).__name__
     if found := re.match(r"Could not override '([^']+)'", text):
         return _unknown(found[1].partition("@")[0], name, words)
+    if found := re.match(r"Index '(\w+)' \(str\) is not an int", text):
+        place = next((key for key, _ in keys_of(words) if f"stages.{found[1]}" in key), None)
+        if place is not None:
+            right = place.lstrip("+").replace("stages.", "stages.0.", 1)
+            return f"{place} must name a stage by its number, did you mean {right}?"
     if found := re.match(r"Could not delete from config\. '([^']+)' does not exist", text):
         base = _base(name, words)
         node: Any = base

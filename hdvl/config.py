@@ -106,7 +106,7 @@ def build(node: Any, **kwargs: Any) -> Any:
 
 
 def _check_partial(cause: BaseException) -> None:
-    """Raise a ``ValueError`` if a part was built before the dimensions were known that its factory is given."""
+    """Raise a ``ValueError`` if a bridge or a merger was built before its dimensions were known."""
     found = re.match(
         r"(\w+)(?:\.__init__)?\(\) missing \d+ required [\w -]+ arguments?: (.+)", str(cause)
     )

@@ -10,6 +10,7 @@ import difflib
 import inspect
 import math
 import pkgutil
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
@@ -22,6 +23,12 @@ NAMED_OBJECTS = ("callbacks", "logger")
 
 FRACTIONS = ("val_check_interval", "limit_val_batches", "warmup_steps")
 """Keys whose default values are integers, but which may also be fractions."""
+
+GIVEN = {
+    "bridge": ("in_width", "out_width", "grid"),
+    "merger": ("grid", "grid_for", "out_grid", "width"),
+}
+"""Arguments of parts that hdvl sets itself, from the other parts of the model."""
 
 SYNONYMS = {
     "batch": "data.batch_size",
@@ -58,6 +65,7 @@ def check_added(base: Mapping[str, Any], added: Mapping[str, Any], command: str)
         ValueError: a key has no effect; the message suggests similar keys.
     """
     for key, value in added.items():
+        _refuse_given(key)
         if _first_unknown(base, key) is not None:
             raise ValueError(unknown_key(base, key, command))
         group, _, name = key.partition(".")
@@ -65,6 +73,23 @@ def check_added(base: Mapping[str, Any], added: Mapping[str, Any], command: str)
             raise ValueError(
                 f"{key} must name what it is built by; set {key}.{TARGET}, got {value}"
             )
+
+
+def _refuse_given(key: str) -> None:
+    """Raise a ``ValueError`` if ``key`` is an argument that hdvl sets itself."""
+    if message := _given(key):
+        raise ValueError(message)
+
+
+def _given(key: str) -> str | None:
+    """Return the error message for an argument that hdvl sets itself, and ``None`` for other keys."""
+    part, _, name = key.removeprefix("model.").partition(".")
+    if name not in GIVEN.get(part, ()):
+        return None
+    return (
+        f"{key} must not be given, hdvl sets {', '.join(GIVEN[part])} of a {part} itself, from the other "
+        "parts of the model; leave it out"
+    )
 
 
 def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool = False) -> str:
@@ -77,6 +102,11 @@ def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool 
         typed: whether a very similar name is suggested as a correction. The arguments of classes, which
             may be slow to import, are not looked up then.
     """
+    if message := _given(key):
+        return message
+    stage = re.match(r"stages\.\d+\.", key)
+    if stage and typed and base.get("stages"):
+        return _unknown_of_stage(base, stage[0], key[stage.end() :], command)
     above, dot, last = key.rpartition(".")
     siblings = _at(base, above)[1] if dot else base
     siblings = siblings if isinstance(siblings, Mapping) else {}
@@ -96,6 +126,17 @@ def unknown_key(base: Mapping[str, Any], key: str, command: str, *, typed: bool 
     return f"{key} is no key of hdvl {command}" + (
         f", did you mean {hint}?" if hint else f"; hdvl {command} --help lists them"
     )
+
+
+def _unknown_of_stage(base: Mapping[str, Any], stage: str, key: str, command: str) -> str:
+    """Return the message for a key of a stage, such as ``stages.0.``, which changes ``key`` of the config."""
+    if _at(base, key)[0] is not None or _first_unknown(base, key) is None:
+        return f"{stage}{key} is not set in this configuration; add it with +{stage}{key}=VALUE"
+    message = unknown_key(base, key, command, typed=True)
+    start, meant, hint = message.partition(", did you mean ")
+    if not meant or " must be an argument of " in start:  # names of arguments are not keys
+        return f"{stage}{message}"
+    return f"{stage}{start}{meant}{stage}{hint.replace(' or ', f' or {stage}')}"
 
 
 def similar(name: str, known: Sequence[str]) -> str:
@@ -167,6 +208,8 @@ def _first_unknown(base: Mapping[str, Any], key: str) -> tuple[str, list[str], s
         known = None if names[0] in NAMED_OBJECTS and depth == 1 else list(node)
         if isinstance(target, str):
             known = None if name.startswith("_") else arguments_of(pkgutil.resolve_name(target))
+            part = names[depth - 1] if depth else ""
+            known = known and [own for own in known if own not in GIVEN.get(part, ())]
         elif inside:
             known = None
         if known is not None and name not in known:

@@ -13,7 +13,7 @@ import hdvl
 from hdvl import infer, train
 from hdvl.command import command
 from hdvl.config import to_plain
-from hdvl.keys import check_added
+from hdvl.keys import check_added, unknown_key
 from hdvl.overrides import RENAMED
 
 
@@ -122,3 +122,26 @@ def test_targets_of_earlier_runs_name_the_new_path(old: str, new: str) -> None:
     with pytest.raises(ValueError, match=rf"^_target_ {old} has moved, use {new}$"):
         hdvl.build({"callbacks": {"one": {"_target_": old}}})
     assert get_object(new) is not None
+
+
+def test_arguments_that_hdvl_sets_are_refused_and_not_listed() -> None:
+    base = {"bridge": {"_target_": "hdvl.bridges.MLP", "_partial_": True, "depth": 2}}
+    for key in ("bridge.out_width", "bridge.grid"):
+        said = unknown_key(base, key, "plan", typed=True)
+        assert said.startswith(
+            f"{key} must not be given, hdvl sets in_width, out_width, grid of a bridge"
+        )
+        with pytest.raises(ValueError, match=f"^{key} must not be given"):
+            check_added(base, {key: 3}, "plan")
+    said = unknown_key(base, "bridge.qqqq", "plan", typed=True)
+    assert "it takes depth, hidden, bias" in said and "in_width" not in said and "grid" not in said
+
+
+def test_keys_of_stages_are_suggested() -> None:
+    base = {"trainer": {"max_steps": 1}, "tuning": {"llm": "full"}, "stages": [{"name": "a"}]}
+    said = unknown_key(base, "stages.0.trainer.max_stps", "train", typed=True)
+    assert said == (
+        "stages.0.trainer.max_stps is no key of hdvl train, did you mean stages.0.trainer.max_steps?"
+    )
+    said = unknown_key(base, "stages.0.trainer.max_steps", "train", typed=True)
+    assert said.endswith("add it with +stages.0.trainer.max_steps=VALUE")

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from hdvl.config import compose, resolve
-from hdvl.data_bench import run as bench
 from hdvl.data.lint import Finding, Report
+from hdvl.data_bench import run as bench
 from hdvl.data_lint import main, summary
 from hdvl.data_lint import run as lint
 

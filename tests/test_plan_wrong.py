@@ -72,7 +72,10 @@ WRONG = [
     (["data.packing={tokens: 64, tiles: 9}"], r"raise data\.packing\.tokens"),
     (["data.packing={tokens: 0, tiles: 9}"], r"packing\.tokens must be at least 1, got 0"),
     (["data.train.path=lost.json"], r"lost\.json"),
-    (["data.train.image_folder=lost"], r"data\.train\.image_folder must be the folder .* no folder lost"),
+    (
+        ["data.train.image_folder=lost"],
+        r"data\.train\.image_folder must be the folder .* no folder lost",
+    ),
     (["data.train.image_folder=."], r"leave out 12 of 12 .* correct data\.train\.image_folder"),
     (["gpus=0"], r"gpus must be at least 1, got 0"),
     (["trainer.max_epochs=0"], r"trainer\.max_epochs must be above 0, or -1 .* got 0"),

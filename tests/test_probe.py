@@ -106,7 +106,9 @@ def test_a_part_that_lacks_a_member(part: str, protocol: type, absent: str) -> N
 class NoGrid(MLP):
     """A bridge whose class a user wrote; ``off`` changes the width that it returns."""
 
-    def __init__(self, *, in_width: int, out_width: int, grid: Any, off: int = 0, **more: Any) -> None:
+    def __init__(
+        self, *, in_width: int, out_width: int, grid: Any, off: int = 0, **more: Any
+    ) -> None:
         super().__init__(in_width=in_width, out_width=out_width + off, grid=grid, **more)
 
 
@@ -127,9 +129,15 @@ class OneToken(MLP):
 @pytest.mark.parametrize(
     ("bridge", "message"),
     [
-        ({"_target_": f"{__name__}.NoGrid", "off": 3}, "bridge NoGrid must return width 32, .* got 35"),
+        (
+            {"_target_": f"{__name__}.NoGrid", "off": 3},
+            "bridge NoGrid must return width 32, .* got 35",
+        ),
         ({"_target_": f"{__name__}.Narrow"}, "bridge Narrow must take the features of a tile"),
-        ({"_target_": f"{__name__}.OneToken"}, r"bridge OneToken must return \d+ tokens .* grid_for"),
+        (
+            {"_target_": f"{__name__}.OneToken"},
+            r"bridge OneToken must return \d+ tokens .* grid_for",
+        ),
         (
             {"_target_": f"{__name__}.Narrow", "strid": 7},
             r"^bridge\.strid must be an argument of Narrow, strid is not, did you mean stride\?$",

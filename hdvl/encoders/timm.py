@@ -150,7 +150,9 @@ def _create(name: str, config: Mapping[str, Any] | None) -> Any:
 
     if not timm.is_model(name.split(".")[0]):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=5))
-        raise ValueError(f"name must be a model of timm, got {name!r}; close: {near or 'none'}")
+        raise ValueError(
+            f"encoder.name must be a model of timm, got {name!r}; close: {near or 'none'}"
+        )
     try:
         return timm.create_model(name, pretrained=False, **(config or {}))
     except TypeError as error:

@@ -78,9 +78,7 @@ def test_bad_rows_are_left_out_and_named(read, processor, capsys, workers):
 
 def test_over_the_budget_it_stops_with_the_list(read, processor):
     module = data(read(bad=(3, 7)), processor, max_bad=0.1)
-    with pytest.raises(
-        TooManyBadRows, match=r"max_bad=0.1 of 12 rows, which is 1, .*got 2"
-    ) as e:
+    with pytest.raises(TooManyBadRows, match=r"max_bad=0.1 of 12 rows, which is 1, .*got 2") as e:
         batches(module, 3)
     assert "row 3 (id 3)" in str(e.value) and "row 7 (id 7)" in str(e.value)
     assert "hdvl data lint" in str(e.value) and "\n" not in str(e.value)
