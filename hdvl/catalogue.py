@@ -4,18 +4,25 @@ The files are read as text, without importing Hydra or the parts, so that help a
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hdvl.config import CONF_DIR
+from hdvl.overrides import split_options
 
 HIDDEN = ("defaults", "hydra")
 """Keys of Hydra, which are not shown."""
 
-_KEY = re.compile(r"( *)([\w-]+): *(.*)")
+CONF = (CONF_DIR,)
+"""The folders of the groups, without folders of the user."""
+
+_KEY = re.compile(r"( *)(- +)?([\w-]+): *(.*)")
 _COMMENT = re.compile(r"""((?:[^'"#]|'[^']*'|"[^"]*"|(?<! )#)*?)(?:\s*(?:^|\s)#\s*(.*))?""")
+
+
+_PACKAGE = re.compile(r"^# @package ([\w.]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -50,15 +57,52 @@ class Primary:
     entries: list[Entry]
 
 
-def groups() -> list[str]:
+def with_own_folders(words: Sequence[str], command: str) -> tuple[list[str], tuple[Path, ...]]:
+    """Split arguments into those without ``--config-dir DIR``, and the folders of the groups and choices.
+
+    Raises:
+        ValueError: there is another option, or no such folder.
+    """
+    options, rest = split_options(words)
+    folders, given = list(CONF), iter(options)
+    for option in given:
+        name, equals, value = option.partition("=")
+        if name not in ("--config-dir", "-cd"):
+            raise ValueError(f"{name} is no option of hdvl {command}; it takes --config-dir DIR")
+        folder = Path(value if equals else next(given, ""))
+        if folder == Path() or not folder.is_dir():
+            raise ValueError(f"--config-dir must be an existing folder, got {str(folder)!r}")
+        folders.append(folder)
+    return rest, tuple(folders)
+
+
+def groups(folders: Sequence[Path] = CONF) -> list[str]:
     """Return the names of the config groups."""
-    return sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir())
+    return sorted(
+        {
+            path.name
+            for folder in folders
+            for path in folder.iterdir()
+            if path.is_dir() and (folder == CONF_DIR or any(path.glob("*.yaml")))
+        }
+    )
 
 
-def choices(group: str) -> dict[str, str]:
+def choices(group: str, folders: Sequence[Path] = CONF) -> dict[str, str]:
     """Return the choices of a group, each with the first sentence of the comment in its file."""
-    files = sorted((CONF_DIR / group).glob("*.yaml"))
-    return {file.stem: _first_sentence(description(file)) for file in files}
+    files = _files(group, folders)
+    return {choice: _first_sentence(description(files[choice])) for choice in sorted(files)}
+
+
+def file_of(group: str, choice: str, folders: Sequence[Path] = CONF) -> Path:
+    """Return the file of a choice. As in Hydra, one of hdvl comes before one of the user."""
+    return _files(group, folders)[choice]
+
+
+def _files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
+    return {
+        file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")
+    }
 
 
 def description(file: Path) -> str:
@@ -79,16 +123,23 @@ def _first_sentence(text: str) -> str:
 
 
 def entries(text: str) -> list[Entry]:
-    """Return the keys of a YAML file, in the order of the file."""
+    """Return the keys of a YAML file, in the order of the file; items of lists are numbered from 0."""
     found: list[Entry] = []
+    items: dict[str, int] = {}
     above: list[tuple[int, str]] = []
     for line in text.splitlines():
         match = _KEY.fullmatch(line)
         if not match:
             continue
-        indent, name, rest = len(match[1]), match[2], match[3]
-        while above and above[-1][0] >= indent:
+        indent, dash, name, rest = len(match[1]), match[2], match[3], match[4]
+        # The dashes of a list may stand below the first letter of its key.
+        while above and above[-1][0] >= indent + bool(dash and not above[-1][1].isdigit()):
             above.pop()
+        if dash:
+            owner = ".".join(key for _, key in above)
+            items[owner] = items.get(owner, -1) + 1
+            above.append((indent, str(items[owner])))
+            indent += len(dash)
         split = _COMMENT.fullmatch(rest)
         value, comment = (split[1], split[2] or "") if split else (rest, "")
         above.append((indent, name))
@@ -99,30 +150,38 @@ def entries(text: str) -> list[Entry]:
     return found
 
 
-def inherited(group: str, choice: str) -> list[Entry]:
-    """Return the keys of a choice, including those of the choices that it is derived from."""
-    text = (CONF_DIR / group / f"{choice}.yaml").read_text(encoding="utf-8")
+def inherited(group: str, choice: str, folders: Sequence[Path] = CONF) -> list[Entry]:
+    """Return the keys of a choice, including those of the choices that it is derived from.
+
+    The keys are those of the composed config, such as ``bridge.depth`` or ``task.docvqa.protocol``.
+    """
+    text = file_of(group, choice, folders).read_text(encoding="utf-8")
+    package = _PACKAGE.search(text)
+    place = package[1] if package else group
+    prefix = "" if place == "_global_" else f"{place}."
     merged: dict[str, Entry] = {}
     for base in _bases(text):
-        merged |= {entry.key: entry for entry in inherited(group, base)}
-    for entry in entries(text):
-        old = merged.get(entry.key)
-        comment = entry.comment or (old.comment if old else "")
-        merged[entry.key] = Entry(entry.key, entry.value, comment)
+        merged |= {entry.key: entry for entry in inherited(group, base, folders)}
+    own = {f"{prefix}{entry.key}": entry for entry in entries(text)}
+    lists = {found[1] for key in own if (found := re.match(r"(.*\.)0\.", key))}
+    merged = {key: entry for key, entry in merged.items() if not key.startswith(tuple(lists))}
+    for key, entry in own.items():
+        old = merged.get(key)
+        merged[key] = Entry(key, entry.value, entry.comment or (old.comment if old else ""))
     return list(merged.values())
 
 
-def primary(name: str) -> Primary:
+def primary(name: str, folders: Sequence[Path] = CONF) -> Primary:
     """Read a primary config or a preset (such as ``model/small``), with the files that it is derived from."""
-    text = (CONF_DIR / f"{name}.yaml").read_text(encoding="utf-8")
+    folder, slash, choice = name.rpartition("/")
+    text = file_of(folder, choice, folders).read_text(encoding="utf-8")
     plain = _load(text)
-    folder, slash, _ = name.rpartition("/")
     found: dict[str, str | None] = {}
     overridden: dict[str, str] = {}
     own: list[Entry] = []
     for entry in plain.get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
-            base = primary(f"{folder}{slash}{entry}")
+            base = primary(f"{folder}{slash}{entry}", folders)
             found |= base.groups
             overridden |= base.overridden
             own += base.entries

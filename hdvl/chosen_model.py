@@ -88,7 +88,8 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
     from hdvl.inference.load import as_dtype
     from hdvl.precision import converted
 
-    print(RANDOM, file=sys.stderr)
     torch.manual_seed(cfg["seed"])
     vlm = converted(build(cfg["model"]), dtype=as_dtype(cfg["dtype"]), device=cfg["device"])
-    return Pipeline(model=vlm, max_length=cfg["max_length"], engine=engine)
+    pipe = Pipeline(model=vlm, max_length=cfg["max_length"], engine=engine)
+    print(RANDOM, file=sys.stderr)  # now that the parts are known to fit together
+    return pipe

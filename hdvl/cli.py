@@ -58,6 +58,23 @@ def split_command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     return (both, words[2:]) if both in COMMANDS else (words[0], words[1:])
 
 
+def unknown(words: Sequence[str]) -> str:
+    """Return the message for ``words`` that begin with no command; it suggests the most similar one.
+
+    >>> unknown(["trian", "llm=tiny"])
+    "'trian' is no command, did you mean hdvl train?"
+    """
+    from difflib import get_close_matches
+
+    firsts = {command.partition(" ")[0] for command in COMMANDS if command.partition(" ")[2]}
+    typed = " ".join(words[: 2 if words[0] in firsts else 1])
+    longer = [command for command in COMMANDS if command.startswith(f"{typed} ")]
+    like = longer or get_close_matches(typed, COMMANDS, n=1)
+    if like:
+        return f"{typed!r} is no command, did you mean hdvl {' or hdvl '.join(like)}?"
+    return f"{typed!r} is no command; the commands are {', '.join(COMMANDS)}"
+
+
 def as_overrides(command: str, words: Sequence[str]) -> list[str]:
     """Return arguments as overrides; leading ones without ``=`` become the value of a key in BARE."""
     from hdvl.overrides import quoted
@@ -89,10 +106,7 @@ def main() -> None:
         print(f"hdvl {__version__}")
         return
     if command not in COMMANDS:
-        print(
-            f"usage: hdvl {{{','.join(COMMANDS)}}} [key=value] ...; got {command!r}",
-            file=sys.stderr,
-        )
+        print(f"hdvl: {unknown(sys.argv[1:])}", file=sys.stderr)
         raise SystemExit(2)
     sys.argv[1:] = as_overrides(command, rest)
     try:

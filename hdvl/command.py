@@ -103,6 +103,12 @@ def compose(*overrides: str, config_name: str = "train", return_hydra: bool = Fa
     """
     from hydra.errors import HydraException
 
+    for word in overrides:
+        if word.startswith("-"):
+            raise ValueError(
+                f"overrides must be group=choice or key=value, got the option {word!r}; a folder of your own "
+                'choices is given by compose("hydra.searchpath=[DIR]", ...)'
+            )
     try:
         return configs.compose(*overrides, config_name=config_name, return_hydra=return_hydra)
     except HydraException as error:

@@ -102,7 +102,7 @@ def _keys(last: str, given: Sequence[str], own: Primary) -> Iterator[str]:
         )
         return
     if part in own.groups and chosen[part] in choices(part):
-        keys += [f"{part}.{entry.key}" for entry in settable(inherited(part, str(chosen[part])))]
+        keys += [entry.key for entry in settable(inherited(part, str(chosen[part])))]
     yield from (f"{plus}{key}=" for key in keys)
 
 

@@ -115,7 +115,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
             judge_of(cfg, Path(cfg["outputs"]))  # raises before the run if no judge is configured
     folders = {task.name: DataFolder(Path(cfg["data_dir"] or ".")) for task in tasks}
     samples = {  # raises for missing files before the model is loaded
-        task.name: list(first_questions(task.samples(folders[task.name]), cfg["limit"]))
+        task.name: list(first_questions(task, task.samples(folders[task.name]), cfg["limit"]))
         for task in tasks
     }
     model = model_identity(cfg, overrides)

@@ -1,9 +1,10 @@
 """The text of ``hdvl COMMAND --help``: purpose, examples, keys with comments, groups with choices."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from textwrap import wrap
 
-from hdvl.catalogue import Entry, choices, primary, settable
+from hdvl.catalogue import CONF, Entry, choices, primary, settable
 
 WIDTH = 100
 UNUSED = {
@@ -37,10 +38,11 @@ def help_text(name: str) -> str:
     return "\n\n".join([*blocks, OPTIONS])
 
 
-def group_table(group: str, default: str | None = None) -> str:
+def group_table(group: str, default: str | None = None, folders: Sequence[Path] = CONF) -> str:
     """Return the choices of a group, one per line."""
     rows = [
-        (f"{'*' if name == default else ' '} {name}", text) for name, text in choices(group).items()
+        (f"{'*' if name == default else ' '} {name}", text)
+        for name, text in choices(group, folders).items()
     ]
     return f"  {group}=\n" + columns(rows, indent=4)
 

@@ -1,8 +1,10 @@
 """``hdvl list [GROUP ...]``: the config groups, or the choices of some of them."""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from hdvl.catalogue import choices, groups
+from hdvl.catalogue import CONF, choices, groups, with_own_folders
 from hdvl.command import exit_with_message
 from hdvl.help import columns, group_table
 from hdvl.keys import similar
@@ -11,10 +13,11 @@ USAGE = """\
 Print the config groups, or the choices of some of them with what each is.
 
   hdvl list
-  hdvl list encoder bridge"""
+  hdvl list encoder bridge
+  hdvl list bridge --config-dir DIR       also the choices in a folder of your own"""
 
 
-def text(names: list[str]) -> str:
+def text(names: Sequence[str], folders: Sequence[Path] = CONF) -> str:
     """Return the text that is printed for the groups ``names``, or for all groups if there are none.
 
     Raises:
@@ -22,8 +25,8 @@ def text(names: list[str]) -> str:
     """
     if not names:
         rows = [
-            (group, f"{len(choices(group))} choices: {', '.join(choices(group))}")
-            for group in groups()
+            (group, f"{len(choices(group, folders))} choices: {', '.join(choices(group, folders))}")
+            for group in groups(folders)
         ]
         return "\n".join(
             [
@@ -33,9 +36,9 @@ def text(names: list[str]) -> str:
             ]
         )
     for name in names:
-        if name not in groups():
-            raise ValueError(f"{name!r} is no config group{similar(name, groups())}")
-    return "\n\n".join(group_table(name) for name in names)
+        if name not in groups(folders):
+            raise ValueError(f"{name!r} is no config group{similar(name, groups(folders))}")
+    return "\n\n".join(group_table(name, folders=folders) for name in names)
 
 
 def main() -> None:
@@ -45,7 +48,8 @@ def main() -> None:
         print(USAGE)
         return
     with exit_with_message("list"):
-        print(text(words))
+        found = text(*with_own_folders(words, "list"))
+    print(found)  # outside, so that hdvl.cli sees when who reads the output has seen enough
 
 
 if __name__ == "__main__":

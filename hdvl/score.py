@@ -119,10 +119,10 @@ def run(cfg: Mapping[str, Any]) -> None:
         each = stack.enter_context(TemporaryFile("w+", encoding="utf-8"))
         answers = stack.enter_context(AnswerTable(rules_of(task), predictions))
         if metric is not None:
-            questions = first_questions(task.stream(folder), cfg["limit"])
+            questions = first_questions(task, task.stream(folder), cfg["limit"])
             scores, summary = score_streamed(questions, answers, metric, cfg, each)
         else:
-            questions = first_questions(task.samples(folder), cfg["limit"])
+            questions = first_questions(task, task.samples(folder), cfg["limit"])
             scores, summary = score_whole(task, questions, answers, folder, cfg, each)
         said = protocol_hash(node, task.protocol)
         print(f"{name}  {task.split}, protocol {task.protocol} {said}", end=", ")

@@ -4,11 +4,21 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from hdvl.catalogue import choices, description, groups, inherited, primary, settable
+from hdvl.catalogue import (
+    CONF,
+    choices,
+    description,
+    file_of,
+    groups,
+    inherited,
+    primary,
+    settable,
+    with_own_folders,
+)
 from hdvl.command import exit_with_message
-from hdvl.config import CONF_DIR
 from hdvl.help import columns, key_table
 from hdvl.keys import similar
 
@@ -17,10 +27,11 @@ Print what a choice of a config group is: its keys with their values, and the do
 the class that it builds.
 
   hdvl show encoder=timm
-  hdvl show merger=spatial bridge=mlp"""
+  hdvl show merger=spatial bridge=mlp
+  hdvl show bridge=mine --config-dir DIR  a choice in a folder of your own"""
 
 
-def text(words: Sequence[str]) -> str:
+def text(words: Sequence[str], folders: Sequence[Path] = CONF) -> str:
     """Return the text that is printed for arguments such as ``encoder=timm``.
 
     Raises:
@@ -28,32 +39,36 @@ def text(words: Sequence[str]) -> str:
     """
     if not words:
         raise ValueError("a choice must be given, such as hdvl show encoder=timm")
-    return "\n\n\n".join(one(*word.partition("=")[::2]) for word in words)
+    return "\n\n\n".join(one(*word.partition("=")[::2], folders) for word in words)
 
 
-def one(group: str, choice: str) -> str:
+def one(group: str, choice: str, folders: Sequence[Path] = CONF) -> str:
     """Return the description of one choice.
 
     Raises:
         ValueError: there is no such group or choice.
     """
-    if group not in groups():
-        raise ValueError(f"{group!r} is no config group{similar(group, groups())}")
-    if choice not in choices(group):
+    if group not in groups(folders):
+        raise ValueError(f"{group!r} is no config group{similar(group, groups(folders))}")
+    known = list(choices(group, folders))
+    if not choice:
         raise ValueError(
-            f"{group} must be one of {', '.join(choices(group))}, got {choice!r}"
-            f"{similar(choice, list(choices(group))).partition(';')[0]}"
+            f"a choice of {group} must be given, such as {group}={known[0]}; hdvl list {group} describes them"
         )
-    file = CONF_DIR / group / f"{choice}.yaml"
-    found = inherited(group, choice)
+    if choice not in known:
+        raise ValueError(
+            f"{group} must be one of {', '.join(known)}, got {choice!r}"
+            f"{similar(choice, known).partition(';')[0]}"
+        )
+    file = file_of(group, choice, folders)
+    found = inherited(group, choice, folders)
     parts = [f"{group}={choice}\n{description(file)}".rstrip()]
-    prefix = "" if description_is_global(group) else f"{group}."
     keys = [
-        type(entry)(f"{prefix}{entry.key}", entry.value, entry.comment) for entry in settable(found)
-    ]
+        entry for entry in settable(found) if entry.value
+    ]  # else a mapping of names with spaces
     if keys:
         parts.append("keys\n" + key_table(keys))
-    chosen = primary_parts(group, choice)
+    chosen = primary_parts(group, choice, folders)
     if chosen:
         parts.append("parts\n" + "\n".join(f"  {part}" for part in chosen))
     targets = dict.fromkeys(
@@ -62,22 +77,27 @@ def one(group: str, choice: str) -> str:
     return "\n\n".join([*parts, *map(documentation, targets)])
 
 
-def description_is_global(group: str) -> bool:
-    """Return whether the keys of a group belong to the root of the config, as those of presets do."""
-    return group in ("model", "experiment")
-
-
-def primary_parts(group: str, choice: str) -> list[str]:
+def primary_parts(group: str, choice: str, folders: Sequence[Path] = CONF) -> list[str]:
     """Return the choices of other groups that a preset makes."""
-    if not description_is_global(group):
+    if group not in ("model", "experiment"):
         return []
-    made = primary(f"{group}/{choice}").overridden
+    made = primary(f"{group}/{choice}", folders).overridden
     return [f"{part}={name}" for part, name in made.items()]
 
 
 def documentation(target: str) -> str:
-    """Return the docstring and the arguments of a class or function."""
-    found: Callable[..., Any] = pkgutil.resolve_name(target)
+    """Return the docstring and the arguments of a class or function.
+
+    Raises:
+        ValueError: its module cannot be found.
+    """
+    try:
+        found: Callable[..., Any] = pkgutil.resolve_name(target)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{target} cannot be shown, there is no module {error.name}; name the folder of its file in "
+            "PYTHONPATH, or install it"
+        ) from error
     owner = getattr(found, "__self__", None)
     documents = [inspect.getdoc(owner)] if isinstance(owner, type) else []
     documents.append(inspect.getdoc(found))
@@ -115,7 +135,8 @@ def main() -> None:
         print(USAGE)
         return
     with exit_with_message("show"):
-        print(text(words))
+        found = text(*with_own_folders(words, "show"))
+    print(found)  # outside, so that hdvl.cli sees when who reads the output has seen enough
 
 
 if __name__ == "__main__":

@@ -23,15 +23,20 @@ def describe(plan: "TilePlan", tiler: Any) -> str:
     """Return a description of the plan, with one line for each tile."""
     shrunk = shrunk_by(plan, tiler)
     windows = len(plan.windows)
-    thumbnail = f", {windows} windows and the thumbnail {plan.thumbnail}" if plan.thumbnail else ""
+    thumbnail = (
+        f", {windows} windows and the thumbnail {plan.thumbnail}"
+        if plan.thumbnail and windows
+        else ""
+    )
     sizes = {view.size for view in plan.views if not view.is_thumbnail}
     shown = (
         f"{plan.tile_size} px" if plan.is_grid else " and ".join(f"{w} x {h} px" for w, h in sizes)
     )
+    grid = f"{plan.rows} rows x {plan.cols} cols of {shown}" if windows else "thumbnail alone"
     lines = [
         f"image    {plan.width} x {plan.height}",
-        f"tiler    {type(tiler).__name__}: {plan.rows} rows x {plan.cols} cols of {shown}, "
-        f"stride {plan.stride}, canvas {plan.canvas[0]} x {plan.canvas[1]}",
+        f"tiler    {type(tiler).__name__}: {grid}, stride {plan.stride}, "
+        f"canvas {plan.canvas[0]} x {plan.canvas[1]}",
         describe_scaling(plan),
         *([shrunk] if shrunk else []),
         f"tiles    {plan.count}{thumbnail}; each shows of the image",

@@ -51,17 +51,17 @@ def train(plain: Mapping[str, Any], given: dict[str, Any]) -> tuple[str, int]:
     """Train with the composed config ``plain``; ``given`` are the overrides of the command line.
 
     Returns:
-        The text to print at the end, and the exit code.
+        The text to print at the end on rank zero, and the exit code.
     """
     from hdvl.data.build import build_data
+    from hdvl.training.ranks import is_rank_zero
     from hdvl.training.run import run
     from hdvl.training.stopping import Stopped
 
     config = final_config(plain, given)
     try:
-        return finished_text(
-            run(config, build_data, command_line=command_line(config["run_dir"]))
-        ), 0
+        model = run(config, build_data, command_line=command_line(config["run_dir"]))
+        return finished_text(model) if is_rank_zero() else "", 0
     except Stopped as stop:
         return str(stop), stop.code
 
@@ -233,14 +233,21 @@ def _stopped_before_training() -> Iterator[None]:
 
 def finished_text(model: Path) -> str:
     """Return the text that a finished run prints: the paths of model and plots, and the next commands."""
+    import yaml
+
+    from hdvl.checkpoints.known import foreign_packages
+    from hdvl.checkpoints.native import CONFIG
+
     run_dir = model.parent
+    packages = foreign_packages(yaml.safe_load((model / CONFIG).read_text(encoding="utf-8")))
+    allow = f" allow=[{','.join(packages)}]" if packages else ""
     plots = sorted(str(path) for path in run_dir.glob("**/losses.png"))
     return "\n".join(
         [
             f"the model is in {model}",
             *([f"plots      {', '.join(plots)}"] if plots else []),
-            f'next       hdvl infer checkpoint={run_dir} image=FILE prompt="..."',
-            f"           hdvl chat checkpoint={run_dir}",
+            f'next       hdvl infer checkpoint={run_dir}{allow} image=FILE prompt="..."',
+            f"           hdvl chat checkpoint={run_dir}{allow}",
             f"           hdvl compare {run_dir} OTHER_RUN",
         ]
     )

@@ -63,7 +63,9 @@ def test_keys_of_the_text_are_those_of_the_config() -> None:
     """The keys read from the text of the files equal those that Hydra composes."""
     for group, choice in (("encoder", "smolvlm2"), ("tiler", "llava_next"), ("merger", "smolvlm")):
         found = {entry.key for entry in catalogue.inherited(group, choice)}
-        composed = dotted_keys(to_plain(compose(f"{group}={choice}")[group]))
+        composed = [
+            f"{group}.{key}" for key in dotted_keys(to_plain(compose(f"{group}={choice}")[group]))
+        ]
         assert found == {key for key in composed if not key.rpartition(".")[2].isdigit()}
     found = {entry.key for entry in catalogue.primary("doctor").entries}
     assert found == set(dotted_keys(to_plain(compose(config_name="doctor"))))
@@ -88,10 +90,50 @@ def test_show_documents_a_part() -> None:
     for word, message in (
         ("encodr=timm", r"'encodr' is no config group, did you mean encoder"),
         ("encoder=timmm", r"encoder must be one of .* did you mean timm"),
-        ("encoder", r"encoder must be one of"),
+        ("encoder", r"a choice of encoder must be given, .*hdvl list encoder"),
     ):
         with pytest.raises(ValueError, match=message):
             show.text([word])
+
+
+def test_shown_keys_can_be_typed() -> None:
+    task = show.text(["task=docvqa"])
+    assert "  task.docvqa.protocol=official" in task and "task.docvqa.published" not in task
+    suite = show.text(["task=suite"])
+    for name in ("reading", "locating", "counting", "comparing"):
+        assert f"  task.suite_{name}.read.task={name}" in suite
+    stages = show.text(["experiment=smoke"])
+    assert "stages.0.name=align" in stages and "stages.1.name=instruct" in stages
+    assert "stages.tuning" not in stages
+    aligned = "rows:\n- a: 1\n  b: {c: 2}\n- a: 3\nother: 4\n"
+    for text in (aligned, aligned.replace("- a", "  - a").replace("  b", "    b")):
+        keys = [entry.key for entry in catalogue.entries(text)]
+        assert keys == ["rows", "rows.0.a", "rows.0.b", "rows.1.a", "other"]
+
+
+def test_parts_of_a_folder_of_the_user_are_listed_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bridge").mkdir()
+    (tmp_path / "bridge" / "mine.yaml").write_text("# My bridge.\ndefaults: [mlp]\nwidth: 3\n")
+    for module, words, expected in (
+        (show, [f"--config-dir={tmp_path}", "bridge=mine"], ("bridge.width=3", "hdvl.bridges.MLP")),
+        (listing, ["bridge", "--config-dir", str(tmp_path)], ("mine", "My bridge.", "resampler")),
+    ):
+        monkeypatch.setattr(sys, "argv", ["hdvl", *words])
+        module.main()
+        said = capsys.readouterr().out
+        assert all(text in said for text in expected)
+    with pytest.raises(
+        ValueError, match=r"no module my_bridges; name the folder of its file in PYTHON"
+    ):
+        show.documentation("my_bridges.Mine")
+    for words, message in (
+        (["--config-dir", "nowhere"], r"must be an existing folder, got 'nowhere'"),
+        (["--cfg", "job"], r"--cfg is no option of hdvl show"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            catalogue.with_own_folders(words, "show")
 
 
 @pytest.mark.slow

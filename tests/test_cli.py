@@ -90,7 +90,26 @@ def test_an_unknown_command_is_one_line_and_code_2(
     assert caught.value.code == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert said.startswith("usage: hdvl {infer,") and said.rstrip().endswith("got 'trian'")
+    assert said == "hdvl: 'trian' is no command, did you mean hdvl train?\n"
+    assert cli.unknown(["data", "lnt"]) == "'data lnt' is no command, did you mean hdvl data lint?"
+    assert cli.unknown(["data"]).endswith("did you mean hdvl data lint or hdvl data bench?")
+    assert cli.unknown(["xyzzy"]).startswith("'xyzzy' is no command; the commands are infer, chat")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["list", "show task=suite"])
+def test_a_reader_that_has_seen_enough_is_no_error(words: str) -> None:
+    code = f"import sys; sys.argv = ['hdvl', *{words.split()!r}]; from hdvl.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    with process.stderr as errors:
+        assert errors.read() == b"" and process.wait() == 141
 
 
 def test_help_is_instant(tmp_path: Path) -> None:

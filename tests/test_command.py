@@ -103,6 +103,11 @@ def test_hydra_is_left_as_it_was_found(tmp_path: Path) -> None:
         assert compose("mine", ["x=3"]).x == 3
 
 
+def test_options_are_no_overrides_in_python() -> None:
+    with pytest.raises(ValueError, match=r"the option '--config-dir'; .*hydra\.searchpath=\[DIR\]"):
+        hdvl.compose("--config-dir", "myconf", "bridge=mlp")
+
+
 def test_missing_values_are_named_in_python() -> None:
     with pytest.raises(ValueError, match=r"^llm\.path must be given, such as llm\.path=Qwen"):
         hdvl.build(hdvl.compose("llm=pretrained").model)

@@ -119,6 +119,12 @@ def test_random_weights_are_announced(image: Path, capsys: pytest.CaptureFixture
     assert texts[0] == texts[1]  # seed
 
 
+def test_parts_that_do_not_fit_are_not_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=r"tile_size"):
+        pipeline("tiler=sliding_window", "encoder=tiny", "tiler.tile_size=100")
+    assert "RANDOM WEIGHTS" not in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_seed_is_that_of_the_sampled_answer(tiny_folder: Path) -> None:
     common = [f"checkpoint={tiny_folder}", "prompt=What?", "generation.max_new_tokens=8"]

@@ -12,6 +12,8 @@ from PIL import Image
 
 from hdvl import tile
 from hdvl.config import compose, resolve
+from hdvl.inference.summary import image_line
+from hdvl.tilers import SlidingWindow
 
 
 @pytest.fixture
@@ -26,6 +28,16 @@ def photo(tmp_path: Path) -> Path:
 
 def run(*overrides: str) -> None:
     tile.run(resolve(compose(*overrides, config_name="tile")))
+
+
+def test_a_plan_without_windows_says_thumbnail_alone() -> None:
+    complete = SlidingWindow(tile_size=64, stride=64, thumbnail="last").plan(200, 100)
+    alone = complete.subset(())
+    assert image_line(1, alone) == "image  1: 200x100 px, 1 tile of 64 px (thumbnail alone)"
+    assert image_line(1, complete).endswith("+ thumbnail)")
+    said = tile.describe(alone, SlidingWindow(tile_size=64, stride=64))
+    assert "SlidingWindow: thumbnail alone, stride" in said and "0 x 0" not in said
+    assert "tiles    1; each shows" in said
 
 
 def test_lists_and_draws(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

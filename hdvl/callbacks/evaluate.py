@@ -89,7 +89,7 @@ class Evaluate(pl.Callback):
         """Read the questions, so that a missing file is named before the first step."""
         for task in self.tasks:
             samples = task.samples(DataFolder(self.data_dir))
-            self._samples[task.name] = list(first_questions(samples, self.limit))
+            self._samples[task.name] = list(first_questions(task, samples, self.limit))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: VLMModule) -> None:
         """Begin to count at the step that a run is resumed from."""

@@ -92,16 +92,19 @@ def smoothed(curve: Curve) -> Curve:
 
 def _figure(title: str, curves: Mapping[str, Curve]) -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for name, curve in curves.items():
+    for name, counted in curves.items():
+        curve = {step + 1: value for step, value in counted.items()}  # as the terminal counts
         if name == "train/loss":
             axes.plot(list(curve), list(curve.values()), color="0.8", linewidth=0.8)
             curve = smoothed(curve)
         marker = "o" if name.startswith("validation/") or len(curve) == 1 else None
         axes.plot(list(curve), list(curve.values()), label=name, marker=marker, markersize=4)
     axes.set(xlabel="step", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if curves:
         axes.legend()

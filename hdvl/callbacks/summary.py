@@ -1,10 +1,12 @@
 """Prints where the files of a run are, what it is trained on, and the result of each validation."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from hdvl.callbacks.plots import Plots
 from hdvl.callbacks.terminal import print_line
 from hdvl.callbacks.trainer import training_data
 from hdvl.training.module import VLMModule
@@ -51,8 +53,17 @@ class Summary(pl.Callback):
             f"run        {self.folder}",
             f"data       {len(data.conversations):,} conversations to train on, {held}",
             f"look at    {self.folder / 'first_batch.html'}  the first batch as the model gets it",
-            f"           {self.folder / 'losses.png'}  when the training ends",
         ]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        draws = any(isinstance(callback, Plots) for callback in callbacks)
+        if draws and 0 <= trainer.max_steps < every:
+            lines.append(
+                f"           no losses.png: this training has {trainer.max_steps} steps, fewer than "
+                f"trainer.log_every_n_steps={every}"
+            )
+        elif draws and find_spec("matplotlib") is not None:
+            lines.append(f"           {self.folder / 'losses.png'}  when the training ends")
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
             lines.append(f"           tensorboard --logdir {self.folder}")
         return [*lines, "stop       Ctrl-C saves and prints how to go on"]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -175,11 +176,15 @@ def protocol_hash(node: Mapping[str, Any], name: str) -> str:
     return digest(name, said)[:12]
 
 
-def first_questions(samples: Iterable[Sample], limit: int | None) -> Iterator[Sample]:
-    """The first ``limit`` questions, and those after them that are about the same images as these."""
+def first_questions(task: Task, samples: Iterable[Sample], limit: int | None) -> Iterator[Sample]:
+    """The first ``limit`` questions of a task.
+
+    Those after them that are about the same images as these are added, because some metrics count whole
+    groups of questions; not for generated questions, which are scored one by one.
+    """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 or null, got {limit}")
-    return _first(samples, limit)
+    return islice(samples, limit) if task.generated else _first(samples, limit)
 
 
 def _first(samples: Iterable[Sample], limit: int | None) -> Iterator[Sample]:

@@ -22,12 +22,11 @@ def box_lines(answer: Answer) -> list[str]:
 
 def image_line(number: int, plan: TilePlan) -> str:
     """Return a line about how image ``number``, from 1, was cut."""
-    thumbnail = " + thumbnail" if plan.thumbnail else ""
+    grid = f"{plan.rows} x {plan.cols}{' + thumbnail' if plan.thumbnail else ''}"
+    grid = grid if plan.windows else "thumbnail alone"
     size = plan.tile_size if plan.is_grid else "x".join(map(str, plan.sizes[0]))
-    return (
-        f"image  {number}: {plan.width}x{plan.height} px, {plan.count} tiles of "
-        f"{size} px ({plan.rows} x {plan.cols}{thumbnail})"
-    )
+    tiles = f"{plan.count} tile{'' if plan.count == 1 else 's'}"
+    return f"image  {number}: {plan.width}x{plan.height} px, {tiles} of {size} px ({grid})"
 
 
 def attention_line(number: int, found: AttentionMap) -> str:

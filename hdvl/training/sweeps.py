@@ -151,6 +151,7 @@ def write_report(sweep: Path, jobs: Sequence[Job]) -> list[Path]:
 def _plot(path: Path, jobs: Sequence[Job]) -> Path:
     """Plot the losses of all jobs above their table."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     rows, keys = sweep_rows(jobs), swept_keys(jobs)
     height = 4.5 + 0.28 * len(rows)
@@ -162,8 +163,9 @@ def _plot(path: Path, jobs: Sequence[Job]) -> Path:
         curve = curves.get(name, {})
         if curve:
             text = f"{job.number}: {label(job, keys)} ({name.partition('/')[0]})"
-            axes.plot(list(curve), list(curve.values()), marker=".", label=text)
+            axes.plot([step + 1 for step in curve], list(curve.values()), marker=".", label=text)
     axes.set(xlabel="step", ylabel="loss", title=path.parent.name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize=8)

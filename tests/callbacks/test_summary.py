@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hdvl.callbacks.answers import answer_line
+from hdvl.callbacks.plots import Plots
 from hdvl.callbacks.progress import Progress, StepRecord
 from hdvl.callbacks.summary import Summary
 from hdvl.callbacks.terminal import columns, wrap_fields
@@ -31,8 +32,11 @@ def trainer(**attributes: Any) -> Any:
         "datamodule": data,
         "loggers": [],
         "global_step": 18,
+        "max_steps": 100,
+        "log_every_n_steps": 50,
+        "callbacks": [Plots(folder="runs/mine")],
     }
-    return fake_trainer(**common, **attributes)
+    return fake_trainer(**{**common, **attributes})
 
 
 def test_files_and_data_are_named_before_the_first_step(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +47,17 @@ def test_files_and_data_are_named_before_the_first_step(capsys: pytest.CaptureFi
         assert str(Path("runs/mine") / name) in said
     assert "tensorboard" not in said  # without such a logger
     assert max(map(len, said.splitlines())) <= 80
+
+
+def test_plots_are_announced_only_if_they_will_be_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = Summary(folder="runs/mine")
+    summary.on_train_start(trainer(max_steps=8), fake_module())
+    said = capsys.readouterr().out
+    assert "no losses.png: this training has 8 steps, fewer than trainer.log_every" in said
+    summary.on_train_start(trainer(callbacks=[]), fake_module())
+    assert "losses.png" not in capsys.readouterr().out
 
 
 def test_a_validation_is_one_line_with_the_best_before(capsys: pytest.CaptureFixture[str]) -> None:

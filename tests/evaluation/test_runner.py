@@ -1,6 +1,7 @@
 """Questions of a task are answered once each, whatever the batches, the interruptions and the ranks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,11 @@ def test_a_store_is_written_by_one_process(tmp_path: Path) -> None:
         AnswerStore(tmp_path).__enter__()
 
 
-def test_a_limit_keeps_whole_groups() -> None:
+def test_a_limit_keeps_whole_groups_of_questions_from_files() -> None:
+    task = Task("made", lambda folder, split: [], {"official": None})
     samples = [Sample(str(n), "q", group=str(n % 3)) for n in range(8)]
-    assert [one.id for one in first_questions(samples, 2)] == ["0", "1", "3", "4", "6", "7"]
+    assert [one.id for one in first_questions(task, samples, 2)] == ["0", "1", "3", "4", "6", "7"]
     with pytest.raises(ValueError, match="limit must be at least 1"):
-        first_questions(samples, 0)
+        first_questions(task, samples, 0)
+    made = first_questions(replace(task, generated=True), samples, 2)
+    assert [one.id for one in made] == ["0", "1"]
