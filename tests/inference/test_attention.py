@@ -14,6 +14,7 @@ from hdvl.inference import Pipeline, attention
 from hdvl.llms import CausalLM
 from hdvl.llms.attention import answer_attention
 from tests.inference.saying import say
+from tests.llms.recurrent import Recurrent
 from tests.tiny_model import tiny_node, tiny_vlm
 
 PICTURE = Image.fromarray(
@@ -157,8 +158,8 @@ def test_models_without_weights_or_places_are_refused() -> None:
     pipe.model.llm.rules = object()  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="the position rules of Qwen-1 are part of a fused kernel"):
         pipe.attention("Hello", PICTURE)
-    pipe.model.llm = torch.nn.Identity()  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="Identity is no CausalLM of transformers"):
+    pipe.model.llm = Recurrent(tokenizer=pipe.tokenizer)
+    with pytest.raises(ValueError, match="Recurrent is no CausalLM of transformers"):
         pipe.attention("Hello", PICTURE)
     bridge = {"_target_": "hdvl.bridges.Resampler", "_partial_": True, "num_queries": 4}
     node = tiny_node()
