@@ -17,15 +17,17 @@ class Message:
     Attributes:
         role: who speaks.
         text: the text of the turn. ``<image>`` marks the position of an image; images without a mark
-            come before the text.
+            come before the text, where the template puts its separator after each.
         images: the images of the turn, in order.
         numbered: whether the template may number the images; false if the text numbers them itself.
+        leading: the number of images that come before a text with marks, which stand for the other images.
     """
 
     role: Literal["system", "user", "assistant"]
     text: str
     images: tuple[Any, ...] = ()
     numbered: bool = True
+    leading: int = 0
 
 
 @dataclass(frozen=True)

@@ -35,16 +35,37 @@ def as_message(turn: Mapping[str, Any], number: int) -> Message:
             f"turn {number} of history: content must be text or a list of parts, got {content!r}"
         )
     try:
-        text, images = read_parts(content)
+        parts, images = read_parts(content)
     except ValueError as error:
         raise ValueError(f"turn {number} of history: {error}") from None
     if images and role != "user":
         raise ValueError(f"turn {number} of history: only the user shows images, not the {role}")
-    return Message(role, text, tuple(images))
+    text, leading = place_parts(parts)
+    return Message(role, text, tuple(images), leading=leading)
 
 
-def read_parts(parts: Sequence[Any], *, beside: bool = False) -> tuple[str, list[Any]]:
-    """Return the text of a message's parts with ``<image>`` for each image, and the images.
+def place_parts(parts: Sequence[str | None]) -> tuple[str, int]:
+    """Return the text and ``Message.leading`` of a message that is given as parts.
+
+    Images before the first text are left to the template, which puts its separator after each, as it does
+    for images that are given beside a text. Other images are at their position in the text, with nothing
+    around them. Chat templates that ``hdvl export`` writes follow the same rule.
+
+    Args:
+        parts: the texts, and ``None`` for each image.
+
+    >>> place_parts([None, "What is it?"])
+    ('What is it?', 0)
+    >>> place_parts([None, "Is it in ", None, "?"])
+    ('Is it in <image>?', 1)
+    """
+    leading = next((number for number, part in enumerate(parts) if part is not None), len(parts))
+    text = "".join(IMAGE if part is None else part for part in parts[leading:])
+    return text, leading if IMAGE in text else 0
+
+
+def read_parts(parts: Sequence[Any], *, beside: bool = False) -> tuple[list[str | None], list[Any]]:
+    """Return the texts of a message's parts with ``None`` for each image, and the images.
 
     Args:
         parts: ``{"type": "text", "text": ...}``, ``{"type": "image", "image": ...}`` or ``{"type":
@@ -54,21 +75,21 @@ def read_parts(parts: Sequence[Any], *, beside: bool = False) -> tuple[str, list
     Raises:
         ValueError: a part has another type, or lacks the content of its type.
     """
-    text, images = "", list[Any]()
+    found, images = list[str | None](), list[Any]()
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
         image = _image(part, kind) if kind in ("image", "image_url") else None
         if kind == "text" and isinstance(part.get("text"), str):
-            text += part["text"]
+            found.append(part["text"])
         elif is_given(image) or (beside and kind == "image"):
-            text += IMAGE
+            found.append(None)
             images += [image] if is_given(image) else []
         else:
             raise ValueError(
                 "a part must be of type text with its text, or of type image or image_url with its "
                 f"image, got {part!r:.200}"
             )
-    return text, images
+    return found, images
 
 
 def split_inline(text: str) -> tuple[str, list[str]]:
@@ -112,27 +133,33 @@ def _image(part: Mapping[str, Any], kind: str) -> Any:
 def as_turn(message: Message, url_of: Callable[[Any], str]) -> dict[str, Any]:
     """A message in OpenAI's format, the inverse of :func:`as_message`.
 
+    A message that begins with ``<image>`` gets an empty text as its first part, since the template would
+    put its separator after an image that is the first part.
+
     Args:
-        message: images that its text gives no place stand in front of it.
+        message: the message.
         url_of: makes the URL of an image.
+
+    Raises:
+        ValueError: the text does not have as many ``<image>`` as there are images.
     """
     if not message.images:
         return {"role": message.role, "content": message.text}
-    pieces = message.text.split(IMAGE)
-    if len(pieces) == 1:
-        pieces = [""] * len(message.images) + pieces
-    if len(pieces) != len(message.images) + 1:
+    first, *pieces = message.text.split(IMAGE)
+    leading = message.leading if pieces else len(message.images)
+    if leading + len(pieces) != len(message.images):
         raise ValueError(
-            f"a message must have as many {IMAGE} as images, got {len(pieces) - 1} and "
+            f"a message must have as many {IMAGE} as images, got {leading + len(pieces)} and "
             f"{len(message.images)}"
         )
-    parts = list[dict[str, Any]]()
-    for number, piece in enumerate(pieces):
-        if number:
-            url = url_of(message.images[number - 1])
-            parts.append({"type": "image_url", "image_url": {"url": url}})
-        if piece:
-            parts.append({"type": "text", "text": piece})
+    images = [
+        {"type": "image_url", "image_url": {"url": url_of(image)}} for image in message.images
+    ]
+    parts: list[dict[str, Any]] = images[:leading]
+    if first or not leading:
+        parts.append({"type": "text", "text": first})
+    for image, piece in zip(images[leading:], pieces, strict=True):
+        parts += [image, {"type": "text", "text": piece}] if piece else [image]
     return {"role": message.role, "content": parts}
 
 

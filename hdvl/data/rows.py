@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
-from hdvl.messages import is_given, read_parts, split_inline
+from hdvl.messages import is_given, place_parts, read_parts, split_inline
 from hdvl.protocols import Message
 from hdvl.templates.base import IMAGE
 
@@ -19,7 +19,27 @@ ROLES = {
     "system": "system",
 }
 IMAGES = ("image", "images")
-Turn = tuple[str, str]
+
+
+class Turn(NamedTuple):
+    """A turn of a row.
+
+    Attributes:
+        role: who speaks.
+        text: the text, with ``<image>`` at the positions of images.
+        images: the number of images that belong to the turn; 0 for all turns if the row does not say.
+        leading: as of :class:`hdvl.protocols.Message`.
+    """
+
+    role: str
+    text: str
+    images: int
+    leading: int = 0
+
+    @classmethod
+    def of(cls, role: str, text: str) -> "Turn":
+        """A turn whose images are marked in its text."""
+        return cls(role, text, text.count(IMAGE))
 
 
 UNREADABLE = (
@@ -84,19 +104,19 @@ def to_messages(
     turns = _turns(row, images)
     if inline:
         turns = _extract_inline_images(turns, images)
-    marks = sum(text.count(IMAGE) for _, text in turns)
+    marks = sum(turn.images for turn in turns)
     if marks not in (0, len(images)):
         raise RowError("placeholder", f"{len(images)} images but {marks} {IMAGE} marks")
-    first = next((i for i, (role, _) in enumerate(turns) if role == "user"), None)
+    first = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
     if images and not marks and first is None:
         raise RowError("placeholder", f"{len(images)} images but no user turn to show them in")
     left = [image(value) for value in images]
     messages = list[Message]()
-    for number, (role, text) in enumerate(turns):
-        count = text.count(IMAGE) if marks else len(left) * (number == first)
+    for number, turn in enumerate(turns):
+        count = turn.images if marks else len(left) * (number == first)
         own, left = tuple(left[:count]), left[count:]
-        name = cast(Literal["system", "user", "assistant"], role)
-        messages.append(Message(name, text, own, numbered=not inline))
+        name = cast(Literal["system", "user", "assistant"], turn.role)
+        messages.append(Message(name, turn.text, own, not inline, turn.leading))
     return messages
 
 
@@ -150,25 +170,27 @@ def _role(name: Any) -> str:
 
 
 def _from_value(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
-    return [(_role(turn["from"]), _text(turn["value"]))]
+    return [Turn.of(_role(turn["from"]), _text(turn["value"]))]
 
 
 def _pair(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
-    return [("user", _text(turn["user"])), ("assistant", _text(turn["assistant"]))]
+    pair = _text(turn["user"]), _text(turn["assistant"])
+    return [Turn.of("user", pair[0]), Turn.of("assistant", pair[1])]
 
 
 def _message(turn: Mapping[str, Any], images: list[Any]) -> list[Turn]:
     content = turn["content"]
     if isinstance(content, str):
-        return [(_role(turn["role"]), _text(content))]
+        return [Turn.of(_role(turn["role"]), _text(content))]
     try:
-        text, shown = read_parts(
-            content, beside=True
-        )  # an image part without a source takes the next image of the row
+        # An image part without a source takes the next image of the row.
+        parts, shown = read_parts(content, beside=True)
     except ValueError as error:
         raise RowError("row", str(error)) from error
     images += shown
-    return [(_role(turn["role"]), _text(text))]
+    text, leading = place_parts(parts)
+    marked = sum(part.count(IMAGE) for part in parts if part is not None)
+    return [Turn(_role(turn["role"]), _text(text), parts.count(None) + marked, leading)]
 
 
 def _text(value: Any) -> str:
@@ -187,17 +209,16 @@ def _text(value: Any) -> str:
 
 def _extract_inline_images(turns: list[Turn], images: list[Any]) -> list[Turn]:
     """Replace each ``<img>path</img>`` by ``<image>``, and append the paths to ``images``."""
-    texts = [text for _, text in turns]
-    if images or any(IMAGE in text for text in texts):
+    if images or any(turn.images for turn in turns):
         raise RowError(
             "placeholder", f"images must be in the text as <img>path</img> only, not as {IMAGE} too"
         )
     taken = list[Turn]()
-    for role, text in turns:
+    for turn in turns:
         try:
-            words, paths = split_inline(text)
+            words, paths = split_inline(turn.text)
         except ValueError as error:
             raise RowError("placeholder", str(error)) from error
-        taken.append((role, words))
+        taken.append(Turn.of(turn.role, words))
         images += [path.strip() for path in paths]
     return taken

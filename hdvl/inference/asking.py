@@ -8,9 +8,9 @@ from typing import Any
 
 from hdvl.images import ImageSource
 from hdvl.inference.inline import take_images
-from hdvl.messages import Turn, as_message, as_turns
+from hdvl.messages import Turn, as_message, as_turns, place_parts
 from hdvl.protocols import BoxCodec, Message, TilePlan
-from hdvl.templates import IMAGE, Norm1000
+from hdvl.templates import Norm1000
 
 Images = ImageSource | Sequence[ImageSource] | None
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -91,28 +91,32 @@ def _as_tuple(images: Images) -> tuple[ImageSource, ...]:
 
 
 def _listed(items: Sequence[Mapping[str, Any]], boxes: BoxCodec) -> Message:
-    """Qwen-VL's list format: images (each on a line of its own), texts, and labelled boxes.
+    """Qwen-VL's list format: images (those after a text on a line of their own), texts, and labelled boxes.
 
     ``{"ref": "cat", "box": (x1, y1, x2, y2)}`` holds one box or a list of boxes, in thousandths of the
     image, with or without a label.
     """
-    text, images = "", list[Any]()
+    parts, images = list[str | None](), list[Any]()
     for number, item in enumerate(items, 1):
         kinds = set(item)
         if kinds == {"image"}:
+            # Qwen-VL ends the line after every image. Leading ones are followed by the template's separator.
+            behind = any(part is not None for part in parts)
             images.append(item["image"])
-            text += IMAGE + "\n"
+            parts += [None, "\n"] if behind else [None]
         elif kinds == {"text"}:
-            text += item["text"]
+            parts.append(item["text"])
         elif kinds and kinds <= {"ref", "box"}:
-            text += f"<ref>{item['ref']}</ref>" if "ref" in item else ""
-            text += "".join(_tag(box, boxes, number) for box in _several(item.get("box", ())))
+            label = f"<ref>{item['ref']}</ref>" if "ref" in item else ""
+            tags = [_tag(box, boxes, number) for box in _several(item.get("box", ()))]
+            parts.append("".join((label, *tags)))
         else:
             raise ValueError(
                 f"item {number} of a prompt must have image, text, or ref and box, got "
                 f"{sorted(map(str, kinds))}"
             )
-    return Message("user", text, tuple(images))
+    text, leading = place_parts(parts)
+    return Message("user", text, tuple(images), leading=leading)
 
 
 def _several(box: Sequence[Any]) -> Sequence[Sequence[float]]:

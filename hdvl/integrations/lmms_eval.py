@@ -15,6 +15,7 @@ from lmms_eval.protocol import ChatMessages
 from hdvl.conversation import Message
 from hdvl.inference import Pipeline
 from hdvl.inference.load import load
+from hdvl.messages import place_parts
 
 
 def manifest() -> ModelManifest:
@@ -23,26 +24,24 @@ def manifest() -> ModelManifest:
 
 
 def messages_of(chat: ChatMessages) -> list[Message]:
-    """The turns of a conversation of lmms-eval, each image at its place in the text.
+    """The turns of a conversation of lmms-eval.
 
     Raises:
         ValueError: a turn holds video or sound.
     """
     turns = []
     for turn in chat.messages:
-        text, images = "", []
+        parts, images = list[str | None](), []
         for part in turn.content:
             if part.type == "text":
-                text += part.text
+                parts.append(part.text)
             elif part.type == "image":
-                text += "<image>"
+                parts.append(None)
                 images.append(part.url)
             else:
                 raise ValueError(f"hdvl answers questions about images, got {part.type}")
-        first = "<image>" * len(images)
-        if text.startswith(first):  # the template places images that come before the text
-            text = text.removeprefix(first)
-        turns.append(Message(turn.role, text, tuple(images)))
+        text, leading = place_parts(parts)
+        turns.append(Message(turn.role, text, tuple(images), leading=leading))
     return turns
 
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from hdvl.messages import place_parts
 from hdvl.protocols import Message
 from hdvl.serving.errors import bad_request
 from hdvl.serving.media import is_low, read_image_part
@@ -89,19 +90,19 @@ def _message(turn: dict[str, Any], place: str, settings: Settings, room: int) ->
     if not isinstance(content, list):
         kind = type(content).__name__
         raise bad_request(f"{place}.content must be text or a list of parts, got {kind}", place)
-    text, images = "", list[Image.Image]()
+    parts, images = list[str | None](), list[Image.Image]()
     for number, part in enumerate(content):
         where = f"{place}.content.{number}"
         part_type: Any = part.get("type") if isinstance(part, dict) else None
         if part_type == "text" and isinstance(part.get("text"), str):
-            text += _text(part["text"], where)
+            parts.append(_text(part["text"], where))
         elif part_type == "image_url" and role == "user":
             if len(images) >= room:
                 raise bad_request(
                     f"a request must hold at most {settings.max_images} images", place
                 )
             images.append(read_image_part(part, settings))
-            text += IMAGE
+            parts.append(None)
         elif part_type == "image_url":
             raise bad_request(f"{where}: only the user may send images, not the {role}", place)
         else:
@@ -109,10 +110,8 @@ def _message(turn: dict[str, Any], place: str, settings: Settings, room: int) ->
                 f"{where} must be of type text with its text, or of type image_url, got {part_type!r:.60}",
                 place,
             )
-    leading = IMAGE * len(images)
-    if images and text.startswith(leading):  # the template then places them as it does in training
-        text = text.removeprefix(leading)
-    return Message(_ROLES[role], text, tuple(images))
+    text, leading = place_parts(parts)
+    return Message(_ROLES[role], text, tuple(images), leading=leading)
 
 
 def _text(text: str, place: str) -> str:

@@ -14,8 +14,9 @@ IMAGE = "<image>"
 class ImageSlots:
     """How images are written into the text.
 
-    An image is written as ``numbering``, ``image_prefix``, ``image_token``, ``image_suffix``. If the text
-    has no ``<image>``, the images are put before the text, each followed by ``image_separator``.
+    An image is written as ``numbering``, ``image_prefix``, ``image_token``, ``image_suffix``. The first
+    ``Message.leading`` images, or all of them if the text has no ``<image>``, are put before the text, each
+    followed by ``image_separator``.
 
     Attributes:
         image_token: one id, repeated for each visual token of the image.
@@ -63,11 +64,11 @@ class ImageSlots:
         texts, k = list[str](), 0
         several = self.number_single or sum(len(message.images) for message in messages) > 1
         for number, message in enumerate(messages):
-            pieces = message.text.split(IMAGE)
+            first, *pieces = message.text.split(IMAGE)
             count = len(message.images)
-            if len(pieces) == 1:
-                pieces = ["", *[self.image_separator] * count]
-                pieces[-1] += message.text
+            leading = message.leading if pieces else count
+            before = ["", *[self.image_separator] * leading]
+            pieces = [*before[:-1], before[-1] + first, *pieces]
             if len(pieces) != count + 1:
                 raise ValueError(
                     f"message {number} ({message.role}) must have as many {IMAGE} as images, got "

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hdvl.conversation import Message
 from hdvl.data.rows import RowError, to_messages
 
 TURNS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "This."}]
@@ -14,12 +15,25 @@ TURNS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": 
     [
         {"image": "a.png", "conversations": TURNS},
         {"images": ["a.png"], "conversations": json.dumps(TURNS)},
+        {"image": "a.png", "texts": [{"user": "<image>\nWhat?", "assistant": "This."}]},
+    ],
+)
+def test_shapes_of_rows_give_one_conversation(row):
+    messages = to_messages(row)
+    said = [(m.role, m.text, m.images) for m in messages]
+    assert said == [("user", "<image>\nWhat?", ("a.png",)), ("assistant", "This.", ())]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image": "a.png", "texts": [{"user": "What?", "assistant": "This."}]},
         {
             "images": ["a.png"],
             "messages": [
                 {
                     "role": "user",
-                    "content": [{"type": "image"}, {"type": "text", "text": "\nWhat?"}],
+                    "content": [{"type": "image"}, {"type": "text", "text": "What?"}],
                 },
                 {"role": "assistant", "content": "This."},
             ],
@@ -30,19 +44,16 @@ TURNS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": 
                     "role": "user",
                     "content": [
                         {"type": "image", "image": "a.png", "text": None},
-                        {"type": "text", "text": "\nWhat?", "image": None},
+                        {"type": "text", "text": "What?", "image": None},
                     ],
                 },
                 {"role": "assistant", "content": [{"type": "text", "text": "This."}]},
             ],
         },
-        {"image": "a.png", "texts": [{"user": "<image>\nWhat?", "assistant": "This."}]},
     ],
 )
-def test_shapes_of_rows_give_one_conversation(row):
-    messages = to_messages(row)
-    said = [(m.role, m.text, m.images) for m in messages]
-    assert said == [("user", "<image>\nWhat?", ("a.png",)), ("assistant", "This.", ())]
+def test_an_image_before_the_text_is_left_to_the_template(row):
+    assert to_messages(row) == [Message("user", "What?", ("a.png",)), Message("assistant", "This.")]
 
 
 def test_images_go_to_the_turns_that_name_them():
@@ -68,8 +79,14 @@ def test_parts_hold_images_or_stand_for_those_of_the_row():
     ]
     row = {"messages": [{"role": "user", "content": content}], "images": ["a"]}
     (message,) = to_messages(row)
-    assert message.text == "<image>and<image><image><image>"
+    assert message.text == "and<image><image><image>" and message.leading == 1
     assert message.images == ("a", "b", "c", "d")
+
+
+def test_a_mark_in_the_text_of_a_part_takes_an_image_of_the_row():
+    content = [{"type": "text", "text": "In <image>, what?"}]
+    (message,) = to_messages({"messages": [{"role": "user", "content": content}], "images": ["a"]})
+    assert message == Message("user", "In <image>, what?", ("a",))
 
 
 def test_without_a_mark_all_images_are_of_the_first_user_turn():
