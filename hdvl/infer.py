@@ -177,12 +177,12 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
 
 def draw_attention(pipe: "Pipeline", answer: "Answer", cfg: Mapping[str, Any]) -> None:
     """Write what the answer looked at in each image to ``attention``, and print a line an image."""
-    from hdvl.inference.summary import attention_line, write_pictures
+    from hdvl.inference.summary import attention_line, write_images
 
     maps = pipe.attention(answer.history[:-1], answer=answer.text, max_tiles=cfg["max_tiles"])
     for number, found in enumerate(maps, 1):
         print(attention_line(number, found))
-    for name in write_pictures("attention", cfg["attention"], [found.draw for found in maps]):
+    for name in write_images("attention", cfg["attention"], [found.draw for found in maps]):
         print(f"drawn    {name}")
 
 

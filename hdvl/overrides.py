@@ -40,6 +40,15 @@ RENAMED = {
     "initialise": "init_from",
     "pictures": "images",
     "example.picture": "example.image",
+    **{
+        f"engine.{old}": f"engine.{new}"
+        for old, new in {
+            "picture_bytes": "image_cache_bytes",
+            "picture_folder": "image_cache_folder",
+            "picture_folder_bytes": "image_cache_folder_bytes",
+            "prefix_bytes": "prefix_cache_bytes",
+        }.items()
+    },
     "optimizer.shape": "optimizer.schedule",
     "optimizer.common.floor": "optimizer.common.min_lr_ratio",
     **{

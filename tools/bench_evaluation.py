@@ -1,6 +1,6 @@
 """The runner of ``hdvl evaluate`` against asking its questions one by one, with equal answers.
 
-    OMP_NUM_THREADS=1 python tools/bench_evaluation.py [--checkpoint hdvl/small] [--pictures 50]
+    OMP_NUM_THREADS=1 python tools/bench_evaluation.py [--checkpoint hdvl/small] [--images 50]
         [--questions 10] [--rounds 1] [--start]
 
 Generated pages with ``--questions`` questions each. Three ways, in one process, in turn:
@@ -26,14 +26,14 @@ from typing import Any
 MAX_NEW_TOKENS = 32
 
 
-def made_samples(pictures: int, questions: int, folder: Path) -> list[Any]:
+def made_samples(images: int, questions: int, folder: Path) -> list[Any]:
     """Samples about generated pages, whose PNG files are written to ``folder``."""
     from hdvl.data.synthetic import SyntheticDocuments
     from hdvl.evaluation.samples import Sample
 
     documents = SyntheticDocuments(seed=20_261_128, entries=(questions, questions + 6))
     found, number = list[Sample](), 0
-    while len(found) < pictures * questions:
+    while len(found) < images * questions:
         document = documents[number]
         number += 1
         if len(document.fields) < questions:
@@ -94,13 +94,13 @@ def race(args: argparse.Namespace) -> None:
     pipe = hdvl.load(args.checkpoint)
     times: dict[str, list[float]] = {"runner": [], "one by one": [], "chat": []}
     with tempfile.TemporaryDirectory() as place:
-        samples = made_samples(args.pictures, args.questions, Path(place))
-        print(f"{len(samples)} questions about {args.pictures} pictures", flush=True)
+        samples = made_samples(args.images, args.questions, Path(place))
+        print(f"{len(samples)} questions about {args.images} images", flush=True)
         for number in range(args.rounds):
             ways: dict[str, Callable[[], dict[str, str]]] = {
                 "runner": lambda: runner(fresh(pipe), samples, Path(place) / f"round{number}"),  # noqa: B023
                 "one by one": lambda: by_chat(
-                    fresh(pipe, picture_bytes=0, prefix_bytes=0), samples
+                    fresh(pipe, image_cache_bytes=0, prefix_cache_bytes=0), samples
                 ),
                 "chat": lambda: by_chat(fresh(pipe), samples),
             }
@@ -177,8 +177,8 @@ def start(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default="hdvl/small")
-    parser.add_argument("--pictures", type=int, default=50)
-    parser.add_argument("--questions", type=int, default=10, help="questions about each picture")
+    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--questions", type=int, default=10, help="questions about each image")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--start", action="store_true")
     args = parser.parse_args()

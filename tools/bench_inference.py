@@ -8,12 +8,12 @@ Random weights in float32, written once into a temporary folder by transformers'
 sides read that folder. One process, both sides in turn in each round and the first of a round changing. CPU
 seconds of all threads, medians [min-max], and ratios paired by round. The ids of both sides must be equal.
 
-* ``step``: one prompt, and eight with different pictures: the first token, each later one, the whole call;
+* ``step``: one prompt, and eight with different images: the first token, each later one, the whole call;
   transformers with its dynamic and its static cache (not compiled).
-* ``questions``: eight questions about one picture of 12 tiles, half as many tokens each: transformers from
+* ``questions``: eight questions about one image of 12 tiles, half as many tokens each: transformers from
   scratch, and with the cache of the common prefix read once and copied, as its documentation shows.
-* ``turns``: four turns of one chat about that picture; transformers reads all of it in each turn.
-* ``mixed``: eight pictures of 1 to 13 tiles: hdvl together against hdvl and transformers one at a time.
+* ``turns``: four turns of one chat about that image; transformers reads all of it in each turn.
+* ``mixed``: eight images of 1 to 13 tiles: hdvl together against hdvl and transformers one at a time.
 * ``half``: one prompt, hdvl in bfloat16 against hdvl in float32, with the error of the logits after the
   prompt. The ids may differ.
 * ``load``: load the folder and read every weight once.
@@ -42,7 +42,7 @@ from hdvl.decoding import SamplingParams
 from hdvl.inference import Engine, Request
 from hdvl.model import VLM
 
-PICTURE = (896, 672)
+IMAGE = (896, 672)
 """12 tiles and a thumbnail of InternVL's layout."""
 
 MIXED = (
@@ -53,7 +53,7 @@ MIXED = (
     (672, 448),
     (896, 448),
     (672, 672),
-    PICTURE,
+    IMAGE,
 )
 
 Ids = list[list[int]]
@@ -111,8 +111,8 @@ class Bench:
         self.peer: Any = layout.kind().from_pretrained(folder)
         self.engine = Engine(self.vlm)
 
-    def asked(self, image: tuple[int, int] = PICTURE, seed: int = 0) -> Question:
-        """A question about a picture of noise."""
+    def asked(self, image: tuple[int, int] = IMAGE, seed: int = 0) -> Question:
+        """A question about an image of noise."""
         return question(self.vlm, self.layout, image, seed)
 
     def own(
@@ -176,14 +176,14 @@ class Bench:
         return first.equal and whole.equal
 
     def prompts(self, shown: Question, count: int) -> list[Tensor]:
-        """Prompts (s,) that differ in the words after the picture."""
+        """Prompts (s,) that differ in the words after the image."""
         generator = torch.Generator().manual_seed(7)
         last = int((shown.ids[0] == self.vlm.image_token_id).nonzero()[-1]) + 1
         words = torch.randint(1, self.vlm.image_token_id - 50, (count, 28), generator=generator)
         return [torch.cat([shown.ids[0, :last], row]) for row in words]
 
     def questions(self, rounds: int) -> bool:
-        """Eight questions about one picture."""
+        """Eight questions about one image."""
         shown, tokens = self.asked(), max(2, self.tokens // 2)
         prompts = self.prompts(shown, 8)
         start = len(prompts[0]) - 28
@@ -209,7 +209,7 @@ class Bench:
             ]
 
         race = Race(
-            f"eight questions about one picture, {tokens} new tokens each",
+            f"eight questions about one image, {tokens} new tokens each",
             {
                 "hdvl, asked together": own,
                 "hdvl, one after the other": one_by_one,
@@ -247,7 +247,7 @@ class Bench:
         return run(race, rounds)
 
     def mixed(self, rounds: int) -> bool:
-        """Eight pictures of several sizes, together and one at a time."""
+        """Eight images of several sizes, together and one at a time."""
         shown = [self.asked(size, seed) for seed, size in enumerate(MIXED)]
         ids = [one.ids[0] for one in shown]
         single = Engine(self.vlm, max_slots=1)
@@ -258,7 +258,7 @@ class Bench:
 
         tiles = ", ".join(str(len(one.pixels)) for one in shown)
         race = Race(
-            f"eight pictures of {tiles} tiles, {self.tokens} new tokens each",
+            f"eight images of {tiles} tiles, {self.tokens} new tokens each",
             {
                 "hdvl, together": lambda: say(self.engine),
                 "hdvl, one at a time": lambda: say(single),

@@ -46,15 +46,15 @@ class Side:
     threads: dict[str, float]
 
 
-def pictures(count: int, size: int) -> list[str]:
-    """Pictures that differ, as data URLs."""
+def images(count: int, size: int) -> list[str]:
+    """Images that differ, as data URLs."""
     return [embedded(Image.effect_noise((size, size), 20 + n).convert("RGB")) for n in range(count)]
 
 
 def body(
     model: str, number: int, urls: Sequence[str], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Request ``number``. A few pictures are asked about again and again, with different questions."""
+    """Request ``number``. A few images are asked about again and again, with different questions."""
     image = {"type": "image_url", "image_url": {"url": urls[number % len(urls)]}}
     content = [image, {"type": "text", "text": f"What is written in line {number}?"}]
     asked = {"model": model, "messages": [{"role": "user", "content": content}]}
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--waiting", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=16)
-    parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--size", type=int, default=448)
     parser.add_argument(
         "--prefix-mib", type=float, default=1024, help="memory of the cache of prompts"
@@ -193,11 +193,11 @@ def main() -> None:
     parser.add_argument("--stream", action="store_true", help="ask for streams")
     parser.add_argument("--no-offline", action="store_true", help="leave the engine alone out")
     options = parser.parse_args()
-    urls = pictures(options.pictures, options.size)
+    urls = images(options.images, options.size)
     bodies = [body(options.checkpoint, number, urls, options) for number in range(options.requests)]
     pipe = load(
         options.checkpoint,
-        engine={"max_slots": options.slots, "prefix_bytes": int(options.prefix_mib * 2**20)},
+        engine={"max_slots": options.slots, "prefix_cache_bytes": int(options.prefix_mib * 2**20)},
     )
     pairs, loads, memory = rounds(pipe, bodies, options)
     found = sorted(second for load_ in loads for second in load_["seconds"])

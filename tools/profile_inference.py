@@ -97,7 +97,9 @@ def profile(args: argparse.Namespace, kind: str, bandwidth: float) -> None:
         f"GB a step, {bandwidth / 1e9:,.0f} GB/s",
         flush=True,
     )
-    engine = Engine(vlm, max_slots=1, picture_bytes=0, prefix_bytes=0, compile=args.compile)
+    engine = Engine(
+        vlm, max_slots=1, image_cache_bytes=0, prefix_cache_bytes=0, compile=args.compile
+    )
     counts = sorted((max(2, int(new * args.share)) for new in args.new), reverse=True)
     start = clock()
     # Room for the longest answer is made at once: it would be compiled anew otherwise.

@@ -69,4 +69,6 @@ def answered(pipe: Pipeline, job: Job) -> Iterator[Row]:
 def hit_rate_of(pipe: Pipeline) -> float:
     """The share of images whose visual tokens the engine of ``pipe`` had cached."""
     counters = pipe.engine.counters
-    return counters.picture_hits / max(1, counters.picture_hits + counters.picture_misses)
+    return counters.image_cache_hits / max(
+        1, counters.image_cache_hits + counters.image_cache_misses
+    )

@@ -35,7 +35,7 @@ class Scheduler:
         max_tokens: the most positions of all slots together; ``None`` for no bound. Sequences wait
             until there is room.
         prefill_chunk: the most positions of prompts that one step reads.
-        prefix_bytes: the most bytes of keys and values of earlier prompts that are kept for new ones
+        prefix_cache_bytes: the most bytes of keys and values of earlier prompts that are kept for new ones
             that begin with them.
         compile: compile decoding steps (on a CUDA device).
 
@@ -53,7 +53,7 @@ class Scheduler:
         max_slots: int = 8,
         max_tokens: int | None = None,
         prefill_chunk: int = 2048,
-        prefix_bytes: int = 0,
+        prefix_cache_bytes: int = 0,
         compile: bool = False,
     ) -> None:
         for name, value in (("max_slots", max_slots), ("prefill_chunk", prefill_chunk)):
@@ -63,7 +63,7 @@ class Scheduler:
             raise ValueError(f"max_tokens must be at least 1 or null, got {max_tokens}")
         self.llm, self.max_slots, self.max_tokens = llm, max_slots, max_tokens
         self.prefill_chunk, self.compile = prefill_chunk, compile
-        self.prefixes = PrefixCache(prefix_bytes)
+        self.prefixes = PrefixCache(prefix_cache_bytes)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.steps = 0

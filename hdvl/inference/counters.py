@@ -14,11 +14,12 @@ class Counters:
         steps: steps of the engine.
         waiting: requests that have no slot yet.
         slots_in_use, slots: the number of sequences being decoded, and its maximum.
-        picture_hits, picture_misses, picture_evictions, picture_bytes: cache of visual tokens.
-        picture_file_hits, picture_file_evictions, picture_file_bytes: visual tokens in files, if there is a
-            folder for them; the hits are among ``picture_hits``.
-        prefix_hits, prefix_misses, prefix_evictions, prefix_bytes: cache of prompts.
-        prefix_tokens: positions of prompts that were taken from the cache.
+        image_cache_hits, image_cache_misses, image_cache_evictions, image_cache_bytes: cache of visual
+            tokens.
+        image_cache_file_hits, image_cache_file_evictions, image_cache_file_bytes: visual tokens in files, if
+            there is a folder for them. The hits are included in ``image_cache_hits``.
+        prefix_cache_hits, prefix_cache_misses, prefix_cache_evictions, prefix_cache_bytes: cache of prompts.
+        prefix_cache_tokens: positions of prompts that were taken from the cache.
     """
 
     requests: int
@@ -29,15 +30,15 @@ class Counters:
     waiting: int
     slots_in_use: int
     slots: int
-    picture_hits: int
-    picture_misses: int
-    picture_evictions: int
-    picture_bytes: int
-    prefix_hits: int
-    prefix_misses: int
-    prefix_evictions: int
-    prefix_bytes: int
-    prefix_tokens: int
-    picture_file_hits: int = 0
-    picture_file_evictions: int = 0
-    picture_file_bytes: int = 0
+    image_cache_hits: int
+    image_cache_misses: int
+    image_cache_evictions: int
+    image_cache_bytes: int
+    prefix_cache_hits: int
+    prefix_cache_misses: int
+    prefix_cache_evictions: int
+    prefix_cache_bytes: int
+    prefix_cache_tokens: int
+    image_cache_file_hits: int = 0
+    image_cache_file_evictions: int = 0
+    image_cache_file_bytes: int = 0

@@ -1,8 +1,8 @@
 """The engine: one way to make tokens, for one question, a stream, a batch or a server.
 
-Requests of different lengths, pictures and options are answered together (continuous batching, see
-:mod:`hdvl.decoding.scheduler`). A picture is paid once: its visual tokens are kept by content, and so are
-the keys and values of prompts, which the next turn of a chat, other questions about the same pictures
+Requests of different lengths, images and options are answered together (continuous batching, see
+:mod:`hdvl.decoding.scheduler`). An image is encoded once: its visual tokens are kept by content, and so are
+the keys and values of prompts, which the next turn of a chat, other questions about the same images
 and further answers to the same question begin with.
 
 Names follow vLLM where it has them: ``SamplingParams``, ``Request``, ``finish_reason``, ``logprobs``. An
@@ -22,13 +22,13 @@ from hdvl.decoding import Sampler, Scheduler, end_ids, guide_of
 from hdvl.decoding import Sequence as Decoding
 from hdvl.inference.counters import Counters
 from hdvl.inference.generation import Generation, ImageUsage, Request
+from hdvl.inference.image_cache import ImageCache, WeightsWatch
 from hdvl.inference.image_prompt import ImagePrompt
-from hdvl.inference.pictures import PictureCache, WeightsWatch
 from hdvl.inference.text import Detokenizer
 from hdvl.model import VLM
 from hdvl.protocols import FeatureCache
 
-PICTURE_BYTES = 512 * 2**20
+IMAGE_CACHE_BYTES = 512 * 2**20
 """Bytes of visual tokens that an engine keeps by default."""
 
 PREFIX_BYTES = 1024 * 2**20
@@ -47,11 +47,11 @@ class Engine:
             ``None`` for no bound. Requests wait until there is room.
         prefill_chunk: the most positions of prompts that one step reads, between two tokens of the
             answers that are being generated.
-        picture_bytes: the most bytes of visual tokens that are kept; 0 keeps none.
-        prefix_bytes: the most bytes of keys and values of prompts that are kept; 0 keeps none.
+        image_cache_bytes: the most bytes of visual tokens that are kept; 0 keeps none.
+        prefix_cache_bytes: the most bytes of keys and values of prompts that are kept; 0 keeps none.
         compile: compile decoding steps by ``torch.compile``, which takes about a minute at the first answer.
             Only for models on a CUDA device. Without it the steps there are CUDA graphs all the same.
-        feature_cache: cache of encoder features, for pictures whose visual tokens are not kept.
+        feature_cache: cache of encoder features, for images whose visual tokens are not kept.
 
     Raises:
         ValueError: a number is out of its range.
@@ -64,19 +64,19 @@ class Engine:
         max_slots: int = 8,
         max_tokens: int | None = None,
         prefill_chunk: int = 2048,
-        picture_bytes: int = PICTURE_BYTES,
-        prefix_bytes: int = PREFIX_BYTES,
+        image_cache_bytes: int = IMAGE_CACHE_BYTES,
+        prefix_cache_bytes: int = PREFIX_BYTES,
         compile: bool = False,
         feature_cache: FeatureCache | None = None,
     ) -> None:
         self.model, self.feature_cache = model, feature_cache
-        self.pictures = PictureCache(picture_bytes)
+        self.image_cache = ImageCache(image_cache_bytes)
         self.scheduler = Scheduler(
             model.llm,
             max_slots=max_slots,
             max_tokens=max_tokens,
             prefill_chunk=prefill_chunk,
-            prefix_bytes=prefix_bytes,
+            prefix_cache_bytes=prefix_cache_bytes,
             compile=compile,
         )
         self._inbox: SimpleQueue[Generation] = SimpleQueue()
@@ -98,7 +98,7 @@ class Engine:
         """Let ``request`` be answered, and return its answer at once, before it is generated.
 
         Raises:
-            ValueError: the prompt does not fit its pictures, or an option does not fit the model.
+            ValueError: the prompt does not fit its images, or an option does not fit the model.
         """
         generation = self._generation(request)
         self._inbox.put(generation)
@@ -144,7 +144,7 @@ class Engine:
             request.ids,
             request.pixels,
             request.plans,
-            self.pictures,
+            self.image_cache,
             self.feature_cache,
         )
         params, tokenizer = request.params, self.model.llm.tokenizer
@@ -213,7 +213,7 @@ class Engine:
     def _check_weights(self) -> None:
         """Forget what was computed with other weights."""
         if self._weights.changed():
-            self.pictures.clear()
+            self.image_cache.clear()
             self.scheduler.renew()
 
     def run_until_done(self) -> None:
@@ -286,13 +286,13 @@ class Engine:
     def clear_caches(self) -> None:
         """Free the visual tokens and the prompts that are kept, and the slots if none is in use."""
         with self._stepping:
-            self.pictures.clear()
+            self.image_cache.clear()
             self.scheduler.release()
 
     @property
     def counters(self) -> Counters:
         """What the engine has done and is doing."""
-        scheduler, pictures, prefixes = self.scheduler, self.pictures, self.scheduler.prefixes
+        scheduler, images, prefixes = self.scheduler, self.image_cache, self.scheduler.prefixes
         waiting = self._inbox.qsize() + len(scheduler.waiting)
         return Counters(
             requests=self._count + waiting + scheduler.active,
@@ -303,16 +303,16 @@ class Engine:
             waiting=waiting,
             slots_in_use=scheduler.active,
             slots=scheduler.max_slots,
-            picture_hits=pictures.hits,
-            picture_misses=pictures.misses,
-            picture_evictions=pictures.evictions,
-            picture_bytes=pictures.bytes,
-            prefix_hits=prefixes.hits,
-            prefix_misses=prefixes.misses,
-            prefix_evictions=prefixes.evictions,
-            prefix_bytes=prefixes.bytes,
-            prefix_tokens=prefixes.tokens_reused,
-            **pictures.in_files,
+            image_cache_hits=images.hits,
+            image_cache_misses=images.misses,
+            image_cache_evictions=images.evictions,
+            image_cache_bytes=images.bytes,
+            prefix_cache_hits=prefixes.hits,
+            prefix_cache_misses=prefixes.misses,
+            prefix_cache_evictions=prefixes.evictions,
+            prefix_cache_bytes=prefixes.bytes,
+            prefix_cache_tokens=prefixes.tokens_reused,
+            **images.in_files,
         )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hdvl.files import atomic_write, read_json
-from hdvl.inference.pictures import PictureCache, digest
+from hdvl.inference.image_cache import ImageCache, digest
 from hdvl.processor import Sample
 from hdvl.views import split_pixels
 
@@ -88,19 +88,19 @@ class Familiarity:
 
 
 def unfamiliar(
-    known: Familiarity | None, sample: Sample, pictures: PictureCache
+    known: Familiarity | None, sample: Sample, image_cache: ImageCache
 ) -> tuple[int, ...]:
     """Return the numbers of the images of ``sample`` that are unlike the training images.
 
-    Images whose visual tokens are not kept in ``pictures``, and all images if ``known`` is ``None``, are not
-    judged.
+    Images whose visual tokens are not kept in ``image_cache``, and all images if ``known`` is ``None``,
+    are not judged.
     """
     if known is None:
         return ()
     found = []
     pixels = split_pixels(sample.pixels, sample.plans)
     for number, (views, plan) in enumerate(zip(pixels, sample.plans, strict=True)):
-        tokens = pictures.peek(digest(views, plan))
+        tokens = image_cache.peek(digest(views, plan))
         if tokens is not None and known.distance(tokens) > known.limit:
             found.append(number)
     return tuple(found)

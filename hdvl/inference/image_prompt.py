@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hdvl.decoding.prefix_cache import Keys
-from hdvl.inference.pictures import Picture, PictureCache, digest, prompt_keys
+from hdvl.inference.image_cache import CachedImage, ImageCache, digest, prompt_keys
 from hdvl.model import VLM
 from hdvl.protocols import FeatureCache, Pixels, TilePlan
 from hdvl.views import split_pixels
@@ -21,8 +21,8 @@ class ImagePrompt:
         ids: the prompt (s,), with the image token in the image slots.
         pixels: the views of all images.
         plans: how each image was cut, in order of appearance.
-        pictures: the cache of visual tokens.
-        features: cache of encoder features, for images that are not in ``pictures``.
+        image_cache: the cache of visual tokens.
+        features: cache of encoder features, for images that are not in ``image_cache``.
 
     Attributes:
         counts: the number of visual tokens of each image.
@@ -38,12 +38,12 @@ class ImagePrompt:
         ids: Int[Tensor, " s"],
         pixels: Pixels,
         plans: Sequence[TilePlan],
-        pictures: PictureCache,
+        image_cache: ImageCache,
         features: FeatureCache | None,
     ) -> None:
         self._vlm, self._ids = vlm, ids
-        self._known, self._features = pictures, features
-        self._pictures: list[Picture] = [
+        self._image_cache, self._features = image_cache, features
+        self._images: list[CachedImage] = [
             (digest(own, plan), own, plan)
             for own, plan in zip(split_pixels(pixels, plans), plans, strict=True)
         ]
@@ -57,10 +57,7 @@ class ImagePrompt:
         self.keys: Keys = prompt_keys(
             ids,
             vlm.image_token_id,
-            [
-                (known_by, count)
-                for (known_by, _, _), count in zip(self._pictures, self.counts, strict=True)
-            ],
+            [(key, count) for (key, _, _), count in zip(self._images, self.counts, strict=True)],
         )
 
     @property
@@ -76,7 +73,7 @@ class ImagePrompt:
         first = sum(end <= before for end in ends)
         visual: list[Tensor] = []
         if first < len(ends):
-            visual = self._known.tokens(vlm, self._pictures[first:], self._features)
+            visual = self._image_cache.tokens(vlm, self._images[first:], self._features)
             visual[0] = visual[0][before - (ends[first] - self.counts[first]) :]
         ids = self._ids[start:].to(vlm.llm.embedding_layers()[0].weight.device)
         return vlm.merge_image_tokens(ids[None], visual)[0]

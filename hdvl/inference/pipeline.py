@@ -17,8 +17,8 @@ from hdvl.inference.confidence import Calibration, confidence_of, with_logprobs
 from hdvl.inference.engine import Engine
 from hdvl.inference.familiarity import Familiarity, unfamiliar
 from hdvl.inference.generation import Generation, Request
+from hdvl.inference.image_cache_files import IMAGE_CACHE_FOLDER_BYTES, ImageCacheFiles
 from hdvl.inference.open_ended import open_ended
-from hdvl.inference.picture_files import PICTURE_FOLDER_BYTES, PictureFiles
 from hdvl.inference.sampling import SamplingParams
 from hdvl.inference.stream import AnswerStream
 from hdvl.messages import Turn, as_messages
@@ -36,16 +36,17 @@ class Pipeline:
 
     Options of every question (``max_new_tokens``, ``do_sample``, ``temperature``, ``stop``, ``seed``, ...)
     are those of :class:`~hdvl.inference.sampling.SamplingParams`. All answers come from one
-    :class:`~hdvl.inference.engine.Engine`, which encodes a picture once and reads a prompt that begins
+    :class:`~hdvl.inference.engine.Engine`, which encodes an image once and reads a prompt that begins
     like an earlier one only from where it differs.
 
     Args:
         model: the model, which is set to evaluation mode.
         max_length: most ids of a prompt.
-        feature_cache: cache of encoder features for pictures that the engine does not know.
+        feature_cache: cache of encoder features for images that the engine does not know.
         engine: options of the engine: ``max_slots``, ``max_tokens``, ``prefill_chunk``,
-            ``picture_bytes``, ``prefix_bytes``; and ``picture_folder`` with ``picture_folder_bytes``, where
-            visual tokens are kept for later processes (:class:`~hdvl.inference.picture_files.PictureFiles`).
+            ``image_cache_bytes``, ``prefix_cache_bytes``; and ``image_cache_folder`` with
+            ``image_cache_folder_bytes``, where visual tokens are kept for later processes
+            (:class:`~hdvl.inference.image_cache_files.ImageCacheFiles`).
     """
 
     model: VLM
@@ -65,11 +66,11 @@ class Pipeline:
         self.model = model.eval()
         self.processor = Processor.of(model, max_length=max_length)
         options = dict(engine or {})
-        folder = options.pop("picture_folder", None)
-        limit = options.pop("picture_folder_bytes", PICTURE_FOLDER_BYTES)
+        folder = options.pop("image_cache_folder", None)
+        limit = options.pop("image_cache_folder_bytes", IMAGE_CACHE_FOLDER_BYTES)
         self.engine = Engine(self.model, feature_cache=feature_cache, **options)
         if folder is not None:
-            self.engine.pictures.files = PictureFiles(folder, limit, self.model)
+            self.engine.image_cache.files = ImageCacheFiles(folder, limit, self.model)
         self.familiarity = None
         self.calibration = None
 
@@ -379,7 +380,7 @@ class Pipeline:
             history=(*messages, Message("assistant", text)),
             images=tuple(image for message in sample.read(messages) for image in message.images),
             plans=sample.plans,
-            unfamiliar=unfamiliar(self.familiarity, sample, self.engine.pictures),
+            unfamiliar=unfamiliar(self.familiarity, sample, self.engine.image_cache),
             confidence=confidence_of(
                 [token.logprob for token in generation.logprobs],
                 self.calibration,

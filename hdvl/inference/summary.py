@@ -74,16 +74,16 @@ def doubts(answer: Answer) -> list[str]:
 
 def write_drawings(answer: Answer, out: str) -> list[Path]:
     """The images with their boxes: ``out``, or ``out`` with a number where there are several."""
-    return write_pictures("out", out, [partial(answer.draw, n) for n in range(len(answer.images))])
+    return write_images("out", out, [partial(answer.draw, n) for n in range(len(answer.images))])
 
 
-def write_pictures(key: str, out: str, drawings: Sequence[Callable[[], Image.Image]]) -> list[Path]:
+def write_images(key: str, out: str, drawings: Sequence[Callable[[], Image.Image]]) -> list[Path]:
     """Write what ``drawings`` return to ``out``, or to ``out`` with a number where there are several.
 
     Args:
         key: the key of the command line that ``out`` was given by, for errors.
         out: name of an image file.
-        drawings: functions that return one picture each.
+        drawings: functions that return one image each.
     """
     if not drawings:
         raise ValueError(f"{key}={out} needs an image to draw on; give image=FILE")

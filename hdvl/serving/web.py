@@ -16,7 +16,7 @@ KINDS = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
-# Nothing from elsewhere is loaded, whatever a model writes; pictures of the user are blob: and data: URLs.
+# Nothing from elsewhere is loaded, whatever a model writes; images of the user are blob: and data: URLs.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -24,7 +24,7 @@ POLICY = (
 
 
 def add_page(app: FastAPI) -> None:
-    """Add the page at ``/``, its files and its example pictures."""
+    """Add the page at ``/``, its files and its example images."""
     files = {path.name: path for path in FOLDER.iterdir() if path.suffix in KINDS}
     shown = {path.name: path for path in sorted(EXAMPLES.glob("*.png"))}
 

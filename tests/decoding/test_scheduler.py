@@ -136,7 +136,7 @@ def test_numbers_out_of_range_are_named() -> None:
         with pytest.raises(ValueError, match=f"{name} must be at least 1"):
             Scheduler(llm, **{name: 0})
     with pytest.raises(ValueError, match="bytes of the prefix cache must be at least 0, got -1"):
-        Scheduler(llm, prefix_bytes=-1)
+        Scheduler(llm, prefix_cache_bytes=-1)
 
 
 class Known(EmbeddedPrompt):

@@ -17,7 +17,7 @@ from tests.inference.saying import say
 from tests.llms.recurrent import Recurrent
 from tests.tiny_model import tiny_node, tiny_vlm
 
-PICTURE = Image.fromarray(
+IMAGE = Image.fromarray(
     np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
 )  # 2 x 3 windows of 32 pixels and the thumbnail first
 
@@ -34,7 +34,7 @@ SIZES = {
 def test_the_known_weights_of_one_tile_are_drawn_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = Pipeline(model=tiny_vlm(tiny_node(merger={"newline": False})))
     (plan,) = pipe.processor.limited(None)(
-        pipe.conversation("Where?", PICTURE), add_generation_prompt=True
+        pipe.conversation("Where?", IMAGE), add_generation_prompt=True
     ).plans
     chosen = [
         box[0] >= plan.boxes[5][0] - 1 and box[1] >= plan.boxes[5][1] - 1 and number >= 16
@@ -48,10 +48,10 @@ def test_the_known_weights_of_one_tile_are_drawn_on_it(monkeypatch: pytest.Monke
         weights[slots] = 0.5 * seen / seen.sum()
         return weights
 
-    sample = pipe.processor(pipe.conversation("Where?", PICTURE), add_generation_prompt=True)
+    sample = pipe.processor(pipe.conversation("Where?", IMAGE), add_generation_prompt=True)
     tokens = torch.cat(pipe.model.encode_images(sample.pixels, sample.plans))
     monkeypatch.setattr(attention, "answer_attention", known)
-    (found,) = pipe.attention("Where?", PICTURE, answer="there")
+    (found,) = pipe.attention("Where?", IMAGE, answer="there")
     assert found.share == pytest.approx(0.5)
     assert found.tiles[4:] == pytest.approx([0.25, 0.25], abs=0.1)
     assert sum(found.tiles[:4]) == pytest.approx(0, abs=1e-6)
@@ -116,7 +116,7 @@ def test_the_grid_sums_to_the_weight_of_tokens_that_show_the_image(merger: dict[
     if "newline" in merger:
         del node["merger"]["newline"]
     pipe = Pipeline(model=tiny_vlm(node))
-    messages = pipe.conversation("Compare.", [PICTURE, PICTURE.rotate(90, expand=True)])
+    messages = pipe.conversation("Compare.", [IMAGE, IMAGE.rotate(90, expand=True)])
     say(pipe, "the first")
     maps = pipe.attention(messages)
     places = [pipe.model.merger.places(found.plan) for found in maps]  # type: ignore[attr-defined]
@@ -152,17 +152,17 @@ def test_models_without_weights_or_places_are_refused() -> None:
     with pytest.raises(ValueError, match="attention needs an image in the conversation, got none"):
         pipe.attention("Hello", answer="yes")
     with pytest.raises(ValueError, match="at least one token, got an empty one"):
-        pipe.attention("Hello", PICTURE, answer="")
+        pipe.attention("Hello", IMAGE, answer="")
     with pytest.raises(ValueError, match="images must be None where a conversation holds its"):
-        pipe.attention(pipe.conversation("Hello", PICTURE), PICTURE)
+        pipe.attention(pipe.conversation("Hello", IMAGE), IMAGE)
     pipe.model.llm.rules = object()  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="the position rules of Qwen-1 are part of a fused kernel"):
-        pipe.attention("Hello", PICTURE)
+        pipe.attention("Hello", IMAGE)
     pipe.model.llm = Recurrent(tokenizer=pipe.tokenizer)
     with pytest.raises(ValueError, match="Recurrent is no CausalLM of transformers"):
-        pipe.attention("Hello", PICTURE)
+        pipe.attention("Hello", IMAGE)
     bridge = {"_target_": "hdvl.bridges.Resampler", "_partial_": True, "num_queries": 4}
     node = tiny_node()
     node["bridge"] = bridge
     with pytest.raises(ValueError, match="each token of the bridge Resampler is a query"):
-        Pipeline(model=tiny_vlm(node)).attention("Hello", PICTURE)
+        Pipeline(model=tiny_vlm(node)).attention("Hello", IMAGE)

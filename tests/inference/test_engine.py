@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from hdvl.inference import Engine, Generation, Guided, Pipeline
-from hdvl.inference.pictures import PictureCache, digest
+from hdvl.inference.image_cache import ImageCache, digest
 from hdvl.protocols import Message
 from tests.tiny_model import tiny_vlm
 
 SIZES = [(70, 40), (20, 20), (96, 64)]
 
 
-def picture(seed: int, size: tuple[int, int] = (70, 40)) -> Image.Image:
+def make_image(seed: int, size: tuple[int, int] = (70, 40)) -> Image.Image:
     width, height = size
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
@@ -40,24 +40,26 @@ def pipe(vlm: Any) -> Pipeline:
 @pytest.fixture
 def bare(vlm: Any) -> Pipeline:
     """A pipeline that keeps nothing."""
-    return Pipeline(model=vlm, engine={"picture_bytes": 0, "prefix_bytes": 0, "max_slots": 1})
+    return Pipeline(
+        model=vlm, engine={"image_cache_bytes": 0, "prefix_cache_bytes": 0, "max_slots": 1}
+    )
 
 
 def test_caches_change_no_text(pipe: Pipeline, bare: Pipeline) -> None:
-    image = picture(0)
+    image = make_image(0)
     for _ in range(2):
         for text in ("What is it?", "What is here?", "Why?"):
             answers = [one.chat(text, image, max_new_tokens=8) for one in (pipe, bare)]
             assert answers[0].text == answers[1].text
     first = [one.chat("And?", image, max_new_tokens=8) for one in (pipe, bare)]
     second = [
-        one.chat("So?", picture(1), history=before.history, max_new_tokens=8)
+        one.chat("So?", make_image(1), history=before.history, max_new_tokens=8)
         for one, before in zip((pipe, bare), first, strict=True)
     ]
     assert second[0].text == second[1].text
     kept, none = pipe.engine.counters, bare.engine.counters
-    assert kept.picture_misses == 2 and none.picture_misses == 9
-    assert kept.prefix_hits >= 7 and none.prefix_hits == 0
+    assert kept.image_cache_misses == 2 and none.image_cache_misses == 9
+    assert kept.prefix_cache_hits >= 7 and none.prefix_cache_hits == 0
     assert second[0].numbers.cached_tokens >= first[0].numbers.prompt_tokens
     assert kept.finished["length"] + kept.finished.get("stop", 0) == kept.requests == 8
 
@@ -66,30 +68,30 @@ def test_two_images_with_one_prompt_are_not_confused(pipe: Pipeline, bare: Pipel
     texts = []
     for seed in (0, 1):
         texts.append(
-            [one.chat("What?", picture(seed), max_new_tokens=8).text for one in (pipe, bare)]
+            [one.chat("What?", make_image(seed), max_new_tokens=8).text for one in (pipe, bare)]
         )
     assert texts[0][0] == texts[0][1] and texts[1][0] == texts[1][1]
-    assert pipe.engine.counters.picture_misses == 2
-    tiles = [pipe.tiler(picture(seed)) for seed in (0, 1)]
+    assert pipe.engine.counters.image_cache_misses == 2
+    tiles = [pipe.tiler(make_image(seed)) for seed in (0, 1)]
     same = digest(tiles[0].pixels, tiles[0].plan)
     assert digest(tiles[1].pixels, tiles[0].plan) != same
-    assert digest(tiles[0].pixels, pipe.tiler(picture(0, (71, 40))).plan) != same
+    assert digest(tiles[0].pixels, pipe.tiler(make_image(0, (71, 40))).plan) != same
     assert digest(tiles[0].pixels.clone(), tiles[0].plan) == same
 
 
 def test_answers_to_one_question(pipe: Pipeline) -> None:
-    request = pipe.request(asked("What?", picture(0)), temperature=2.0, seed=5, max_new_tokens=8)
+    request = pipe.request(asked("What?", make_image(0)), temperature=2.0, seed=5, max_new_tokens=8)
     branches = [one.wait() for one in pipe.engine.submit_branches(request, 4)]
     assert len({one.text for one in branches}) > 1
     assert [one.usage.cached_tokens for one in branches[1:]] == [len(request.ids) - 1] * 3
-    alone = pipe.chat("What?", picture(0), temperature=2.0, seed=6, max_new_tokens=8)
+    alone = pipe.chat("What?", make_image(0), temperature=2.0, seed=6, max_new_tokens=8)
     assert alone.text == branches[1].text
     with pytest.raises(ValueError, match="count of answers must be at least 1, got 0"):
         pipe.engine.submit_branches(request, 0)
 
 
 def test_usage_and_logprobs(pipe: Pipeline) -> None:
-    image = picture(0)
+    image = make_image(0)
     generation = pipe.submit(asked("What?", image), max_new_tokens=4, logprobs=3, stop_ids=[])
     deltas = list(generation)
     assert [token for delta in deltas for token in delta.ids] == generation.ids
@@ -109,7 +111,7 @@ def test_usage_and_logprobs(pipe: Pipeline) -> None:
 
 
 def test_the_likelihood_of_options(pipe: Pipeline) -> None:
-    messages = asked("What?", picture(0))
+    messages = asked("What?", make_image(0))
     options = ["cat", "a dog", "cat and dog"]
     found = pipe.likelihood(messages, options)
     ids = pipe.processor(messages, add_generation_prompt=True).ids
@@ -122,15 +124,15 @@ def test_the_likelihood_of_options(pipe: Pipeline) -> None:
         scores = logits[len(ids) - 1 : -1].log_softmax(-1)
         wanted = sum(float(scores[place, token]) for place, token in enumerate(own))
         assert total == pytest.approx(wanted, abs=1e-3)
-    assert pipe.engine.counters.picture_misses == 1
+    assert pipe.engine.counters.image_cache_misses == 1
     with pytest.raises(ValueError, match="options must not be empty"):
         pipe.likelihood(messages, [""])
 
 
 def test_an_answer_that_was_begun_is_continued(pipe: Pipeline) -> None:
-    whole = pipe.chat("What?", picture(0), max_new_tokens=8)
-    ids = pipe.processor(asked("What?", picture(0)), add_generation_prompt=True).ids.tolist()
-    turns = [*asked("What?", picture(0)), Message("assistant", "It is")]
+    whole = pipe.chat("What?", make_image(0), max_new_tokens=8)
+    ids = pipe.processor(asked("What?", make_image(0)), add_generation_prompt=True).ids.tolist()
+    turns = [*asked("What?", make_image(0)), Message("assistant", "It is")]
     request = pipe.request(turns, continue_final_message=True)
     said = pipe.tokenizer("It is", add_special_tokens=False)["input_ids"]
     assert request.ids.tolist() == ids + said
@@ -157,12 +159,12 @@ def test_guided_text_has_its_form(pipe: Pipeline) -> None:
 
 def test_many_threads_share_one_engine(pipe: Pipeline, bare: Pipeline) -> None:
     wanted = [
-        bare.chat("What?", picture(n % 3, SIZES[n % 3]), max_new_tokens=6).text for n in range(6)
+        bare.chat("What?", make_image(n % 3, SIZES[n % 3]), max_new_tokens=6).text for n in range(6)
     ]
     found: dict[int, str] = {}
 
     def ask(number: int) -> None:
-        image = picture(number % 3, SIZES[number % 3])
+        image = make_image(number % 3, SIZES[number % 3])
         found[number] = pipe.chat("What?", image, max_new_tokens=6).text
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
@@ -175,13 +177,15 @@ def test_many_threads_share_one_engine(pipe: Pipeline, bare: Pipeline) -> None:
 
 
 def test_an_engine_with_a_thread_of_its_own(pipe: Pipeline) -> None:
-    wanted = pipe.chat("What?", picture(0), max_new_tokens=6).text
+    wanted = pipe.chat("What?", make_image(0), max_new_tokens=6).text
     engine = pipe.engine
     engine.start()
     with pytest.raises(ValueError, match="the engine runs already"):
         engine.start()
     try:
-        generations = [pipe.submit(asked("What?", picture(0)), max_new_tokens=6) for _ in range(3)]
+        generations = [
+            pipe.submit(asked("What?", make_image(0)), max_new_tokens=6) for _ in range(3)
+        ]
         assert [one.wait(60).text for one in generations] == [wanted] * 3
         long = pipe.submit(asked("?"), max_new_tokens=200, stop_ids=[])
         long.cancel()
@@ -225,40 +229,42 @@ def test_waiting_has_a_timeout(pipe: Pipeline) -> None:
 
 def test_other_weights_are_noticed() -> None:
     pipe = Pipeline(model=tiny_vlm())
-    image = picture(0)
+    image = make_image(0)
     pipe.chat("What?", image, max_new_tokens=2)
     with torch.no_grad():
         next(pipe.model.get_submodule("encoder").parameters()).add_(0.5)
     pipe.chat("What?", image, max_new_tokens=2)
-    assert pipe.engine.counters.picture_misses == 2 and pipe.engine.counters.prefix_hits == 0
+    assert (
+        pipe.engine.counters.image_cache_misses == 2 and pipe.engine.counters.prefix_cache_hits == 0
+    )
     next(pipe.model.llm.parameters()).data.mul_(1.5)
     pipe.chat("What?", image, max_new_tokens=2)
-    assert pipe.engine.counters.picture_misses == 3
+    assert pipe.engine.counters.image_cache_misses == 3
     pipe.model.llm.load_state_dict(pipe.model.llm.state_dict(), assign=True)
     pipe.model.to(torch.float64).to(torch.float32)
     pipe.chat("What?", image, max_new_tokens=2)
-    assert pipe.engine.counters.picture_misses == 4
+    assert pipe.engine.counters.image_cache_misses == 4
     pipe.chat("What?", image, max_new_tokens=2)
-    assert pipe.engine.counters.picture_misses == 4
+    assert pipe.engine.counters.image_cache_misses == 4
 
 
-def test_the_oldest_pictures_go_first(vlm: Any) -> None:
-    tiles = [vlm.tiler(picture(seed)) for seed in range(3)]
+def test_the_oldest_images_go_first(vlm: Any) -> None:
+    tiles = [vlm.tiler(make_image(seed)) for seed in range(3)]
     shown = [(digest(one.pixels, one.plan), one.pixels, one.plan) for one in tiles]
     with torch.inference_mode():
         size = vlm.encode_images(tiles[0].pixels, [tiles[0].plan])[0].numel() * 4
-        cache = PictureCache(2 * size)
+        cache = ImageCache(2 * size)
         for one in (shown[0], shown[1], shown[0], shown[2], shown[0], shown[1]):
             (tokens,) = cache.tokens(vlm, [one])
             torch.testing.assert_close(tokens, vlm.encode_images(one[1], [one[2]])[0])
     assert (cache.hits, cache.misses, cache.evictions) == (2, 4, 2)
     assert len(cache) == 2 and cache.bytes == 2 * size
-    with pytest.raises(ValueError, match="bytes of the picture cache must be at least 0, got -1"):
-        PictureCache(-1)
+    with pytest.raises(ValueError, match="bytes of the image cache must be at least 0, got -1"):
+        ImageCache(-1)
 
 
-def test_requests_that_do_not_fit_their_pictures(pipe: Pipeline) -> None:
-    request = pipe.request(asked("What?", picture(0)))
+def test_requests_that_do_not_fit_their_images(pipe: Pipeline) -> None:
+    request = pipe.request(asked("What?", make_image(0)))
     with pytest.raises(ValueError, match=r"image slots .* the images give .* visual tokens"):
         pipe.generate_ids([(request.ids[:-30], request.pixels, request.plans)])
     with pytest.raises(ValueError, match="max_slots must be at least 1, got 0"):

@@ -341,9 +341,9 @@ def test_caches_are_cleared(tiny_folder: Path) -> None:
     pipe = load(tiny_folder)
     for question in ("?", "What?"):
         pipe.chat(question, images=make_image(0), max_new_tokens=1)
-    assert pipe.engine.counters.picture_misses == 1
-    assert pipe.engine.counters.prefix_tokens > 0 < pipe.engine.counters.prefix_bytes
+    assert pipe.engine.counters.image_cache_misses == 1
+    assert pipe.engine.counters.prefix_cache_tokens > 0 < pipe.engine.counters.prefix_cache_bytes
     pipe.clear_caches()
-    assert pipe.engine.counters.picture_bytes == pipe.engine.counters.prefix_bytes == 0
+    assert pipe.engine.counters.image_cache_bytes == pipe.engine.counters.prefix_cache_bytes == 0
     pipe.chat("?", images=make_image(0), max_new_tokens=1)
-    assert pipe.engine.counters.picture_misses == 2
+    assert pipe.engine.counters.image_cache_misses == 2

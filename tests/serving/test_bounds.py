@@ -206,7 +206,7 @@ def test_low_detail_and_the_limit_of_tiles(pipe: Pipeline) -> None:
         assert tiles(live, body) == whole
 
 
-def test_a_second_turn_encodes_no_picture_again(live: Live) -> None:
+def test_a_second_turn_encodes_no_image_again(live: Live) -> None:
     pipe = live.models[0].pipe
     body = question()
     said = httpx2.post(live.url + PATH, json=body, timeout=60).json()["choices"][0]["message"]
@@ -217,7 +217,7 @@ def test_a_second_turn_encodes_no_picture_again(live: Live) -> None:
     ]
     again = httpx2.post(live.url + PATH, json=body, timeout=60).json()
     after = pipe.engine.counters
-    assert after.picture_misses == before.picture_misses
+    assert after.image_cache_misses == before.image_cache_misses
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
 
 

@@ -101,13 +101,13 @@ def test_upload_see_tiles_ask_and_get_a_box(page: Any) -> None:
     assert box.count() == 1
     assert 800 < float(box.get_attribute("x")) < 1000 and 450 < float(box.get_attribute("y")) < 520
     shot(page, "box")
-    page.locator(".assistant .picture").click()
+    page.locator(".assistant .image").click()
     page.wait_for_selector("dialog[open] .box", state="attached")
-    before = page.locator("dialog .picture").evaluate("one => one.style.transform")
+    before = page.locator("dialog .image").evaluate("one => one.style.transform")
     page.mouse.move(600, 400)
     page.mouse.wheel(0, -500)
     until(
-        page, "old => document.querySelector('dialog .picture').style.transform !== old", arg=before
+        page, "old => document.querySelector('dialog .image').style.transform !== old", arg=before
     )
     shot(page, "zoomed")
     page.click("dialog > button")
@@ -116,7 +116,7 @@ def test_upload_see_tiles_ask_and_get_a_box(page: Any) -> None:
     assert page.locator(".turn").count() == 4
 
 
-def test_a_box_is_drawn_on_the_picture_that_it_is_in(page: Any) -> None:
+def test_a_box_is_drawn_on_the_image_that_it_is_in(page: Any) -> None:
     files = [str(ASSETS / name) for name in ("tag.png", "receipt.png")]
     page.set_input_files("#file", files)
     until(page, "document.querySelector('#cost').textContent.startsWith('2 image')")
@@ -126,7 +126,7 @@ def test_a_box_is_drawn_on_the_picture_that_it_is_in(page: Any) -> None:
         "boxed({boxes: [{box: [1, 2, 3, 4], image: 1, label: 'x'}]}, 1).map(([image]) => image.name)"
     )
     assert drawn == ["receipt.png"]
-    shot(page, "two_pictures")
+    shot(page, "two_images")
 
 
 def test_the_answer_is_streamed_and_can_be_stopped(page: Any, live: Live) -> None:
@@ -182,7 +182,7 @@ def test_models_languages_themes_examples_and_options(page: Any) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") == theme
 
 
-def test_pasted_and_dropped_pictures(page: Any) -> None:
+def test_pasted_and_dropped_images(page: Any) -> None:
     for kind in ("paste", "drop"):
         page.evaluate(
             """async kind => {

@@ -39,7 +39,7 @@ def test_both_languages_have_the_same_messages(client: Any) -> None:
     assert set(used) <= set(chinese)
 
 
-def test_example_pictures(client: Any) -> None:
+def test_example_images(client: Any) -> None:
     names = client.get("/page/examples").json()
     assert "receipt.png" in names
     assert client.get("/page/examples/tag.png").content[:4] == b"\x89PNG"
@@ -49,7 +49,7 @@ def test_example_pictures(client: Any) -> None:
         assert client.get(f"/page/{name}").status_code == 404
 
 
-def test_tiles_of_pictures_are_those_that_are_read(client: Any, pipe: Pipeline) -> None:
+def test_tiles_of_images_are_those_that_are_read(client: Any, pipe: Pipeline) -> None:
     urls = [data_url(png(150, 60)), data_url(png(20, 20))]
     found = client.post("/v1/tiles", json={"model": "tiny", "images": urls}).json()
     plans = [pipe.tiler.plan(150, 60), pipe.tiler.plan(20, 20)]

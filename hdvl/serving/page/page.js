@@ -177,7 +177,7 @@ function shownTurn(turn, index) {
   const images = turn.role === "user" ? turn.images.map(image => [image, []]) : boxed(turn, index);
   if (images.length) {
     const row = document.createElement("div");
-    row.className = "pictures";
+    row.className = "images";
     row.append(...images.map(([image, shapes]) => drawn(image, shapes)));
     section.append(row);
   }

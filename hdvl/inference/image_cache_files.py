@@ -1,4 +1,4 @@
-"""Visual tokens of pictures in files, for later processes and for others that work at the same time."""
+"""Visual tokens of images in files, for later processes and for others that work at the same time."""
 
 import logging
 import os
@@ -17,24 +17,24 @@ from hdvl.version import __version__
 
 logger = logging.getLogger("hdvl.inference")
 _NAME = "tokens"
-PICTURE_FOLDER_BYTES = 10 * 2**30
+IMAGE_CACHE_FOLDER_BYTES = 10 * 2**30
 """Bytes of visual tokens in files, where a folder is given without a bound."""
 
 
-class PictureFiles:
-    """Visual tokens in a folder, a file a picture. The files used least recently go first.
+class ImageCacheFiles:
+    """Visual tokens in a folder, one file an image. The files used least recently go first.
 
     Several processes may share the folder: files are written whole, under names that say what they hold. A
-    name is a hash of the views of the picture, of how it was cut, and of the encoder, bridge and merger with
+    name is a hash of the views of the image, of how it was cut, and of the encoder, bridge and merger with
     their weights, precision and kind of device, so that one folder serves any number of models.
 
     Args:
         folder: the folder; it is created.
         limit: the most bytes of all files.
-        model: what encodes the pictures.
+        model: what encodes the images.
 
     Attributes:
-        hits: pictures that were found here.
+        hits: images that were found here.
         evictions: files that were removed to make room.
         bytes: bytes of all files when they were last counted.
 
@@ -44,7 +44,7 @@ class PictureFiles:
 
     def __init__(self, folder: str | Path, limit: int, model: nn.Module) -> None:
         if limit < 1:
-            raise ValueError(f"picture_folder_bytes must be at least 1, got {limit}")
+            raise ValueError(f"image_cache_folder_bytes must be at least 1, got {limit}")
         self.folder, self.limit, self._model = Path(folder), limit, model
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hits = self.evictions = 0
@@ -53,12 +53,12 @@ class PictureFiles:
         self.bytes = self._counted()
 
     def forget_weights(self) -> None:
-        """Let the next picture be named after the weights that the model has then."""
+        """Let the next image be named after the weights that the model has then."""
         self._encoder = None
 
-    def get(self, known_by: bytes) -> Tensor | None:
-        """The visual tokens of a picture (m, e) on the device of the model; ``None`` if they are not here."""
-        path = self._path(known_by)
+    def get(self, key: bytes) -> Tensor | None:
+        """The visual tokens of an image (m, e) on the device of the model; ``None`` if they are not here."""
+        path = self._path(key)
         try:
             tokens: Tensor = load_file(path)[_NAME]
             os.utime(path)
@@ -72,9 +72,9 @@ class PictureFiles:
             self.hits += 1
         return tokens.to(next(self._model.parameters()).device)
 
-    def put(self, known_by: bytes, tokens: Tensor) -> None:
-        """Write the visual tokens of a picture, and make room if the folder has become too large."""
-        path, size = self._path(known_by), tokens.numel() * tokens.element_size()
+    def put(self, key: bytes, tokens: Tensor) -> None:
+        """Write the visual tokens of an image, and make room if the folder has become too large."""
+        path, size = self._path(key), tokens.numel() * tokens.element_size()
         if size > self.limit or path.exists():
             return
         with atomic_write(path, durable=False) as part:
@@ -84,10 +84,10 @@ class PictureFiles:
             if self.bytes > self.limit:
                 self._make_room()
 
-    def _path(self, known_by: bytes) -> Path:
+    def _path(self, key: bytes) -> Path:
         if self._encoder is None:
             self._encoder = encoder_fingerprint(self._model)
-        name = blake2b(self._encoder + known_by, digest_size=24).hexdigest()
+        name = blake2b(self._encoder + key, digest_size=24).hexdigest()
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def _files(self) -> list[tuple[float, int, Path]]:
@@ -105,7 +105,7 @@ class PictureFiles:
         return sum(size for _, size, _ in self._files())
 
     def _make_room(self) -> None:
-        """Remove files down to nine tenths of the limit, so that they are not counted at every picture."""
+        """Remove files down to nine tenths of the limit, so that they are not counted at every image."""
         files = sorted(self._files())
         self.bytes = sum(size for _, size, _ in files)
         for _, size, path in files:
@@ -117,7 +117,7 @@ class PictureFiles:
 
 
 def encoder_fingerprint(model: nn.Module) -> bytes:
-    """A hash of what visual tokens depend on besides the picture: all of a model but its language model."""
+    """A hash of what visual tokens depend on besides the image: all of a model but its language model."""
     start, found = time.perf_counter(), blake2b(__version__.encode(), digest_size=24)
     device = next(model.parameters()).device.type
     precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)

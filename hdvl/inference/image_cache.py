@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hdvl.decoding.prefix_cache import Keys
-from hdvl.inference.picture_files import PictureFiles
+from hdvl.inference.image_cache_files import ImageCacheFiles
 from hdvl.model import VLM
 from hdvl.protocols import FeatureCache, Pixels, TilePlan
 from hdvl.views import groups, join_pixels, map_pixels
 
-Picture = tuple[bytes, Pixels, TilePlan]
+CachedImage = tuple[bytes, Pixels, TilePlan]
 """The digest of an image, its views, and its tile plan."""
 
 SAMPLE = 64
@@ -36,14 +36,14 @@ def digest(pixels: Pixels, plan: TilePlan) -> bytes:
 
 
 def prompt_keys(
-    ids: Int[Tensor, " s"], image_token_id: int, pictures: Sequence[tuple[bytes, int]]
+    ids: Int[Tensor, " s"], image_token_id: int, images: Sequence[tuple[bytes, int]]
 ) -> Keys:
     """Return the keys of the positions of a prompt in the prefix cache.
 
     Args:
         ids: the ids of the prompt.
         image_token_id: the id of image slots.
-        pictures: the digest and the number of slots of each image, in order of appearance.
+        images: the digest and the number of slots of each image, in order of appearance.
 
     Returns:
         (s, 2): for text its id and 0; for image slots numbers that depend on the image and the position
@@ -53,8 +53,8 @@ def prompt_keys(
     keys[:, 0] = ids.cpu().numpy()
     slots = np.flatnonzero(keys[:, 0] == image_token_id)
     start = 0
-    for known_by, count in pictures:
-        first, second = np.frombuffer(known_by[:16], np.int64)
+    for key, count in images:
+        first, second = np.frombuffer(key[:16], np.int64)
         places = slots[start : start + count]
         keys[places, 0] = first ^ np.arange(len(places))
         keys[places, 1] = second | 1  # text has 0 here
@@ -119,7 +119,7 @@ def _sampled(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     return list(found.values())
 
 
-class PictureCache:
+class ImageCache:
     """Keeps the visual tokens of images; the least recently used are evicted first. Thread-safe.
 
     Args:
@@ -135,9 +135,9 @@ class PictureCache:
 
     def __init__(self, limit: int) -> None:
         if limit < 0:
-            raise ValueError(f"bytes of the picture cache must be at least 0, got {limit}")
+            raise ValueError(f"bytes of the image cache must be at least 0, got {limit}")
         self.limit = limit
-        self.files: PictureFiles | None = None
+        self.files: ImageCacheFiles | None = None
         self.hits = self.misses = self.evictions = self.bytes = 0
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
         self._lock = threading.Lock()
@@ -146,48 +146,44 @@ class PictureCache:
         return len(self._kept)
 
     def tokens(
-        self, vlm: VLM, pictures: Sequence[Picture], features: FeatureCache | None = None
+        self, vlm: VLM, images: Sequence[CachedImage], features: FeatureCache | None = None
     ) -> list[Float[Tensor, "_m e"]]:
         """Return the visual tokens of each image; only images that are not cached are encoded.
 
         Args:
             vlm: the model.
-            pictures: the images.
+            images: the images.
             features: cache of encoder features, for the images that are not cached here.
         """
         with self._lock:
-            found = {known_by: self._kept.get(known_by) for known_by, _, _ in pictures}
-            for known_by, tokens in found.items():
+            found = {key: self._kept.get(key) for key, _, _ in images}
+            for key, tokens in found.items():
                 if tokens is not None:
-                    self._kept.move_to_end(known_by)
-        for known_by in [one for one, tokens in found.items() if tokens is None]:
-            stored = None if self.files is None else self.files.get(known_by)
+                    self._kept.move_to_end(key)
+        for key in [one for one, tokens in found.items() if tokens is None]:
+            stored = None if self.files is None else self.files.get(key)
             if stored is not None:
-                found[known_by] = stored
-                self._keep(known_by, stored)
-        new = {
-            known_by: (pixels, plan)
-            for known_by, pixels, plan in pictures
-            if found[known_by] is None
-        }
+                found[key] = stored
+                self._keep(key, stored)
+        new = {key: (pixels, plan) for key, pixels, plan in images if found[key] is None}
         with self._lock:
-            self.hits, self.misses = self.hits + len(pictures) - len(new), self.misses + len(new)
+            self.hits, self.misses = self.hits + len(images) - len(new), self.misses + len(new)
         if new:
             device = next(vlm.parameters()).device
             joined = join_pixels([pixels for pixels, _ in new.values()])
             moved = map_pixels(joined, lambda part: part.to(device))
             encoded = vlm.encode_images(moved, [plan for _, plan in new.values()], features)
-            for known_by, tokens in zip(new, encoded, strict=True):
-                found[known_by] = tokens
-                self._keep(known_by, tokens)
+            for key, tokens in zip(new, encoded, strict=True):
+                found[key] = tokens
+                self._keep(key, tokens)
                 if self.files is not None:
-                    self.files.put(known_by, tokens)
-        return [tokens for known_by, _, _ in pictures if (tokens := found[known_by]) is not None]
+                    self.files.put(key, tokens)
+        return [tokens for key, _, _ in images if (tokens := found[key]) is not None]
 
-    def peek(self, known_by: bytes) -> Tensor | None:
+    def peek(self, key: bytes) -> Tensor | None:
         """Return the visual tokens of an image if they are cached, without counting a hit or miss."""
         with self._lock:
-            return self._kept.get(known_by)
+            return self._kept.get(key)
 
     def clear(self) -> None:
         """Remove all tokens from memory. Files are kept, but are only used with the same weights."""
@@ -202,16 +198,16 @@ class PictureCache:
         """The numbers of the files: hits, evictions and bytes."""
         files = self.files
         numbers = (0, 0, 0) if files is None else (files.hits, files.evictions, files.bytes)
-        names = ("picture_file_hits", "picture_file_evictions", "picture_file_bytes")
+        names = ("image_cache_file_hits", "image_cache_file_evictions", "image_cache_file_bytes")
         return dict(zip(names, numbers, strict=True))
 
-    def _keep(self, known_by: bytes, tokens: Tensor) -> None:
+    def _keep(self, key: bytes, tokens: Tensor) -> None:
         size = tokens.numel() * tokens.element_size()
         if size > self.limit:
             return
         with self._lock:
-            if known_by not in self._kept:
-                self._kept[known_by] = tokens.clone()  # not a view of a larger batch
+            if key not in self._kept:
+                self._kept[key] = tokens.clone()  # not a view of a larger batch
                 self.bytes += size
             while self.bytes > self.limit:
                 _, oldest = self._kept.popitem(last=False)

@@ -1,5 +1,5 @@
 "use strict";
-// Pictures: reading of files, drawings on them, and the zoomable viewer.
+// Images: reading of files, drawings on them, and the zoomable viewer.
 const SVG = "http://www.w3.org/2000/svg";
 
 function readImage(file) {
@@ -16,22 +16,22 @@ function readImage(file) {
   });
 }
 
-// A button with a picture and rectangles on it: {box: [x0, y0, x1, y1], kind: "tile" or "box", label}.
-function drawn(picture, shapes) {
+// A button with an image and rectangles on it: {box: [x0, y0, x1, y1], kind: "tile" or "box", label}.
+function drawn(image, shapes) {
   const frame = document.createElement("button");
   frame.type = "button";
-  frame.className = "picture";
-  const image = document.createElement("img");
-  image.src = picture.url;
-  image.alt = picture.name;
-  frame.append(image, overlay(picture, shapes));
-  frame.addEventListener("click", () => view(picture, shapes));
+  frame.className = "image";
+  const element = document.createElement("img");
+  element.src = image.url;
+  element.alt = image.name;
+  frame.append(element, overlay(image, shapes));
+  frame.addEventListener("click", () => view(image, shapes));
   return frame;
 }
 
-function overlay(picture, shapes) {
+function overlay(image, shapes) {
   const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
+  svg.setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
   svg.setAttribute("preserveAspectRatio", "none");
   for (const { box: [x0, y0, x1, y1], kind, label } of shapes) {
     const shape = document.createElementNS(SVG, "rect");
@@ -51,20 +51,20 @@ function overlay(picture, shapes) {
 }
 
 // The viewer: wheel or two fingers zoom about the pointer, one finger or the mouse moves.
-function view(picture, shapes) {
+function view(image, shapes) {
   const dialog = document.getElementById("viewer");
   const space = dialog.querySelector("div");
   const frame = document.createElement("div");
-  frame.className = "picture";
-  const image = document.createElement("img");
-  image.src = picture.url;
-  image.alt = picture.name;
-  image.width = picture.width;
-  image.height = picture.height;
-  frame.append(image, overlay(picture, shapes));
+  frame.className = "image";
+  const element = document.createElement("img");
+  element.src = image.url;
+  element.alt = image.name;
+  element.width = image.width;
+  element.height = image.height;
+  frame.append(element, overlay(image, shapes));
   space.replaceChildren(frame);
   dialog.showModal();
-  let scale = Math.min(space.clientWidth / picture.width, space.clientHeight / picture.height, 1), x = 0, y = 0;
+  let scale = Math.min(space.clientWidth / image.width, space.clientHeight / image.height, 1), x = 0, y = 0;
   const place = () => { frame.style.transform = `translate(${x}px, ${y}px) scale(${scale})`; };
   const zoom = (factor, cx, cy) => {
     const next = Math.min(Math.max(scale * factor, 0.02), 40);
