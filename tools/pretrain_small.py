@@ -67,7 +67,7 @@ def dense_page(seed: str) -> Document:
                 text = rng.choice((text, text.upper(), text.title()))
             page.text(x, y, text)
             x += page.measure(text) + rng.randint(6, 40)
-        y += page.pitch + rng.randint(0, 10)
+        y += page.line_spacing + rng.randint(0, 10)
     return Document(page.image, "words", language, (), tuple(page.lines()), tuple(page.glyphs))
 
 

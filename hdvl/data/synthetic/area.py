@@ -15,7 +15,10 @@ Block = Mapping[str, Any]
 
 @dataclass
 class Area:
-    """Where on ``page`` the next block goes: a column ``width`` px wide, from (``x``, ``y``) on."""
+    """The free part of a page: a column of ``width`` pixels whose top left corner is (``x``, ``y``).
+
+    ``used`` holds the labels that are on the page already, in lower case.
+    """
 
     page: Page
     x: int
@@ -28,18 +31,18 @@ class Area:
         """The random generator of all choices."""
         return self.page.rng
 
-    def chosen(self, block: Block, key: str, default: Any = None) -> Any:
-        """The option ``key`` of a block; of a list one of its members."""
+    def option(self, block: Block, key: str, default: Any = None) -> Any:
+        """The value of the option ``key`` of a block. If it is a list, one of its members is drawn."""
         value = block.get(key, default)
         return self.rng.choice(value) if isinstance(value, list) else value
 
     def count(self, block: Block, entries: int) -> int:
-        """How many entries a block gets, at most ``entries``."""
+        """The number of entries of a block, at most ``entries``."""
         low, high = block["count"]
         return self.rng.randint(min(low, entries), max(min(low, entries), min(high, entries)))
 
-    def room(self, height: int) -> bool:
-        """Whether ``height`` more pixels are left above the page's lower edge."""
+    def has_room(self, height: int) -> bool:
+        """Whether at least ``height`` pixels are left above the lower edge of the page."""
         return self.y + height <= self.page.height - 4
 
     def labels(self, group: str, count: int) -> list[tuple[str, str]]:
@@ -52,29 +55,29 @@ class Area:
         self.used |= unique.keys()
         return list(unique.values())
 
-    def say(self, label: str, value: str, box: Box, *, column: str | None = None) -> None:
-        """Record that ``label`` has ``value``, in a table under the header ``column``."""
+    def add_field(self, label: str, value: str, box: Box, *, column: str | None = None) -> None:
+        """Add a field named ``label``; in a table also the header of its ``column``."""
         name = label if label in vocabulary()["groups"]["places"]["any"] else label.lower()
         question = f"What is the {name}?"
         if column is not None:
             column = column.lower()
             question, name = f"What is the {column} of the {name}?", f"{name} {column}"
-        self.page.say(name, value, box, question)
+        self.page.add_field(name, value, box, question)
 
 
-def spelled(rng: random.Random, text: str, case: str | None) -> str:
-    """``text`` in upper case, lower case, or as it is; without ``case`` mostly as it is."""
+def with_case(rng: random.Random, text: str, case: str | None) -> str:
+    """``text`` in upper case, in lower case or unchanged. Without ``case`` it is mostly unchanged."""
     if case is None:
         case = rng.choices(("title", "upper", "lower"), (6, 2, 1))[0]
     return {"upper": text.upper(), "lower": text.lower()}.get(case, text)
 
 
 def grey(page: Page) -> Color:
-    """Half way between the paper and the ink."""
+    """The colour half way between paper and ink."""
     return mixed(page.paper, page.ink, 0.5)
 
 
 def mixed(one: Color, other: Color, share: float) -> Color:
-    """``share`` of the way from one colour to another."""
+    """The colour at ``share`` (0 to 1) of the way from one colour to another."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue

@@ -45,7 +45,7 @@ def draw_layout(page: Page, layout: Mapping[str, Any], entries: int) -> None:
     width = min(most, max(min(200, most), int(page.width * rng.uniform(*layout["width"]))))
     x, top = rng.randint(6, max(6, most - width)), rng.randint(6, max(8, page.height // 5))
     area = Area(page, x, top, width)
-    border = area.chosen(layout, "border", "none")
+    border = area.option(layout, "border", "none")
     if border == "box":
         area.x, area.y, area.width = area.x + 8, area.y + 8, area.width - 16
     for block in layout["blocks"]:

@@ -1,4 +1,4 @@
-"""Synthetic high-resolution documents with exact boxes: image and contents from seed, index."""
+"""Synthetic high-resolution documents with exact boxes, determined by a seed and an index."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -156,7 +156,7 @@ _GROUPS = {"described": layout_names(foreign=False), "foreign": layout_names(for
 
 
 def _look(rng: random.Random, layout: Mapping[str, Any]) -> tuple[tuple[Color, Color], ...]:
-    """The colours of paper and ink that a described layout may have."""
+    """The pairs of paper and ink colours that a described layout allows."""
     papers = layout.get("paper", "light")
     paper = rng.choice(papers) if isinstance(papers, list) else papers
     return {"light": _PAPERS, "tinted": _TINTED, "dark": _DARK}[paper]

@@ -28,7 +28,7 @@ def receipt(page: Page, entries: int) -> None:
     rng, zh = page.rng, page.language == "zh"
     width = min(page.width - 12, rng.randint(180, 420))
     left = rng.randint(4, page.width - width - 6)
-    step = page.pitch + rng.randint(2, 14)
+    step = page.line_spacing + rng.randint(2, 14)
     y = _heading(page, left + width // 4, _top(page, entries + 4, step), ("Receipt", "收据"), step)
     lines = []
     for item in rng.sample(words.GOODS[page.language], min(entries, 30)):
@@ -44,7 +44,7 @@ def receipt(page: Page, entries: int) -> None:
         page.text(left, y, _case(page, name))
         shown = currency + amount
         box = page.text_right(left + width, y, shown)
-        page.say(name.lower(), shown, box, question)
+        page.add_field(name.lower(), shown, box, question)
         y += step
 
 
@@ -53,7 +53,7 @@ def form(page: Page, entries: int) -> None:
     rng = page.rng
     columns = max(1, min(page.width // 300, 3, (entries + 3) // 4))
     cell = page.width // columns
-    step = page.pitch + rng.randint(4, 18)
+    step = page.line_spacing + rng.randint(4, 18)
     per_column = -(-entries // columns)
     top = _heading(page, 8, _top(page, per_column + 1, step), ("Form", "表格"), step)
     colon = rng.choice((":", ": ", "   "))
@@ -73,7 +73,7 @@ def form(page: Page, entries: int) -> None:
         if underline:
             page.draw.line((value_x, box[3] + 3, value_x + 90, box[3] + 3), fill=(150, 150, 150))
         question = words.phrase("label", page.language, labels=name)
-        page.say(name.lower(), value, box, question)
+        page.add_field(name.lower(), value, box, question)
 
 
 def table(page: Page, entries: int) -> None:
@@ -82,7 +82,7 @@ def table(page: Page, entries: int) -> None:
     columns = rng.sample(words.COLUMNS[page.language], min(3, max(1, page.width // 220)))
     first = max(70, page.width // 6)
     cell = min(180, (page.width - first - 12) // len(columns))
-    step = page.pitch + rng.randint(2, 12)
+    step = page.line_spacing + rng.randint(2, 12)
     left = rng.randint(4, max(5, page.width - first - cell * len(columns) - 4))
     y = _heading(page, left, _top(page, entries + 2, step), ("Stock List", "库存清单"), step)
     for index, column in enumerate(columns):
@@ -102,13 +102,13 @@ def table(page: Page, entries: int) -> None:
             value = make(rng)
             box = page.text(left + first + index * cell, y, value)
             question = words.phrase("cell", page.language, goods=item, columns=column)
-            page.say(f"{item} {column.lower()}", value, box, question)
+            page.add_field(f"{item} {column.lower()}", value, box, question)
 
 
 def chart(page: Page, entries: int) -> None:
     """Horizontal bars: label left, bar, value at its end."""
     rng = page.rng
-    step = page.pitch + rng.randint(4, 16)
+    step = page.line_spacing + rng.randint(4, 16)
     left = rng.randint(4, 16)
     y = _heading(page, left, _top(page, entries + 1, step), ("Sales Report", "销售报告"), step)
     names = rng.sample(words.PLACES[page.language], min(entries, 18))
@@ -125,14 +125,14 @@ def chart(page: Page, entries: int) -> None:
         page.draw.rectangle((start, y + 2, start + length, y + page.font_size), fill=color)
         box = page.text(start + length + 5, y, amount)
         question = words.phrase("bar", page.language, places=name)
-        page.say(name, amount, box, question)
+        page.add_field(name, amount, box, question)
         y += step
 
 
 def sign(page: Page, entries: int) -> None:
     """A departure board: destination, time, platform."""
     rng, zh = page.rng, page.language == "zh"
-    step = page.pitch + rng.randint(4, 16)
+    step = page.line_spacing + rng.randint(4, 16)
     left = rng.randint(4, 20)
     y = _heading(page, left, _top(page, entries + 1, step), ("Departures", "出发"), step)
     first = max(80, page.width // 4)
@@ -146,8 +146,8 @@ def sign(page: Page, entries: int) -> None:
         platform_box = page.text(left + second, y, platform)
         when = words.phrase("time", page.language, places=name)
         where = words.phrase("platform", page.language, places=name)
-        page.say(f"{name} {'时间' if zh else 'time'}", time, time_box, when)
-        page.say(f"{name} {'站台' if zh else 'platform'}", platform, platform_box, where)
+        page.add_field(f"{name} {'时间' if zh else 'time'}", time, time_box, when)
+        page.add_field(f"{name} {'站台' if zh else 'platform'}", platform, platform_box, where)
         y += step
 
 
@@ -156,7 +156,7 @@ def street(page: Page, entries: int) -> None:
     rng = page.rng
     horizon = int(page.height * 0.85)
     page.draw.rectangle((0, horizon, page.width, page.height), fill=(120, 120, 125))
-    board_w, board_h = 118, page.pitch * 2 + 14
+    board_w, board_h = 118, page.line_spacing * 2 + 14
     columns, rows = max(1, page.width // (board_w + 14)), max(1, horizon // (board_h + 18))
     spots = rng.sample(range(columns * rows), min(entries, columns * rows, 18))
     colors = list(words.COLORS)
@@ -167,21 +167,21 @@ def street(page: Page, entries: int) -> None:
         page.draw.rectangle((x, y, x + board_w, y + board_h), fill=words.COLORS[rng.choice(colors)])
         number = words.phone(rng)
         page.text(x + 6, y + 4, shop, ink=(255, 255, 255))
-        box = page.text(x + 6, y + 6 + page.pitch, number, ink=(255, 255, 255))
+        box = page.text(x + 6, y + 6 + page.line_spacing, number, ink=(255, 255, 255))
         question = words.phrase("phone", page.language, shops=shop)
-        page.say(shop.lower(), number, box, question)
+        page.add_field(shop.lower(), number, box, question)
 
 
 def tag(page: Page, entries: int) -> None:
     """A small tag somewhere on the page with one value on it; ``entries`` is not used."""
     rng = page.rng
     value = words.value(rng, page.language)
-    width, height = page.measure(value) + 12, page.pitch + 8
+    width, height = page.measure(value) + 12, page.line_spacing + 8
     x = rng.randint(2, max(3, page.width - width - 4))
     y = rng.randint(2, max(3, page.height - height - 4))
     page.draw.rectangle((x, y, x + width, y + height), outline=(150, 150, 150))
     box = page.text(x + 6, y + 3, value)
-    page.say(
+    page.add_field(
         "标签" if page.language == "zh" else "tag", value, box, words.phrase("tag", page.language)
     )
 

@@ -13,9 +13,9 @@ from hdvl.protocols import Box
 
 
 def photographed(document: Document, rng: random.Random, *, turn: float = 5.0) -> Document:
-    """The document as a picture of it may look; boxes follow it.
+    """The document as a photograph or scan of it may look; boxes are moved accordingly.
 
-    Each effect is left out of a part of the pictures.
+    Each effect is applied to a random part of the documents.
 
     Args:
         document: a page as it was drawn.
@@ -43,7 +43,7 @@ def photographed(document: Document, rng: random.Random, *, turn: float = 5.0) -
 
 
 def turned(document: Document, degrees: float) -> Document:
-    """The document turned counter-clockwise about its middle; fields that leave the picture are dropped.
+    """The document turned counter-clockwise about its middle; fields that leave the image are dropped.
 
     A field's box becomes the smallest upright one around the turned box.
     """

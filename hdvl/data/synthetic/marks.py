@@ -1,4 +1,4 @@
-"""Pages strewn with small marks of one shape, or with one figure as large as the page, to study tiling.
+"""Pages with many small marks of one shape, or with one figure as large as the page, to study tiling.
 
 Marks are best recognised at the resolution of the page, a figure from the whole page. A model of a few
 hundred thousand parameters learns to answer questions about them within a minute on a CPU core.

@@ -1,4 +1,4 @@
-"""A page that remembers where every glyph was drawn."""
+"""A page that is being drawn and records the position of every glyph."""
 
 import random
 from dataclasses import dataclass, field
@@ -29,9 +29,14 @@ class Glyph:
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a document: ``name`` has ``value``, printed inside ``box`` (exact ink box).
+    """A field of a document: a name with a value.
 
-    The value's glyphs are those with the numbers from ``span[0]`` to ``span[1] - 1`` in the document.
+    Attributes:
+        name: what a question calls the field.
+        value: the printed text.
+        box: the smallest box around the ink of the value, in pixels.
+        question: the question for the value.
+        span: the value consists of ``document.glyphs[span[0]:span[1]]``.
     """
 
     name: str
@@ -43,7 +48,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Document:
-    """A rendered page: image, kind, language, fields, lines of text, and the cell of every glyph."""
+    """A rendered page: its image, kind and language, its fields and lines of text, and every glyph."""
 
     image: Image.Image
     kind: str
@@ -55,7 +60,7 @@ class Document:
 
 @dataclass
 class Page:
-    """An image under construction. ``rng`` makes all choices, so a page follows from its seed."""
+    """A page that is being drawn. All random choices come from ``rng``, so the seed determines the page."""
 
     width: int
     height: int
@@ -75,18 +80,18 @@ class Page:
         self.draw = ImageDraw.Draw(self.image)
 
     @property
-    def pitch(self) -> int:
-        """A comfortable distance between base lines."""
+    def line_spacing(self) -> int:
+        """The distance between two base lines in pixels."""
         return int(self.font_size * (1.45 if self.language == "zh" else 1.25))
 
     def measure(self, text: str, size: int | None = None) -> int:
-        """Advance width of ``text`` in pixels, rounded up."""
+        """The advance width of ``text`` in pixels, rounded up."""
         return int(load_font(self.font_file, size or self.font_size).getlength(text)) + 1
 
     def text(
         self, x: int, y: int, text: str, *, ink: Color | None = None, size: int | None = None
     ) -> Box:
-        """Write ``text`` with its cell's top-left corner at (x, y); returns the exact ink box."""
+        """Write ``text`` with the top left corner of its cell at (x, y); returns the box around its ink."""
         font = load_font(self.font_file, size or self.font_size)
         self.strings.append((y, x, text.strip()))
         self.draw.text((x, y), text, font=font, fill=ink or self.ink)
@@ -110,8 +115,8 @@ class Page:
         """Write ``text`` so that it ends at ``x``."""
         return self.text(x - self.measure(text), y, text, ink=ink)
 
-    def say(self, name: str, value: str, box: Box, question: str) -> None:
-        """Record a field for questions."""
+    def add_field(self, name: str, value: str, box: Box, question: str) -> None:
+        """Add a field that can be asked for; ``box`` is what :meth:`text` returned for the value."""
         self.fields.append(Field(name, value, box, question, self.spans[box]))
 
     def lines(self) -> list[str]:

@@ -110,7 +110,7 @@ def _fill(page: Page, entries: int) -> None:
             continue
         page.text(x, y, shown)
         box = page.text(left, y, value)
-        page.say(name.lower(), value, box, words.phrase("label", "en", labels=name))
+        page.add_field(name.lower(), value, box, words.phrase("label", "en", labels=name))
 
 
 def rotated(box: Box, size: tuple[int, int], degrees: float) -> Box:

@@ -1,7 +1,7 @@
 """The blocks of described layouts that hold values: pairs, tables, cards, meters, charts of columns."""
 
 import hdvl.data.synthetic.words as words
-from hdvl.data.synthetic.area import Area, Block, grey, mixed, spelled
+from hdvl.data.synthetic.area import Area, Block, grey, mixed, with_case
 from hdvl.data.synthetic.values import draw_value
 from hdvl.protocols import Box
 
@@ -10,16 +10,16 @@ def pairs(area: Area, block: Block, entries: int) -> None:
     """Labels with their values: right-aligned, after the label, under it, or in a column."""
     page, rng = area.page, area.rng
     indent = int(area.width * rng.uniform(*block["indent"])) if "indent" in block else 0
-    columns = min(area.chosen(block, "columns", 1), max(1, (area.width - indent) // 150))
-    kind, where = area.chosen(block, "values"), area.chosen(block, "where", "after")
-    frame, case = area.chosen(block, "frame", "none"), area.chosen(block, "case")
-    leader, colon = area.chosen(block, "leader", ""), area.chosen(block, "colon", "")
-    value_size = int(page.font_size * area.chosen(block, "value_size", 1.0))
+    columns = min(area.option(block, "columns", 1), max(1, (area.width - indent) // 150))
+    kind, where = area.option(block, "values"), area.option(block, "where", "after")
+    frame, case = area.option(block, "frame", "none"), area.option(block, "case")
+    leader, colon = area.option(block, "leader", ""), area.option(block, "colon", "")
+    value_size = int(page.font_size * area.option(block, "value_size", 1.0))
     label_size = page.font_size - (rng.randint(1, 4) if block.get("small_labels") else 0)
-    found = area.labels(area.chosen(block, "groups"), area.count(block, entries))
+    found = area.labels(area.option(block, "groups"), area.count(block, entries))
     cell = (area.width - indent - 14 * (columns - 1)) // columns
     low, high = block.get("spread", (2, 14))
-    line = max(page.pitch, int(value_size * 1.25))
+    line = max(page.line_spacing, int(value_size * 1.25))
     step = (
         line * (2 if where == "below" else 1)
         + rng.randint(low, high)
@@ -28,7 +28,7 @@ def pairs(area: Area, block: Block, entries: int) -> None:
     rows, top, share = -(-len(found) // columns), area.y, rng.uniform(0.35, 0.6)
     for number, (label, own) in enumerate(found):
         x, y = area.x + indent + number // rows * (cell + 14), top + number % rows * step
-        shown = spelled(rng, label, case) + colon
+        shown = with_case(rng, label, case) + colon
         value = draw_value(rng, own if own != "any" or kind is None else kind)
         wide, deep = page.measure(value, value_size), y + step > page.height - 4
         label_end = x + page.measure(shown, label_size)
@@ -51,7 +51,7 @@ def pairs(area: Area, block: Block, entries: int) -> None:
             page.draw.line((x, y + step - 3, x + cell, y + step - 3), fill=grey(page))
         elif frame == "outer":
             page.draw.rectangle((box[0] - 4, box[1] - 3, x + cell, box[3] + 3), outline=grey(page))
-        area.say(label, value, box)
+        area.add_field(label, value, box)
     area.y = top + rows * step + 6
 
 
@@ -73,33 +73,33 @@ def _leader(area: Area, char: str, start: int, end: int, y: int) -> None:
 def grid(area: Area, block: Block, entries: int) -> None:
     """A table: a header of labels, rows of names, a value in each cell."""
     page, rng = area.page, area.rng
-    wanted = area.chosen(block, "columns", 2)
-    rows_group, used = area.chosen(block, "rows"), set(area.used)
-    columns = area.labels(area.chosen(block, "groups"), wanted)
+    wanted = area.option(block, "columns", 2)
+    rows_group, used = area.option(block, "rows"), set(area.used)
+    columns = area.labels(area.option(block, "groups"), wanted)
     area.used = used
     rows = [label for label, _ in area.labels(rows_group, area.count(block, entries))]
-    rules, align = area.chosen(block, "rules", "none"), area.chosen(block, "align", "left")
-    case, step = area.chosen(block, "case"), page.pitch + rng.randint(4, 14)
+    rules, align = area.option(block, "rules", "none"), area.option(block, "align", "left")
+    case, step = area.option(block, "case"), page.line_spacing + rng.randint(4, 14)
     first = max((page.measure(row.upper()) for row in rows), default=0) + 14
     columns = columns[: max(1, (area.width - first) // 90)]
     cell = (area.width - first) // len(columns)
     x, top = area.x, area.y
     for number, (column, _) in enumerate(columns):
-        _aligned(area, spelled(rng, column, case), x + first + number * cell, cell, align)
+        _aligned(area, with_case(rng, column, case), x + first + number * cell, cell, align)
     area.y += step
     for number, row in enumerate(rows):
-        if not area.room(step + 2):
+        if not area.has_room(step + 2):
             break
         if rules == "zebra" and number % 2 == 0:
             tint = mixed(page.paper, page.ink, 0.1)
             page.draw.rectangle((x - 3, area.y - 3, x + area.width, area.y + step - 4), fill=tint)
-        page.text(x, area.y, spelled(rng, row, case))
+        page.text(x, area.y, with_case(rng, row, case))
         for place, (column, kind) in enumerate(columns):
             value = draw_value(rng, kind)
             if page.measure(value) > cell - 8:
                 value = words.number(rng)
             box = _aligned(area, value, x + first + place * cell, cell, align)
-            area.say(row, value, box, column=column)
+            area.add_field(row, value, box, column=column)
         area.y += step
         if rules in ("lines", "all"):
             page.draw.line((x - 3, area.y - 4, x + area.width, area.y - 4), fill=grey(page))
@@ -125,16 +125,16 @@ def _aligned(area: Area, text: str, x: int, width: int, align: str) -> Box:
 def cards(area: Area, block: Block, entries: int) -> None:
     """Boxes beside and under each other, each with a title above a value."""
     page, rng = area.page, area.rng
-    found = area.labels(area.chosen(block, "titles"), area.count(block, entries))
-    columns = min(area.chosen(block, "columns", 2), max(1, area.width // 130))
-    kind, coloured = area.chosen(block, "values"), area.chosen(block, "coloured", False)
-    size = int(page.font_size * area.chosen(block, "value_size", 1.0))
-    cell, high = area.width // columns, page.pitch + int(size * 1.3) + 16
+    found = area.labels(area.option(block, "titles"), area.count(block, entries))
+    columns = min(area.option(block, "columns", 2), max(1, area.width // 130))
+    kind, coloured = area.option(block, "values"), area.option(block, "coloured", False)
+    size = int(page.font_size * area.option(block, "value_size", 1.0))
+    cell, high = area.width // columns, page.line_spacing + int(size * 1.3) + 16
     top = area.y
     for number, (label, own) in enumerate(found):
         x, y = area.x + number % columns * cell, top + number // columns * (high + 10)
         value = draw_value(rng, own if own != "any" or kind is None else kind)
-        title = spelled(rng, label, None)
+        title = with_case(rng, label, None)
         widest = max(page.measure(title), page.measure(value, size))
         if widest > cell - 22 or y + high > page.height - 4:
             continue
@@ -143,7 +143,9 @@ def cards(area: Area, block: Block, entries: int) -> None:
         page.draw.rectangle((x, y, x + cell - 10, y + high), fill=fill, outline=grey(page))
         page.text(x + 6, y + 5, title, ink=ink)
         at = x + 6 if rng.random() < 0.6 else x + cell - 16 - page.measure(value, size)
-        area.say(label, value, page.text(at, y + 7 + page.pitch, value, ink=ink, size=size))
+        area.add_field(
+            label, value, page.text(at, y + 7 + page.line_spacing, value, ink=ink, size=size)
+        )
         area.y = max(area.y, y + high + 10)
 
 
@@ -153,12 +155,12 @@ def meter(area: Area, block: Block, entries: int) -> None:
     wide = int(page.font_size * 1.3) + rng.randint(0, 6)
     high = int(page.font_size * 1.6)
     dark = rng.random() < 0.5
-    for label, kind in area.labels(area.chosen(block, "groups"), area.count(block, entries)):
+    for label, kind in area.labels(area.option(block, "groups"), area.count(block, entries)):
         value = draw_value(rng, kind)
-        if not area.room(page.pitch + high + 14) or len(value) * wide > area.width:
+        if not area.has_room(page.line_spacing + high + 14) or len(value) * wide > area.width:
             return
-        page.text(area.x, area.y, spelled(rng, label, None))
-        area.y += page.pitch + 4
+        page.text(area.x, area.y, with_case(rng, label, None))
+        area.y += page.line_spacing + 4
         boxes, first = list[Box](), len(page.glyphs)
         for number, digit in enumerate(value):
             x = area.x + number * wide
@@ -172,20 +174,20 @@ def meter(area: Area, block: Block, entries: int) -> None:
         left, tops, right, bottoms = zip(*boxes, strict=True)
         box = (min(left), min(tops), max(right), max(bottoms))
         page.spans[box] = first, len(page.glyphs)
-        area.say(label, value, box)
+        area.add_field(label, value, box)
         area.y += high + rng.randint(8, 20)
 
 
 def bars(area: Area, block: Block, entries: int) -> None:
     """Columns of different heights, a value above each and a name below it."""
     page, rng = area.page, area.rng
-    found = area.labels(area.chosen(block, "names"), area.count(block, entries))
-    kind = area.chosen(block, "values")
+    found = area.labels(area.option(block, "names"), area.count(block, entries))
+    kind = area.option(block, "values")
     cell = area.width // max(1, len(found))
-    high = min(page.height - area.y - 3 * page.pitch - 10, rng.randint(60, 300))
+    high = min(page.height - area.y - 3 * page.line_spacing - 10, rng.randint(60, 300))
     if high < 30:
         return
-    foot, color = area.y + page.pitch + high, rng.choice(list(words.COLORS.values()))
+    foot, color = area.y + page.line_spacing + high, rng.choice(list(words.COLORS.values()))
     for number, (label, _) in enumerate(found):
         x, value = area.x + number * cell, draw_value(rng, kind)
         if max(page.measure(label), page.measure(value)) > cell - 3:
@@ -193,6 +195,6 @@ def bars(area: Area, block: Block, entries: int) -> None:
         top = foot - rng.randint(6, high)
         page.draw.rectangle((x + cell // 5, top, x + cell * 4 // 5, foot), fill=color)
         page.text(x + (cell - page.measure(label)) // 2, foot + 4, label)
-        box = page.text(x + (cell - page.measure(value)) // 2, top - page.pitch, value)
-        area.say(label, value, box)
-    area.y = foot + 2 * page.pitch
+        box = page.text(x + (cell - page.measure(value)) // 2, top - page.line_spacing, value)
+        area.add_field(label, value, box)
+    area.y = foot + 2 * page.line_spacing

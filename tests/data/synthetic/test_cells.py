@@ -64,8 +64,8 @@ def test_token_boxes_are_the_ink_of_the_characters_of_a_token():
 def test_token_words_are_the_words_that_a_token_is_part_of():
     document = SyntheticDocuments(seed=1, width=(320, 320), height=(240, 240), chinese=0.0)[0]
     found = token_words(document, token=(16, 16))
-    spelled = {word for line in document.lines for word in line.lower().split()}
-    assert set().union(*found.values()) == spelled
+    shown_words = {word for line in document.lines for word in line.lower().split()}
+    assert set().union(*found.values()) == shown_words
     assert set(found) == {
         tuple(place) for place in (token_labels(document)[..., 0] > 0).nonzero().tolist()
     }
