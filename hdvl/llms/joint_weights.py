@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hdvl.llms.huge_pages import ALIGNED, HugePages
+
 COPIES = 2**30
 """The most bytes of copied weights of one model; the weights of larger models are read as they are."""
 
@@ -21,18 +23,31 @@ class JointLinear:
 
     Args:
         layers: the layers, each with ``weight`` and ``bias``.
-        copied: whether to copy the weights. The copies do not follow later changes of the layers.
+        pages: where the weights are copied to; ``None`` reads them as they are. The copies do not follow
+            later changes of the layers.
+        factors: numbers (i,) by which the inputs are multiplied, in the copies of the weights.
     """
 
-    def __init__(self, layers: Sequence[Any], *, copied: bool) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Any],
+        pages: HugePages | None,
+        *,
+        factors: Float[Tensor, " i"] | None = None,
+    ) -> None:
         self._layers = layers
         self._weight: Tensor | None = None
         self._bias: Tensor | None = None
-        if not copied:
+        if pages is None:
             return
         weights = [layer.weight.detach() for layer in layers]
-        joint = (weights[0] if len(weights) == 1 else torch.cat(weights)).t()
-        self._weight = joint.contiguous() if joint.dtype == torch.float32 else joint
+        joint = weights[0] if len(weights) == 1 else torch.cat(weights)
+        turned = joint.dtype == torch.float32
+        joint = joint.t() if turned else joint
+        kept = pages.zeros(joint.shape, joint).copy_(joint)
+        self._weight = kept if turned else kept.t()
+        if factors is not None:
+            self._weight.mul_(factors.detach()[:, None])
         if any(layer.bias is not None for layer in layers):
             self._bias = torch.cat(
                 [
@@ -62,7 +77,8 @@ class JointLinear:
         return torch.addmm(residual, hidden, self._weight)
 
 
-def copies_fit(layers: Sequence[Any], most: int = COPIES) -> bool:
-    """Whether copies of the weights of ``layers`` take at most ``most`` bytes."""
-    total: int = sum(one.weight.numel() * one.weight.element_size() for one in layers)
-    return total <= most
+def pages_for(layers: Sequence[Any], most: int = COPIES) -> HugePages | None:
+    """Return memory for copies of the weights of ``layers``; ``None`` if they take over ``most`` bytes."""
+    weights = [layer.weight for layer in layers]
+    total: int = sum(one.numel() * one.element_size() for one in weights)
+    return None if total > most else HugePages(total + ALIGNED * len(weights), weights[0].device)

@@ -6,7 +6,8 @@ fused operations of torch and without copies of keys and values. It is used only
 of the model (:mod:`hdvl.llms.probe`), and on a CPU: on a GPU decoding steps are CUDA graphs or compiled.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,9 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hdvl.llms.joint_weights import JointLinear, copies_fit
+from hdvl.llms.huge_pages import HugePages
+from hdvl.llms.joint_weights import JointLinear, pages_for
 from hdvl.llms.slot_attention import SHARED, Attending, attended
 from hdvl.llms.slots import ModelSlots
+
+UNUSED = 2**18
+"""The attention of a row is a call of its own if it saves reading this many bytes for each row."""
 
 Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Keeps new keys and values of a layer, and returns those of all positions."""
@@ -78,37 +83,52 @@ class _Call(Attending):
 
 
 class _Norm:
-    """Root mean square norm over the last axis."""
+    """Root mean square norm over the last axis.
 
-    def __init__(self, module: Any, weight: Tensor | None = None) -> None:
+    Args:
+        module: the norm of the model.
+        weight: its weight, if it is not that of the module.
+        folded: whether the following layer multiplies by :attr:`factors` in the place of this norm.
+
+    Attributes:
+        factors: the numbers (d,) that the normalised vectors of length 1 are multiplied by.
+    """
+
+    def __init__(self, module: Any, weight: Tensor | None = None, *, folded: bool = False) -> None:
         self._weight = module.weight if weight is None else weight
-        self._epsilon = torch.full((), float(module.variance_epsilon), device=self._weight.device)
+        width = self._weight.shape[-1]
+        self._root = math.sqrt(width)
+        epsilon = math.sqrt(width * float(module.variance_epsilon))
+        self._epsilon = torch.full((), epsilon, device=self._weight.device)
+        self.factors = self._weight * self._root if folded else None
 
     def __call__(self, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        width = hidden.shape[-1]
         # Half the time of rms_norm, which consists of more operations on a CPU.
         wide = hidden if hidden.dtype.itemsize >= 4 else hidden.float()
-        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        scale = torch.addcmul(self._epsilon, norm, norm, value=1 / width).rsqrt_()
-        return (wide * scale).to(hidden.dtype).mul_(self._weight)
+        length: Tensor = torch.linalg.vector_norm(wide, 2, -1, True).hypot(self._epsilon)
+        if self.factors is not None:
+            return wide.div(length)
+        return (wide * (self._root / length)).to(hidden.dtype).mul_(self._weight)
 
 
 class _Layer:
     """One layer, its weights as they are read."""
 
-    def __init__(self, layer: Any, *, copied: bool) -> None:
+    def __init__(self, layer: Any, pages: HugePages | None) -> None:
         own, mlp = layer.self_attn, layer.mlp
         self.width, self.scaling = own.head_dim, own.scaling
         self.heads, self.groups = (
             part.weight.shape[0] // self.width for part in (own.q_proj, own.k_proj)
         )
-        self.joint = JointLinear([own.q_proj, own.k_proj, own.v_proj], copied=copied)
-        self.out = JointLinear([own.o_proj], copied=copied)
-        self.gates = JointLinear([mlp.gate_proj, mlp.up_proj], copied=copied)
-        self.down = JointLinear([mlp.down_proj], copied=copied)
-        self.act, self.inner = mlp.act_fn, mlp.gate_proj.weight.shape[0]
-        self.before = _Norm(layer.input_layernorm)
-        self.after = _Norm(layer.post_attention_layernorm)
+        self.before, self.joint = _normed(
+            layer.input_layernorm, [own.q_proj, own.k_proj, own.v_proj], pages
+        )
+        self.out = JointLinear([own.o_proj], pages)
+        self.after, self.gates = _normed(
+            layer.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj], pages
+        )
+        self.down = JointLinear([mlp.down_proj], pages)
+        self.act: Callable[[Tensor], Tensor] = mlp.act_fn.forward  # it has no hooks
         self.head_norm: _Norm | None = None
         if "q_norm" in own._modules:
             weights = (
@@ -144,9 +164,15 @@ class _Layer:
             store: keeps keys and values (b, groups, s, d), and returns those of all positions.
         """
         hidden = self.out.added(self.attention(self.before(hidden), size, call, store), hidden)
-        gates = self.gates(self.after(hidden))
-        inner = self.act(gates[:, : self.inner]).mul_(gates[:, self.inner :])
-        return self.down.added(inner, hidden)
+        gate, up = self.gates(self.after(hidden)).chunk(2, 1)
+        return self.down.added(self.act(gate).mul_(up), hidden)
+
+
+def _normed(norm: Any, linear: Sequence[Any], pages: HugePages | None) -> tuple[_Norm, JointLinear]:
+    """A norm and the linear layers after it; copies of their weights in float32 hold that of the norm."""
+    narrow = {norm.weight.dtype, linear[0].weight.dtype} != {torch.float32}
+    before = _Norm(norm, folded=pages is not None and not narrow)
+    return before, JointLinear(linear, pages, factors=before.factors)
 
 
 class PlainSlots(ModelSlots):
@@ -167,7 +193,7 @@ class PlainSlots(ModelSlots):
     ) -> Float[Tensor, "keep v"]:
         """Read a part of a prompt; see :class:`~hdvl.decoding.slots.Slots`."""
         count = len(embeddings)
-        self.cache.read_slot(slot, start, count)
+        self.cache.read_slots(slot, 1, start, count)
         cosines, sines = (part[start : start + count] for part in self._rotation(embeddings))
         mask = None
         if start and count > 1:  # the last query sees all keys
@@ -193,18 +219,31 @@ class PlainSlots(ModelSlots):
         self, embeddings: Float[Tensor, "rows e"], lengths: list[int], shared: int = 0
     ) -> Float[Tensor, "rows v"]:
         """Read one token into each of the first slots; see :class:`~hdvl.decoding.slots.Slots`."""
-        if len(lengths) == 1:
-            return self.prefill(embeddings, 0, lengths[0], lengths[0] + 1)
-        places, size = torch.tensor(lengths, device=embeddings.device), max(lengths) + 1
-        self.cache.read_rows(places, size)
-        cosines, sines = (part[places, None, None] for part in self._rotation(embeddings))
-        mask = None
-        if min(lengths) + 1 < size:
-            unseen = torch.arange(size, device=embeddings.device) > places[:, None, None, None]
-            mask = embeddings.new_zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
-        shared = shared if shared >= SHARED else 0
-        call = _Call(mask, shared=shared, cosines=cosines, sines=sines)
+        longest = max(lengths)
+        if longest == min(lengths):
+            self.cache.read_slots(0, len(lengths), longest, 1)
+            cosines, sines = (part[longest : longest + 1] for part in self._rotation(embeddings))
+            call = _Call(cosines=cosines, sines=sines)
+        else:
+            places = torch.tensor(lengths, device=embeddings.device)
+            self.cache.read_rows(places, longest + 1)
+            cosines, sines = (part[places, None, None] for part in self._rotation(embeddings))
+            call = _Call(cosines=cosines, sines=sines)
+            if shared < SHARED and self._pays_by_row(lengths):
+                call.lengths = [length + 1 for length in lengths]
+            else:
+                seen = (
+                    torch.arange(longest + 1, device=places.device) <= places[:, None, None, None]
+                )
+                call.mask = embeddings.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+        call.shared = shared if shared >= SHARED else 0
         return self._head(self._read(embeddings[:, None], call)[:, 0])
+
+    def _pays_by_row(self, lengths: list[int]) -> bool:
+        """Whether reading each row for itself takes less time than reading all up to the longest one."""
+        unused = max(lengths) * len(lengths) - sum(lengths)
+        bytes_per_layer = self.bytes_per_token // max(1, len(self.cache.stored))
+        return unused * bytes_per_layer >= UNUSED * len(lengths)
 
     def _rotation(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines (length, d) of all positions of a slot, of the model's own module."""
@@ -224,11 +263,13 @@ class PlainSlots(ModelSlots):
             linear = [one for one in base.layers.modules() if isinstance(one, nn.Linear)]
             # Under autocast weights are cast by the operations that read them.
             device = head.weight.device.type
-            copied = copies_fit([*linear, head]) and not torch.is_autocast_enabled(device)
-            self._layers = [_Layer(layer, copied=copied) for layer in base.layers]
+            cast = torch.is_autocast_enabled(device)
+            pages = None if cast else pages_for([*linear, head])
+            self._layers = [_Layer(layer, pages) for layer in base.layers]
             self._final_norm, self._logits_of = (
-                _Norm(base.norm),
-                (JointLinear([head], copied=copied) if type(head) is nn.Linear else head),
+                _normed(base.norm, [head], pages)
+                if type(head) is nn.Linear
+                else (_Norm(base.norm), head)
             )
         return self._layers
 

@@ -19,11 +19,13 @@ class Attending:
         mask: what is added to the scores, or which keys are seen (b, 1, s or 1, keys); ``None`` for all.
         causal: whether each query sees the keys up to its own position, for prompts read from the start.
         shared: the number of first positions that all rows hold the same of; they are read once.
+        lengths: the number of keys of each row, if each is read for itself, without a mask.
     """
 
     mask: Tensor | None = None
     causal: bool = False
     shared: int = 0
+    lengths: list[int] | None = None
 
 
 def attended(
@@ -51,6 +53,17 @@ def attended(
     query = query.reshape(batch, groups, heads // groups, width)
     if call.shared:
         return _shared(query * scaling, key, value, call).reshape(batch, 1, heads, width)
+    if call.lengths is not None:
+        rows = [
+            functional.scaled_dot_product_attention(
+                query[row : row + 1],
+                key[row : row + 1, :, :length],
+                value[row : row + 1, :, :length],
+                scale=scaling,
+            )
+            for row, length in enumerate(call.lengths)
+        ]
+        return torch.cat(rows).reshape(batch, 1, heads, width)
     mask = call.mask
     if mask is not None:
         mask = mask.expand(-1, -1, heads // groups, -1)

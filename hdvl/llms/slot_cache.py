@@ -4,11 +4,14 @@ transformers calls ``update`` once for each layer of a forward pass, and asks fo
 before.
 """
 
+import math
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from hdvl.llms.huge_pages import ALIGNED, HugePages
 
 ROUND = 64
 """Lengths of slots are multiples of this number."""
@@ -19,8 +22,11 @@ class SlotCache:
 
     It has the members of a cache of transformers that models and the functions for masks use.
 
-    A call reads either one slot, from any position on (:meth:`read_slot`), or the same number of new tokens
-    for each of several slots, whose lengths may differ (:meth:`read_rows`).
+    A call reads the same number of new tokens into each of several slots. Either all of them hold the same
+    number of positions (:meth:`read_slots`), or their lengths differ (:meth:`read_rows`).
+
+    Args:
+        layers: the number of layers, whose keys and values are allocated together.
 
     Attributes:
         count: the number of slots.
@@ -29,7 +35,9 @@ class SlotCache:
 
     is_compileable = False
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int) -> None:
+        self._layers = layers
+        self._pages: HugePages | None = None
         self.count, self.length = 0, 0
         self.stored: list[tuple[Tensor, Tensor]] = []
         self._rows, self._seen, self._size = slice(0, 1), 0, 0
@@ -46,18 +54,16 @@ class SlotCache:
         if count <= self.count and length <= self.length:
             return False
         self.count, self.length = max(count, self.count), max(length, self.length)
-        self.stored = [(self._grown(keys), self._grown(values)) for keys, values in self.stored]
+        old, self.stored, self._pages = self.stored, [], None
+        for pair in old:
+            self._add_layer(*pair)
+            for new, part in zip(self.stored[-1], pair, strict=True):
+                new[: part.shape[0], :, : part.shape[2]] = part
         return True
-
-    def _grown(self, old: Shaped[Tensor, "slots groups s d"]) -> Tensor:
-        slots, groups, length, width = old.shape
-        new = old.new_zeros(self.count, groups, self.length, width)
-        new[:slots, :, :length] = old
-        return new
 
     def release(self) -> None:
         """Free all slots."""
-        self.count, self.length, self.stored = 0, 0, []
+        self.count, self.length, self.stored, self._pages = 0, 0, [], None
 
     @property
     def bytes_per_token(self) -> int:
@@ -68,9 +74,16 @@ class SlotCache:
             for part in pair
         )
 
-    def read_slot(self, slot: int, start: int, count: int) -> None:
-        """Prepare for a call that reads ``count`` tokens into ``slot`` after its first ``start``."""
-        self._rows, self._seen, self._size = slice(slot, slot + 1), start, start + count
+    def read_slots(self, first: int, rows: int, start: int, count: int) -> None:
+        """Prepare for a call that reads ``count`` tokens into slots that hold ``start`` positions each.
+
+        Args:
+            first: the first slot.
+            rows: the number of slots.
+            start: the number of positions that each slot holds.
+            count: the number of tokens.
+        """
+        self._rows, self._seen, self._size = slice(first, first + rows), start, start + count
         self._starts = self._places = None
 
     def read_rows(
@@ -100,20 +113,34 @@ class SlotCache:
     ) -> tuple[Tensor, Tensor]:
         """Store new keys and values, and return those of all positions that the call may see."""
         while len(self.stored) <= layer_idx:
-            self.stored.append((self._empty(key_states), self._empty(value_states)))
+            self._add_layer(key_states, value_states)
         keys, values = self.stored[layer_idx]
         if self._places is None:
             keys[self._rows, :, self._seen : self._size] = key_states
             values[self._rows, :, self._seen : self._size] = value_states
         else:
-            # Layers may be on several devices.
-            rows, places = (part.to(keys.device) for part in self._places)
+            rows, places = self._places
+            if rows.device != keys.device:  # layers may be on several devices
+                rows, places = rows.to(keys.device), places.to(keys.device)
             keys[rows, :, places] = key_states.transpose(1, 2)
             values[rows, :, places] = value_states.transpose(1, 2)
         return keys[self._rows, :, : self._size], values[self._rows, :, : self._size]
 
-    def _empty(self, like: Tensor) -> Tensor:
-        return like.new_zeros(self.count, like.shape[1], self.length, like.shape[3])
+    def _add_layer(
+        self,
+        keys: Shaped[Tensor, "_b groups _s d"],
+        values: Shaped[Tensor, "_b groups _s d_v"],
+    ) -> None:
+        """Allocate the slots of the next layer, for keys and values like these."""
+        shapes = [
+            (self.count, part.shape[1], self.length, part.shape[3]) for part in (keys, values)
+        ]
+        if self._pages is None:
+            size = sum(map(math.prod, shapes)) * keys.element_size() + 2 * ALIGNED
+            self._pages = HugePages(self._layers * size, keys.device)
+        self.stored.append(
+            (self._pages.zeros(shapes[0], keys), self._pages.zeros(shapes[1], values))
+        )
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the number of positions before those of the call; of the longest slot if several."""

@@ -36,7 +36,8 @@ class ModelSlots:
     reusable = True
 
     def __init__(self, model: Any) -> None:
-        self.model, self.cache = model, SlotCache()
+        layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
+        self.model, self.cache = model, SlotCache(layers)
         self._graphs = GraphedSteps(self._decode_rows)
 
     @property
@@ -80,7 +81,7 @@ class ModelSlots:
             keep: the number of positions whose logits are computed, at least 1.
         """
         count = len(embeddings)
-        self.cache.read_slot(slot, start, count)
+        self.cache.read_slots(slot, 1, start, count)
         places = torch.arange(start, start + count, device=embeddings.device)
         return self._logits(embeddings[None], places[None], keep)[0]
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from hdvl.llms import plain_slots
-from hdvl.llms.joint_weights import JointLinear, copies_fit
+from hdvl.llms.huge_pages import LEAST, HugePages
+from hdvl.llms.joint_weights import JointLinear, pages_for
 from hdvl.llms.plain_slots import PlainSlots, is_plain
 from hdvl.llms.slots import ModelSlots
 from tests.decoding.families import make
@@ -36,7 +37,8 @@ def prompts_of(width: int) -> list[Tensor]:
 def test_the_logits_are_those_of_the_model(
     family: str, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plain_slots, "copies_fit", lambda layers: fits)
+    if not fits:
+        monkeypatch.setattr(plain_slots, "pages_for", lambda layers: None)
     llm = make(family)
     for parameter in llm.parameters():
         if parameter.ndim == 1:  # norms and biases that matter
@@ -69,14 +71,53 @@ def test_joint_layers_give_the_outputs_of_each(copied: bool) -> None:
     layers = [nn.Linear(6, 4), nn.Linear(6, 3, bias=False), nn.Linear(6, 5)]
     hidden = torch.randn(2, 6)
     wanted = torch.cat([layer(hidden) for layer in layers], -1)
-    joint = JointLinear(layers, copied=copied)
+    pages = pages_for(layers) if copied else None
+    joint = JointLinear(layers, pages)
     torch.testing.assert_close(joint(hidden), wanted)
     torch.testing.assert_close(joint.added(hidden, wanted), 2 * wanted)
-    alone = JointLinear(layers[1:2], copied=copied)
+    alone = JointLinear(layers[1:2], pages)
     torch.testing.assert_close(alone.added(hidden, hidden[:, :3]), hidden[:, :3] + wanted[:, 4:7])
+
+
+@torch.no_grad()
+def test_factors_multiply_the_inputs() -> None:
+    layers, factors, hidden = [nn.Linear(6, 4), nn.Linear(6, 3)], torch.rand(6), torch.randn(2, 6)
+    wanted = torch.cat([layer(hidden * factors) for layer in layers], -1)
+    joint = JointLinear(layers, pages_for(layers), factors=factors)
+    torch.testing.assert_close(joint(hidden), wanted)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@torch.inference_mode()
+def test_rows_of_very_different_lengths_are_read_one_by_one(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_slots, "UNUSED", 1)
+    llm = make(family)
+    prompts = [torch.randn(length, llm.width) for length in (3, 40, 9)]
+    slots = PlainSlots(llm.model)
+    found = read(slots, prompts, 0)
+    assert slots._pays_by_row([3, 40, 9]) and not slots._pays_by_row([9, 9, 9])
+    wanted = read(ModelSlots(llm.model), prompts, 0)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 
 def test_copies_have_a_bound() -> None:
     layers = [nn.Linear(8, 4), nn.Linear(8, 2)]
-    assert copies_fit(layers, 4 * 48) and not copies_fit(layers, 4 * 48 - 1)
-    assert copies_fit(layers)
+    assert pages_for(layers, 4 * 48) is not None and pages_for(layers, 4 * 48 - 1) is None
+    assert pages_for(layers) is not None
+
+
+@pytest.mark.parametrize("size", [LEAST - 64, LEAST])
+def test_large_memory_holds_tensors_that_do_not_overlap(size: int) -> None:
+    pages = HugePages(size, torch.device("cpu"))
+    like = torch.empty(0, dtype=torch.float16)
+    parts = [pages.zeros((3, 5), like), pages.zeros((7,), like.float())]
+    parts.append(pages.zeros((size,), like.double()))  # does not fit
+    assert [part.dtype for part in parts] == [torch.float16, torch.float32, torch.float64]
+    assert not any(part.any() for part in parts)
+    for number, part in enumerate(parts, 1):
+        part.fill_(number)
+    assert [(float(part.min()), float(part.max())) for part in parts] == [(1, 1), (2, 2), (3, 3)]
+    own = parts[1].untyped_storage().data_ptr() == parts[0].untyped_storage().data_ptr()
+    assert own == (size >= LEAST)
