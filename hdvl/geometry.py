@@ -280,6 +280,11 @@ class TilePlan:
         return len(self.windows) + (self.thumbnail is not None)
 
     @property
+    def missing(self) -> int:
+        """Number of windows of the grid that :meth:`subset` left out; 0 if no window is left."""
+        return self.rows * self.cols - len(self.windows)
+
+    @property
     def thumbnail_index(self) -> int | None:
         """Index of the thumbnail among the views; ``None`` without a thumbnail."""
         if self.thumbnail is None:

@@ -37,7 +37,8 @@ OF_MODEL = (
 
 def generate_answer(pipe: "Pipeline", cfg: Mapping[str, Any]) -> "Answer":
     """Ask one question and print the answer, with ``stream`` piece by piece as it is generated."""
-    question = {name: cfg[name] for name in ("prompt", "system", "max_tiles")}
+    names = ("prompt", "system", "max_tiles", "select", "select_tiles")
+    question = {name: cfg[name] for name in names}
     question |= {"images": cfg["image"], "seed": cfg["seed"]}
     if not cfg["stream"]:
         answer = pipe.chat(**question, **cfg["generation"])

@@ -46,6 +46,7 @@ class Sample:
         suffix_lengths: the number of ids that each conversation adds to the shared prefix; empty for a
             single conversation.
         blank_tiles: the number of blank windows that the tiler left out.
+        unselected_tiles: the number of windows that were left out by a selection.
     """
 
     ids: Int[Tensor, " s"]
@@ -56,6 +57,7 @@ class Sample:
     row: int | None = None
     suffix_lengths: tuple[int, ...] = ()
     blank_tiles: int = 0
+    unselected_tiles: int = 0
 
     @property
     def segment(self) -> Segment:

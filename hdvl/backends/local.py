@@ -9,6 +9,7 @@ from hdvl.data.questions import PreparedQuestions
 from hdvl.data.threads import ThreadLoader
 from hdvl.inference import Pipeline
 from hdvl.inference.batch import answer_fields, answer_questions
+from hdvl.inference.selection import Budget
 
 
 class LocalBackend:
@@ -41,8 +42,9 @@ class LocalBackend:
 def answered(pipe: Pipeline, job: Job) -> Iterator[Row]:
     """The rows of ``job``, answered by ``pipe``, in their order."""
     cfg = job.cfg
+    budget = Budget(cfg["max_tiles"], cfg["select"], cfg["select_tiles"])
     prepared = ThreadLoader(
-        PreparedQuestions(job.questions, pipe.processor.limited(cfg["max_tiles"])),
+        PreparedQuestions(job.questions, pipe.processor.limited(budget.max_tiles)),
         [[number] for number in job.remaining],
         collate=lambda items: items[0],
         num_workers=cfg["num_workers"],
@@ -52,6 +54,9 @@ def answered(pipe: Pipeline, job: Job) -> Iterator[Row]:
         prepared,
         in_flight=2 * pipe.engine.counters.slots,
         seed=cfg["seed"],
+        budget=budget,
+        # The probabilities of the answer's ids, for its confidence.
+        logprobs=0,
         **cfg["generation"],
     )
     for row, answer in asked:

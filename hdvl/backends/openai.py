@@ -190,6 +190,8 @@ def options_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
         given["repetition_penalty"] = params.repetition_penalty
     if cfg["max_tiles"] is not None:
         given["max_tiles"] = cfg["max_tiles"]
+    if cfg["select"] is not None:
+        given |= {"select": cfg["select"], "select_tiles": cfg["select_tiles"]}
     return given
 
 

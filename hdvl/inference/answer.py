@@ -30,6 +30,7 @@ class Numbers:
         seconds: wall clock from the question, when its images were read, to the last id.
         cached_tokens: ids of the prompt that were known from earlier prompts.
         blank_tiles: blank windows that the tiler left out (``skip_blank``).
+        unselected_tiles: windows that were left out by ``select``.
     """
 
     tiles: int
@@ -39,6 +40,7 @@ class Numbers:
     seconds: float
     cached_tokens: int = 0
     blank_tiles: int = 0
+    unselected_tiles: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from hdvl.drawing import draw_heat
 from hdvl.images import ImageSource, read_image
 from hdvl.inference.open_ended import open_ended
-from hdvl.llms.attention import answer_attention, attention_fault
+from hdvl.llms.attention import answer_attention
+from hdvl.llms.attention import attention_fault as llm_fault
 from hdvl.model import VLM
 from hdvl.processor import Processor, collate
 from hdvl.protocols import Box, Message, PlacedMerger, TilePlan
@@ -51,7 +52,7 @@ class AttentionMap:
     def tiles(self) -> list[float]:
         """The sum of the grid over each window; windows that overlap share cells."""
         boxes = torch.tensor(self.plan.boxes[self.plan.window_slice]).reshape(-1, 4)
-        down, across = _coverage(boxes, self.plan, (self.grid.shape[0], self.grid.shape[1]))
+        down, across = coverage(boxes, self.plan, (self.grid.shape[0], self.grid.shape[1]))
         sums: list[float] = torch.einsum("wr,wc,rc->w", down, across, self.grid).tolist()
         return sums
 
@@ -66,7 +67,16 @@ def check_attention(vlm: VLM) -> None:
     Raises:
         ValueError: it does not, or they have none.
     """
-    fault = attention_fault(vlm.llm)
+    fault = attention_fault(vlm)
+    if fault is not None:
+        raise ValueError(
+            f"attention needs weights of visual tokens that have a place in the image: {fault}"
+        )
+
+
+def attention_fault(vlm: VLM) -> str | None:
+    """Return why the model does not say what it attends to in an image; ``None`` if it does."""
+    fault = llm_fault(vlm.llm)
     bridge, merger = type(vlm.bridge).__name__, type(vlm.merger).__name__
     if fault is None and not getattr(vlm.bridge, "has_places", True):
         fault = f"each token of the bridge {bridge} is a query that attends to a whole tile"
@@ -74,10 +84,7 @@ def check_attention(vlm: VLM) -> None:
         fault = f"the tokens of the bridge {bridge} are not in raster order"
     if fault is None and not isinstance(vlm.merger, PlacedMerger):
         fault = f"the merger {merger} does not say where its tokens are"
-    if fault is not None:
-        raise ValueError(
-            f"attention needs weights of visual tokens that have a place in the image: {fault}"
-        )
+    return fault
 
 
 @torch.inference_mode()
@@ -114,17 +121,20 @@ def attention_maps(
     slots = weights[batch.input_ids[0] == vlm.image_token_id].cpu()
     tokens = torch.split(slots, [len(part) for part in visual])
     return tuple(
-        AttentionMap(_grid(part, _places(vlm, plan), plan), part, plan, image, vlm.tiler.exif)
+        AttentionMap(
+            token_grid(part, token_places(vlm, plan), plan), part, plan, image, vlm.tiler.exif
+        )
         for part, plan, image in zip(tokens, sample.plans, images, strict=True)
     )
 
 
-def _places(vlm: VLM, plan: TilePlan) -> tuple[Box | None, ...]:
+def token_places(vlm: VLM, plan: TilePlan) -> tuple[Box | None, ...]:
+    """Return the rectangle of each visual token in pixels of the source image, see :class:`PlacedMerger`."""
     assert isinstance(vlm.merger, PlacedMerger)  # as check_attention found
     return vlm.merger.places(plan)
 
 
-def _grid(
+def token_grid(
     tokens: Float[Tensor, " m"], places: Sequence[Box | None], plan: TilePlan
 ) -> Float[Tensor, "rows cols"]:
     """Return the weights of tokens as a grid over the image, averaged where tokens overlap.
@@ -148,7 +158,7 @@ def _grid(
         ceil(plan.width / max(cell, smallest[0]) - 1e-6),
     )
     weight = tokens[seen].double()
-    down, across = _coverage(inside[seen], plan, size)
+    down, across = coverage(inside[seen], plan, size)
     area = down.sum(1) * across.sum(1)
     total = torch.einsum("m,mr,mc->rc", weight / area, down, across)
     cover = torch.einsum("mr,mc->rc", down, across)
@@ -156,7 +166,7 @@ def _grid(
     return (grid * (weight.sum() / grid.sum().clamp(min=1e-30))).float()
 
 
-def _coverage(
+def coverage(
     boxes: Float[Tensor, "m 4"], plan: TilePlan, size: tuple[int, int]
 ) -> tuple[Float[Tensor, "m rows"], Float[Tensor, "m cols"]]:
     """Return what part of each row and of each column of a grid over the image each rectangle covers."""

@@ -2,11 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from hdvl.inference.answer import Answer
 from hdvl.inference.pipeline import Pipeline
 from hdvl.inference.sampling import SamplingParams
+from hdvl.inference.selection import WHOLE, Budget, encode_prompt, select_windows
 from hdvl.processor import Sample
 from hdvl.protocols import Message
 
@@ -34,6 +36,7 @@ def answer_questions(
     *,
     in_flight: int,
     seed: int = 0,
+    budget: Budget = WHOLE,
     **options: Any,
 ) -> Iterator[tuple[Asked, Answer | None]]:
     """Yield each question with its answer, in order; questions without a sample have none.
@@ -46,16 +49,21 @@ def answer_questions(
         questions: read as they are needed.
         in_flight: the most questions whose images are in memory at a time.
         seed: the seed of question 0.
+        budget: the windows that the model reads; the samples were made with its ``max_tiles``.
         **options: options of the answers, see :class:`hdvl.inference.SamplingParams`.
     """
-    waiting = deque[Asked]()
+    waiting, processor = deque[Asked](), pipe.processor.limited(budget.max_tiles)
 
     def prompts() -> Iterator[tuple[tuple[Message, ...], Sample, SamplingParams]]:
         for question in questions:
             waiting.append(question)
             if question.sample is not None:
                 params = SamplingParams.of(**options, seed=seed + question.number)
-                yield tuple(question.messages), question.sample, params
+                messages, sample = tuple(question.messages), question.sample
+                sample = select_windows(
+                    pipe.engine, processor, messages, sample, encode_prompt, budget
+                )
+                yield messages, sample, params
 
     for answer in pipe.answers(prompts(), in_flight=in_flight):
         while waiting[0].sample is None:
@@ -88,5 +96,9 @@ def answer_fields(answer: Answer) -> dict[str, Any]:
         "prompt_tokens": numbers.prompt_tokens,
         "new_tokens": numbers.new_tokens,
         **({"blank_tiles": numbers.blank_tiles} if numbers.blank_tiles else {}),
+        **({"unselected_tiles": numbers.unselected_tiles} if numbers.unselected_tiles else {}),
     }
+    sure = answer.confidence
+    if sure is not None:
+        fields["confidence"] = {**asdict(sure), "value": round(sure.value, 4)}
     return fields

@@ -11,7 +11,8 @@ answer that is being generated is a :class:`~hdvl.inference.generation.Generatio
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
@@ -166,7 +167,7 @@ class Engine:
             targets=targets,
         )
         images = tuple(
-            ImageUsage(plan.width, plan.height, plan.count, count)
+            ImageUsage(plan.width, plan.height, plan.count, count, plan.missing)
             for plan, count in zip(request.plans, prompt.counts, strict=True)
         )
         return Generation(self, request, decoding, images, detokenizer)
@@ -282,6 +283,12 @@ class Engine:
         finally:  # after an error too, so that those who wait step for themselves and see it
             self._thread = None
             self.wake()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let no step run meanwhile, so that the caller can use the model."""
+        with self._stepping:
+            yield
 
     def clear_caches(self) -> None:
         """Free the visual tokens and the prompts that are kept, and the slots if none is in use."""

@@ -49,12 +49,21 @@ class Request:
 
 @dataclass(frozen=True)
 class ImageUsage:
-    """The size of one image of a prompt in pixels, and its numbers of tiles and visual tokens."""
+    """The size of one image of a prompt in pixels, and its numbers of tiles and visual tokens.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        tiles: tiles that the model read, the thumbnail included.
+        visual_tokens: tokens of the image.
+        missing_tiles: windows that were left out, because they are blank or were not selected.
+    """
 
     width: int
     height: int
     tiles: int
     visual_tokens: int
+    missing_tiles: int = 0
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,11 @@ class OpenEnded:
         return messages
 
 
+def encode_open(processor: Processor, messages: Sequence[Message]) -> Sample:
+    """Return the sample of a conversation whose last message is to be continued."""
+    return open_ended(processor, messages)[0]
+
+
 def open_ended(processor: Processor, messages: Sequence[Message]) -> tuple[Sample, int]:
     """Return the sample of a conversation without the end of its last message, and how many ids that has.
 

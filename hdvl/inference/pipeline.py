@@ -10,22 +10,30 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hdvl.inference.answer import Answer, Numbers
-from hdvl.inference.asking import History, Images, Prompt, build_messages, check_tiles, open_end
+from hdvl.inference.answer import Answer
+from hdvl.inference.answering import build_answer
+from hdvl.inference.asking import History, Images, Prompt, build_messages, check_tiles
 from hdvl.inference.attention import AttentionMap, attention_maps, check_attention
-from hdvl.inference.confidence import Calibration, confidence_of, with_logprobs
+from hdvl.inference.confidence import Calibration, with_logprobs
 from hdvl.inference.engine import Engine
-from hdvl.inference.familiarity import Familiarity, unfamiliar
+from hdvl.inference.familiarity import Familiarity
 from hdvl.inference.generation import Generation, Request
 from hdvl.inference.image_cache_files import IMAGE_CACHE_FOLDER_BYTES, ImageCacheFiles
-from hdvl.inference.open_ended import open_ended
+from hdvl.inference.open_ended import encode_open, open_ended
 from hdvl.inference.sampling import SamplingParams
+from hdvl.inference.selection import (
+    SELECT_TILES,
+    WHOLE,
+    Budget,
+    Encode,
+    encode_prompt,
+    select_windows,
+)
 from hdvl.inference.stream import AnswerStream
 from hdvl.messages import Turn, as_messages
 from hdvl.model import VLM
 from hdvl.processor import Processor, Sample, collate, require_tokenizer
 from hdvl.protocols import FeatureCache, Message, Pixels, Template, TilePlan, Tiler
-from hdvl.views import view_count
 
 TokenPrompt = tuple[Int[Tensor, " _s"], Pixels, Sequence[TilePlan]]
 """The ids of a prompt, and the pixels and plans of its images."""
@@ -99,6 +107,8 @@ class Pipeline:
         image_folder: str | Path | None = None,
         num_patches_list: Sequence[int] | None = None,
         max_tiles: int | None = None,
+        select: str | None = None,
+        select_tiles: int = SELECT_TILES,
         stop: str | Sequence[str] = (),
         **generation_options: Any,
     ) -> Answer:
@@ -115,6 +125,9 @@ class Pipeline:
             num_patches_list: tiles of each image of the conversation, checked against the tiler's.
             max_tiles: the most tiles of each image, its thumbnail not counted, instead of the limit of the
                 tiler.
+            select: ``thumbnail`` reads only those windows of each image that the question attends to in its
+                thumbnail, see :mod:`hdvl.inference.selection`; ``None`` reads all.
+            select_tiles: the number of windows that ``select`` keeps of each image.
             stop: a string, or strings, that end the answer before their first occurrence, in addition to
                 those of the template.
             **generation_options: options of the answer, see :class:`SamplingParams`.
@@ -124,7 +137,7 @@ class Pipeline:
                 control tokens or unclosed tags, or the prompt is longer than ``max_length``.
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
-        sample = self._sample(messages, num_patches_list, max_tiles)
+        sample = self._sample(messages, num_patches_list, Budget(max_tiles, select, select_tiles))
         generation = self._submit(sample, with_logprobs(stop=stop, **generation_options))
         return self._answer(messages, sample, generation.wait())
 
@@ -138,6 +151,8 @@ class Pipeline:
         image_folder: str | Path | None = None,
         num_patches_list: Sequence[int] | None = None,
         max_tiles: int | None = None,
+        select: str | None = None,
+        select_tiles: int = SELECT_TILES,
         stop: str | Sequence[str] = (),
         **generation_options: Any,
     ) -> AnswerStream:
@@ -147,7 +162,7 @@ class Pipeline:
         answer is the stream's ``answer`` afterwards.
         """
         messages = self.conversation(prompt, images, history, system, image_folder=image_folder)
-        sample = self._sample(messages, num_patches_list, max_tiles)
+        sample = self._sample(messages, num_patches_list, Budget(max_tiles, select, select_tiles))
         generation = self._submit(sample, with_logprobs(stop=stop, **generation_options))
         return AnswerStream(generation, lambda done: self._answer(messages, sample, done))
 
@@ -157,6 +172,8 @@ class Pipeline:
         *,
         batch_size: int | None = None,
         max_tiles: int | None = None,
+        select: str | None = None,
+        select_tiles: int = SELECT_TILES,
         stop: str | Sequence[str] = (),
         **generation_options: Any,
     ) -> list[Answer]:
@@ -167,7 +184,7 @@ class Pipeline:
         Args:
             conversations: messages, or turns of ``role`` and ``content``, with their images.
             batch_size: most conversations at a time; None takes all at once.
-            max_tiles: as of :meth:`chat`.
+            max_tiles, select, select_tiles: as of :meth:`chat`.
             stop: a string, or strings, that end an answer before their first occurrence, in addition to
                 those of the template.
             **generation_options: options of the answer, see :class:`SamplingParams`.
@@ -175,9 +192,10 @@ class Pipeline:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 or None, got {batch_size}")
         params = SamplingParams.of(stop=stop, **generation_options)
+        budget = Budget(max_tiles, select, select_tiles)
         most = batch_size or 2 * self.engine.scheduler.max_slots
         prompts = (
-            (turns, self._sample(turns, max_tiles=max_tiles), params)
+            (turns, self._sample(turns, budget=budget), params)
             for turns in map(as_messages, conversations)
         )
         return list(self.answers(prompts, in_flight=most))
@@ -243,6 +261,8 @@ class Pipeline:
         *,
         continue_final_message: bool = False,
         max_tiles: int | None = None,
+        select: str | None = None,
+        select_tiles: int = SELECT_TILES,
         **options: Any,
     ) -> Request:
         """Return the request to the engine for a conversation.
@@ -250,15 +270,12 @@ class Pipeline:
         Args:
             messages: the conversation, with its images.
             continue_final_message: whether the answer continues the last message, which is the assistant's.
-            max_tiles: as of :meth:`chat`.
+            max_tiles, select, select_tiles: as of :meth:`chat`.
             **options: options of the answer.
         """
-        turns = as_messages(messages)
-        sample = (
-            open_ended(self.processor.limited(max_tiles), turns)[0]
-            if continue_final_message
-            else self._sample(turns, max_tiles=max_tiles)
-        )
+        encode = encode_open if continue_final_message else encode_prompt
+        budget = Budget(max_tiles, select, select_tiles)
+        sample = self._sample(as_messages(messages), budget=budget, encode=encode)
         return self._request(sample, SamplingParams.of(**options))
 
     def submit(self, messages: Sequence[Turn], **options: Any) -> Generation:
@@ -352,11 +369,13 @@ class Pipeline:
         self,
         messages: Sequence[Message],
         num_patches_list: Sequence[int] | None = None,
-        max_tiles: int | None = None,
+        budget: Budget = WHOLE,
+        encode: Encode = encode_prompt,
     ) -> Sample:
-        sample = self.processor.limited(max_tiles)(messages, add_generation_prompt=True)
+        processor = self.processor.limited(budget.max_tiles)
+        sample = encode(processor, messages)
         check_tiles(sample.plans, num_patches_list)
-        return sample
+        return select_windows(self.engine, processor, messages, sample, encode, budget)
 
     def _request(self, sample: Sample, params: SamplingParams) -> Request:
         """The request of a sample, ended by the template's stop strings too."""
@@ -369,32 +388,13 @@ class Pipeline:
     def _answer(
         self, messages: tuple[Message, ...], sample: Sample, generation: Generation
     ) -> Answer:
-        text, usage = generation.text, generation.usage
-        sizes = [(plan.width, plan.height) for plan in sample.plans]
-        full_text = open_end(messages[-1].text) + text
-        boxes, malformed = self.template.boxes.decode_with_errors(full_text, sizes)
-        return Answer(
-            text=text,
-            boxes=tuple(boxes),
-            malformed=tuple(malformed),
-            history=(*messages, Message("assistant", text)),
-            images=tuple(image for message in sample.read(messages) for image in message.images),
-            plans=sample.plans,
-            unfamiliar=unfamiliar(self.familiarity, sample, self.engine.image_cache),
-            confidence=confidence_of(
-                [token.logprob for token in generation.logprobs],
-                self.calibration,
-                boxed=bool(boxes),
-            ),
-            finish_reason=str(generation.finish_reason),
-            numbers=Numbers(
-                tiles=view_count(sample.pixels),
-                blank_tiles=sample.blank_tiles,
-                visual_tokens=sum(image.visual_tokens for image in usage.images),
-                prompt_tokens=usage.prompt_tokens,
-                new_tokens=usage.new_tokens,
-                seconds=usage.seconds,
-                cached_tokens=usage.cached_tokens,
-            ),
+        return build_answer(
+            messages,
+            sample,
+            generation,
+            template=self.template,
             exif=self.tiler.exif,
+            image_cache=self.engine.image_cache,
+            familiarity=self.familiarity,
+            calibration=self.calibration,
         )

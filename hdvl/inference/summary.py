@@ -41,8 +41,9 @@ def attention_line(number: int, found: AttentionMap) -> str:
 def number_line(answer: Answer) -> str:
     """Return a line with the numbers of tiles and tokens and the time of an answer."""
     n = answer.numbers
+    of_all = f" of {n.tiles + n.unselected_tiles}" if n.unselected_tiles else ""
     return (
-        f"numbers  {n.tiles} tiles, {n.visual_tokens} visual + "
+        f"numbers  {n.tiles}{of_all} tiles, {n.visual_tokens} visual + "
         f"{n.prompt_tokens - n.visual_tokens} text tokens read, {n.new_tokens} written, "
         f"{n.seconds:.2f} s"
     )

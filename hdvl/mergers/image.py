@@ -3,18 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from math import ceil, prod, sqrt
+from itertools import compress
+from math import ceil, floor, prod, sqrt
 from typing import Any, Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hdvl.mergers.places import canvas_places, view_places
 from hdvl.mergers.positions import SourcePositions
-from hdvl.mergers.tags import Tags, grid_pieces, image_layout
+from hdvl.mergers.tags import Tags, grid_pieces, image_layout, row_pieces
 from hdvl.protocols import Box, FeatureMap, Features, Grid, Layout, Size, TilePlan, token_count
 
 PER_TILE = (
@@ -151,10 +152,14 @@ class ImageMerger(nn.Module, ABC):
 
     def layout(self, plan: TilePlan) -> Layout:
         """Return pieces of text and numbers of visual tokens, in the order in which the LLM reads them."""
-        top, bottom, left, right = unpadded_region(plan, self.image_grid(plan))
+        grid, extra = self.image_grid(plan), int(self.newline is not None)
+        top, bottom, left, right = unpadded_region(plan, grid)
         rows, cols = self._resized_grid((bottom - top, right - left))
-        extra = int(self.newline is not None)
-        if self._ends_in_newline(plan):
+        covered = self.covered(plan, grid)
+        if covered is not None:
+            lengths = covered.sum(1).tolist()
+            windows = row_pieces([length + extra for length in lengths if length], self.tags)
+        elif self._ends_in_newline(plan):
             windows = [*grid_pieces((rows, cols), self.tags), extra]
         else:
             windows = grid_pieces((rows, cols), self.tags, extra=extra)
@@ -167,6 +172,10 @@ class ImageMerger(nn.Module, ABC):
         top, bottom, left, right = unpadded_region(plan, grid)
         resized = self._resized_grid((bottom - top, right - left))
         rows = canvas_places(plan, grid, (left, top, right, bottom), resized)
+        covered = self.covered(plan, grid)
+        if covered is not None:
+            kept = [list(compress(*pair)) for pair in zip(rows, covered.tolist(), strict=True)]
+            rows = [row for row in kept if row]
         newline = [None] * int(self.newline is not None)
         row_end, image_end = ([], newline) if self._ends_in_newline(plan) else (newline, [])
         image = [place for row in rows for place in (*row, *row_end)] + image_end
@@ -180,6 +189,32 @@ class ImageMerger(nn.Module, ABC):
         """Return the number of visual tokens of an image that was cut by ``plan``."""
         return token_count(self.layout(plan))
 
+    def covered(self, plan: TilePlan, grid: Grid) -> Bool[Tensor, "_r _c"] | None:
+        """Return which tokens of the image without its padding the windows show; ``None`` for all of them.
+
+        Args:
+            plan: how the image was cut.
+            grid: (rows, cols) of the tokens of the whole canvas.
+        """
+        if plan.is_grid and plan.windows:
+            return None
+        if self.shrink_above is not None:
+            raise ValueError(
+                f"{type(self).__name__} resizes tokens as one image (shrink_above={self.shrink_above}), "
+                f"which needs all windows, got {len(plan.windows)} of {plan.rows}x{plan.cols}; use "
+                "merger=concat"
+            )
+        mask, size = torch.zeros(grid, dtype=torch.bool), plan.tile_size
+        steps = [Fraction(side, count) for side, count in zip(plan.canvas, grid[::-1], strict=True)]
+        for x, y in plan.windows:
+            (left, right), (top, bottom) = (
+                (ceil(start / step), floor((start + size) / step))
+                for start, step in zip((x, y), steps, strict=True)
+            )
+            mask[top:bottom, left:right] = True
+        top, bottom, left, right = unpadded_region(plan, grid)
+        return mask[top:bottom, left:right]
+
     def _resized_grid(self, grid: Grid) -> Grid:
         """Return the grid that the tokens of the image without its padding are resized to."""
         if self.shrink_above is None:
@@ -192,7 +227,7 @@ class ImageMerger(nn.Module, ABC):
 
     def _ends_in_newline(self, plan: TilePlan) -> bool:
         """Return whether a single newline ends the image instead of one after each row."""
-        return self.single_newline == "image" and plan.count == 1
+        return self.single_newline == "image" and plan.count == 1 and plan.is_grid
 
     def check_grid(self, plan: TilePlan) -> None:
         """Check that the windows of the plan form a complete grid of squares.
@@ -220,10 +255,16 @@ class ImageMerger(nn.Module, ABC):
         return FeatureMap(found[None], self.thumbnail_grid(plan))
 
     def sequence(
-        self, image: Float[Tensor, "y x e"], thumbnail: FeatureMap | None, plan: TilePlan
+        self, image: Float[Tensor, "y x e"] | None, thumbnail: FeatureMap | None, plan: TilePlan
     ) -> Float[Tensor, "m e"]:
-        """Return the tokens of the canvas row by row without padding, and those of the thumbnail."""
-        parts = [self._rows(image, plan)]
+        """Return the tokens of the canvas row by row without padding, and those of the thumbnail.
+
+        Args:
+            image: the tokens of the canvas, padding included; ``None`` if there are no windows.
+            thumbnail: the tokens of the thumbnail, if there is one.
+            plan: how the image was cut.
+        """
+        parts = [] if image is None else [self._rows(image, plan)]
         if thumbnail is not None:
             parts.insert(plan.thumbnail != "first", self._thumbnail(thumbnail))
         return torch.cat(parts)
@@ -237,6 +278,9 @@ class ImageMerger(nn.Module, ABC):
             down = _centres(rows, image.device) * plan.canvas[1]
             image = self.positions(image, (across - x0) / (x1 - x0), (down - y0) / (y1 - y0))
         image = image[top:bottom, left:right]
+        covered = self.covered(plan, (rows, cols))
+        if covered is not None:
+            return self._covered_rows(image, covered.to(image.device))
         size = self._resized_grid((image.shape[0], image.shape[1]))
         if size != tuple(image.shape[:2]):
             maps = rearrange(image, "y x e -> 1 e y x").contiguous()
@@ -248,6 +292,15 @@ class ImageMerger(nn.Module, ABC):
             return torch.cat((tokens, self.newline.to(image)[None]))
         newline = self.newline.to(image).expand(len(image), 1, -1)
         return rearrange(torch.cat((image, newline), dim=1), "y x e -> (y x) e")
+
+    def _covered_rows(
+        self, image: Float[Tensor, "y x e"], covered: Bool[Tensor, "y x"]
+    ) -> Float[Tensor, "m e"]:
+        """Return the covered tokens row by row; rows without any have no newline either."""
+        if self.newline is None:
+            return image[covered]
+        image = torch.cat((image, self.newline.to(image).expand(len(image), 1, -1)), dim=1)
+        return image[torch.cat((covered, covered.any(1, keepdim=True)), dim=1)]
 
     def _thumbnail(self, thumbnail: FeatureMap) -> Float[Tensor, "m e"]:
         tokens, (rows, cols) = thumbnail.values, thumbnail.grid

@@ -136,9 +136,14 @@ def joined(pieces: Sequence[str | int]) -> Layout:
 def grid_pieces(grid: Grid, tags: Tags, *, extra: int = 0) -> list[str | int]:
     """Return the pieces of a grid of visual tokens, with ``extra`` more tokens at the end of each row."""
     rows, cols = grid
+    return row_pieces([cols + extra] * rows, tags)
+
+
+def row_pieces(lengths: Sequence[int], tags: Tags) -> list[str | int]:
+    """Return the pieces of rows of visual tokens of these lengths."""
     if not tags.token_row_end:
-        return [rows * (cols + extra)]
-    return [piece for _ in range(rows) for piece in (cols + extra, tags.text("token_row_end"))]
+        return [sum(lengths)]
+    return [piece for length in lengths for piece in (length, tags.text("token_row_end"))]
 
 
 def tile_pieces(plan: TilePlan, grids: Sequence[Grid], tags: Tags) -> list[str | int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hdvl.decoding import TokenLogprob
 from hdvl.inference import Pipeline
-from hdvl.inference.generation import Delta, Generation
+from hdvl.inference.generation import Delta, Generation, ImageUsage
 from hdvl.protocols import TilePlan
 
 _REASONS = {"stop": "stop", "length": "length", "cancelled": "stop", "error": "stop"}
@@ -171,7 +171,7 @@ def usage(generations: Sequence[Generation]) -> dict[str, Any]:
     used = list(prompts.values())
     prompt = sum(one.prompt_tokens for one in used)
     new = sum(one.usage.new_tokens for one in generations)
-    images = [asdict(image) for image in used[0].images]
+    images = [_counted(image) for image in used[0].images]
     return {
         "prompt_tokens": prompt,
         "completion_tokens": new,
@@ -182,6 +182,13 @@ def usage(generations: Sequence[Generation]) -> dict[str, Any]:
             "images": images,
         },
     }
+
+
+def _counted(image: ImageUsage) -> dict[str, int]:
+    counted: dict[str, int] = asdict(image)
+    if not counted["missing_tiles"]:
+        del counted["missing_tiles"]
+    return counted
 
 
 def tiles_form(plans: Sequence[tuple[TilePlan, int]]) -> dict[str, Any]:

@@ -125,8 +125,9 @@ class Endpoints:
         for name, (value, most) in bounds.items():
             if value is not None and not 1 <= value <= most:
                 raise bad_request(f"{name} must be between 1 and {most}, got {value}", name)
-        if asked.max_tiles is not None:
-            options["max_tiles"] = asked.max_tiles
+        for name in ("max_tiles", "select", "select_tiles"):
+            if getattr(asked, name) is not None:
+                options[name] = getattr(asked, name)
         return {**_defaults(settings.defaults, options), **options}
 
     def _check_tiles(self, max_tiles: int | None) -> None:

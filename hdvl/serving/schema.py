@@ -100,6 +100,8 @@ class SamplingFields(Lenient):
     response_format: ResponseFormat | None = None
     guided_regex: str | None = None
     max_tiles: int | None = None
+    select: Literal["thumbnail"] | None = None
+    select_tiles: int | None = None
 
     @property
     def new_tokens(self) -> int | None:
