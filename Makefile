@@ -10,6 +10,11 @@ VENV ?= .venv
 PIP_INSTALL_FLAGS ?=
 # A file's tests stay together: they share what is slow to make.
 PYTEST := -q -n auto --maxprocesses 4 --dist loadfile
+# The unit part checks types and shapes at run time in the modules of tensors, the slow part in all of hdvl.
+comma := ,
+empty :=
+TENSOR_FILES := $(shell grep -rl --include=*.py "^from jaxtyping import" hdvl)
+TENSOR_MODULES := $(subst $(empty) $(empty),$(comma),$(subst /,.,$(TENSOR_FILES:.py=)))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off $(PIP_INSTALL_FLAGS)
 
@@ -52,7 +57,7 @@ check: $(VENV)/installed-tests  ## ruff and mypy
 	$(BIN)/mypy
 
 unit: $(VENV)/installed-tests  ## the quick tests
-	$(BIN)/python -m pytest $(PYTEST) -m "not slow and not gpu"
+	@$(BIN)/python -m pytest $(PYTEST) -m "not slow and not gpu" --jaxtyping-packages=$(TENSOR_MODULES),tests.checked
 
 slow: $(VENV)/installed-tests  ## the tests that train, build wheels and run notebooks
 	$(BIN)/python -m pytest $(PYTEST) -m "slow and not gpu"

@@ -80,14 +80,19 @@ def one_thread() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the cases of a test slow that come after the first n of ``slow_beyond(n)``."""
+    """Mark the cases of a test slow that ``slow_beyond(n, every=k)`` does not choose.
+
+    Of the cases in their order, each k-th (by default each) is quick, until n of them are.
+    """
     cases: Counter[tuple[Path, str]] = Counter()
     for item in items:
         if (marker := item.get_closest_marker("slow_beyond")) is None:
             continue
+        (count,), every = marker.args, marker.kwargs.get("every", 1)
         test = (item.path, item.nodeid.partition("[")[0])
+        number, other = divmod(cases[test], every)
         cases[test] += 1
-        if cases[test] > marker.args[0]:
+        if other or number >= count:
             item.add_marker(pytest.mark.slow)
 
 

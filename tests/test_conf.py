@@ -17,7 +17,6 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from hdvl.config import CONF_DIR, compose
-from tests.quick_cases import one_in
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
 PRIMARY = sorted(CONF_DIR.glob("*.yaml"))
@@ -145,8 +144,8 @@ def presets() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.slow_beyond(6)
-@pytest.mark.parametrize(("primary", "choice"), one_in(12, presets()))
+@pytest.mark.slow_beyond(1)
+@pytest.mark.parametrize(("primary", "choice"), presets())
 def test_presets_compose(primary: str, choice: str) -> None:
     check_composed([choice], primary, resolve=True)
 
@@ -186,9 +185,7 @@ def rounds() -> list[list[str]]:
 
 
 @pytest.mark.slow_beyond(1)
-@pytest.mark.parametrize(
-    "overrides", one_in(9, rounds()), ids=lambda overrides: ",".join(overrides)
-)
+@pytest.mark.parametrize("overrides", rounds(), ids=lambda overrides: ",".join(overrides))
 def test_every_choice_composes(overrides: list[str]) -> None:
     check_composed(overrides, "train", resolve=False)
 
@@ -199,13 +196,15 @@ def test_every_folder_belongs_to_a_command() -> None:
     assert folders <= used, f"no primary file names {sorted(folders - used)}"
 
 
-@pytest.mark.parametrize("path", one_in(6, PRIMARY), ids=name_of)
+@pytest.mark.slow_beyond(2, every=6)
+@each_primary
 def test_an_unknown_key_is_refused(path: Path) -> None:
     with pytest.raises(ConfigCompositionException, match="no_such_key"):
         compose("no_such_key=1", config_name=path.stem)
 
 
-@pytest.mark.parametrize("group", one_in(6, PART_GROUPS))
+@pytest.mark.slow_beyond(1)
+@pytest.mark.parametrize("group", PART_GROUPS)
 def test_an_unknown_key_or_choice_of_a_part_is_refused(group: str) -> None:
     with pytest.raises(ConfigCompositionException, match="no_such_key"):
         compose(f"{group}.no_such_key=1")

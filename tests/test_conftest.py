@@ -39,3 +39,15 @@ def test_hubs_are_offline_and_one_thread_is_used() -> None:
 @pytest.mark.parametrize("_again", [0, 1])
 def test_random_numbers_start_over(_again: int, seed: int) -> None:
     assert torch.rand(1).item() == pytest.approx(0.4962566, abs=1e-6)
+
+
+@pytest.mark.slow_beyond(2)
+@pytest.mark.parametrize("number", range(4))
+def test_the_first_cases_are_quick(request: pytest.FixtureRequest, number: int) -> None:
+    assert bool(request.node.get_closest_marker("slow")) == (number >= 2)
+
+
+@pytest.mark.slow_beyond(2, every=3)
+@pytest.mark.parametrize("number", range(8))
+def test_quick_cases_lie_apart(request: pytest.FixtureRequest, number: int) -> None:
+    assert bool(request.node.get_closest_marker("slow")) == (number not in {0, 3})

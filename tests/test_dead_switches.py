@@ -22,7 +22,6 @@ from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.schedule import build_scheduler
 from hdvl.training.stages import split_stages
 from hdvl.training.tuning import MODULES, apply_tuning
-from tests.quick_cases import one_in
 from tests.test_conf import PRIMARY, name_of
 from tests.tiny_model import tiny_vlm
 
@@ -124,9 +123,8 @@ def before(model: VLM) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    "key", one_in(10, sorted(set(leaves(OPTIMIZER)) - LOSS - {"factory._partial_"}))
-)
+@pytest.mark.slow_beyond(1)
+@pytest.mark.parametrize("key", sorted(set(leaves(OPTIMIZER)) - LOSS - {"factory._partial_"}))
 def test_every_key_of_the_optimizer_changes_something(
     key: str, model: VLM, before: list[Any]
 ) -> None:
@@ -134,7 +132,8 @@ def test_every_key_of_the_optimizer_changes_something(
     assert [outcome(model, changed, tuning) for tuning in BASES] != before
 
 
-@pytest.mark.parametrize("key", one_in(10, sorted(leaves(TUNING))))
+@pytest.mark.slow_beyond(2, every=15)
+@pytest.mark.parametrize("key", sorted(leaves(TUNING)))
 def test_every_key_of_the_tuning_changes_something(key: str, model: VLM, before: list[Any]) -> None:
     assert [outcome(model, OPTIMIZER, turned(tuning, key)) for tuning in BASES] != before
 
@@ -145,26 +144,23 @@ def test_every_key_of_the_tuning_changes_something(key: str, model: VLM, before:
 @pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "override",
-    one_in(
-        5,
-        [
-            "optimizer.groups.bridge.lrr=1e-3",
-            "optimizer.factory.beta=[0.9,0.95]",
-            "optimizer.groups.new_tokens.layer_decay=0.9",
-            "tuning.lora.llm.rnk=4",
-            "tuning.enc=frozen",
-            "tuning.also.bridge_=[norm]",
-            "data.train.documents.entires=[1,2]",
-            "data.packin=null",
-            "llm.config.hiden_size=8",
-            "llm.tokenizer.vocab=512",
-            "template.sytem=x",
-            "trainer.max_step=3",
-            "callbacks.guard.spikes=3",
-            "logger.tensorboard.dir=x",
-            "model.encode_chunks=3",
-        ],
-    ),
+    [
+        "optimizer.groups.bridge.lrr=1e-3",
+        "optimizer.factory.beta=[0.9,0.95]",
+        "optimizer.groups.new_tokens.layer_decay=0.9",
+        "tuning.lora.llm.rnk=4",
+        "tuning.enc=frozen",
+        "tuning.also.bridge_=[norm]",
+        "data.train.documents.entires=[1,2]",
+        "data.packin=null",
+        "llm.config.hiden_size=8",
+        "llm.tokenizer.vocab=512",
+        "template.sytem=x",
+        "trainer.max_step=3",
+        "callbacks.guard.spikes=3",
+        "logger.tensorboard.dir=x",
+        "model.encode_chunks=3",
+    ],
 )
 def test_a_misspelt_key_is_refused(override: str) -> None:
     with pytest.raises(ConfigCompositionException, match=override.split("=")[0].split(".")[-1]):
@@ -178,7 +174,8 @@ def nodes(config: DictConfig) -> Iterator[DictConfig]:
             yield from nodes(config[key])
 
 
-@pytest.mark.parametrize("path", one_in(8, PRIMARY), ids=name_of)
+@pytest.mark.slow_beyond(2, every=8)
+@pytest.mark.parametrize("path", PRIMARY, ids=name_of)
 def test_no_place_of_a_config_takes_a_new_key(path: Path) -> None:
     """Hydra's overrides set values of a config that is closed, down to its last node."""
     found = 0

@@ -12,7 +12,6 @@ from PIL import Image
 from hdvl import plan
 from hdvl.command import exit_with_message
 from hdvl.config import compose
-from tests.quick_cases import one_in
 
 SMALL = ("encoder=tiny", "llm=tiny", "survey=12")
 
@@ -122,9 +121,7 @@ def exit_of(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 @pytest.mark.slow_beyond(1)
-@pytest.mark.parametrize(
-    ("overrides", "message"), one_in(12, WRONG), ids=lambda value: str(value)[:60]
-)
+@pytest.mark.parametrize(("overrides", "message"), WRONG, ids=lambda value: str(value)[:60])
 def test_wrong_configurations_are_named(
     overrides: list[str], message: str, data: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

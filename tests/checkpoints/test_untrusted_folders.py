@@ -22,7 +22,6 @@ from hdvl.llms import build_tokenizer, load_tokenizer, save_tokenizer
 from hdvl.training.run import resumed
 from hdvl.training.start import started_from
 from tests.native_models import internvl, llava_next
-from tests.quick_cases import one_in
 from tests.tiny_model import NODE, tiny_vlm
 
 CANARY = "canary_of_untrusted_folders"
@@ -403,7 +402,8 @@ OUTSIDE = [
 ]
 
 
-@pytest.mark.parametrize("name", one_in(3, OUTSIDE))
+@pytest.mark.slow_beyond(6, every=4)
+@pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("reader", ["native", "published", "encoder"])
 def test_an_index_names_files_beside_it(name: Any, reader: str, folder: Path, llava: Path) -> None:
     place = llava if reader == "published" else folder
@@ -541,10 +541,8 @@ def load_with(value: Any, file: str, place: str, source: Path, folder: Path) -> 
         assert "surplus" not in place, "a value that no model has means nothing"
 
 
-@pytest.mark.slow_beyond(3)
-@pytest.mark.parametrize(
-    "number", one_in(3, range(len(VALUES))), ids=[place for _, place in VALUES]
-)
+@pytest.mark.slow_beyond(1)
+@pytest.mark.parametrize("number", range(len(VALUES)), ids=[place for _, place in VALUES])
 def test_values_of_published_files_are_data(number: int, published: Path, tmp_path: Path) -> None:
     """Each key once, with kinds of folders and of values in turn."""
     values = hostile(tmp_path)

@@ -9,7 +9,6 @@ from tokenizers import AddedToken
 
 from hdvl.protocols import Message, Template
 from hdvl.templates import IGNORED, Encoded, TokenizerTemplate, encode, stop_ids
-from tests.quick_cases import one_in
 from tests.templates.chat_templates import STYLES, ChatStyle
 from tests.templates.toy_tokenizers import KINDS, swallowing
 
@@ -60,8 +59,8 @@ def expected(messages: list[Message], style: ChatStyle) -> list[str]:
     return [m.text + style.end for m in messages if m.role == "assistant"]
 
 
-@pytest.mark.slow_beyond(21)
-@pytest.mark.parametrize("kind", one_in(3, KINDS))
+@pytest.mark.slow_beyond(7, every=3)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("talk", CONVERSATIONS)
 @pytest.mark.parametrize("name", STYLES)
 def test_the_labels_are_the_answers_and_their_ends(name: str, talk: str, kind: str) -> None:

@@ -21,7 +21,7 @@ def test_is_a_tiler() -> None:
     assert isinstance(DynamicRatio(), Tiler)
 
 
-@pytest.mark.slow_beyond(17)
+@pytest.mark.slow_beyond(6, every=25)
 def test_the_152_published_cases(internvl_case: dict[str, Any], make_image: Any) -> None:
     case = internvl_case
     tiler = DynamicRatio(max_tiles=case["max_tiles"])

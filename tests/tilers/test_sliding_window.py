@@ -38,7 +38,7 @@ def test_is_a_tiler_and_a_value() -> None:
 # --- XVERSE-V -----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow_beyond(13)
+@pytest.mark.slow_beyond(5, every=15)
 def test_the_76_published_cases(xverse_v_case: dict[str, Any], make_image: Any) -> None:
     case = xverse_v_case
     tiles = published()(make_image(case["width"], case["height"]))

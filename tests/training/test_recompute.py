@@ -11,7 +11,6 @@ from hdvl.model import VLM
 from hdvl.processor import collate
 from hdvl.training.recompute import keep, recompute
 from hdvl.training.tuning import apply_tuning
-from tests.quick_cases import one_in
 from tests.tiny_model import tiny_node, tiny_vlm
 from tests.training.layouts import samples
 
@@ -45,7 +44,7 @@ def gradients(vlm: VLM) -> tuple[dict[str, Tensor], int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("encoder", "llm"), one_in(6, itertools.product(["full", "frozen"], ["lora", "full", "frozen"]))
+    ("encoder", "llm"), [*itertools.product(["full", "frozen"], ["lora", "full", "frozen"])]
 )
 def test_gradients_are_the_same(encoder: str, llm: str) -> None:
     vlm = tiny_vlm({**tiny_node(), "encoder": TRANSFORMER})

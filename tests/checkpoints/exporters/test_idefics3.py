@@ -14,7 +14,6 @@ from hdvl.checkpoints.exporters.exporting import target_of
 from hdvl.checkpoints.importers import convert, load_published
 from tests import idefics3_reference as reference
 from tests.checkpoints.importers.test_idefics3 import talk
-from tests.quick_cases import one_in
 
 CASES = {
     "idefics3": ("Idefics3", {}),
@@ -29,7 +28,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", one_in(3, CASES))
+@pytest.mark.slow_beyond(1)
+@pytest.mark.parametrize("name", CASES)
 def test_an_exported_folder_equals_the_imported_one(name: str, tmp_path: Path) -> None:
     kind, changes = CASES[name]
     model, processor = reference.published(kind.lower(), tmp_path / "first", **changes)

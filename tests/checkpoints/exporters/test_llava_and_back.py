@@ -12,7 +12,6 @@ from hdvl.checkpoints.exporters.exporting import target_of
 from hdvl.checkpoints.importers import convert, load_published
 from tests import llava_reference as reference
 from tests.llava_reference import talk
-from tests.quick_cases import one_in
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llava", {}),
@@ -27,7 +26,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "changes"), one_in(3, CASES), ids=str)
+@pytest.mark.slow_beyond(1)
+@pytest.mark.parametrize(("kind", "changes"), CASES, ids=str)
 def test_there_and_back(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
     model, processor = reference.KINDS_OF_MODEL[kind](tmp_path / "theirs", **changes)
     convert(tmp_path / "theirs", tmp_path / "ours")
@@ -49,30 +49,28 @@ def test_there_and_back(kind: str, changes: dict[str, Any], tmp_path: Path) -> N
             )
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("kind", "overrides", "message"),
-    one_in(
-        5,
-        [
-            (
-                "llava",
-                {"tiler": {"fit": "pad"}},
-                r"tiler.fit=pad \(only squash, crop and pad_image\)",
-            ),
-            ("llava", {"tiler": {"fit": "pad_image"}}, r"tiler.padding=\(0, 0, 0\) \(only \("),
-            ("llava", {"tiler": {"grid": [2, 2]}}, r"tiler.grid=\(2, 2\) \(only \(1, 1\)\)"),
-            (
-                "llava_onevision",
-                {"tiler": {"several_fit": "squash"}},
-                "tiler.several_fit and .* are",
-            ),
-            (
-                "llava_onevision",
-                {"merger": {"single_newline": "rows"}},
-                "merger.single_newline=rows",
-            ),
-        ],
-    ),
+    [
+        (
+            "llava",
+            {"tiler": {"fit": "pad"}},
+            r"tiler.fit=pad \(only squash, crop and pad_image\)",
+        ),
+        ("llava", {"tiler": {"fit": "pad_image"}}, r"tiler.padding=\(0, 0, 0\) \(only \("),
+        ("llava", {"tiler": {"grid": [2, 2]}}, r"tiler.grid=\(2, 2\) \(only \(1, 1\)\)"),
+        (
+            "llava_onevision",
+            {"tiler": {"several_fit": "squash"}},
+            "tiler.several_fit and .* are",
+        ),
+        (
+            "llava_onevision",
+            {"merger": {"single_newline": "rows"}},
+            "merger.single_newline=rows",
+        ),
+    ],
 )
 def test_what_transformers_does_otherwise_is_refused(
     kind: str, overrides: dict[str, Any], message: str, tmp_path: Path

@@ -18,7 +18,6 @@ from hdvl.processor import collate, pack
 from hdvl.protocols import Message
 from tests import idefics3_reference as reference
 from tests.mean_loss import mean_loss
-from tests.quick_cases import one_in
 
 KINDS = ["idefics3", "smolvlm"]
 
@@ -74,7 +73,7 @@ SIZES = [
 
 
 @pytest.mark.slow_beyond(1)
-@pytest.mark.parametrize("sizes", one_in(4, SIZES), ids=str)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_ids_pixels_and_logits_are_those_of_transformers(
     sizes: list[tuple[int, int]], built: tuple[Path, Any, Any]
 ) -> None:

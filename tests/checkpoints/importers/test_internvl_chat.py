@@ -13,7 +13,6 @@ from hdvl.checkpoints.importers import convert, detect, load_published
 from hdvl.model import VLM
 from tests.golden_files import golden, make_image, reference_state, write_published
 from tests.internvl_reference import chat
-from tests.quick_cases import one_in
 
 PAIRS = ["internvl_chat_v1_2", "internvl_dynamic_v2"]
 
@@ -229,7 +228,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", one_in(3, CASES))
+@pytest.mark.slow_beyond(1)
+@pytest.mark.parametrize("case", CASES)
 def test_other_sizes_are_as_described(case: str, tmp_path: Path) -> None:
     told, sizes = CASES[case]
     state = reference_state(manifest(told))

@@ -17,7 +17,6 @@ from hdvl.llms import save_tokenizer
 from hdvl.protocols import Message
 from tests.design_equality import image
 from tests.native_models import TEXT, TOWER, internvl
-from tests.quick_cases import one_in
 from tests.templates.toy_tokenizers import byte_level
 
 MOE = {"head_dim": 12, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
@@ -107,7 +106,7 @@ def built(architecture: str = "Qwen2ForCausalLM", **text: Any) -> Any:
 
 
 @pytest.mark.slow_beyond(1)
-@pytest.mark.parametrize("architecture", one_in(3, LLMS))
+@pytest.mark.parametrize("architecture", LLMS)
 def test_logits_are_those_of_transformers(architecture: str, tmp_path: Path) -> None:
     model = built(architecture)
     folder = own_layout(model, architecture, tmp_path, image_context_id=110)

@@ -21,7 +21,6 @@ from hdvl.training.tuning import apply_tuning, set_modes
 from hdvl.views import view_pixels
 from tests.lfm2_vl_reference import inputs, logits, photo, processor, saved, talk
 from tests.native_models import lfm2_vl
-from tests.quick_cases import one_in
 
 SIZES = [
     *((40, 30), (120, 90), (90, 200), (300, 60), (33, 32), (48, 48), (5, 4), (3, 9)),
@@ -72,7 +71,8 @@ def test_pixels_are_those_of_transformers_own_processor(published: Published) ->
             assert torch.equal(own, grey.round().to(torch.uint8)), size
 
 
-@pytest.mark.parametrize("sizes", one_in(3, PROMPTS), ids=str)
+@pytest.mark.slow_beyond(2, every=4)
+@pytest.mark.parametrize("sizes", PROMPTS, ids=str)
 def test_ids_and_logits_are_transformers_own(
     sizes: list[tuple[int, int]], published: Published
 ) -> None:
