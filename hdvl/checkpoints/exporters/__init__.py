@@ -1,5 +1,8 @@
 """Exports models to the formats of other libraries."""
 
-from hdvl.checkpoints.exporters.exporting import FORMATS, export
+from hdvl.checkpoints.exporters.exporting import export
+from hdvl.checkpoints.exporters.vllm import export_for_vllm
 
-__all__ = ["FORMATS", "export"]
+FORMATS = {"transformers": export, "vllm": export_for_vllm}
+
+__all__ = ["FORMATS", "export", "export_for_vllm"]

@@ -25,25 +25,13 @@ def disagreements(vlm: VLM, folder: Path) -> list[str]:
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    images = [Image.fromarray(golden_image(*size)) for size in SIZES]
-    talk = [
-        Message("user", "What is this?\nSay: 合计", images=(images[0],)),
-        Message("assistant", "A page."),
-        Message("user", "And this?", images=(images[1],)),
-    ]
+    talk = probe_conversation()
     sample = Processor.of(vlm)(talk, add_generation_prompt=True)
     expected = read(processor, talk)
     found = []
     ids = expected["input_ids"][0].tolist()
     if ids != sample.ids.tolist():
-        first = next(
-            (i for i, (a, b) in enumerate(zip(ids, sample.ids.tolist(), strict=False)) if a != b),
-            -1,
-        )
-        found.append(
-            f"ids differ: {len(ids)} against {len(sample.ids)}, first at {first}: "
-            f"{processor.tokenizer.decode(ids[max(0, first - 4) : first + 4])!r}"
-        )
+        found.append(different_ids(processor.tokenizer, ids, sample.ids.tolist()))
     own = vlm.encoder.pixels(sample.pixels, torch.float32)  # type: ignore[attr-defined]
     pixels = tiles_of(expected["pixel_values"], [plan.count for plan in sample.plans])
     if pixels.shape != own.shape:
@@ -53,9 +41,29 @@ def disagreements(vlm: VLM, folder: Path) -> list[str]:
     return found
 
 
-def read(processor: Any, talk: Sequence[Message], **options: Any) -> Any:
-    """The output of a processor of transformers for ``talk``, with the images before the text."""
-    messages = [
+def probe_conversation() -> list[Message]:
+    """A conversation of two questions, each about an image of its own size."""
+    images = [Image.fromarray(golden_image(*size)) for size in SIZES]
+    return [
+        Message("user", "What is this?\nSay: 合计", images=(images[0],)),
+        Message("assistant", "A page."),
+        Message("user", "And this?", images=(images[1],)),
+    ]
+
+
+def different_ids(tokenizer: Any, ids: Sequence[int], own: Sequence[int]) -> str:
+    """A description of the first difference between two sequences of ids."""
+    pairs = zip(ids, own, strict=False)
+    first = next((place for place, (a, b) in enumerate(pairs) if a != b), -1)
+    return (
+        f"ids differ: {len(ids)} against {len(own)}, first at {first}: "
+        f"{tokenizer.decode(ids[max(0, first - 4) : first + 4])!r}"
+    )
+
+
+def as_parts(talk: Sequence[Message]) -> list[dict[str, Any]]:
+    """``talk`` in the form that chat templates of transformers read, with the images before the text."""
+    return [
         {
             "role": message.role,
             "content": [
@@ -65,8 +73,12 @@ def read(processor: Any, talk: Sequence[Message], **options: Any) -> Any:
         }
         for message in talk
     ]
+
+
+def read(processor: Any, talk: Sequence[Message], **options: Any) -> Any:
+    """The output of a processor of transformers for ``talk``, with the images before the text."""
     return processor.apply_chat_template(
-        messages,
+        as_parts(talk),
         tokenize=True,
         return_dict=True,
         return_tensors="pt",

@@ -1,7 +1,7 @@
 """Exports a model folder to transformers, tensor by tensor, and checks the result."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,12 @@ from torch import Tensor
 from hdvl.checkpoints.exporters import idefics3, internvl, llava
 from hdvl.checkpoints.exporters.agreement import disagreements
 from hdvl.checkpoints.exporters.jinja import chat_template
-from hdvl.checkpoints.exporters.target import TransformersTarget
+from hdvl.checkpoints.exporters.target import (
+    Exported,
+    TransformersTarget,
+    new_folder,
+    save_generation,
+)
 from hdvl.checkpoints.exporters.tokenizer import for_processor
 from hdvl.checkpoints.importers import mapping as table
 from hdvl.checkpoints.importers.mapping import TensorSource
@@ -20,18 +25,6 @@ from hdvl.checkpoints.shards import GB, find_shards, write_shards
 from hdvl.checkpoints.skeleton import parameters_on_meta
 from hdvl.files import atomic_folder
 from hdvl.model import VLM
-from hdvl.templates import stop_ids
-
-FORMATS = ("transformers",)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The result of an export: the folder, the class that reads it, and what that class does differently."""
-
-    folder: Path
-    architecture: str
-    notes: tuple[str, ...]
 
 
 def export(
@@ -57,9 +50,7 @@ def export(
     Raises:
         ValueError: no class of transformers can represent this model; all reasons are listed.
     """
-    folder, to = Path(folder), Path(to)
-    if to.exists():
-        raise ValueError(f"to must be a new folder, {str(to)!r} exists; give another name")
+    folder, to = Path(folder), new_folder(to)
     vlm = unfilled(folder, overrides or {}, allow).eval()
     target = target_of(vlm)
     published = Published.in_files(find_shards(folder))
@@ -119,32 +110,36 @@ def on_meta(target: TransformersTarget) -> Any:
 def _write_model(
     target: TransformersTarget, vlm: VLM, published: Published, folder: Path, max_shard: int
 ) -> str:
-    from transformers import GenerationConfig
-
     model = on_meta(target)
     model.tie_weights()
     mapping = entries(target, model)
     table.check(mapping, published, model)
     dtype = published.common_dtype()
+    sources = {
+        _stored_name(name, target): mapping[name]
+        for name in table.in_reading_order(mapping, published)
+    }
     layouts = {
-        target: table.meta_tensor(mapping[target], published, dtype)
-        for target in table.in_reading_order(mapping, published)
+        name: table.meta_tensor(source, published, dtype) for name, source in sources.items()
     }
 
-    def read(target: str) -> Tensor:
-        return table.read_tensor(mapping[target], published, dtype)
+    def read(name: str) -> Tensor:
+        return table.read_tensor(sources[name], published, dtype)
 
     write_shards(layouts, folder, max_bytes=max_shard, read=read)
     architecture = type(model).__name__
     model.config.architectures = [architecture]
     model.config.dtype = dtype
     model.config.save_pretrained(folder)
-    tokenizer = vlm.llm.tokenizer
-    ends = [*vlm.llm.stop_ids, *stop_ids(vlm.template, tokenizer)]
-    GenerationConfig(
-        eos_token_id=sorted(set(ends)), pad_token_id=tokenizer.pad_token_id, do_sample=False
-    ).save_pretrained(folder)
+    save_generation(vlm, folder)
     return architecture
+
+
+def _stored_name(name: str, target: TransformersTarget) -> str:
+    """The name in the written files of the tensor that the class of transformers calls ``name``."""
+    for pattern, stored in target.stored:
+        name = re.sub(pattern, stored, name)
+    return name
 
 
 def _write_processor(target: TransformersTarget, vlm: VLM, folder: Path) -> None:

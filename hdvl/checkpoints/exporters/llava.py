@@ -31,6 +31,8 @@ _NAMES = (
     (r"model\.image_newline", "merger.newline"),
     (r"lm_head\.(.*)", r"llm.model.lm_head.\1"),
 )
+# Published folders have this level; vLLM reads no other names.
+_STORED = ((r"^model\.vision_tower\.", "model.vision_tower.vision_model."),)
 
 
 def is_like(vlm: VLM) -> bool:
@@ -94,6 +96,7 @@ def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
             ),
             "model.vision_tower.post_layernorm.bias": TensorSource((), partial(torch.zeros, width)),
         },
+        stored=_STORED,
         processor=partial(_processor, vlm),
         notes=reading_notes(vlm),
     ), []
