@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import traceback
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,26 @@ QUESTION = "What is written here?"
 SIZES = [((300, 200),), ((97, 61),), ((120, 260),), ((64, 64), (250, 90)), ()]
 """The (width, height) of the images of each question."""
 NEW = 16
+ORIENTATION = 274
 
 
-def pictures(sizes: tuple[tuple[int, int], ...]) -> list[Image.Image]:
-    """Pictures of noise, different for each size and place."""
+def pictures(sizes: tuple[tuple[int, int], ...], turned: bool) -> list[Image.Image]:
+    """Pictures of noise, different for each size and place; with ``turned`` EXIF turns them."""
     rng = np.random.default_rng(len(sizes) + sum(map(sum, sizes)))
-    return [
-        Image.fromarray(
-            rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-        ).resize((width, height), Image.Resampling.NEAREST)
-        for width, height in sizes
-    ]
+    found = []
+    for width, height in sizes:
+        noise = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise).resize((width, height), Image.Resampling.NEAREST)
+        exif = Image.Exif()
+        if turned:
+            exif[ORIENTATION] = 6
+        stream = BytesIO()
+        picture.save(stream, "PNG", exif=exif)
+        found.append(Image.open(stream))
+    return found
 
 
-def of_hdvl(folder: Path) -> list[tuple[list[int], list[int]]]:
+def of_hdvl(folder: Path, turned: bool) -> list[tuple[list[int], list[int]]]:
     """The ids of each prompt and of its greedy answer by hdvl."""
     from hdvl.inference.load import load
     from hdvl.protocols import Message
@@ -55,7 +62,7 @@ def of_hdvl(folder: Path) -> list[tuple[list[int], list[int]]]:
     pipe = load(folder)
     samples = [
         pipe.processor(
-            [Message("user", QUESTION, tuple(pictures(sizes)))], add_generation_prompt=True
+            [Message("user", QUESTION, tuple(pictures(sizes, turned)))], add_generation_prompt=True
         )
         for sizes in SIZES
     ]
@@ -64,7 +71,7 @@ def of_hdvl(folder: Path) -> list[tuple[list[int], list[int]]]:
     return [(sample.ids.tolist(), ids) for sample, ids in zip(samples, answers, strict=True)]
 
 
-def of_vllm(folder: Path, **options: Any) -> list[tuple[list[int], list[int]]]:
+def of_vllm(folder: Path, turned: bool, **options: Any) -> list[tuple[list[int], list[int]]]:
     """The ids of each prompt and of its greedy answer by vLLM."""
     from vllm import LLM, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
@@ -82,7 +89,7 @@ def of_vllm(folder: Path, **options: Any) -> list[tuple[list[int], list[int]]]:
             {
                 "role": "user",
                 "content": [
-                    *({"type": "image_pil", "image_pil": item} for item in pictures(sizes)),
+                    *({"type": "image_pil", "image_pil": item} for item in pictures(sizes, turned)),
                     {"type": "text", "text": QUESTION},
                 ],
             }
@@ -104,9 +111,11 @@ def check(name: str, case: Case, place: Path) -> bool:
 
     source = case.saved(place / name)
     exported = FORMATS[case.format](source, place / f"{name}-{case.format}")
-    ours = of_hdvl(source)
+    # Other than hdvl's tilers, processors of vLLM's own classes turn images whatever was exported.
+    turned = case.format == "vllm"
+    ours = of_hdvl(source, turned)
     try:
-        theirs = of_vllm(exported.folder, **case.options)
+        theirs = of_vllm(exported.folder, turned, **case.options)
     except Exception as error:  # of any kind: the other cases are still of interest
         traceback.print_exc()
         print(

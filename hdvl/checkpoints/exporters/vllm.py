@@ -138,8 +138,4 @@ def _notes(vlm: VLM) -> tuple[str, ...]:
     ]
     if longer:
         notes.append(f"stop strings: requests must give stop={longer}, which are several ids each")
-    notes.append(
-        "images: vllm serve decodes them to RGB on white before hdvl's tiler reads them; other backgrounds "
-        "and colour profiles have no effect there"
-    )
     return tuple(notes)

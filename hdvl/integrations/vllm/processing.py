@@ -20,6 +20,7 @@ from vllm.multimodal.processing import (
 from vllm.multimodal.processing.processor import PlaceholderFeaturesInfo
 
 from hdvl.checkpoints.native import is_model_folder, unfilled
+from hdvl.integrations.vllm.images import OriginalImageParser, source_of
 from hdvl.integrations.vllm.tiles import largest_image, packed, unpacked
 from hdvl.model import VLM
 from hdvl.processor import Processor
@@ -88,6 +89,10 @@ class HdvlProcessingInfo(BaseProcessingInfo):  # type: ignore[misc]
         """The size of an image that takes the most visual tokens."""
         return largest_image(self.tiler({}), self.processor.token_count)
 
+    def get_data_parser(self) -> OriginalImageParser:
+        """The parser of the images of a prompt."""
+        return OriginalImageParser()
+
     def get_default_tok_params(self) -> Any:
         """Prompts are tokenised without tokens that the tokenizer adds, since templates write them."""
         return replace(super().get_default_tok_params(), add_special_tokens=False)
@@ -144,7 +149,7 @@ class HdvlMultiModalProcessor(BaseMultiModalProcessor[HdvlProcessingInfo]):  # t
     ) -> BatchFeature:
         tiler = self.info.tiler(hf_kwargs)
         images = mm_items["image"].get_all() if "image" in mm_items else []
-        pairs = [packed(tiler(image)) for image in images]
+        pairs = [packed(tiler(source_of(image))) for image in images]
         return BatchFeature(
             {"pixels": [pair[0] for pair in pairs], "plan": [pair[1] for pair in pairs]}
         )
