@@ -81,8 +81,7 @@ def of_vllm(folder: Path, turned: bool, **options: Any) -> list[tuple[list[int],
         dtype="float32",
         enforce_eager=True,
         max_num_seqs=2,
-        limit_mm_per_prompt={"image": 2},
-        **{"max_model_len": 2048, **options},
+        **{"max_model_len": 2048, "limit_mm_per_prompt": {"image": 2}, **options},
     )
     talks = [
         [

@@ -86,6 +86,7 @@ CLIP = (*tower("clip_l_336"), *TILES, "template=chatml", "template.numbering=''"
 SIGLIP = (*tower("siglip_so400m_384"), *TILES)
 ROWS = ("tiler=sliding_window", "tiler.max_tiles=6", "encoder=tiny", "template=chatml", *TAGS)
 QUERIES = ("bridge=resampler", "bridge.num_queries=4")
+NO_VIDEO = {"limit_mm_per_prompt": {"image": 2, "video": 0}}
 TAGGED_LLM = llm("tiny_llama", "llama", IDEFICS3_TOKENS)
 CASES = {
     "internvl": Case(
@@ -94,7 +95,9 @@ CASES = {
     ),
     "llava": Case("transformers", ("model=llava_1_5", *llm("tiny_llama", "llama"), *CLIP)),
     "llava_next": Case("transformers", ("model=llava_next", *llm("tiny", "mistral"), *CLIP)),
-    "llava_onevision": Case("transformers", ("model=llava_onevision", *llm("tiny"), *SIGLIP)),
+    "llava_onevision": Case(
+        "transformers", ("model=llava_onevision", *llm("tiny"), *SIGLIP), NO_VIDEO
+    ),
     "idefics3": Case(
         "transformers", ("model=idefics3_8b", *TAGGED_LLM, *tower("idefics3"), *IDEFICS3)
     ),
