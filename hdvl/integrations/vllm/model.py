@@ -56,10 +56,13 @@ class HdvlForConditionalGeneration(nn.Module, SupportsMultiModal):  # type: igno
         model_config = vllm_config.model_config
         config = model_config.hf_config
         self.config, self.dtype = config, model_config.dtype
-        self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_id])
-        with self._mark_tower_model(vllm_config, "image"):
+        interface: Any = self  # to type checkers the attributes of a module are tensors or modules
+        interface.configure_mm_token_handling(
+            config.text_config.vocab_size, [config.image_token_id]
+        )
+        with interface._mark_tower_model(vllm_config, "image"):
             self.vision = _without_llm(model_config.model)
-        with self._mark_language_model(vllm_config):
+        with interface._mark_language_model(vllm_config):
             self.language_model = init_vllm_registered_model(
                 vllm_config=vllm_config,
                 hf_config=config.text_config,
