@@ -43,12 +43,13 @@ def test_free_text_is_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found[0]["prompt"], found[0]["system"]) == ("???", "\\${x}")
 
 
+@pytest.mark.slow
 def test_missing_files_of_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     said = said_by(infer, ["prompt=What?", "checkpoint=\u65e0/(1)"], monkeypatch)
     assert said.startswith("hdvl infer: ") and "\u65e0/(1)" in said
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "now"),
     [

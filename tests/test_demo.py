@@ -81,6 +81,7 @@ def test_no_questions(tmp_path: Path) -> None:
         read_cases(tmp_path / "absent.json")
 
 
+@pytest.mark.slow
 def test_right_and_wrong(parrot: Pipeline, questions: Path) -> None:
     located, asked = ask_cases(parrot, read_cases(questions))
     assert located.right and not asked.right

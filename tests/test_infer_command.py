@@ -251,6 +251,7 @@ def test_no_prompt() -> None:
         infer.run({"prompt": None, "inputs": None}, [])
 
 
+@pytest.mark.slow
 def test_a_seed_gives_one_answer(tiny_folder: Path, image: Path) -> None:
     options = ["generation.do_sample=true", "generation.max_new_tokens=12", "seed=7"]
     words = [f"checkpoint={tiny_folder}", f"image={image}", "prompt=What?", *options]

@@ -89,7 +89,7 @@ def test_a_step_of_text_alone_reaches_every_parameter() -> None:
     assert all(parameter.grad is not None for parameter in vlm.parameters())
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [MIXED, NATIVE], ids=["mixed", "native"])
 def test_saved_and_loaded(overrides: list[str], tmp_path: Any) -> None:
     """A folder holds the layout, and answers are those of the model that was saved."""

@@ -22,7 +22,7 @@ def arrives(word: str, *options: str) -> Any:
     return OmegaConf.to_container(OmegaConf.create({"key": override.value()}), resolve=True)["key"]  # type: ignore[index, call-overload]
 
 
-@pytest.mark.slow_beyond(4)
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     "text",
     [

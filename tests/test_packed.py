@@ -74,7 +74,7 @@ def test_packed_equals_unpacked(model_type: str) -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
-@pytest.mark.slow_beyond(2)
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("weighting", ["token", "sample", "sqrt"])
 def test_the_head_on_supervised_positions_alone_changes_nothing(

@@ -51,7 +51,7 @@ def test_open_clip_with_the_tiny_llm(capsys: pytest.CaptureFixture[str]) -> None
     assert "14 x 14 = 196 tokens of width 768" in capsys.readouterr().out
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

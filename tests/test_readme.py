@@ -68,7 +68,7 @@ def test_the_bridge_of_the_readme_can_be_chosen(
     assert re.search(r"bridge +1 +3,072 ", done.stdout), done.stdout
 
 
-@pytest.mark.slow_beyond(5)
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize("line", commands("hdvl"))
 def test_hdvl_commands_compose(line: str) -> None:
     """The command exists, its groups and keys exist, and the shipped files it names too."""

@@ -113,6 +113,7 @@ def test_takes_the_parts_of_a_named_composition(
     assert "<row_2_col_2>[64]\\n\\n<fake_token_around_image><global-img>[64]<fake" in printed
 
 
+@pytest.mark.slow
 def test_says_what_shrinks_pads_and_distorts_and_lays_out_the_tiles(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +166,7 @@ def test_extreme_images(size: tuple[int, int], tiler: str, tmp_path: Path) -> No
     assert out.exists()
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -1,8 +1,9 @@
 """Base class of the encoders that wrap a vision model of another library."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from json import dumps
 from math import isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -14,6 +15,19 @@ from hdvl.protocols import Grid, Size
 
 UNUSUAL_GRID = (5, 11)
 """Grid of the image that is used to check whether an encoder supports other sizes than that of a tile."""
+
+
+class _Found(NamedTuple):
+    """What runs on ``meta`` say about a model."""
+
+    width: int
+    grid: Grid
+    used: frozenset[str]
+    sizes: Sizes
+
+
+_FOUND: dict[tuple[Any, ...], _Found] = {}
+"""Results by the configuration of the model: the runs take half of the time of opening a small model."""
 
 
 class PatchEncoder(nn.Module):
@@ -110,12 +124,30 @@ class PatchEncoder(nn.Module):
         """Return patch features and prefix tokens for normalised pixels."""
         raise NotImplementedError
 
-    def _infer_sizes(self, name: str) -> None:
+    def _infer_sizes(self, name: str, config: Mapping[str, Any]) -> None:
         """Set ``width``, ``grid`` and ``sizes`` by running the model on ``meta``, and remove unused modules.
+
+        A second model of the same class, name, ``config`` and options takes the results of the first.
 
         Raises:
             ValueError: the model gives no patch features, or has no final normalisation to apply.
         """
+        try:
+            options = self.tile_size, self.select_layer, self.final_norm, len(self.mean)
+            dtype = next(self.model.parameters()).dtype
+            key = type(self), name, dumps(config, sort_keys=True), dtype, *options
+        except TypeError:  # Python objects in the configuration have no text that tells them apart
+            self._run_on_meta(name)
+        else:
+            if key in _FOUND:
+                self.width, self.grid, used, self.sizes = _FOUND[key]
+                remove_unused(self, used)
+            else:
+                _FOUND[key] = self._run_on_meta(name)
+        self.measured = (self.tile_size, self.grid, self.width)
+
+    def _run_on_meta(self, name: str) -> _Found:
+        """Set ``width``, ``grid`` and ``sizes``, remove unused modules, and return what was found."""
         self.sizes = Sizes(name=name, tile_size=self.tile_size, grid=(0, 0), patch=None)
         features, used = self._measure(name)
         self.width, self.grid = features.shape[2], self._tile_grid(features.shape[1], name)
@@ -128,7 +160,6 @@ class PatchEncoder(nn.Module):
                     f"final_norm=True needs a model that normalises its patch features, {name} "
                     "does not; set final_norm=False"
                 )
-        self.measured = (self.tile_size, self.grid, self.width)
         remove_unused(self, used)
         tile = (len(self.mean), self.tile_size, self.tile_size)
         if not supports(self, tile, (features.shape[1], self.width)):
@@ -137,6 +168,7 @@ class PatchEncoder(nn.Module):
                 "these do not depend on; choose another select_layer or another model"
             )
         self.sizes = self._supported_sizes(name)
+        return _Found(self.width, self.grid, used, self.sizes)
 
     def _feature_step(self) -> tuple[int, int] | None:
         """Return (rows, columns) of pixels between neighbouring features, if they are integers."""

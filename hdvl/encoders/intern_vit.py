@@ -148,7 +148,7 @@ class InternViT(PatchEncoder):
             patch_size=(patch, patch),
         )
         self.patch, self.depth = patch, depth
-        self._infer_sizes("InternViT")
+        self._infer_sizes("InternViT", numbers)
 
     @classmethod
     def from_pretrained(

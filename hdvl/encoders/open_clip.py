@@ -80,7 +80,7 @@ class OpenCLIPEncoder(PatchEncoder):
         self.layer = check_layer(select_layer, len(blocks))
         trunk.prune_intermediate_layers([self.layer], prune_norm=not final_norm, prune_head=True)
         self._resize(tile_size or native)
-        self._infer_sizes(name)
+        self._infer_sizes(name, dict(config or {}))
 
     @classmethod
     def from_pretrained(
@@ -112,7 +112,7 @@ class OpenCLIPEncoder(PatchEncoder):
         state = without_prefix(without_prefix(stored, "module."), prefix)
         load_exactly(encoder.model, state, known=encoder.known, source=path, renames=True)
         encoder._resize(tile_size or encoder.tile_size)
-        encoder._infer_sizes(name)
+        encoder._infer_sizes(name, dict(options.get("config") or {}))
         return encoder
 
     def tokens(

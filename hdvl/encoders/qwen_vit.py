@@ -124,7 +124,8 @@ class QwenViT(PatchEncoder):
             patch_size=(patch, patch),
         )
         self.heads = heads
-        self._infer_sizes("QwenViT")
+        numbers = {"width": width, "depth": depth, "heads": heads, "mlp_width": mlp_width}
+        self._infer_sizes("QwenViT", {**numbers, "patch": patch, "image_size": image_size})
 
     @classmethod
     def from_pretrained(

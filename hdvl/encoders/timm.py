@@ -69,7 +69,7 @@ class TimmEncoder(PatchEncoder):
         self.known = frozenset(model.state_dict())
         model.prune_intermediate_layers([self.layer], prune_norm=not final_norm, prune_head=True)
         self._resize(tile_size or native)
-        self._infer_sizes(name)
+        self._infer_sizes(name, dict(config or {}))
 
     @classmethod
     def from_pretrained(
@@ -104,7 +104,7 @@ class TimmEncoder(PatchEncoder):
         state = stored if convert is None else convert(stored, complete)
         load_exactly(encoder.model, state, known=encoder.known, source=path, renames=True)
         encoder._resize(tile_size or encoder.tile_size)
-        encoder._infer_sizes(name)
+        encoder._infer_sizes(name, dict(config or {}))
         return encoder
 
     def tokens(

@@ -82,7 +82,7 @@ class TransformersEncoder(PatchEncoder):
         width = described.hidden_size
         self.feature_norm = Float32LayerNorm(width, eps=1e-5) if feature_norm else nn.Identity()
         self.is_built = False
-        self._infer_sizes(name)
+        self._infer_sizes(name, {**described.to_dict(), "feature_norm": feature_norm})
         self.is_built = True
 
     @classmethod

@@ -84,6 +84,7 @@ def test_parts_repeated_beside_the_model_are_not_stored(tmp_path: Path) -> None:
     assert set(stored) == {"format", "model", "seed", "optimizer"}
 
 
+@pytest.mark.slow
 def test_any_folder_name_and_no_network(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +149,7 @@ def test_tied_embeddings(tmp_path: Path, tied: bool) -> None:
     assert torch.equal(logits(again), logits(vlm))
 
 
+@pytest.mark.slow
 def test_weights_untied_by_hand_are_refused(tmp_path: Path) -> None:
     vlm = tiny_vlm()
     head = vlm.llm.model.get_output_embeddings()
@@ -201,6 +203,7 @@ def test_damaged_weights(tiny_folder: Path, tmp_path: Path) -> None:
         load_folder(folder)
 
 
+@pytest.mark.slow
 def test_a_tensor_stored_twice_is_refused(tmp_path: Path) -> None:
     folder = save_folder(tiny_vlm(), tmp_path / "m", {"model": NODE}, max_shard=20_000)
     first, second = sorted(folder.glob("*.safetensors"))[:2]
@@ -240,6 +243,7 @@ def test_old_names_of_keys(
         load_folder(folder)
 
 
+@pytest.mark.slow
 def test_save_refuses(tmp_path: Path) -> None:
     vlm = tiny_vlm()
     with pytest.raises(ValueError, match=r"config must have the node model, got keys \['seed'\]"):
@@ -271,6 +275,7 @@ def test_adapters_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
     folder = save_folder(tiny_vlm(seed=0), tmp_path / "m", {"model": NODE}, max_shard=20_000)
     save_folder(tiny_vlm(seed=1), folder, {"model": NODE})

@@ -36,6 +36,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("part", ["encoder", "bridge", "merger", "llm"])
 def test_a_part_keeps_its_weights_and_the_others_are_new(part: str, tiny_folder: Path) -> None:
     theirs = load_folder(tiny_folder)
@@ -59,6 +60,7 @@ def test_the_new_folder_stands_alone(tiny_folder: Path, tmp_path: Path) -> None:
         assert stored[part] == NODE[part]
 
 
+@pytest.mark.slow
 def test_the_choices_of_conf(tiny_folder: Path) -> None:
     words = [f"{part}=from" for part in ("encoder", "llm")]
     words += [f"{part}.folder={tiny_folder}" for part in ("encoder", "llm")]
@@ -84,6 +86,7 @@ def test_inside_of_another_part(tiny_folder: Path, tmp_path: Path) -> None:
     assert stored == {"left": NODE["encoder"], "right": NODE["encoder"]}
 
 
+@pytest.mark.slow
 def test_half_precision_becomes_what_trains(tmp_path: Path) -> None:
     folder = save_folder(tiny_vlm().to(torch.bfloat16), tmp_path / "half", {"model": NODE})
     vlm = tiny_vlm(taking(folder, "encoder", "llm"))

@@ -28,6 +28,7 @@ def test_numbers_grids_and_filters_that_drift(tiny_folder: Path) -> None:
     assert any("plan was" in line for line in verify(tiny_folder, tiler))
 
 
+@pytest.mark.slow
 def test_pixels_that_drift(tiny_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(tiny_folder, folder)

@@ -134,7 +134,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.slow_beyond(20)
+@pytest.mark.slow_beyond(8)
 @pytest.mark.parametrize(("target", "arguments"), FOREIGN, ids=[name for name, _ in FOREIGN])
 def test_what_is_no_part_is_refused_by_name(
     target: str, arguments: dict[str, Any], folder: Path, tmp_path: Path
@@ -149,7 +149,7 @@ def test_what_is_no_part_is_refused_by_name(
     assert (f'allow=["{target.split(".")[0]}"]' in said) == foreign
 
 
-@pytest.mark.slow_beyond(10)
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("wrap", [lambda node: node, lambda node: [{"x": [node]}]])
 def test_unknown_targets_are_refused_at_every_position(
@@ -162,6 +162,7 @@ def test_unknown_targets_are_refused_at_every_position(
         load_folder(folder)
 
 
+@pytest.mark.slow_beyond(6)
 @pytest.mark.parametrize("target", [7, None, "", " ", ["a"], {"b": 1}, True, "hdvl..bridges.MLP",
                                     "hdvl.bridges.MLP ", "hdvl.bridges:MLP", "${oc.env:HOME}",
                                     "hdvl.bridges.MLP\n", "hdvl.bridges.ＭLP", "x" * 100_000])  # fmt: skip
@@ -222,6 +223,7 @@ def test_a_part_that_would_read_from_elsewhere(
         load_folder(folder)
 
 
+@pytest.mark.slow_beyond(5)
 @pytest.mark.parametrize("path", ["../tokenizer", "/etc", "~/x", "a/../../b", "..\\x", "C:\\x", "", ".",
                                   7, None, ["tokenizer"], "owner/../../name"])  # fmt: skip
 def test_a_tokenizer_outside_of_the_folder(path: Any, folder: Path) -> None:
@@ -317,6 +319,7 @@ YAMLS = [
 ]
 
 
+@pytest.mark.slow_beyond(8)
 @pytest.mark.parametrize(("text", "said"), YAMLS, ids=[said for _, said in YAMLS])
 def test_yaml_that_is_no_configuration(text: str, said: str, folder: Path) -> None:
     (folder / "config.yaml").write_text(text)
@@ -358,6 +361,7 @@ NUMBERS = [
 ]
 
 
+@pytest.mark.slow_beyond(4)
 @pytest.mark.parametrize(("place", "value", "said"), NUMBERS, ids=[place for place, *_ in NUMBERS])
 def test_values_of_a_wrong_kind(place: str, value: Any, said: str, folder: Path) -> None:
     tamper(folder, **{place: value})
@@ -365,6 +369,7 @@ def test_values_of_a_wrong_kind(place: str, value: Any, said: str, folder: Path)
         load_folder(folder)
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("kind", "said"),
     [(torch.int64, "I64"), (torch.bool, "BOOL"), (torch.float64, "F64"), (torch.uint8, "U8"),
@@ -380,6 +385,7 @@ def test_weights_of_another_type(kind: torch.dtype, said: str, folder: Path) -> 
         load_folder(folder)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_reported_once(value: float, folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
@@ -578,6 +584,7 @@ def test_published_text_is_not_interpolated(
     assert load_folder(native).template.chat_template == source
 
 
+@pytest.mark.slow
 def test_a_key_that_would_become_a_node_is_not_converted(llava: Path, tmp_path: Path) -> None:
     edit(llava / "config.json", "text_config.rope_parameters._target_", f"{CANARY}.Part")
     load_published(llava)
@@ -620,6 +627,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize(("config", "said"), RUNS, ids=[said for _, said in RUNS])
 def test_a_run_that_someone_else_wrote(config: dict[str, Any], said: str, tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))

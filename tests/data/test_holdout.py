@@ -142,7 +142,7 @@ def test_the_config_gives_validation_by_path_or_by_share(tmp_path, forty):
         built("data.holdout=0.1", f"data.validation.path={own}")
 
 
-@pytest.mark.slow_beyond(3)
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("reader", "key"),
     [

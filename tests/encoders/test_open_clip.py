@@ -48,6 +48,7 @@ def whole_model(name: str) -> nn.Module:
     return open_clip.CLIP(config["embed_dim"], vision, text).eval()
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
     _, prefix, mixing, _ = CASES[name]
@@ -78,6 +79,7 @@ def test_features_equal_the_librarys_intermediates(
     assert torch.equal(encoder(pixels), every[layer])
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", CASES)
 def test_normalisation_is_the_librarys(name: str, noise: Callable[..., Tensor]) -> None:
     encoder, told = make(name), open_clip.get_pretrained_cfg(name, CASES[name][3])
@@ -87,6 +89,7 @@ def test_normalisation_is_the_librarys(name: str, noise: Callable[..., Tensor]) 
     assert torch.allclose(encoder.pixels(tile, torch.float32)[0], theirs, atol=1e-6)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-16-SigLIP2"])
 def test_tile_size_resizes_positions_after_loading(
     name: str, tmp_path: Path, noise: Callable[..., Tensor]

@@ -76,6 +76,7 @@ def test_packed_heads_are_reordered() -> None:
     assert torch.equal(repacked(weight, 2)[:, 3], repacked(weight[:, 3], 2))
 
 
+@pytest.mark.slow
 def test_positions_are_stretched_in_float32(noise: Callable[..., Tensor]) -> None:
     encoder = QwenViT(**TINY).eval().bfloat16()
     wide = QwenViT(**TINY).eval()
@@ -118,6 +119,7 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         QwenViT.from_pretrained(weights=tmp_path, **TINY)
 
 
+@pytest.mark.slow
 def test_drop_path_grows_with_depth() -> None:
     blocks = QwenViT(**TINY | {"depth": 3}, drop_path=0.2).model.blocks
     assert [getattr(block.drop_path1, "drop_prob", 0) for block in blocks] == [0, 0.1, 0.2]

@@ -230,3 +230,22 @@ def test_refusals() -> None:
         sizes.grid_for((40, 8))
     with pytest.raises(ValueError, match="got 0 x 8"):
         sizes.grid_for((0, 8))
+
+
+def test_an_equal_model_takes_what_was_found_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(**options: Any) -> TransformersEncoder:
+        config = {**TRANSFORMERS, "attention_dropout": 0.125}  # no other test builds this one
+        return TransformersEncoder(name="siglip_vision_model", config=config, **HALF, **options)
+
+    first, normed = build(), build(final_norm=True)
+    run = "hdvl.encoders.base.features_and_parameters"
+    monkeypatch.setattr(run, lambda *_: pytest.fail("the model was run again"))
+    for known, options in ((first, {}), (normed, {"final_norm": True})):
+        found = build(**options)
+        assert list(found.state_dict()) == list(known.state_dict())
+        assert (found.sizes, found.measured, found.grid, found.width) == (
+            *(known.sizes, known.measured, known.grid, known.width),
+        )
+    assert len(normed.state_dict()) > len(first.state_dict())
+    with pytest.raises(pytest.fail.Exception, match="run again"):
+        build(select_layer=-2)

@@ -26,6 +26,7 @@ def tiny(name: str = "vit_small_patch16_224", **options: Any) -> TimmEncoder:
     return TimmEncoder(name=name, config=TINY, **options).eval()
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("name", PREFIX)
 def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
     assert_contract(tiny(name, final_norm=True), mixing="attn.proj", prefix=PREFIX[name])
@@ -47,6 +48,7 @@ def test_features_equal_the_librarys_intermediates(
     assert torch.equal(encoder(pixels), every[layer])
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", PREFIX)
 def test_normalisation_is_the_librarys(name: str, noise: Callable[..., torch.Tensor]) -> None:
     encoder = tiny(name)
@@ -64,6 +66,7 @@ def test_tile_size_resizes_positions_as_timm_does(noise: Callable[..., torch.Ten
     assert encoder.model.pos_embed.shape == (1, 37, 48)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(("layer", "grid", "width"), [(-1, (2, 2), 512), (-3, (8, 8), 128)])
 def test_convolutional_maps(
     layer: int, grid: tuple[int, int], width: int, noise: Callable[..., torch.Tensor]

@@ -65,7 +65,7 @@ def mixing(encoder: nn.Module) -> str:
     raise AssertionError(names)
 
 
-@pytest.mark.slow_beyond(3)
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
     prefix, has_norm = CASES[name]
@@ -73,7 +73,7 @@ def test_contract(name: str, assert_contract: Callable[..., None]) -> None:
     assert_contract(encoder, mixing=mixing(encoder), prefix=prefix)
 
 
-@pytest.mark.slow_beyond(2)
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("layer", [-2, -1])
 def test_features_are_the_librarys_hidden_states(
@@ -93,7 +93,7 @@ def test_features_are_the_librarys_hidden_states(
     assert torch.allclose(torch.cat([prefix, features], dim=1), seen[0], atol=1e-6)
 
 
-@pytest.mark.slow_beyond(2)
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[1]])
 def test_final_norm_is_the_librarys(name: str, noise: Callable[..., Tensor]) -> None:
     whole, encoder = whole_model(name), make(name, final_norm=True)
@@ -104,6 +104,7 @@ def test_final_norm_is_the_librarys(name: str, noise: Callable[..., Tensor]) -> 
     assert torch.allclose(encoder(pixels), theirs[:, CASES[name][0] :], atol=1e-6)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("preset", "processor"),
     [("clip_l_336", CLIPImageProcessor), ("siglip2", SiglipImageProcessor)],
@@ -148,6 +149,7 @@ def test_from_a_folder_of_a_whole_clip(tmp_path: Path, noise: Callable[..., Tens
     assert torch.equal(encoder(pixels), theirs)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", ["siglip_vision_model", "dinov2_with_registers"])
 def test_from_a_folder(name: str, tmp_path: Path, noise: Callable[..., Tensor]) -> None:
     whole = whole_model(name)

@@ -78,6 +78,7 @@ def test_failed_questions_end_the_command_and_are_asked_again(
     assert run(tiny_folder, data, out)["tasks"]["docvqa"]["failed"] == []
 
 
+@pytest.mark.slow
 def test_mistakes_are_named(tmp_path: Path) -> None:
     def refused(*given: str) -> None:
         evaluate.run(to_plain(compose(*given, config_name="evaluate")), given)

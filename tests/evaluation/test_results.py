@@ -66,6 +66,7 @@ def test_a_failed_question_is_listed_and_the_task_has_no_score(tmp_path: Path) -
     assert "no such file" in (tmp_path / "out/failed.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_protocol_has_a_hash_of_its_own(tmp_path: Path) -> None:
     docvqa(tmp_path, questions=1)
     hashes = {

@@ -19,7 +19,7 @@ SAMPLE = Sample(
 )
 
 
-@pytest.mark.slow_beyond(8)
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_task_builds_and_words_its_questions(path: Path) -> None:
     config = to_plain(compose(f"task=[{path.stem}]", config_name="evaluate"))

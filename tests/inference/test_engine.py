@@ -227,6 +227,7 @@ def test_waiting_has_a_timeout(pipe: Pipeline) -> None:
     assert isinstance(generation.wait(), Generation)
 
 
+@pytest.mark.slow
 def test_other_weights_are_noticed() -> None:
     pipe = Pipeline(model=tiny_vlm())
     image = make_image(0)

@@ -27,6 +27,7 @@ def llm(request: pytest.FixtureRequest) -> CausalLM:
     return make(request.param, tie_word_embeddings=request.param == "qwen2")
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("name", ["tiny", "tiny_llama", "small"])
 def test_the_configured_models(name: str) -> None:
     llm = build(OmegaConf.load(CONF_DIR / "llm" / f"{name}.yaml"))
@@ -42,6 +43,7 @@ def test_the_configured_models(name: str) -> None:
         assert config.rope_parameters["rope_theta"] == 1e6
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("model_type", ["qwen2", "llama", "qwen3", "mistral"])
 def test_shapes(model_type: str) -> None:
     llm = make(model_type)
@@ -188,6 +190,7 @@ def test_an_answer_may_end_with_a_stop_string(llm: CausalLM) -> None:
     assert alone.tolist() == [free[0, : last[0]].tolist()]
 
 
+@pytest.mark.slow_beyond(1)
 def test_sampling_and_repetition(llm: CausalLM) -> None:
     embeddings = torch.randn(1, 5, 32)
     options: dict[str, Any] = {"max_new_tokens": 12, "stop_ids": []}
@@ -204,6 +207,7 @@ def test_sampling_and_repetition(llm: CausalLM) -> None:
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("option", [{"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}])
 def test_options_of_sampling_are_not_ignored(llm: CausalLM, option: dict[str, Any]) -> None:
     embeddings = torch.randn(1, 5, 32)
@@ -233,6 +237,7 @@ def folder(llm: CausalLM, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
+@pytest.mark.slow_beyond(1)
 def test_it_loads_from_a_folder(llm: CausalLM, folder: Path) -> None:
     save_tokenizer(llm.tokenizer, folder)
     loaded = CausalLM.from_pretrained(str(folder))

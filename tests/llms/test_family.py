@@ -70,6 +70,7 @@ def test_a_family_that_reads_padding_with_its_own_attention_alone_keeps_it() -> 
         llm(torch.randn(1, 6, llm.width), segments=[2, 4])
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("family", "numbers"), [("gemma2", {}), ("gptj", {"rotary_dim": 4}), ("bloom", {})]
 )

@@ -84,6 +84,7 @@ def close(ours: Tensor, wanted: Tensor, atol: float = ATOL) -> None:
     torch.testing.assert_close(ours, wanted, atol=atol, rtol=0)
 
 
+@pytest.mark.slow_beyond(6)
 @pytest.mark.parametrize("flags", list(itertools.product((True, False), repeat=2)))
 @pytest.mark.parametrize("length", [5, 16, 17, 33, 70])
 def test_logits_are_those_of_the_description(length: int, flags: tuple[bool, bool]) -> None:
@@ -93,6 +94,7 @@ def test_logits_are_those_of_the_description(length: int, flags: tuple[bool, boo
         close(llm(x)[0], qwen(published(llm), x[0], config))
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("prompt", [3, 15, 16, 30, 33])
 def test_steps_through_the_cache_keep_the_alpha_of_the_prompt(prompt: int) -> None:
     config = described()

@@ -96,6 +96,7 @@ def test_a_merge_gives_the_weights_that_were_trained() -> None:
     assert ((blocks - before.reshape(-1, 64)).abs() <= 0.2 * largest).all()
 
 
+@pytest.mark.slow
 @needs_four_bits
 def test_a_checkpoint_holds_the_four_bit_weights() -> None:
     vlm, other = model(), model()

@@ -115,6 +115,7 @@ def test_published_contexts(published: Any, template: ChatML) -> None:
             assert text == slots
 
 
+@pytest.mark.slow
 def test_contexts_by_the_rule(tokenizer: Any, template: ChatML) -> None:
     """Other texts, histories and windows, each window around the edge of a turn too."""
     draw = random.Random(0)

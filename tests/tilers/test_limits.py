@@ -12,6 +12,7 @@ from hdvl.tilers.limits import with_max_tiles
 SIZES = [(640, 480), (4032, 3024), (300, 3000), (50, 40)]
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("name", ["sliding_window", "xverse_v", "dynamic_ratio", "anyres"])
 def test_more_tiles_are_used_where_they_are_allowed(name: str) -> None:
     tiler: Tiler = build(compose(f"tiler={name}", config_name="tile").tiler)
@@ -21,7 +22,7 @@ def test_more_tiles_are_used_where_they_are_allowed(name: str) -> None:
     assert counts == sorted(counts) and counts[0] < counts[1]
 
 
-@pytest.mark.slow_beyond(12)
+@pytest.mark.slow_beyond(4)
 @pytest.mark.parametrize(
     "name",
     [

@@ -46,7 +46,7 @@ def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setitem(sys.modules, "simplejpeg", None)
 
 
-@pytest.mark.slow_beyond(10)
+@pytest.mark.slow_beyond(4)
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("exif", [True, False])
 @pytest.mark.usefixtures("decoder")
@@ -59,6 +59,7 @@ def test_exact_is_within_two_of_pillow(orientation: int, exif: bool, noise: Any)
         assert apart(pillow, exact) <= 2
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1), (3, 700), (2500, 2000), (7, 5)])
 def test_exact_is_within_two_of_pillow_at_any_scale(size: tuple[int, int], noise: Any) -> None:
     image = noise(*size)

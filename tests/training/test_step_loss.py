@@ -77,6 +77,7 @@ def test_weights_of_samples(found: list[Sample]) -> None:
         check(gradients(parts, **options), theirs)
 
 
+@pytest.mark.slow
 def test_first_tokens_and_shared_images(found: list[Sample]) -> None:
     """Conversations that share their images, in micro-batches, are the conversations themselves."""
     vlm = tiny_vlm()

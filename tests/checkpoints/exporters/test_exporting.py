@@ -218,6 +218,7 @@ def test_the_folder_must_be_new_and_the_source_a_model(tmp_path: Path) -> None:
         export(tmp_path / "hdvl", tmp_path)
 
 
+@pytest.mark.slow
 def test_an_exported_folder_is_imported_again(tmp_path: Path) -> None:
     """An exported folder can be imported again, with the same tensors."""
     vlm = saved(node(), tmp_path / "hdvl")

@@ -60,7 +60,7 @@ def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -86,6 +86,7 @@ def test_bridges_that_transformers_cannot_hold(smolvlm: Path) -> None:
         target_of(vlm)
 
 
+@pytest.mark.slow
 def test_without_num2words_the_package_is_named(
     smolvlm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

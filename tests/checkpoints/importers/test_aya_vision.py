@@ -35,6 +35,7 @@ def test_ids_pixels_and_logits_are_those_of_transformers(built: tuple[Path, Any]
     assert_equal(folder, model, *TALKS)
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_transformers(built: tuple[Path, Any]) -> None:
     assert_same_answer(*built)
 

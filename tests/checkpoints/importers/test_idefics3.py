@@ -138,7 +138,7 @@ def test_tokens_are_those_that_the_tokenizer_names(tmp_path: Path) -> None:
     assert_equal(tmp_path, model, processor, talk((60, 40)))
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_of_the_first_releases(kind: str, tmp_path: Path) -> None:
     """Earlier releases have other key names, other files, and keys of the training code."""
@@ -160,7 +160,7 @@ def test_files_of_the_first_releases(kind: str, tmp_path: Path) -> None:
     assert_equal(tmp_path, model, processor, talk((60, 40), (20, 90)))
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 def test_training_samples_have_the_same_loss_in_a_pack(built: tuple[Path, Any, Any]) -> None:
     pipe = hdvl.load(built[0])
     ends = [[*talk((60, 40)), Message("assistant", "Yes.")], [*talk(), Message("assistant", "No.")]]

@@ -291,6 +291,7 @@ def test_adapters_are_merged_on_the_way(ranks: dict[str, int], tmp_path: Path) -
         assert_as_described(vlm, told, merged, ONE)
 
 
+@pytest.mark.slow
 def test_a_lost_half_of_an_adapter_is_an_error(tmp_path: Path) -> None:
     told = config(use_llm_lora=4)
     saved, _ = with_adapters(reference_state(manifest(told)), {"language_model": 4})
@@ -357,6 +358,7 @@ def test_internlm2_is_a_llama(tmp_path: Path) -> None:
 # --- half precision ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
     """bf16 has 8 bits of precision: features differ by at most 2 % of their spread, the best id is equal."""
     told, sizes = CASES["v2, tiles and thumbnails"]
@@ -434,6 +436,7 @@ def test_every_fault_of_the_weights_is_in_one_error(tmp_path: Path) -> None:
         assert text in str(error.value)
 
 
+@pytest.mark.slow
 def test_harmless_leftovers_are_ignored(tmp_path: Path) -> None:
     told = config(llm={"tie_word_embeddings": True})
     state = reference_state(manifest(told))
@@ -443,6 +446,7 @@ def test_harmless_leftovers_are_ignored(tmp_path: Path) -> None:
     assert tables[0].weight is tables[1].weight
 
 
+@pytest.mark.slow
 def test_slots_and_features_that_differ_in_number_are_an_error(tmp_path: Path) -> None:
     """The reference implementation truncates silently, or drops the sample."""
     told = config()

@@ -39,6 +39,7 @@ def test_ids_pixels_and_logits_are_those_of_transformers(built: tuple[Path, Any]
     assert (template.image_parts, template.image_prefix) == (True, "<img>")
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_transformers(built: tuple[Path, Any]) -> None:
     assert_same_answer(*built)
 
@@ -73,6 +74,7 @@ def test_a_folder_in_bfloat16(tmp_path: Path) -> None:
     assert load_published(folder, dtype=torch.float32).llm.width == 48
 
 
+@pytest.mark.slow
 def test_training_samples_have_the_same_loss_in_a_pack(built: tuple[Path, Any]) -> None:
     packed, apart = losses(hdvl.load(built[0]), talk((60, 40)), talk())
     assert packed == pytest.approx(apart, abs=1e-5)

@@ -206,6 +206,7 @@ def test_greedy_answers_alone_and_in_a_batch(published: Published) -> None:
     assert [published.pipe.generate_ids([one], max_new_tokens=8)[0] for one in tokens] == wanted
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_of_a_mixed_batch(published: Published) -> None:
     model, vlm = published.model, load_published(published.folder)
     rows = [talk(*sizes, answer="A cat.") for sizes in ([(40, 30)], [(120, 90), (9, 9)], [])]
@@ -276,6 +277,7 @@ def test_features_of_views_of_any_size_are_cached(published: Published, tmp_path
     assert store.read >= store.encoded > 0 and store.damaged == 0
 
 
+@pytest.mark.slow
 def test_new_parts_on_a_loaded_model(published: Published) -> None:
     sliding = {"_target_": "hdvl.tilers.SlidingWindow", "tile_size": 32, "stride": 32}
     pipe = hdvl.load(published.folder, tiler=sliding | {"multiple_of": 8, "max_tiles": 8})
@@ -326,6 +328,7 @@ def test_what_is_not_read(
         load_published(tmp_path)
 
 
+@pytest.mark.slow
 def test_older_names_of_tensors_and_settings(published: Published, tmp_path: Path) -> None:
     """In the published folder the tower is in ``vision_model``, and the settings are in a separate file."""
     for file in published.folder.iterdir():

@@ -124,7 +124,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "changes"), CHANGES, ids=str)
 def test_numbers_are_those_of_the_folder(
     kind: str, changes: dict[str, Any], tmp_path: Path
@@ -134,7 +134,7 @@ def test_numbers_are_those_of_the_folder(
     assert_equal(tmp_path, model, processor, *talks)
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_in_bfloat16(kind: str, tmp_path: Path) -> None:
     model, processor = reference.KINDS_OF_MODEL[kind](tmp_path, dtype=torch.bfloat16)
@@ -197,12 +197,14 @@ def test_what_cannot_be_equal_is_refused_by_name(
         load_published(tmp_path)
 
 
+@pytest.mark.slow
 def test_tied_embeddings_that_the_text_configuration_alone_names(tmp_path: Path) -> None:
     model, processor = reference.onevision(tmp_path, text={"tie_word_embeddings": True})
     changed(tmp_path, "config.json", tie_word_embeddings=False)
     assert_equal(tmp_path, model, processor, talk((90, 50)))
 
 
+@pytest.mark.slow_beyond(1)
 def test_without_a_processor_the_middle_is_cut_out(built: Built, tmp_path: Path) -> None:
     source, model, _ = built
     for file in ("config.json", "model.safetensors"):
@@ -228,7 +230,7 @@ def test_packed_rows_have_the_same_loss(built: Built) -> None:
     torch.testing.assert_close(packed, apart, atol=1e-5, rtol=0)
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 def test_new_parts_on_a_loaded_model(built: Built) -> None:
     folder, model, _ = built
     newline = model.config.model_type == "llava_onevision"

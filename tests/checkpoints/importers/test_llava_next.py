@@ -84,7 +84,7 @@ def test_logits_are_transformers_own(tmp_path: Path) -> None:
     torch.testing.assert_close(found, wanted, atol=5e-5, rtol=0)
 
 
-@pytest.mark.slow_beyond(2)
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("changes", "layer"),
     [
@@ -145,7 +145,7 @@ SPELLINGS = {
 }
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_every_spelling(spelling: str, tmp_path: Path) -> None:
     """transformers itself stores names in a third way, which the other tests read."""
@@ -196,6 +196,7 @@ def test_what_is_not_read(changes: dict[str, Any], message: str, tmp_path: Path)
         load_published(folder)
 
 
+@pytest.mark.slow
 def test_weights_of_another_size_and_stray_keys(tmp_path: Path) -> None:
     folder = saved(llava_next(), tmp_path)
     state = load_file(folder / "model.safetensors")
@@ -244,6 +245,7 @@ def test_the_chat_template_of_the_folder_is_used(tmp_path: Path) -> None:
     assert isinstance(answer.text, str)
 
 
+@pytest.mark.slow
 def test_a_chat_template_of_plain_texts(tmp_path: Path) -> None:
     folder = saved(llava_next(text={"vocab_size": 400}, image_token_index=320), tmp_path)
     with_tokenizer(folder)

@@ -193,6 +193,7 @@ def test_a_batch_padded_on_the_left(tmp_path: Path) -> None:
         close(logits[number, -len(row) :], chat(state, row, own, config))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
     """Within 2 % of the spread of the features and 5 % of that of the logits: 8 bits of precision."""
     config = described(seq_length=100, image_size=224)
@@ -212,6 +213,7 @@ def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
 # --- as the files lie -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bin_shards_in_bfloat16(tmp_path: Path) -> None:
     """As Qwen-VL was published: pickled shards with an index, rounded position embeddings, derived keys."""
     config = described()
@@ -267,7 +269,7 @@ def test_a_qwen_without_vision_is_not_recognised(tmp_path: Path) -> None:
     assert detect(tmp_path) is None
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["belle_vl", "catvision"])
 def test_related_models_are_imported_with_their_sizes(name: str, tmp_path: Path) -> None:
     config = described(vocab_size=70, layers=1, image_size=112)
@@ -332,6 +334,7 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
         load_published(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_vocabulary_that_is_larger_than_the_table(tmp_path: Path) -> None:
     config = with_ranks(tmp_path)
     config["vocab_size"] = config["visual"]["image_start_id"] - 9
@@ -366,6 +369,7 @@ def test_the_fixed_table_is_never_trained(tmp_path: Path) -> None:
     assert "bridge.pos_embed" in vlm.state_dict()
 
 
+@pytest.mark.slow
 def test_an_answer_of_all_its_ids(tmp_path: Path) -> None:
     """The published code loses the last id if max_new_tokens ends an answer, and accumulates stop words."""
     config = described(image_size=56)

@@ -103,6 +103,7 @@ def test_golden_prompts(pair: Any) -> None:
     assert first == numbers["ids_with_image_slots"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS[1:2], indirect=True)
 def test_bfloat16_is_near_float32(pair: Any) -> None:
     """Root mean square: within 2 % of the features' spread and 5 % of the logits'."""
@@ -232,6 +233,7 @@ def tokenizer(size: int) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_a_third_image_sees_its_own_tiles(small: Path) -> None:
     """The published code sets the offset to the last count instead of adding it."""
     vlm = load_published(small)
@@ -250,6 +252,7 @@ def test_a_third_image_sees_its_own_tiles(small: Path) -> None:
     assert (wrong - together[2]).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_images_side_by_side_and_at_the_edges_keep_their_slots(small: Path) -> None:
     """The published training code joins neighbours and loses images at the ends of a sample."""
     vlm = load_published(small)
@@ -263,6 +266,7 @@ def test_images_side_by_side_and_at_the_edges_keep_their_slots(small: Path) -> N
     assert said == "Two.<|endoftext|>"
 
 
+@pytest.mark.slow
 def test_a_prompt_is_never_cut_from_the_left(small: Path) -> None:
     pipe = hdvl.load(small, max_length=20)
     with pytest.raises(ValueError, match="must not be longer than max_length=20"):
@@ -287,6 +291,7 @@ def test_the_vocabulary_keeps_its_rows(small: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_slot_may_lie_outside_the_table(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m", Sizes(vocabulary=320))
     save_tokenizer(tokenizer(320), folder / "chat")
@@ -347,6 +352,7 @@ def test_parts_may_be_in_several_folders(small: Path) -> None:
     assert pipe.tiler.tile_size == 56
 
 
+@pytest.mark.slow
 def test_a_whole_clip_with_its_text_side(small: Path, tmp_path: Path) -> None:
     """As in OpenAI's folder: one file for text and vision, with sizes under vision_config."""
     sizes = Sizes()
@@ -466,7 +472,7 @@ def only(part: str, keep: Callable[[str], bool]) -> Change:
     return change
 
 
-@pytest.mark.slow_beyond(3)
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -66,6 +66,7 @@ def test_vizwiz_textvqa_and_gqa(tmp_path: Path) -> None:
     assert scored("gqa", tmp_path, "Yes.", "task.gqa.protocol=llava").value == 100
 
 
+@pytest.mark.slow
 def test_chartqa_infovqa_and_ocrvqa(tmp_path: Path) -> None:
     for part, label in (("human", "100"), ("augmented", "50%")):
         row = {"imgname": "a.png", "query": "q", "label": label}
@@ -199,6 +200,7 @@ def test_high_resolution_sets(tmp_path: Path) -> None:
     assert scored("hrbench_4k", tmp_path, "B").tables["category"] == {"single": 100}
 
 
+@pytest.mark.slow
 def test_yes_or_no(tmp_path: Path) -> None:
     write(tmp_path / "MME/existence/a.txt", "Is it red?\tYes\nIs it blue?\tNo\n")
     write(tmp_path / "MME/existence/a.jpg", png())
