@@ -53,6 +53,8 @@ class Engine:
         compile: compile decoding steps by ``torch.compile``, which takes about a minute at the first answer.
             Only for models on a CUDA device. Without it the steps there are CUDA graphs all the same.
         feature_cache: cache of encoder features, for images whose visual tokens are not kept.
+        gather_seconds: how long an idle engine of :meth:`start` waits for requests that are being prepared
+            (:meth:`expecting`), so that they are answered together with the first one.
 
     Raises:
         ValueError: a number is out of its range.
@@ -69,7 +71,11 @@ class Engine:
         prefix_cache_bytes: int = PREFIX_BYTES,
         compile: bool = False,
         feature_cache: FeatureCache | None = None,
+        gather_seconds: float = 0.1,
     ) -> None:
+        if gather_seconds < 0:
+            raise ValueError(f"gather_seconds must be at least 0, got {gather_seconds}")
+        self.gather_seconds, self._expected = gather_seconds, 0
         self.model, self.feature_cache = model, feature_cache
         self.image_cache = ImageCache(image_cache_bytes)
         self.scheduler = Scheduler(
@@ -105,6 +111,18 @@ class Engine:
         self._inbox.put(generation)
         self.wake()
         return generation
+
+    @contextmanager
+    def expecting(self, count: int) -> Iterator[None]:
+        """Context in which ``count`` requests are prepared and submitted."""
+        with self._changed:
+            self._expected += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expected -= count
+            self.wake()
 
     def submit_branches(self, request: Request, count: int) -> list[Generation]:
         """Let ``request`` be answered ``count`` times; the prompt is read once.
@@ -275,6 +293,7 @@ class Engine:
     def _loop(self) -> None:
         try:
             while not self._stopping:
+                self._gather()
                 turn = self._turn
                 if not self.step():
                     with self._changed:
@@ -289,6 +308,23 @@ class Engine:
         """Let no step run meanwhile, so that the caller can use the model."""
         with self._stepping:
             yield
+
+    def _gather(self) -> None:
+        """Wait for requests that are being prepared, if there is only a new request to begin with.
+
+        Short answers would otherwise be generated one after the other, as their requests arrive.
+        """
+        if self._open or self._inbox.empty():
+            return
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._stopping
+                    or self._expected == 0
+                    or self._inbox.qsize() >= self.scheduler.max_slots
+                ),
+                self.gather_seconds,
+            )
 
     def clear_caches(self) -> None:
         """Free the visual tokens and the prompts that are kept, and the slots if none is in use."""

@@ -160,7 +160,8 @@ class ServedModel:
         self._open += places
         submitted = False
         try:
-            await self.in_thread(run, settings.prepare_seconds)
+            with self.pipe.engine.expecting(places):
+                await self.in_thread(run, settings.prepare_seconds)
             submitted = True
         finally:
             if not submitted:

@@ -194,6 +194,32 @@ def test_an_engine_with_a_thread_of_its_own(pipe: Pipeline) -> None:
         engine.stop()
 
 
+def test_an_idle_engine_waits_for_requests_that_are_being_prepared(vlm: Any) -> None:
+    pipe = Pipeline(model=vlm, engine={"gather_seconds": 60})
+    engine = pipe.engine
+    engine.start()
+    try:
+        with engine.expecting(2):
+            first = pipe.submit(asked("?"), max_new_tokens=4, stop_ids=[])
+            time.sleep(0.1)
+            assert not first.ids
+            second = pipe.submit(asked("Why?"), max_new_tokens=4, stop_ids=[])
+            complete = time.perf_counter()
+        for one in (first, second):
+            assert len(one.wait(60).ids) == 4
+            assert (one.decoding.first_token_time or 0) > complete
+        with engine.expecting(engine.scheduler.max_slots):  # full slots do not wait either
+            many = [
+                pipe.submit(asked("?"), max_new_tokens=1, stop_ids=[])
+                for _ in range(engine.scheduler.max_slots)
+            ]
+            assert all(one.wait(60).done for one in many)
+    finally:
+        engine.stop()
+    with pytest.raises(ValueError, match="gather_seconds must be at least 0, got -1"):
+        Engine(vlm, gather_seconds=-1)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_engine_whose_thread_dies_fails_all_requests(
     pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
