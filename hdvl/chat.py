@@ -24,11 +24,12 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     pipe = pipeline_of(cfg, overrides)
     from hdvl.inference.terminal import TerminalChat
 
+    names = ("seed", "max_tiles", "select", "select_tiles")
     chat = TerminalChat(
         pipe,
         write=partial(print, end="", flush=True),
         note=partial(print, file=sys.stderr, flush=True),
-        generation={**cfg["generation"], "seed": cfg["seed"], "max_tiles": cfg["max_tiles"]},
+        generation={**cfg["generation"], **{name: cfg[name] for name in names}},
         system=cfg["system"],
     )
     parameters = sum(value.numel() for value in pipe.model.parameters())

@@ -160,6 +160,11 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
             "a single question is answered by engine=local; other engines answer many: give inputs=FILE "
             "outputs=answers.jsonl, where FILE may be one image"
         )
+    if cfg["attention"] is not None and cfg["select"] is not None:
+        raise ValueError(
+            "attention shows what an answer attends to in all tiles, and select leaves tiles out; leave one "
+            "of them out"
+        )
     pipe = pipeline_of(cfg, overrides)
     if cfg["attention"] is not None:
         from hdvl.inference.attention import check_attention

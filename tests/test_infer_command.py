@@ -192,6 +192,9 @@ def test_a_heat_map_is_written_for_each_image(
         assert opened.size == (70, 40)
     with pytest.raises(ValueError, match=r"attention is an option for a single question"):
         infer.run_many(config("inputs=x.png", "attention=y.png"), [])
+    with pytest.raises(ValueError, match="attention shows what an answer attends to in all tiles"):
+        words = ("image=x.png", "prompt=Where?", "attention=y.png", "select=thumbnail")
+        infer.run(config(*words), words)
 
 
 def hdvl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

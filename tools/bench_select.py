@@ -16,7 +16,6 @@ that are there are not asked again.
 """
 
 import argparse
-import csv
 import json
 import random
 import time
@@ -170,12 +169,12 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def lines(table: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The table in Markdown."""
-    yield "| read | windows | right | answer within a window | visual tokens | CPU seconds |"
-    yield "|---|---|---|---|---|---|"
+    yield "| read | windows | pages | right | answer within a window | visual tokens | CPU seconds |"
+    yield "|---|---|---|---|---|---|---|"
     for row in table:
         yield (
-            f"| {row['way']} | {row['windows']} | {row['right']:.0%} | {row['found']:.0%} | "
-            f"{row['visual_tokens']:,.0f} | {row['cpu_seconds']:.2f} |"
+            f"| {row['way']} | {row['windows']} | {row['pages']} | {row['right']:.0%} | "
+            f"{row['found']:.0%} | {row['visual_tokens']:,.0f} | {row['cpu_seconds']:.2f} |"
         )
 
 
@@ -190,16 +189,6 @@ def write(path: Path, table: Sequence[dict[str, Any]]) -> None:
         held.append(",".join(values))
     write_text(path, "\n".join(held) + "\n")
     draw(path.with_suffix(".png"), table)
-
-
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """The table of a CSV file that :func:`write` wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {**row, "pages": int(row["pages"]), **{name: float(row[name]) for name in COLUMNS[3:]}}
-        for row in rows
-    ]
 
 
 def draw(path: Path, table: Sequence[dict[str, Any]]) -> None:

@@ -1,41 +1,79 @@
-"""Connections that are closed when a request does not come in time.
+"""Connections: how many may be open, and how long a client may take to send a request.
 
 uvicorn bounds the time between two requests, and the size of headers. It does not bound how long a client may
-take to send a request, so clients that send a byte now and then could keep any number of connections.
+take to send a request, so clients that send a byte now and then could keep any number of connections. Its own
+bound (``limit_concurrency``) is checked when a request has come, and so leaves idle connections open.
 """
 
 import asyncio
+import json
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_LATE = (
-    b"HTTP/1.1 408 Request Timeout\r\n"
-    b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-)
+from hdvl.serving.settings import Settings
+
+_LINGER_SECONDS = 1.0
+"""How long a refused client may take to read why. Closing at once could discard the response."""
+
+
+def _response(status: bytes, message: str, kind: str, *headers: bytes) -> bytes:
+    """A response that ends the connection, as bytes."""
+    body = json.dumps({"error": {"message": message, "type": kind}}).encode()
+    lines = (
+        b"HTTP/1.1 " + status,
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+        b"connection: close",
+        *headers,
+    )
+    return b"\r\n".join((*lines, b"", body))
 
 
 class BoundedProtocol(H11Protocol):
-    """A connection that is closed when a request does not come in time.
+    """A connection that is refused beyond a number of them, and closed when a request does not come in time.
 
     Attributes:
+        max_connections: the most open connections of the server; further ones get status 503.
+        accepted: the open connections that were not refused.
         header_seconds: seconds from the beginning of the connection, or from the first byte of a further
             request, to the end of the headers.
         body_seconds: seconds from there to the end of the body. The endpoints answer with status 408 before;
             a request whose body nobody reads ends with the connection.
     """
 
+    max_connections: int
+    accepted: set["BoundedProtocol"]
     header_seconds: float
     body_seconds: float
+    _refused: bool = False
     _timer: asyncio.TimerHandle | None = None
     _phase: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.accepted) >= self.max_connections:
+            self._refuse()
+            return
+        self.accepted.add(self)
         self._arm(h11.IDLE)
 
+    def _refuse(self) -> None:
+        self._refused = True
+        message = (
+            f"the server has {self.max_connections} open connections, the most that "
+            "settings.max_connections allows; try again later"
+        )
+        status = b"503 Service Unavailable"
+        self.transport.write(_response(status, message, "server_error", b"retry-after: 1"))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._timer is None and self.conn.their_state in (h11.IDLE, h11.DONE):
             self._arm(h11.IDLE)  # a further request on this connection begins
         super().data_received(data)
@@ -47,6 +85,7 @@ class BoundedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self.accepted.discard(self)
         super().connection_lost(exc)
 
     def _look(self) -> None:
@@ -74,12 +113,16 @@ class BoundedProtocol(H11Protocol):
             return
         if self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE:
             message = f"the headers must arrive within {self.header_seconds:g} seconds"
-            body = b'{"error": {"message": "%b", "type": "timeout_error"}}' % message.encode()
-            self.transport.write(_LATE % (len(body), body))
+            self.transport.write(_response(b"408 Request Timeout", message, "timeout_error"))
         self.transport.close()
 
 
-def bounded_protocol(header_seconds: float, body_seconds: float) -> type[BoundedProtocol]:
-    """The protocol with these bounds."""
-    bounds = {"header_seconds": header_seconds, "body_seconds": body_seconds}
+def bounded_protocol(settings: Settings) -> type[BoundedProtocol]:
+    """The protocol of one server, with its bounds."""
+    bounds: dict[str, Any] = {
+        "max_connections": settings.max_connections,
+        "accepted": set(),
+        "header_seconds": settings.header_seconds,
+        "body_seconds": settings.body_seconds,
+    }
     return type("BoundedProtocol", (BoundedProtocol,), bounds)

@@ -25,10 +25,9 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, app: FastAPI, *, drain_seconds: float) -> None:
         # sse-starlette would cut streams off as soon as the process receives a signal to stop.
         AppStatus.enable_automatic_graceful_drain = False
-        bounds = app.state.endpoints.settings
         config = uvicorn.Config(
             app,
-            http=bounded_protocol(bounds.header_seconds, bounds.body_seconds),
+            http=bounded_protocol(app.state.endpoints.settings),
             log_config=None,
             access_log=False,
             server_header=False,

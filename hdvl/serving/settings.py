@@ -16,6 +16,8 @@ class Settings:
     Attributes:
         max_waiting: the most requests that wait for a slot of the engine; further ones are answered with
             status 429.
+        max_connections: the most open connections, idle ones included; further ones get status 503. Each
+            takes a file descriptor, of which the system allows a process a number (``ulimit -n``).
         max_new_tokens: the most ids of an answer that a request may ask for.
         max_choices: the most answers to one request (``n``).
         max_tiles: the largest ``max_tiles`` that a request may ask for.
@@ -47,6 +49,7 @@ class Settings:
     """
 
     max_waiting: int = 64
+    max_connections: int = 512
     max_new_tokens: int = 4096
     max_choices: int = 8
     max_tiles: int = 64

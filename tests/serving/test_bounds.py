@@ -327,3 +327,24 @@ def test_a_stream_that_is_not_read_ends() -> None:
 
     asyncio.run(asyncio.wait_for(run(), 10))
     assert ended == [True] and sent[0] == "http.response.start"
+
+
+def test_connections_beyond_the_bound_are_refused_and_the_next_is_served(pipe: Pipeline) -> None:
+    with serving([ServedModel("tiny", pipe)], Settings(max_connections=3)) as live:
+        held = [socket.create_connection(("127.0.0.1", live.port)) for _ in range(3)]
+        accepted = live.server.config.http_protocol_class.accepted  # type: ignore[union-attr]
+        wait_for(lambda: len(accepted) == 3)
+        for _ in range(5):  # those that are refused take no place
+            said = live.raw(post(PATH, question()))
+            assert said.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1\r\n" in said
+            assert b"the most that settings.max_connections allows" in said
+        assert len(accepted) == 3
+        held.pop().close()
+        wait_for(lambda: len(accepted) == 2)
+        assert live.raw(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").startswith(
+            b"HTTP/1.1 200 "
+        )
+        for sock in held:
+            sock.close()
+        wait_for(lambda: not accepted)
+        assert httpx2.post(live.url + PATH, json=question(), timeout=60).status_code == 200
