@@ -28,6 +28,7 @@ from hdvl.protocols import (
 from hdvl.templates.encode import encode, prompt_length
 from hdvl.templates.shared_prefix import encode_row, images_of
 from hdvl.tilers.limits import with_max_tiles
+from hdvl.tilers.recent import RecentTiles
 from hdvl.views import join_pixels, map_pixels
 
 
@@ -123,6 +124,7 @@ class Processor:
         layout: returns the text and the numbers of visual tokens that stand for an image.
         max_length: the most ids of a sample. Longer samples raise; nothing is truncated.
         context: the most ids that the language model can read; ``None`` for no limit.
+        recent: keeps the tiles of the last images; ``None`` cuts an image each time.
     """
 
     tiler: Tiler
@@ -131,13 +133,19 @@ class Processor:
     layout: Callable[[TilePlan], Layout]
     max_length: int | None = None
     context: int | None = None
+    recent: RecentTiles | None = None
 
     @classmethod
-    def of(cls, vlm: VLM, *, max_length: int | None = None) -> "Processor":
-        """Return the processor of a model."""
-        llm = vlm.llm
+    def of(cls, vlm: VLM, *, max_length: int | None = None, recent: bool = False) -> "Processor":
+        """Return the processor of a model; with ``recent`` one that keeps the tiles of the last images."""
         return cls(
-            vlm.tiler, vlm.template, llm.tokenizer, vlm.merger.layout, max_length, llm.context
+            vlm.tiler,
+            vlm.template,
+            vlm.llm.tokenizer,
+            vlm.merger.layout,
+            max_length,
+            vlm.llm.context,
+            RecentTiles() if recent else None,
         )
 
     def limited(self, max_tiles: int | None) -> "Processor":
@@ -194,7 +202,7 @@ class Processor:
         def tiles_of(part: Sequence[Message]) -> list[Tiles]:
             for message in part:
                 if id(message) not in cut:
-                    cut[id(message)] = [tiler(image) for image in message.images]
+                    cut[id(message)] = [self._cut(tiler, image) for image in message.images]
             return [item for message in part for item in cut[id(message)]]
 
         def length(rendered: Rendered, part: Sequence[Message]) -> int:
@@ -224,7 +232,7 @@ class Processor:
     def _shared(self, several: SharedPrefix) -> Sample:
         images = images_of(several)
         tiler = tiler_for(self.tiler, len(images))
-        tiles = [tiler(image) for image in images]
+        tiles = [self._cut(tiler, image) for image in images]
         layouts = [self.layout(item.plan) for item in tiles]
         row = encode_row(
             self.template, self.tokenizer, several, layouts, max_length=self.max_length
@@ -234,6 +242,9 @@ class Processor:
         return Sample(
             row.ids, row.labels, self._pixels(tiles), plans, suffix_lengths=row.suffix_lengths
         )
+
+    def _cut(self, tiler: Tiler, image: Any) -> Tiles:
+        return tiler(image) if self.recent is None else self.recent(tiler, image)
 
     def _pixels(self, tiles: Sequence[Tiles]) -> Pixels:
         size = self.tiler.tile_size

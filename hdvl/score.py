@@ -1,7 +1,6 @@
 """``hdvl score``: scores a file of predictions of any model. Neither a model nor torch is loaded."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -46,9 +45,7 @@ def score_streamed(
     from hdvl.evaluation.streamed import score_stream
     from hdvl.evaluation.summary import costs, scores_fields, without_nan
 
-    workers = cfg["num_workers"]
-    workers = (os.cpu_count() or 1) if workers is None else workers
-    totals = score_stream(questions, answers, metric, num_workers=workers, each=each)
+    totals = score_stream(questions, answers, metric, each=each)
     answers.finish(partial=cfg["partial"])
     scores = totals.scores(METRICS[metric][0])
     around = asdict(totals.uncertainty())

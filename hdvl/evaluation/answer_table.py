@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
+from typing import Any
 
 from hdvl.evaluation.metrics.joining import Problems, Rules, refuse
 
@@ -16,7 +17,11 @@ LISTED = 1000
 """Ids of each kind of problem that are kept; all are counted."""
 ADD = """INSERT INTO answers (id, answer, wrong) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE
 SET answer = excluded.answer, wrong = wrong + excluded.wrong, times = times + 1"""
-FIND = "SELECT rowid, answer, wrong, times FROM answers WHERE id = ?"
+TOGETHER = 1000
+"""Ids that are looked up by one statement."""
+
+Stored = Sequence[Any]
+"""The number of a row, the answer or None, how often it was no text, and how often it occurred."""
 
 
 class AnswerTable:
@@ -75,21 +80,34 @@ class AnswerTable:
     def take(self, names: Sequence[str]) -> list[str | None]:
         """The answer to each question; ``None`` for one that is not to be scored."""
         found = list[str | None]()
-        for name in names:
-            row = self._base.execute(FIND, (_bytes(name),)).fetchone()
-            answer: str | None = None
-            if row is not None:
-                place, raw, wrong, times = row
-                self._seen[place] = 1
-                for kind, count in (("not_text", wrong), ("duplicate", times - 1)):
-                    if count:
-                        self._note(kind, name, count)
-                answer = None if raw is None else raw.decode("utf-8", "surrogatepass")
-            if answer is None:
-                self._note("missing", name, 1)
-                answer = "" if self.rules.missing == "empty" else None
-            found.append(answer)
+        for start in range(0, len(names), TOGETHER):
+            part = names[start : start + TOGETHER]
+            rows = self._rows(part)
+            found += [self._answer(name, row) for name, row in zip(part, rows, strict=True)]
         return found
+
+    def _rows(self, names: Sequence[str]) -> list[Stored | None]:
+        """The stored row of each name."""
+        keys = list(map(_bytes, names))
+        marks = ",".join("?" * len(keys))
+        find = f"SELECT id, rowid, answer, wrong, times FROM answers WHERE id IN ({marks})"
+        known = {key: stored for key, *stored in self._base.execute(find, keys)}
+        return list(map(known.get, keys))
+
+    def _answer(self, name: str, row: Stored | None) -> str | None:
+        answer: str | None = None
+        if row is not None:
+            place, raw, wrong, times = row
+            self._seen[place] = 1
+            if wrong:
+                self._note("not_text", name, wrong)
+            if times > 1:
+                self._note("duplicate", name, times - 1)
+            answer = None if raw is None else raw.decode("utf-8", "surrogatepass")
+        if answer is None:
+            self._note("missing", name, 1)
+            answer = "" if self.rules.missing == "empty" else None
+        return answer
 
     def finish(self, *, partial: bool) -> Problems[str]:
         """The faults, after every question has been looked up.

@@ -67,6 +67,8 @@ class DataFolder:
         A file that is in none of the folders is named in the first, so that asking the question fails with
         its path.
         """
+        if not self.look and isinstance(value, str) and value:
+            return (StoredImage(value, _unread),)
         values: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
         found = list[ImageReference]()
         for one in values:

@@ -1,6 +1,7 @@
 """The items of a large JSON file, one after the other, without the whole of it in memory."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -8,6 +9,7 @@ from typing import IO, Any
 CHUNK = 1 << 20
 """Characters that are read at once."""
 SPACE = " \t\n\r"
+SPACES = re.compile(r"[ \t\n\r]*")
 AFTER = f",:]}}{SPACE}"
 """Characters that may follow a value."""
 
@@ -34,11 +36,15 @@ class JsonStream:
     def mark(self) -> str:
         """The next character that is no space; empty at the end of the file."""
         while True:
-            while self.place < len(self.text) and self.text[self.place] in SPACE:
-                self.place += 1
+            self.place = self._after_spaces(self.place)
             if self.place < len(self.text) or self.ended:
                 return self.text[self.place : self.place + 1]
             self.more()
+
+    def _after_spaces(self, place: int) -> int:
+        found = SPACES.match(self.text, place)
+        assert found is not None  # no space is a match too
+        return found.end()
 
     def take(self, expected: str) -> str:
         """Pass the next character, which must be one of ``expected``."""
@@ -76,9 +82,24 @@ class JsonStream:
             self.take("]")
             return
         while True:
+            yield from self._followed()
             yield self.value()
             if self.take(",]") == "]":
                 return
+
+    def _followed(self) -> Iterator[Any]:
+        """The values from here on as long as the text read so far holds them and the comma after them."""
+        decode = self.decoder.raw_decode
+        while True:
+            self.place = self._after_spaces(self.place)
+            try:
+                found, end = decode(self.text, self.place)
+            except json.JSONDecodeError:
+                return
+            if self.text[end : end + 1] != ",":
+                return
+            self.place = end + 1
+            yield found
 
     def keys(self) -> Iterator[str]:
         """The keys of the mapping that is next. After each, the caller takes its value."""

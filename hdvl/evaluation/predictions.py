@@ -83,16 +83,21 @@ def _of_mapping(answer: Any) -> object:
 def _pairs(
     path: Path, rows: Iterable[Mapping[str, Any]], row_id: RowId | None
 ) -> Iterator[tuple[str, object]]:
+    known: dict[tuple[str, ...], tuple[list[str], str | None]] = {}
     for number, row in enumerate(rows):
+        fields = tuple(row)
+        if fields not in known:  # rows of a file mostly have the same fields
+            answered = next((key for key in ANSWERS if key in row), None)
+            known[fields] = [key for key in IDS if key in row], answered
+        ids, key = known[fields]
         name = row_id(number, row) if row_id is not None else None
         if name is None:
-            name = next((row[key] for key in IDS if row.get(key) is not None), None)
+            name = next((row[one] for one in ids if row[one] is not None), None)
         if name is None:
             raise ValueError(
                 f"row {number} of {path} must have an id in one of {', '.join(IDS)}, got the fields "
                 f"{', '.join(row)}"
             )
-        key = next((key for key in ANSWERS if key in row), None)
         if key is None:
             raise ValueError(
                 f"row {number} of {path} must have an answer in one of {', '.join(ANSWERS)}, got the "

@@ -62,19 +62,29 @@ def write_failures(
         cards += [card(name, one, [("answer", rows[one.id])]) for one in wrong[:most]]
     lines = [score_line(name, one) for name, one in summaries.items()]
     tables: list[dict[str, Any]] = [{"title": "Scores", "heads": HEADS, "rows": lines}]
-    for name, one in summaries.items():
-        published = one.get("published") or {}
-        lines = [[model, f"{value:.2f}"] for model, value in published.items()]
-        if lines:
-            tables.append(
-                {"title": f"{name}: published", "heads": ["model", "score"], "rows": lines}
-            )
+    tables += [
+        published_table(name, one) for name, one in summaries.items() if one.get("published")
+    ]
     taken = [[name, f"{value:.1f}"] for name, value in seconds.items()]
     tables.append({"title": "This run", "heads": ["", "seconds"], "rows": taken})
     details = protocol_details(summaries)
     return write_page(
         folder / "report.html", "Evaluation", tables=tables, details=details, cards=cards
     )
+
+
+def published_table(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The score of this run above the published ones, as a table of the page."""
+    score = f"{summary['score']:.2f}" if "score" in summary else "-"
+    rows = [["this run", str(summary.get("protocol", "")), score]]
+    rows += [
+        [model, "as published", f"{value:.2f}"] for model, value in summary["published"].items()
+    ]
+    return {
+        "title": f"{name}: beside published scores",
+        "heads": ["model", "protocol", summary.get("metric", "score")],
+        "rows": rows,
+    }
 
 
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:

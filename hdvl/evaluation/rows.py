@@ -60,7 +60,7 @@ def read_plain(path: Path) -> Any:
 
 def _json_rows(path: Path, under: str | None) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(json_items(path, under)):
-        yield _mapping(row, path, number)
+        yield row if type(row) is dict else _mapping(row, path, number)
 
 
 def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:

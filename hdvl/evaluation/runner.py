@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import timedelta
+from itertools import groupby
 from typing import Any
 
 from hdvl.data.rows import SKIPPABLE
@@ -177,6 +179,17 @@ def own_questions(samples: Sequence[Sample], ranks: Ranks) -> list[int]:
     return [number for group in own for number in group]
 
 
+def large_groups(samples: Sequence[Sample], slots: int) -> set[str]:
+    """Names of the groups that are answered without questions of other groups.
+
+    They are those with at least half as many questions as there are slots. If all prompts of a batch begin
+    with the same images, a step reads the keys and values of these images once, and otherwise once for each
+    prompt.
+    """
+    counts = Counter(sample.group for sample in samples if sample.group)
+    return {name for name, count in counts.items() if 2 * count >= slots and count > 1}
+
+
 def answer_samples(
     pipe: Pipeline,
     samples: Sequence[Sample],
@@ -213,10 +226,11 @@ def answer_samples(
         num_workers=num_workers,
         prefetch_factor=pipe.engine.counters.slots,
     )
+    alone = large_groups([samples[number] for number in numbers], pipe.engine.counters.slots)
     asked = (
         _likelihoods(pipe, prepared, protocol)
         if protocol.candidates
-        else _answers(pipe, prepared, protocol.generation)
+        else _answers(pipe, prepared, protocol.generation, alone)
     )
     found = Answers()
     with AskingProgress(len(numbers)) as progress:
@@ -250,18 +264,21 @@ def _merged(parts: Sequence[Answers], samples: Sequence[Sample]) -> Answers:
 Asked = Iterator[tuple[Question, Answer | None, dict[str, Any]]]
 
 
-def _answers(pipe: Pipeline, prepared: Any, options: Mapping[str, Any]) -> Asked:
-    for question, answer in answer_questions(
-        pipe, prepared, in_flight=2 * pipe.engine.counters.slots, **options
-    ):
-        if answer is None:
-            yield question, None, {}
-            continue
-        fields = answer_fields(answer)
-        fields["images"] = [image_fields(pipe, plan) for plan in answer.plans]
-        most = options.get("max_new_tokens", 256)
-        fields["truncated"] = answer.numbers.new_tokens >= most
-        yield question, answer, fields
+def _answers(pipe: Pipeline, prepared: Any, options: Mapping[str, Any], alone: Set[str]) -> Asked:
+    def batch(question: Question) -> str:
+        return question.origin.group if question.origin.group in alone else ""
+
+    in_flight = 2 * pipe.engine.counters.slots
+    for _, together in groupby(prepared, batch):
+        for question, answer in answer_questions(pipe, together, in_flight=in_flight, **options):
+            yield question, answer, {} if answer is None else _answer_row(pipe, answer, options)
+
+
+def _answer_row(pipe: Pipeline, answer: Answer, options: Mapping[str, Any]) -> dict[str, Any]:
+    fields = answer_fields(answer)
+    fields["images"] = [image_fields(pipe, plan) for plan in answer.plans]
+    fields["truncated"] = answer.numbers.new_tokens >= options.get("max_new_tokens", 256)
+    return fields
 
 
 def _likelihoods(pipe: Pipeline, prepared: Any, protocol: Protocol) -> Asked:

@@ -59,7 +59,9 @@ class Protocol:
 
     def asks(self, sample: Sample) -> bool:
         """Whether the protocol includes a question of the benchmark."""
-        return all(str(sample.extra.get(key)) in names for key, names in self.where.items())
+        return not self.where or all(
+            str(sample.extra.get(key)) in names for key, names in self.where.items()
+        )
 
     def answer(self, row: Mapping[str, Any]) -> str:
         """The text of a stored answer that is scored."""
@@ -184,14 +186,16 @@ def first_questions(task: Task, samples: Iterable[Sample], limit: int | None) ->
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 or null, got {limit}")
+    if limit is None:
+        return iter(samples)
     return islice(samples, limit) if task.generated else _first(samples, limit)
 
 
-def _first(samples: Iterable[Sample], limit: int | None) -> Iterator[Sample]:
+def _first(samples: Iterable[Sample], limit: int) -> Iterator[Sample]:
     groups = set[str]()
     for number, sample in enumerate(samples):
-        if limit is None or number < limit:
-            if limit is not None and sample.group:
+        if number < limit:
+            if sample.group:
                 groups.add(sample.group)
             yield sample
         elif sample.group in groups:

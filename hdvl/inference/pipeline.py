@@ -72,7 +72,7 @@ class Pipeline:
         engine: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.eval()
-        self.processor = Processor.of(model, max_length=max_length)
+        self.processor = Processor.of(model, max_length=max_length, recent=True)
         options = dict(engine or {})
         folder = options.pop("image_cache_folder", None)
         limit = options.pop("image_cache_folder_bytes", IMAGE_CACHE_FOLDER_BYTES)

@@ -9,7 +9,7 @@ import pytest
 
 from hdvl.config import build, compose, to_plain
 from hdvl.evaluation.folder import DataFolder
-from hdvl.evaluation.runner import Answers, Ranks, answer_samples, own_questions
+from hdvl.evaluation.runner import Answers, Ranks, answer_samples, large_groups, own_questions
 from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.store import AnswerStore, read_answers
 from hdvl.evaluation.task import Task, first_questions
@@ -113,6 +113,15 @@ def test_ranks_share_whole_groups() -> None:
     alone = [Sample(str(n), "q") for n in range(5)]
     shares = [own_questions(alone, Ranks(rank, 4)) for rank in range(4)]
     assert sorted(number for share in shares for number in share) == list(range(5))
+
+
+def test_groups_that_fill_half_of_the_slots_are_answered_alone() -> None:
+    sizes = {"a": 4, "b": 3, "c": 9, "": 20}
+    samples = [
+        Sample(f"{name}{n}", "q", group=name) for name, size in sizes.items() for n in range(size)
+    ]
+    assert large_groups(samples, 8) == {"a", "c"}
+    assert large_groups(samples, 1) == {"a", "b", "c"}
 
 
 def test_a_store_is_written_by_one_process(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hdvl.evaluation import json_stream, streamed
+from hdvl.evaluation import answer_table, json_stream, streamed
 from hdvl.evaluation.answer_table import AnswerTable
 from hdvl.evaluation.json_stream import holds_mapping, json_items, json_pairs
 from hdvl.evaluation.metrics.joining import Rules, join
@@ -30,18 +30,15 @@ def questions(count: int) -> list[Sample]:
     ]
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_stream_is_scored_as_the_whole(
-    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_is_scored_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streamed, "ROWS", 7)
-    monkeypatch.setattr(streamed, "ALONE", 14)
+    monkeypatch.setattr(answer_table, "TOGETHER", 3)
     samples = questions(50)
     answers = {one.id: f"wodr {one.id}"[: int(one.id) % 9] for one in samples}
     whole = short_answer_scores(samples, answers, metric="anls")
-    each = (tmp_path / f"{workers}").open("w+")
+    each = (tmp_path / "each").open("w+")
     with AnswerTable(Rules("x"), iter(answers.items())) as table:
-        totals = streamed.score_stream(iter(samples), table, "anls", num_workers=workers, each=each)
+        totals = streamed.score_stream(iter(samples), table, "anls", each=each)
         assert table.finish(partial=False).counts() == dict.fromkeys(table.counts, 0)
     scores = totals.scores("ANLS")
     assert scores.value == pytest.approx(whole.value) and scores.tables == {
@@ -52,9 +49,9 @@ def test_a_stream_is_scored_as_the_whole(
     assert found["standard_error"] == pytest.approx(wanted["standard_error"])
     assert found["groups"] == wanted["groups"] and found["low"] < scores.value < found["high"]
     each.close()
-    assert json.loads(f"{{{(tmp_path / f'{workers}').read_text()[1:]}}}") == whole.correct
+    assert json.loads(f"{{{(tmp_path / 'each').read_text()[1:]}}}") == whole.correct
     with AnswerTable(Rules("x"), []) as table, pytest.raises(ValueError, match="occur twice"):
-        streamed.score_stream([samples[0], samples[0]], table, "anls", num_workers=1)
+        streamed.score_stream([samples[0], samples[0]], table, "anls")
 
 
 PREDICTIONS: list[tuple[str, object]] = [

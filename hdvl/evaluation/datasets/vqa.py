@@ -5,6 +5,8 @@ from typing import Any
 
 from hdvl.evaluation.datasets.vlmevalkit import answer_list, table_samples
 from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.json_stream import json_pairs
+from hdvl.evaluation.metrics.gqa import GQAQuestion
 from hdvl.evaluation.samples import Sample
 
 
@@ -186,25 +188,20 @@ def chartqa(folder: DataFolder, split: str) -> list[Sample]:
     return samples
 
 
-def gqa(folder: DataFolder, split: str) -> list[Sample]:
+def gqa(folder: DataFolder, split: str) -> Iterator[Sample]:
     """GQA (Hudson and Manning, 2019): ``gqa/{split}_balanced_questions.json``."""
-    questions = folder.plain(
-        f"gqa/{split}_balanced_questions.json", f"gqa/{split}_all_questions.json"
-    )
-    samples = []
-    for name, question in questions.items():
+    path = folder.path(f"gqa/{split}_balanced_questions.json", f"gqa/{split}_all_questions.json")
+    for name, question in json_pairs(path):
         image = str(question["imageId"])
-        samples.append(
-            Sample(
-                str(name),
-                str(question["question"]),
-                folder.images(f"{image}.jpg", "gqa/images"),
-                (str(question["answer"]),),
-                extra={"gqa": question},
-                group=image,
-            )
+        scored = {key: question[key] for key in GQAQuestion.__annotations__ if key in question}
+        yield Sample(
+            name,
+            str(question["question"]),
+            folder.images(f"{image}.jpg", "gqa/images"),
+            (str(question["answer"]),),
+            extra={"gqa": scored},
+            group=image,
         )
-    return samples
 
 
 def ocrvqa(folder: DataFolder, split: str) -> list[Sample]:

@@ -34,10 +34,10 @@ def vqa_accuracy(answers: Sequence[str], prediction: str) -> float:
 
     If all answers are the same text, nothing is normalised, so that "Red" does not match "red".
     """
-    references = [clean_space(answer) for answer in answers]
+    references = list(map(clean_space, answers))
     given = clean_space(prediction)
     if len(set(references)) > 1:
-        references = [normalised(answer) for answer in references]
+        references = list(map(normalised, references))
         given = normalised(given)
     return leave_one_out(references.count(given), len(references))
 
@@ -65,7 +65,7 @@ def m4c_accuracy(answers: Sequence[str], prediction: str) -> float:
     """Accuracy of TextVQA by the M4C evaluator: both sides are always normalised."""
     if len(answers) != 10:
         raise ValueError(f"TextVQA needs ten answers for each question, got {len(answers)}")
-    references = [normalised_m4c(answer) for answer in answers]
+    references = list(map(normalised_m4c, answers))
     return leave_one_out(references.count(normalised_m4c(prediction)), len(references))
 
 

@@ -44,6 +44,7 @@ RESTORED = {wrong: right for right in CONTRACTIONS for wrong in spellings(right)
 RESTORED["somebody'd"] = "somebodyd"  # the only entry that removes an apostrophe
 
 
+@lru_cache(maxsize=1 << 17)
 def clean_space(text: str) -> str:
     """Replace newlines and tabs by spaces, and strip white space at the ends."""
     return text.replace("\n", " ").replace("\t", " ").strip()
