@@ -86,10 +86,13 @@ def pipeline_of(cfg: Mapping[str, Any], overrides: Sequence[str]) -> "Pipeline":
 
     from hdvl.inference import Pipeline
     from hdvl.inference.load import as_dtype
+    from hdvl.misfits import reported_together
     from hdvl.precision import converted
 
     torch.manual_seed(cfg["seed"])
-    vlm = converted(build(cfg["model"]), dtype=as_dtype(cfg["dtype"]), device=cfg["device"])
+    with reported_together(cfg["model"]):
+        vlm = build(cfg["model"])
+    vlm = converted(vlm, dtype=as_dtype(cfg["dtype"]), device=cfg["device"])
     pipe = Pipeline(model=vlm, max_length=cfg["max_length"], engine=engine)
     print(RANDOM, file=sys.stderr)  # now that the parts are known to fit together
     return pipe

@@ -18,8 +18,10 @@ MODULES = ("encoder", "bridge", "merger", "llm")
 def build_on_meta(model: Any) -> "VLM":
     """Build the model of a config node on the ``meta`` device, without memory for its weights."""
     from hdvl.meta import on_meta
+    from hdvl.misfits import reported_together
 
-    vlm: VLM = on_meta(model)
+    with reported_together(model):
+        vlm: VLM = on_meta(model)
     return vlm
 
 
@@ -102,12 +104,11 @@ def costs(vlm: "VLM", config: Mapping[str, Any]) -> str:
         )
     cost = measure(vlm, plan, text_tokens=text_tokens)
     batch, precision = config["data"]["batch_size"], str(config["trainer"]["precision"])
-    step_memory = memory(vlm, saved=cost.saved * batch, precision=precision)
+    libraries = own_libraries(config)
+    step_memory = memory(vlm, saved=cost.saved * batch, precision=precision, libraries=libraries)
     flops = [[f"forward, {part}", amount(n, "FLOP")] for part, n in cost.forward.items()]
     flops += [["forward and backward", amount(cost.step, "FLOP")]]
-    items = [
-        [name, amount(getattr(step_memory, name), "B")] for name in step_memory.__dataclass_fields__
-    ]
+    items = [[name, amount(number, "B")] for name, number in step_memory.rows()]
     return "\n".join(
         [
             f"one example: an image of {width} x {height} and {text_tokens} tokens of text",
@@ -117,6 +118,14 @@ def costs(vlm: "VLM", config: Mapping[str, Any]) -> str:
             table([*items, ["all", amount(step_memory.total, "B")]], right=(1,)),
         ]
     )
+
+
+def own_libraries(config: Mapping[str, Any]) -> int:
+    """Return the bytes of the libraries in a training on this machine's CPU, 0 for other devices."""
+    from hdvl.training.machine import device_kind, library_bytes
+
+    here = config["gpus"] == 1 and device_kind(str(config["trainer"]["accelerator"])) == "cpu"
+    return library_bytes() if here else 0
 
 
 def build_stage_data(vlm: "VLM", stage: dict[str, Any]) -> Any:
@@ -160,7 +169,14 @@ def data_costs(vlm: "VLM", data: Any, config: Mapping[str, Any]) -> str:
         accumulate=trainer["accumulate_grad_batches"],
     )
     peak = Peak(**config["peak"])
-    estimated = estimate(vlm, layout, trainer=trainer, gpus=config["gpus"], peak=peak)
+    estimated = estimate(
+        vlm,
+        layout,
+        trainer=trainer,
+        gpus=config["gpus"],
+        peak=peak,
+        libraries=own_libraries(config),
+    )
     share = found.length / len(found.sizes)
     epoch = [
         ["steps an epoch", f"{estimated.steps * share:,.0f}"],

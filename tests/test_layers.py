@@ -46,7 +46,7 @@ LAYERS = [
     {"tilers", "encoders", "bridges", "mergers", "llms", "templates"},
     {"probe", "meta", "messages", "decoding"},  # what parts need that are built
     {"model"},
-    {"processor", "placement", "quantisation"},
+    {"processor", "placement", "quantisation", "misfits"},
     {"checkpoints"},
     {"data", "training", "inference"},
     {"evaluation", "serving", "diagnostics"},

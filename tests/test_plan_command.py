@@ -1,5 +1,6 @@
 """``hdvl plan``: the tables of a composition, and one error for parts that do not fit."""
 
+import os
 import re
 import subprocess
 import sys
@@ -33,6 +34,29 @@ def test_everything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         r"activations +[\d.]+ [MG]B",
     ):
         assert re.search(pattern, out), pattern
+
+
+def test_libraries_count_where_this_cpu_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    plan("trainer.accelerator=cpu", "images=[]")
+    assert re.search(r"libraries +[\d.]+ [MG]B\n", capsys.readouterr().out)
+    plan("trainer.accelerator=cpu", "images=[]", "gpus=2")
+    assert "libraries" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_takes_the_memory_that_was_planned(tmp_path: Path) -> None:
+    words = ["trainer.accelerator=cpu", "trainer.max_steps=2", "data.num_workers=0"]
+    command = [sys.executable, "-m", "hdvl.plan", *words, "survey=16", "measure=false"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"memory, all +([\d.]+) ([MG])B", text)
+    assert found is not None
+    planned = float(found[1]) * {"M": 1e6, "G": 1e9}[found[2]]
+    command = [sys.executable, "-m", "hdvl.train", *words, f"run_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert 1 / 1.5 < 1024 * usage.ru_maxrss / planned < 1.5
 
 
 @pytest.mark.slow

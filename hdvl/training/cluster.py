@@ -5,7 +5,7 @@ nothing is measured.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -98,7 +98,7 @@ class Estimate:
 
     def rows(self) -> list[tuple[str, float, str]]:
         """Return (name, number, unit) of each row of a table."""
-        parts = [(f"memory, {name}", float(n), "B") for name, n in asdict(self.memory).items()]
+        parts = [(f"memory, {name}", float(n), "B") for name, n in self.memory.rows()]
         slow, fast = self.tokens_per_second
         return [
             *parts,
@@ -111,8 +111,12 @@ class Estimate:
         ]
 
 
-def estimate(vlm: VLM, loads: Loads, *, trainer: Any, gpus: int, peak: Peak) -> Estimate:
+def estimate(
+    vlm: VLM, loads: Loads, *, trainer: Any, gpus: int, peak: Peak, libraries: int = 0
+) -> Estimate:
     """Estimate an epoch of ``loads`` on ``gpus`` devices with the plain ``trainer`` config.
+
+    ``libraries`` are bytes that a training on the CPU takes besides those of the model.
 
     Raises:
         ValueError: the memory of a device is too small.
@@ -127,6 +131,7 @@ def estimate(vlm: VLM, loads: Loads, *, trainer: Any, gpus: int, peak: Peak) -> 
         precision=precision,
         shards=gpus if sharded else 1,
         gathered=gathered(vlm, precision) if sharded else 0,
+        libraries=libraries,
     )
     if peak.memory is not None and needed.total > peak.memory:
         raise ValueError(

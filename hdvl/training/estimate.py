@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
@@ -38,17 +38,22 @@ class Cost:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device, without those of the libraries and without fragmentation."""
+    """Bytes on one device, without fragmentation; ``libraries`` are 0 where the device is not the CPU."""
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    libraries: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return sum(asdict(self).values())
+
+    def rows(self) -> list[tuple[str, int]]:
+        """Return (name, bytes) of each part, without the libraries if they are not counted."""
+        return [(name, n) for name, n in asdict(self).items() if name != "libraries" or n]
 
 
 def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
@@ -88,7 +93,13 @@ def measure(vlm: VLM, plan: TilePlan, *, text_tokens: int) -> Cost:
 
 
 def memory(
-    vlm: nn.Module, *, saved: int, precision: str, shards: int = 1, gathered: int = 0
+    vlm: nn.Module,
+    *,
+    saved: int,
+    precision: str,
+    shards: int = 1,
+    gathered: int = 0,
+    libraries: int = 0,
 ) -> Memory:
     """Return the bytes needed to train ``vlm`` with AdamW (two numbers per parameter).
 
@@ -98,6 +109,7 @@ def memory(
         precision: Lightning's name of the precision.
         shards: number of ranks that share weights, gradients and optimizer state.
         gathered: bytes of gathered weights that a rank holds besides its shard.
+        libraries: bytes that the process of a training on the CPU takes besides.
     """
     total = weight_bytes(vlm.parameters(), precision)
     trainable = weight_bytes((p for p in vlm.parameters() if p.requires_grad), precision)
@@ -107,6 +119,7 @@ def memory(
         gradients=trainable // shards,
         optimizer=2 * trainable // shards,
         activations=saved // (2 if half else 1),
+        libraries=libraries,
     )
 
 

@@ -1,5 +1,6 @@
-"""Measures how fast this machine multiplies matrices, to estimate the time of a training on it."""
+"""Measures this machine: how fast it multiplies matrices, and the memory that the libraries take."""
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ def measure_machine(precision: str, accelerator: str = "auto", *, seconds: float
         accelerator: ``trainer.accelerator``; ``cpu`` measures the processor although there is a GPU.
         seconds: how long to measure, after one product that is not counted.
     """
-    kind = "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
+    kind = device_kind(accelerator)
     size, dtype = _SIZES[kind], HALF.get(precision, torch.float32)
     one = torch.ones(size, size, dtype=dtype, device=kind)
     other = torch.ones(size, size, dtype=dtype, device=kind)
@@ -47,3 +48,20 @@ def measure_machine(precision: str, accelerator: str = "auto", *, seconds: float
     if kind == "cuda":
         name = torch.cuda.get_device_name()
     return Measured(device=name, flops=count * 2 * size**3 / taken)
+
+
+def device_kind(accelerator: str) -> str:
+    """Return ``cuda`` or ``cpu``: the device that ``trainer.accelerator`` chooses on this machine."""
+    return "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
+
+
+def library_bytes() -> int:
+    """Return the most memory that this process has held so far.
+
+    A process that has built its model on ``meta`` holds the code and the tables of the libraries that a
+    training imports too, and nothing of the model.
+    """
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from hdvl.checkpoints.selfcontained import self_contained
 from hdvl.config import build
 from hdvl.meta import on_meta
+from hdvl.misfits import reported_together
 from hdvl.model import VLM
 from hdvl.training.checks import check_stage
 from hdvl.training.groups import build_optimizer, parameter_groups
@@ -48,7 +49,8 @@ def check_stages(
         with _named(stage, number, len(stages)):
             check_stage(stage)
     node = stages[0]["model"]
-    vlm: VLM = on_meta(node)
+    with reported_together(node):
+        vlm: VLM = on_meta(node)
     self_contained(node, vlm)
     if init_from is not None:
         new_parts = stages[0].get("new_parts") or ()

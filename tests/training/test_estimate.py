@@ -116,6 +116,9 @@ def test_memory(full: tuple[VLM, Cost, int]) -> None:
     assert (mixed.weights, mixed.activations) == (4 * count, needed.activations // 2)
     half = memory(vlm, saved=cost.saved, precision="bf16-true")
     assert half.optimizer == 4 * count
+    assert dict(half.rows()).keys() == {"weights", "gradients", "optimizer", "activations"}
+    on_cpu = memory(vlm, saved=3 * cost.saved, precision="32-true", libraries=5)
+    assert on_cpu.total == needed.total + 5 and on_cpu.rows()[-1] == ("libraries", 5)
     shared = memory(vlm, saved=0, precision="32-true", shards=4, gathered=7)
     assert (shared.weights, shared.gradients, shared.optimizer) == (count + 7, count, 2 * count)
 
