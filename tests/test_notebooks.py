@@ -6,6 +6,7 @@ random weights that is put into the cell tagged ``parameters``.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -84,9 +85,15 @@ def test_it_runs(
     ]
     images = sum("image/png" in data or "data:image" in data.get("text/html", "") for data in shown)
     fewer = {"04_many_questions": 2, "05_which_tiling_pays": 1, "06_read_a_report": 0}
+    fewer["07_choose_a_tiling"] = 2  # the others are in a widget
     assert images >= fewer.get(path.stem, 3)  # tiles, a tile, boxes; or labels and the losses
     loud = [o.text for o in notebook.cells[1].outputs if o.get("name") == "stderr"]
     assert not loud, f"the first cell of {path.name} warns: {loud}"
+    if path.stem == "07_choose_a_tiling":
+        assert len(widget_outputs(notebook)) == 1, "the answers to the widgets are shown by one"
+        (outputs,) = widget_outputs(notebook)
+        assert "visual tokens" in outputs[0]["text"]
+        assert any("image/png" in output.get("data", {}) for output in outputs)
     if path.stem == "03_fine_tune" and (ASSETS / "small").is_dir():
         before, after = (
             printed(cell)
@@ -99,3 +106,13 @@ def test_it_runs(
 def printed(cell: nbformat.NotebookNode) -> str:
     """What a cell wrote to standard output."""
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+
+
+def widget_outputs(notebook: nbformat.NotebookNode) -> list[list[dict[str, Any]]]:
+    """What each output widget of an executed notebook shows in the end."""
+    states = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    return [
+        state["state"]["outputs"]
+        for state in states.values()
+        if state["model_name"] == "OutputModel"
+    ]
