@@ -1,14 +1,37 @@
 """Builds a model without initialising its weights, which are read from files afterwards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import Parameter
+from torch.overrides import TorchFunctionMode
 
 from hdvl.checkpoints.shards import tie_groups
+
+FILLS = {"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_", "zeros_", "zero_",
+         "ones_", "constant_", "fill_"}  # fmt: skip
+"""Names of the functions of ``torch.nn.init`` and of the methods of tensors that initialise a tensor."""
+
+
+class _WithoutFills(TorchFunctionMode):
+    """A mode in which tensors on ``meta`` are not initialised: they have no values, and it takes time."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        options = kwargs or {}
+        if getattr(func, "__name__", None) in FILLS:
+            target = args[0] if args else options.get("tensor")
+            if isinstance(target, Tensor) and target.is_meta:
+                return target
+        return func(*args, **options)
 
 
 @contextmanager
@@ -20,7 +43,7 @@ def parameters_on_meta() -> Iterator[None]:
     """
     from accelerate import init_empty_weights
 
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), _WithoutFills():
         yield
 
 
