@@ -17,11 +17,18 @@ class Case:
         format: the format of ``hdvl export``.
         overrides: the composition, as for ``hdvl train``; the shipped model if there are none.
         options: arguments of vLLM's ``LLM``.
+        several: whether to ask about several images at a time.
     """
 
     format: str
     overrides: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    several: bool = True
+
+    @property
+    def turned(self) -> bool:
+        """Whether the images have an EXIF orientation, by which vLLM's own classes turn all images."""
+        return self.format == "vllm"
 
     def saved(self, folder: Path) -> Path:
         """The folder of the model: written to ``folder`` with random weights, or the shipped one."""
@@ -56,7 +63,7 @@ def llm(name: str, kind: str = "qwen2", tokens: tuple[str, ...] = ()) -> tuple[s
     words = [f"llm={name}", *(f"llm.config.{word}" for word in heads)]
     if tokens:
         quoted = ",".join(f"'{token}'" for token in (*SPECIAL, *tokens))
-        words.append(f"llm.tokenizer.special_tokens=[{quoted}]")
+        words.append(f"+llm.tokenizer.special_tokens=[{quoted}]")
     return tuple(words)
 
 
@@ -95,8 +102,9 @@ CASES = {
     ),
     "llava": Case("transformers", ("model=llava_1_5", *llm("tiny_llama", "llama"), *CLIP)),
     "llava_next": Case("transformers", ("model=llava_next", *llm("tiny", "mistral"), *CLIP)),
+    # Of several images vLLM's class cuts tiles, transformers and hdvl give one view each: see several_images.
     "llava_onevision": Case(
-        "transformers", ("model=llava_onevision", *llm("tiny"), *SIGLIP), NO_VIDEO
+        "transformers", ("model=llava_onevision", *llm("tiny"), *SIGLIP), NO_VIDEO, several=False
     ),
     "idefics3": Case(
         "transformers", ("model=idefics3_8b", *TAGGED_LLM, *tower("idefics3"), *IDEFICS3)

@@ -100,7 +100,7 @@ def main() -> None:
     run(*pip, "uninstall", "--yes", "torchaudio", "torchcodec")
     for change in mend(python):
         print(change)
-    print(f"now: {python} {ROOT / 'tools' / 'check_vllm.py'}")
+    print(f"now: python {ROOT / 'tools' / 'check_vllm.py'} {folder}")
 
 
 if __name__ == "__main__":
