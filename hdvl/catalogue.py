@@ -101,7 +101,9 @@ def file_of(group: str, choice: str, folders: Sequence[Path] = CONF) -> Path:
 
 def _files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
     return {
-        file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")
+        file.relative_to(folder / group).with_suffix("").as_posix(): file
+        for folder in reversed(folders)
+        for file in (folder / group).rglob("*.yaml")
     }
 
 
@@ -161,7 +163,8 @@ def inherited(group: str, choice: str, folders: Sequence[Path] = CONF) -> list[E
     prefix = "" if place == "_global_" else f"{place}."
     merged: dict[str, Entry] = {}
     for base in _bases(text):
-        merged |= {entry.key: entry for entry in inherited(group, base, folders)}
+        owner, name = base[1:].split("/", 1) if base.startswith("/") else (group, base)
+        merged |= {entry.key: entry for entry in inherited(owner, name, folders)}
     own = {f"{prefix}{entry.key}": entry for entry in entries(text)}
     lists = {found[1] for key in own if (found := re.match(r"(.*\.)0\.", key))}
     merged = {key: entry for key, entry in merged.items() if not key.startswith(tuple(lists))}
@@ -181,7 +184,8 @@ def primary(name: str, folders: Sequence[Path] = CONF) -> Primary:
     own: list[Entry] = []
     for entry in plain.get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
-            base = primary(f"{folder}{slash}{entry}", folders)
+            absolute = entry.startswith("/")
+            base = primary(entry[1:] if absolute else f"{folder}{slash}{entry}", folders)
             found |= base.groups
             overridden |= base.overridden
             own += base.entries

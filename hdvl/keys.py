@@ -65,7 +65,7 @@ def check_added(base: Mapping[str, Any], added: Mapping[str, Any], command: str)
         ValueError: a key has no effect; the message suggests similar keys.
     """
     for key, value in added.items():
-        _refuse_given(key)
+        refuse_given(key)
         if _first_unknown(base, key) is not None:
             raise ValueError(unknown_key(base, key, command))
         group, _, name = key.partition(".")
@@ -75,7 +75,7 @@ def check_added(base: Mapping[str, Any], added: Mapping[str, Any], command: str)
             )
 
 
-def _refuse_given(key: str) -> None:
+def refuse_given(key: str) -> None:
     """Raise a ``ValueError`` if ``key`` is an argument that hdvl sets itself."""
     if message := _given(key):
         raise ValueError(message)

@@ -247,3 +247,9 @@ def test_scripts_of_shells(
 
 def test_dir_names_the_public_functions() -> None:
     assert dir(hdvl) == ["__version__", *sorted(hdvl.__all__)]
+
+
+def test_choices_in_folders_of_a_group_are_listed_and_shown() -> None:
+    assert "study/tiles" in catalogue.choices("experiment")
+    text = show.text(["experiment=study/tiles"])
+    assert text.startswith("experiment=study/tiles\n") and "parts\n" in text

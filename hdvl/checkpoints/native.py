@@ -39,7 +39,7 @@ from hdvl.checkpoints.shards import (
 )
 from hdvl.checkpoints.skeleton import fill, parameters_on_meta, tie, untied
 from hdvl.files import atomic_folder, read_yaml
-from hdvl.keys import arguments_of, check_values, similar
+from hdvl.keys import arguments_of, check_values, refuse_given, similar
 from hdvl.llms import save_tokenizer
 from hdvl.model import VLM
 from hdvl.overrides import check_renamed
@@ -243,7 +243,10 @@ def override(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         )
 
     merged = merge(node, changes, replaces=is_part, refuse=refuse, optional=_arguments)
-    check_values(node, dict(_values(changes)))
+    values = dict(_values(changes))
+    for key in values:
+        refuse_given(key)
+    check_values(node, values)
     return merged
 
 

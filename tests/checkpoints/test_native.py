@@ -412,6 +412,11 @@ def test_overrides(tiny_folder: Path) -> None:
         load_folder(tiny_folder, overrides={"bridge": {"depth": 2}})
 
 
+def test_what_hdvl_sets_itself_cannot_be_overridden(tiny_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"bridge.out_width must not be given, hdvl sets .*leave"):
+        load_folder(tiny_folder, overrides={"bridge": {"out_width": 3}})
+
+
 def test_a_custom_card(tmp_path: Path) -> None:
     folder = save_folder(tiny_vlm(), tmp_path / "m", {"model": NODE}, card="# Mine\n")
     assert (folder / "README.md").read_text() == "# Mine\n"
