@@ -201,6 +201,8 @@ def draw(path: Path, table: Sequence[dict[str, Any]]) -> None:
     for axis, (name, label) in zip(axes, names, strict=True):
         for way in (*WAYS, "all"):
             rows = [row for row in table if row["way"] == way]
+            if not rows:
+                continue
             style = "*" if way == "all" else "o-"
             axis.plot([row[name] for row in rows], [row["right"] for row in rows], style, label=way)
         axis.set_xlabel(label)

@@ -21,7 +21,7 @@ from hdvl.processor import Processor, Sample
 from hdvl.protocols import Message, TilePlan, Tiler, Tiles
 from hdvl.views import join_pixels, split_pixels, view_pixels
 
-SELECT_TILES = 4
+SELECT_TILES = 8
 """The number of windows of an image that a selection keeps by default."""
 
 WAYS = ("thumbnail",)
