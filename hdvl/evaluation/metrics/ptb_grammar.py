@@ -42,6 +42,7 @@ PLACES = words(
     "mont neb nev okla penn tenn vt va wis wisc wyo dak"
 )
 CALENDAR = words("jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri")
+BEHIND_PERIOD = frozenset(",;:")  # a period in front of these belongs to the word before it
 TERMS = words("etc vs al cf est tel ext ph seq adj adv elec treas")
 ABBREVIATIONS = TITLES | BUSINESS | PLACES | CALENDAR | TERMS
 # States whose abbreviation is a word as well: only with a capital letter.
@@ -81,15 +82,19 @@ NAME = r"\p{L}[\p{L}\p{M}\p{Nd}]*"
 END = r"(?![\p{L}\p{Nd}])"
 
 WORD = regex.compile(rf"{PART}(?:[-_/]{PART})*")
+HYPHENED = regex.compile(rf"-{PART}")
 COMPOUND = regex.compile(rf"(?:-{PART})*")  # the rest of a compound after a period
 DOTTED = regex.compile(rf"{NAME}(?:[.!?]{NAME})+")
 CONTRACTED_NOT = regex.compile(rf"(?i)(\p{{L}}*)n['\u2019]t{END}")
 PREFIXED = regex.compile(
     rf"(?i)(?:[dlno]|qu)['\u2019](?!(?:s|m|d|t|ll|re|ve){END})\p{{L}}+|ol['\u2019]{END}|y['\u2019](?=all|know)"
 )
-ADDRESS = regex.compile(
-    r"https?://[^\s<>]+|www\.[\p{L}\p{Nd}.-]+|[\p{L}\p{Nd}][\w.+-]*@[\p{L}\p{Nd}][\w.-]*"
+# The punctuation after an address belongs to it, except for some marks that differ by the kind of address.
+SITE = regex.compile(
+    r"(?i:https?)://[^\s<>\"()]*[^\s<>\"().,!?}]|www\.[\p{L}\p{Nd}.-]*[\p{L}\p{Nd}-]"
 )
+MAIL = regex.compile(r"[\p{L}\p{Nd}][\w.+-]*@[\p{L}\p{Nd}](?:[^\s<>|(){}\"]*[^\s<>|(){}\".])?")
+BETWEEN_VOWELS = regex.compile(r"(?i)\p{L}+[aeiou]['\u2019][aeiou]\p{L}*(?!['\u2019\p{L}])")
 INNER_APOSTROPHE = regex.compile(rf"\p{{L}}+['\u2019]\p{{L}}+{END}")
 
 
@@ -109,21 +114,17 @@ def always(token: str) -> Callable[[str], str]:
 
 
 def read_address(text: str, place: int, following: Following) -> Found:
-    """A web or mail address, without the punctuation after it."""
-    found = ADDRESS.match(text, place)
-    if found is None:
-        return None
-    token = found[0].rstrip(".,;:!?)]}'\"")
-    return [token], place + len(token)
+    """A web or mail address."""
+    found = SITE.match(text, place) or MAIL.match(text, place)
+    return ([found[0]], found.end()) if found else None
 
 
 def read_fixed(text: str, place: int, following: Following) -> Found:
     """A smiley, or another name made of symbols."""
     for name in FIXED_TOKENS:
         end = place + len(name)
-        if text.startswith(name, place) and not (
-            name[-1].isalpha() and text[end : end + 1].isalnum()
-        ):
+        joined = text[end : end + 1].isalnum() and (name in SMILEYS or name[-1].isalpha())
+        if text.startswith(name, place) and not joined:
             return ["".join(BRACKETS[c] if c in "()" else c for c in name)], end
     return None
 
@@ -152,7 +153,7 @@ def read_dotted(text: str, place: int, following: Following) -> Found:
         return None
     token, end = found[0], found.end()
     letters = all(len(part) == 1 for part in token.split("."))
-    abbreviated = letters or token.lower() in ACRONYMS or text.startswith(".,", end)
+    abbreviated = letters or token.lower() in ACRONYMS or text[end + 1 : end + 2] in BEHIND_PERIOD
     if abbreviated and text.startswith(".", end):
         return with_period(text, place, end)
     rest = COMPOUND.match(text, end)
@@ -167,6 +168,8 @@ def read_apostrophe(text: str, place: int, following: Following) -> Found:
         return [token for token in (found[1], "n't") if token], found.end()
     found = PREFIXED.match(text, place)
     if found is None:
+        found = BETWEEN_VOWELS.match(text, place)
+    if found is None:
         found = INNER_APOSTROPHE.match(text, place)
         if found is None or found[0].lower().replace("\u2019", "'") not in WITHIN:
             return None
@@ -179,6 +182,10 @@ def read_word(text: str, place: int, following: Following) -> Found:
     if found is None:
         return None
     word, end = found[0], found.end()
+    if text.startswith(".", end) and (
+        text[end + 1 : end + 2] in BEHIND_PERIOD or HYPHENED.match(text, end + 1)
+    ):
+        return with_period(text, place, end)
     first = TWO_WORDS.get(word.lower())
     owned = text[end : end + 1] in {"'", "\u2019"} and text[end + 1 : end + 2].isalpha()
     if first and not owned:
@@ -186,7 +193,7 @@ def read_word(text: str, place: int, following: Following) -> Found:
     if text.startswith(".", end):
         rest = text[end + 1 :]
         after = following if not rest else ("number" if rest[0].isdigit() else "other")
-        if rest.startswith(",") or keeps_period(word, after):
+        if keeps_period(word, after):
             return with_period(text, place, end)
     return [word], end
 
@@ -204,20 +211,22 @@ KINDS: tuple[TokenReader, ...] = (
     read_address,
     form(r"#[\p{L}]+|@[\p{L}]\w*"),  # a hashtag, a name of a user
     read_fixed,
-    form(r"\.{2,}|\u2026", always("...")),
+    form(r"\.{3,}|\.{2}(?!\p{Nd})|\u2026", always("...")),
     form(r"-{5,}"),
     form(r"-{2,4}|[\u2013\u2014]|&[mn]dash;", always("--")),
     form(r"[!?]{2,}|_{2,}|\*{2,}|##+|@@+|<<|>>"),
     form(r"(?i)'t(?=(?:is|was)(?:n't)?(?![\p{L}\p{Nd}]))"),  # 'tis
-    form(rf"(?i)'n'|['\u2019](?:\p{{Nd}}{{2}}s|em|till?|cause){END}"),  # '80s, 'em
-    form(r"['\u2019]\p{Nd}{2}(?=$|[.,;:!?)])"),  # '05
+    form(rf"(?i)(?<!')(?:'n'|['\u2019](?:\p{{Nd}}{{2}}s|em|till?|cause){END})"),  # '80s, 'em
+    form(r"['\u2019]\p{Nd}{2}$"),  # '05
     form(
-        rf"(?i)['\u2019](?:s|m|d|ll|re|ve|n){END}", lambda text: "'" + text[1:]
+        rf"(?i)(?<!')['\u2019](?:s|m|d|ll|re|ve|n){END}", lambda text: "'" + text[1:]
     ),  # what follows a noun or pronoun
     form(r"[A-Z]{1,2}\$"),  # US$
     form(rf"[A-Z]+&[A-Z]+(?:-{PART})*"),  # AT&T
-    form(rf"[-+]?\p{{Nd}}+(?:[.,:]\p{{Nd}}+)+(?:-{NAME})*"),  # 1,000 5:30 3.5-inch
-    form(r"[-+.,:]\p{Nd}+"),
+    form(  # 1,000 5:30 3.5-inch
+        r"[-+]?[.,:]?\p{Nd}+(?:(?:[.:]|,[-+]?)\p{Nd}+)+(?:-[\p{L}\p{Nd}]+)*"
+    ),
+    form(r"[-+]?[.,:]\p{Nd}+|[-+]\p{Nd}+"),
     read_dotted,
     read_apostrophe,
     read_word,

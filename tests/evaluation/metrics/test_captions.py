@@ -72,6 +72,10 @@ def test_a_line_break_in_a_caption_does_not_move_the_others() -> None:
             "3.5-inch 1.5mm 10-year-old 1/2-mile U.S.-based",
             "3.5-inch 1.5 mm 10-year-old 1/2-mile u.s.-based",
         ),
+        ("boy.: red.blue.; gonna.: boy.? t-shirt.:", "boy. red.blue. gonna. boy t-shirt."),
+        ("a@b.com! HTTP://a.b/c; a@b.com.", "a@b.com! http://a.b/c; a@b.com"),
+        ("'10:30 ''80s ''s thre'e ho'use ri'de", "10:30 80s s thre'e ho'use ri de"),
+        ("$1,-000 -:5 .5.5 10.-year-old", "$ 1,-000 -:5 .5.5 10.-year-old"),
     ],
 )
 def test_tokens_that_the_java_program_gave(caption: str, tokens: str) -> None:
