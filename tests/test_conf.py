@@ -127,7 +127,7 @@ def check_composed(overrides: list[str], primary: str, *, resolve: bool) -> None
         check_binding(where, node)
 
 
-@pytest.mark.slow_beyond(8)
+@pytest.mark.slow_beyond(4)
 @each_primary
 def test_primary_files_compose(path: Path) -> None:
     check_composed([], path.stem, resolve=True)
@@ -212,7 +212,7 @@ def test_an_unknown_key_or_choice_of_a_part_is_refused(group: str) -> None:
         compose(f"{group}=no_such_choice")
 
 
-@pytest.mark.slow_beyond(4)
+@pytest.mark.slow_beyond(2)
 @each_primary
 def test_commands_write_no_logs_and_no_folders(path: Path) -> None:
     hydra = compose(config_name=path.stem, return_hydra=True).hydra

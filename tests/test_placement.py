@@ -34,6 +34,7 @@ def answers(pipe: Any) -> list[str]:
     return [answer.text for answer in (*together, *alone)]
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "placed",
     [
@@ -76,6 +77,7 @@ def test_auto_fills_one_place_after_the_other(tiny_folder: Path, tmp_path: Path)
         load(tiny_folder, device_map="auto", max_memory={"cpu": 1000})
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize(
     ("placed", "message"),
     [

@@ -48,7 +48,7 @@ def test_tokens_in_raster_order(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), state) and encoder.training == mode
 
 
-@pytest.mark.slow_beyond(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "xcit_nano_12_p16_224"])
 def test_tokens_of_timm_in_raster_order(name: str) -> None:
     check_places(TimmEncoder(name=name))
@@ -84,6 +84,7 @@ def test_maps_and_meta_are_not_tried() -> None:
     probe_encoder(maps)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("part", "protocol", "absent"),
     [
@@ -126,6 +127,7 @@ class OneToken(MLP):
         return super().forward(features, grid)[:, :1]
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("bridge", "message"),
     [

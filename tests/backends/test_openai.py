@@ -168,6 +168,7 @@ def test_bad_rows_are_named_and_asked_again(server: tuple[Server, str], tmp_path
         run(outputs, url, "engine.model=other")
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("status", "message"),
     [

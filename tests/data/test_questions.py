@@ -79,6 +79,7 @@ def test_rows_of_json_lines(folder: Path) -> None:
     assert open_questions(path).identity() != before
 
 
+@pytest.mark.slow
 def test_rows_of_parquet(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     pa = pytest.importorskip("pyarrow")

@@ -47,6 +47,7 @@ def all_blocks(model: nn.Module) -> Iterator[SkippedBlocks]:
     yield {}
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_running_one_of_equal_blocks_gives_the_same_encoder(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -142,6 +142,7 @@ def test_a_misfit_lists_the_first_names() -> None:
     )
 
 
+@pytest.mark.slow
 def test_rules_on_the_command_line(tmp_path: Path) -> None:
     encoder = build(compose("encoder=tiny").encoder)
     stored = {f"features.{name}": value for name, value in encoder.model.state_dict().items()}

@@ -31,6 +31,7 @@ def prompts_of(width: int) -> list[Tensor]:
     return [torch.cat([common, torch.randn(length, width)]) for length in OWN]
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("fits", [True, False])
 @torch.no_grad()

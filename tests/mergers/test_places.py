@@ -13,6 +13,7 @@ from hdvl.protocols import Grid, Merger, PlacedMerger, TilePlan
 GRID = (4, 4)
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
