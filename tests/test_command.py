@@ -73,9 +73,9 @@ def test_old_names(key: str, now: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_new_names_are_in_the_configuration() -> None:
-    plain = to_plain(hdvl.compose(config_name="plan"))
+    plain = {name: to_plain(hdvl.compose(config_name=name)) for name in ("plan", "serve")}
     for new in RENAMED.values():
-        node = plain
+        node = plain["serve" if new.startswith("engine.") else "plan"]
         for name in new.split("."):
             assert name in node, new
             node = node[name]
