@@ -11,7 +11,6 @@ from hdvl.checkpoints.importers.conversion import load_opened, open_published
 from hdvl.checkpoints.native import model_node, override
 from hdvl.checkpoints.nodes import Node, marked
 from hdvl.checkpoints.sources import find_folder, is_published
-from hdvl.compat.transformers import few_imports
 from hdvl.inference.confidence import Calibration
 from hdvl.inference.familiarity import Familiarity
 from hdvl.inference.pipeline import Pipeline
@@ -85,7 +84,6 @@ def load(
     return pipe
 
 
-@few_imports()
 def _read(
     source: Path | Mapping[str, str | Path],
     overrides: dict[str, Any],
