@@ -168,9 +168,7 @@ def _ramps(offsets: tuple[int, ...], size: int) -> Float[Tensor, "w size"]:
     """Return weights along one axis that fall linearly where a window overlaps the next one."""
     start = torch.tensor(offsets, dtype=torch.float64)
     centre = torch.arange(size, dtype=torch.float64) + 0.5
-    overlap = (start[:-1, None] + size - start[1:, None]).clamp(
-        min=0
-    )  # below 0 where there is a gap
+    overlap = (start[:-1, None] + size - start[1:, None]).clamp(min=0)  # negative at a gap
     raw = torch.ones(len(offsets), size, dtype=torch.float64)
     raw[1:] *= (centre / overlap).clamp(max=1)  # without overlap the quotient is inf, clamped to 1
     raw[:-1] *= ((size - centre) / overlap).clamp(max=1)
