@@ -170,8 +170,11 @@ class Scheduler:
         left = self.prefill_chunk
         while left > 0 and (self._reading is not None or self._admit()):
             assert self._reading is not None
-            sequence, _, start, rest = self._reading
+            sequence, slot, start, rest = self._reading
             if self.slots.reusable and sequence.targets is None and len(rest) <= SHORT:
+                # Slots before its own have become free if sequences have finished since it was begun.
+                if slot != (next_slot := len(self.running) + len(self._short)):
+                    self.slots.move(slot, next_slot, start)
                 self._short.append((sequence, start, rest))
                 self._reading, left = None, left - len(rest)
                 continue

@@ -46,6 +46,25 @@ def test_a_batch_gives_the_answers_of_each_sequence_alone(family: str) -> None:
         assert scheduler.idle and scheduler.active == 0
 
 
+@pytest.mark.parametrize("family", ["qwen3", "mistral"])
+def test_a_prompt_whose_short_end_is_read_after_another_sequence_has_finished(family: str) -> None:
+    llm = make(family)
+    prompts = [torch.randn(length, llm.width) for length in (10, 10, 130)]
+    counts = (2, 20, 8)
+    scheduler = Scheduler(llm, prefill_chunk=100)
+    made = [
+        sequence(prompt, max_new_tokens=count)
+        for prompt, count in zip(prompts, counts, strict=True)
+    ]
+    for one in made:
+        scheduler.add(one)
+    scheduler.step()  # reads 80 of the last prompt, and the first sequence finishes
+    assert [one.done for one in made] == [True, False, False] and scheduler.active == 2
+    scheduler.run()
+    wanted = [recomputed(llm, *one) for one in zip(prompts, counts, strict=True)]
+    assert [one.ids for one in made] == wanted
+
+
 def test_a_model_without_slots_reads_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
     llm = make("bloom")
     scheduler = Scheduler(llm)
