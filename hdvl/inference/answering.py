@@ -45,7 +45,10 @@ def build_answer(
         history=(*messages, Message("assistant", text)),
         images=tuple(image for message in sample.read(messages) for image in message.images),
         plans=sample.plans,
-        unfamiliar=unfamiliar(familiarity, sample, image_cache),
+        # The statistics are those of whole images.
+        unfamiliar=unfamiliar(
+            None if sample.unselected_tiles else familiarity, sample, image_cache
+        ),
         confidence=confidence_of(logprobs, calibration, boxed=bool(boxes)),
         finish_reason=str(generation.finish_reason),
         numbers=Numbers(

@@ -78,4 +78,6 @@ def test_the_shipped_model_knows_pages_and_no_noise() -> None:
     page = Path(hdvl.__file__).parent / "assets" / "receipt.png"
     noise = Image.effect_noise((900, 700), 80).convert("RGB")
     assert pipe.chat("What?", images=[page], max_new_tokens=1).unfamiliar == ()
+    selected = pipe.chat("Where is the total?", page, select="thumbnail", max_new_tokens=1)
+    assert selected.numbers.unselected_tiles and selected.unfamiliar == ()
     assert pipe.chat("What?", images=[noise], max_new_tokens=1).unfamiliar == (0,)
