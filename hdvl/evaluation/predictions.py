@@ -61,15 +61,17 @@ def _mme_rows(folder: Path) -> Iterator[dict[str, Any]]:
     if not files:
         raise ValueError(f"predictions must be a file, or a folder with TASK.txt, {folder} is none")
     for path in files:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            cells = line.split("\t")
-            if len(cells) != 4:
-                raise ValueError(
-                    f"line {number} of {path} must have 4 cells with tabs between them, got {len(cells)}; "
-                    "remove tabs and line breaks from the answers"
-                )
-            image, question, _, answer = cells
-            yield {"task": path.stem, "image": image, "question": question, "prediction": answer}
+        # str.splitlines would also split at characters such as U+2028, which answers may have.
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                cells = line.rstrip("\n").split("\t")
+                if len(cells) != 4:
+                    raise ValueError(
+                        f"line {number} of {path} must have 4 cells with tabs between them, got "
+                        f"{len(cells)}; remove tabs and line breaks from the answers"
+                    )
+                image, asked, _, answer = cells
+                yield {"task": path.stem, "image": image, "question": asked, "prediction": answer}
 
 
 def _of_mapping(answer: Any) -> object:

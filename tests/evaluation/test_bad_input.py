@@ -143,7 +143,7 @@ BOXES = {
 
 @pytest.mark.parametrize("form", ["qwen_vl", "internvl", "pixels", "grit"])
 def test_swapped_and_outside_boxes_are_counted(form: str) -> None:
-    from hdvl.evaluation.scorers.verdicts import box_scores
+    from hdvl.evaluation.scorers.boxes import box_scores
 
     answers = dict[str, str]()
     for name, (box, text, _) in BOXES.items():
@@ -233,6 +233,14 @@ def test_mme_takes_the_folder_of_its_tool(tmp_path: Path) -> None:
     report = run(tmp_path, "mme", tmp_path / "results")
     assert report["score"] == 75 + 50  # three of four answers, one of two images
     assert report["uncertainty"]["groups"] == 2
+    # Some line separators of Unicode are characters of an answer to the official tool.
+    odd = [line.replace("yes, it is", "yes\u2028it\x0bis") for line in lines]
+    write(tmp_path / "results/existence.txt", "\n".join(odd))
+    assert run(tmp_path, "mme", tmp_path / "results")["score"] == 75 + 50
+    none = [f"{line.rpartition(chr(9))[0]}\tmaybe" for line in lines]
+    write(tmp_path / "results/existence.txt", "\n".join(none))
+    notes = run(tmp_path, "mme", tmp_path / "results")["notes"]
+    assert notes[1] == "the official script fails, as no answer is yes or no: existence"
     write(tmp_path / "results/existence.txt", f"{lines[0]} more\ttabs\n")
     with pytest.raises(ValueError, match=r"line 1 of .* must have 4 cells .* got 5"):
         run(tmp_path, "mme", tmp_path / "results")

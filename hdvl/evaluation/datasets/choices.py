@@ -60,31 +60,6 @@ def _mmmu_sample(row: Mapping[str, Any], folder: DataFolder) -> Sample:
     )
 
 
-def cmmmu(folder: DataFolder, split: str) -> list[Sample]:
-    """CMMMU (Zhang et al., 2024): ``CMMMU/{split}.jsonl`` with the images in ``CMMMU/images``."""
-    samples = []
-    for row in folder.rows(f"CMMMU/{split}.jsonl"):
-        options = [str(row[f"option{n}"]) for n in range(1, 5) if row.get(f"option{n}")]
-        images = [
-            row[key]
-            for key in sorted(row)
-            if re.fullmatch(r"image_?\d+(_filename)?", key) and row[key]
-        ]
-        samples.append(
-            Sample(
-                str(row["id"]),
-                str(row["question"]),
-                folder.images(images, "CMMMU/images", "CMMMU"),
-                (str(row["answer"]),) if row.get("answer") else (),
-                options=lettered(options) if row["type"] == "选择" else {},
-                categories={"category": str(row.get("category", "")), "type": str(row["type"])},
-                extra={"kind": str(row["type"])},
-                group=str(row["id"]),
-            )
-        )
-    return samples
-
-
 def seed_bench(folder: DataFolder, split: str) -> list[Sample]:
     """SEED-Bench (Li et al., 2023), the questions about images: ``SEED-Bench.json``."""
     if folder.has("SEEDBench_IMG.tsv"):

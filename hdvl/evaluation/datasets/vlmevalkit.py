@@ -13,7 +13,7 @@ MISSING = ("", "nan")
 
 CATEGORIES = {
     **{"category": "category", "l2-category": "l2-category", "split": "split"},
-    "cycle_category": "cycle",
+    **{"l2_category": "l2-category", "cycle_category": "cycle"},
 }
 
 
