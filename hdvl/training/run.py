@@ -12,6 +12,7 @@
 """
 
 import errno
+import gc
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,6 +136,8 @@ def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path
     _save_model(vlm, folder, stages)
     if is_rank_zero():
         steps: int = stages[-1]["trainer"]["max_steps"]
+        del vlm, source  # the saved model takes their place in memory
+        gc.collect()  # the trainer and the module refer to each other
         check_saved(folder / MODEL, validated, steps, allow=foreign_packages(node))
     return folder / MODEL
 
