@@ -39,7 +39,7 @@ from hdvl.training.checkpointing import Saver, find_checkpoint, step_seed
 from hdvl.training.frozen import Source, source_of
 from hdvl.training.hyperparameters import log_hyperparameters
 from hdvl.training.lock import locked
-from hdvl.training.metrics import drop_rows_from
+from hdvl.training.metrics import drop_rows_after
 from hdvl.training.module import VLMModule
 from hdvl.training.preflight import (
     BuildData,
@@ -174,7 +174,7 @@ def train_stage(
         return []
     step = 0 if checkpoint is None else checkpoint_step(checkpoint)
     if is_rank_zero():
-        drop_rows_from(folder / METRICS, step)
+        drop_rows_after(folder / METRICS, step)
         if checkpoint is not None:
             print(f"resuming from step {step} of {checkpoint}", flush=True)
     module = VLMModule(
