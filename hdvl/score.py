@@ -46,6 +46,7 @@ def score_streamed(
 
     score_stream(read, answers, scorer)
     answers.finish(partial=cfg["partial"])
+    refuse_no_answer(len(scorer.totals.values), answers)
     scores, totals = scorer.scores(), scorer.totals
     around = asdict(totals.uncertainty())
     fields = {"questions": len(totals.values), "cost": costs([]), **scores_fields(scores)}
@@ -71,6 +72,7 @@ def score_whole(
     given = {one.id: answer for one, answer in pairs if answer is not None}
     answers.finish(partial=cfg["partial"])
     kept = [one for one in samples if one.id in given]
+    refuse_no_answer(len(kept), answers)
     verdicts = None
     if task.chosen.judge is not None:
         with judge_of(cfg) as judge:
@@ -82,6 +84,16 @@ def score_whole(
     for name, value in scores.correct.items():
         each.write(f",\n    {json.dumps(name)}: {value!r}")
     return scores, summary
+
+
+def refuse_no_answer(scored: int, answers: "AnswerTable") -> None:
+    """Raise ``ValueError`` if no question has an answer."""
+    if not scored:
+        said = "; ".join(answers.problems.lines(answers.counts)) or "no row"
+        raise ValueError(
+            f"predictions must answer at least one question, got {said}; compare the ids with those of the "
+            "questions"
+        )
 
 
 def write_report(path: str | Path, report: Summary, each: IO[str]) -> None:

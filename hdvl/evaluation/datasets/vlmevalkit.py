@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.rows import whole_number
 from hdvl.evaluation.samples import ImageReference, Sample, StoredImage
 
 MISSING = ("", "nan")
@@ -58,7 +59,7 @@ def table_samples(
                 raise ValueError(
                     f"a table of VLMEvalKit must have the column {name}, got {', '.join(row)}"
                 )
-        index = str(row["index"])
+        index = whole_number(str(row["index"]))
         references = image_references(row, folder, images)
         samples.append(
             Sample(

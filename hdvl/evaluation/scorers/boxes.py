@@ -87,13 +87,23 @@ def _internvl_hit(text: str, one: Sample) -> Hit:
 
 
 def _pixel_hit(text: str, one: Sample) -> Hit:
-    boxes = json.loads(text)
+    boxes = _listed_boxes(text)
     return (boxes[0], _overlaps(boxes[0], one.extra["box"])) if boxes else (None, False)
 
 
 def _grit_hit(text: str, one: Sample) -> Hit:
-    boxes = json.loads(text)
+    boxes = _listed_boxes(text)
     return (boxes[0], bool(grit_refexp(boxes, [one.extra["box"]]))) if boxes else (None, False)
+
+
+def _listed_boxes(text: str) -> list[list[float]]:
+    """The boxes of a JSON list, of which the first counts; none if the text is of another form."""
+    try:
+        found = json.loads(text)
+        first = [[float(side) for side in box] for box in found[:1]]
+    except (ValueError, TypeError, KeyError):
+        return []
+    return first if all(len(box) == 4 for box in first) else []
 
 
 def _overlaps(box: Sequence[float], true: Sequence[float]) -> bool:

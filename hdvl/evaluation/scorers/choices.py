@@ -84,6 +84,9 @@ def by_cycle(samples: Sequence[Sample], scores: Scores) -> Scores:
 
 def circular_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
     """MMBench: a question counts if it is answered right in each rotation of its options."""
+    named = next((one.id for one in samples if not one.id.isdigit()), None)
+    if named is not None:
+        raise ValueError(f"an index of MMBench must be a whole number, got {named!r}")
     rows = [
         ChoiceRow(
             int(one.id),

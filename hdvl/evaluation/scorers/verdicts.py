@@ -1,11 +1,13 @@
 """Scorers of yes-or-no questions, OCRBench, MathVista and captions."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hdvl.evaluation.metrics.bleu import bleu
 from hdvl.evaluation.metrics.caption_tokens import tokenize_captions
 from hdvl.evaluation.metrics.cider import cider_d
+from hdvl.evaluation.metrics.joining import listed
 from hdvl.evaluation.metrics.mathvista import mathvista_correct, quick_extraction
 from hdvl.evaluation.metrics.mme import (
     COGNITION,
@@ -61,12 +63,17 @@ def mme_scores(
     """MME: perception and cognition, the sums of the scores of their tasks.
 
     Args:
-        samples: two questions for each image, one after the other.
+        samples: two questions for each image, one after the other. An image with one question is left out.
         answers: the answer to each.
         rule: one of ``MME_RULES``.
     """
     if rule not in MME_RULES:
         raise ValueError(f"rule must be one of {', '.join(MME_RULES)}, got {rule!r}")
+    questions = Counter(one.group for one in samples)
+    alone = [image for image, count in questions.items() if count == 1]
+    samples = [one for one in samples if questions[one.group] > 1]
+    if not samples:
+        raise ValueError("MME needs both questions of an image, got one for each image")
     groups = _by(samples, "task")
     read = {one.id: MME_RULES[rule](answers[one.id]) for one in samples}
     correct = {one.id: float(read[one.id] == one.answer.lower()) for one in samples}
@@ -92,6 +99,8 @@ def mme_scores(
     scores.parsed = dict(read)
     scores.unparsed = [name for name, said in read.items() if said not in ("yes", "no")]
     scores.notes = _mme_notes(groups, set(scores.unparsed), rule)
+    if alone:
+        scores.notes.append(f"images with one question, which are left out: {listed(alone)}")
     return scores
 
 
