@@ -352,3 +352,15 @@ def test_touchstone_rows_without_an_index_are_in_order() -> None:
     assert [found(0, {"response": "a"}), found(1, {}), found(2, {}), found(0, {"index": 5})] == [
         *("0", "x", "row 2", "5"),
     ]
+
+
+def test_an_empty_field_of_an_image_fails_when_it_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "MMStar.tsv", "index\tquestion\tanswer\timage\timage_path\n0\tq\tA\t\t\n")
+    item = {"dataset_name": "svt", "image_path": "", "question": "q", "answers": ["ab"], "type": "x"}
+    write(tmp_path / "OCRBench/OCRBench.json", [{**item, "id": 1}])
+    for name in ("mmstar", "ocrbench"):
+        (sample,) = task_of(name).samples(DataFolder(tmp_path))
+        with pytest.raises(ValueError, match="the row has no image"):
+            image_bytes(sample.images[0])
+    file = write(tmp_path / "p.json", [{"index": 0, "prediction": "A"}])
+    assert run(tmp_path, "mmstar", file)["score"] == 100

@@ -93,13 +93,13 @@ def present(value: object) -> bool:
 def image_references(
     row: Mapping[str, Any], folder: DataFolder, images: str
 ) -> tuple[ImageReference, ...]:
-    """The images of a row: in its cell, or in files."""
+    """The images of a row: in its cell, or in files; none if the table has no column of images."""
     cell = row.get("image")
     if isinstance(cell, list | StoredImage):
         return folder.images(cell, images)
     paths = row.get("image_path")
     if not present(paths):
-        return ()
+        return folder.images("", images) if {"image", "image_path"} & set(row) else ()
     found = ast.literal_eval(str(paths)) if str(paths).startswith("[") else [str(paths)]
     return folder.images(found, images, "")
 
