@@ -356,7 +356,13 @@ def test_touchstone_rows_without_an_index_are_in_order() -> None:
 
 def test_an_empty_field_of_an_image_fails_when_it_is_read(tmp_path: Path) -> None:
     write(tmp_path / "MMStar.tsv", "index\tquestion\tanswer\timage\timage_path\n0\tq\tA\t\t\n")
-    item = {"dataset_name": "svt", "image_path": "", "question": "q", "answers": ["ab"], "type": "x"}
+    item = {
+        "dataset_name": "svt",
+        "image_path": "",
+        "question": "q",
+        "answers": ["ab"],
+        "type": "x",
+    }
     write(tmp_path / "OCRBench/OCRBench.json", [{**item, "id": 1}])
     for name in ("mmstar", "ocrbench"):
         (sample,) = task_of(name).samples(DataFolder(tmp_path))
