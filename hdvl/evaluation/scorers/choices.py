@@ -29,6 +29,19 @@ def choice_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, rule
     return mean_scores("accuracy", samples, correct, unparsed=unparsed, parsed=parsed)
 
 
+def subcategory_scores(
+    samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str
+) -> Scores:
+    """MMStar in lmms-eval: the mean over its subcategories of their accuracies."""
+    single = choice_scores(samples, answers, rule=rule)
+    means = single.tables.get("l2-category", {})
+    if not means:
+        raise ValueError("MMStar of lmms-eval needs the column l2_category, the table has none")
+    value = sum(means.values()) / len(means)
+    values = {"mean of subcategories": value, "accuracy": single.value}
+    return replace(single, metric="mean of subcategories", value=value, values=values, scale=None)
+
+
 def pair_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str) -> Scores:
     """MMVP: the share of pairs whose two questions are both answered right, and the accuracy."""
     single = choice_scores(samples, answers, rule=rule)

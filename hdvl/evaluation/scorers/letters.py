@@ -3,7 +3,9 @@
 import re
 import string
 from collections.abc import Callable, Mapping
+from itertools import product
 
+from hdvl.evaluation.metrics.mmmu import strip_each
 from hdvl.evaluation.metrics.option_inference import can_infer
 from hdvl.evaluation.metrics.scienceqa import FAILED, parse_scienceqa
 
@@ -13,6 +15,7 @@ PREFIXES = (
     *("The best option isThe correct option is", "Best answer:Best option:"),
 )
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+LMMS_EVAL_STRIPPED = ",.!?;:'\""
 LONG = 10  # words; a longer answer without a letter is not read
 
 
@@ -133,6 +136,49 @@ def ai2d_letter(text: str, options: Mapping[str, str]) -> str | None:
     return next((letter for letter in options if letter.lower() == text.lower()), None)
 
 
+ANSWER_PHRASES = (
+    *(f"{the}{word} is" for the in ("", "the ") for word in ("answer", "choice")),
+    *(
+        f"{the}{quality} {word} is"
+        for the in ("", "the ")
+        for quality, word in product(("correct", "best"), ("answer", "option", "choice"))
+        if (quality, word) != ("best", "choice")
+    ),
+    *("my answer is", "my choice is", "i choose", "i select", "i pick"),
+    *("옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは"),
+)
+"""Words after the first occurrence of which lmms-eval looks for a letter."""
+LETTER_FORMS = (("({})", 6), ("{}.", 5), ("{}:", 4), ("{})", 3), ("{} ", 2))
+"""Forms of a letter in an answer for lmms-eval, and how much each of them counts."""
+
+
+def lmms_eval_letter(text: str, options: Mapping[str, str]) -> str | None:
+    """The letter of the form that counts most for lmms-eval; of equal forms the last one in the answer.
+
+    A letter alone at the start counts most, then one at the end, one after words such as "answer is", and
+    those of ``LETTER_FORMS``.
+    """
+    text = f" {strip_each(text.strip(), LMMS_EVAL_STRIPPED)} "
+    bare, lowered = text.strip(), text.lower()
+    found = list[tuple[int, int, str]]()
+    for letter in options:
+        for form, weight in LETTER_FORMS:
+            found.append((weight, text.rfind(form.format(letter)), letter))
+        for phrase in ANSWER_PHRASES:
+            start = lowered.find(phrase)
+            if start >= 0:
+                found.append((7, text.find(letter, start + len(phrase)), letter))
+        if bare.startswith(letter) and not bare[1:2].isalpha():
+            found.append((10, 0, letter))
+        if bare.endswith(letter) and not bare[-2:-1].isalpha():
+            found.append((9, len(text) - 1, letter))
+    found = [one for one in found if one[1] >= 0] or [
+        (0, text.rfind(letter), letter) for letter in options if letter in text
+    ]
+    # Sorting is stable: of equal ones the first is taken.
+    return max(found, key=lambda one: one[:2])[2] if found else None
+
+
 RULES: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
     "vlmevalkit": lambda text, options: can_infer(text, options),
     "letter": exact_letter,
@@ -140,6 +186,7 @@ RULES: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
     "first": first_letter,
     "first_any_case": first_letter_any_case,
     "leading_or_text": leading_letter_or_text,
+    "lmms_eval": lmms_eval_letter,
     "mmvp": mmvp_letter,
     "scienceqa_internvl": scienceqa_letter_internvl,
     "scienceqa_lmms_eval": scienceqa_letter_lmms_eval,

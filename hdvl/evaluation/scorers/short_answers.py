@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from hdvl.evaluation.metrics.anls import anls
-from hdvl.evaluation.metrics.exact_match import exact_match
+from hdvl.evaluation.metrics.exact_match import exact_match, exact_match_lmms_eval
 from hdvl.evaluation.metrics.gqa import GQAScore, llava_answer, score_gqa
 from hdvl.evaluation.metrics.relaxed_accuracy import relaxed_correct, relaxed_correct_swapped
 from hdvl.evaluation.metrics.vizwiz import vizwiz_accuracy
@@ -25,9 +25,14 @@ METRICS: dict[str, tuple[str, Callable[[Sequence[str], str], float]]] = {
     "vqa_vlmevalkit": ("VQA accuracy (VLMEvalKit)", vlmevalkit_accuracy),
     "anls": ("ANLS", anls),
     "exact": ("exact match", exact_match),
+    "exact_lmms_eval": ("exact match (lmms-eval)", exact_match_lmms_eval),
     "relaxed": (
         "relaxed accuracy",
         lambda answers, text: any(relaxed_correct(answer, text) for answer in answers),
+    ),
+    "relaxed_vlmevalkit": (
+        "relaxed accuracy (VLMEvalKit)",
+        lambda answers, text: any(relaxed_correct(answer, text.strip()) for answer in answers),
     ),
     "relaxed_swapped": (
         "relaxed accuracy (Qwen-VL)",

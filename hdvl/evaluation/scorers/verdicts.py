@@ -152,9 +152,11 @@ def _pope_values(found: PopeScore) -> dict[str, float]:
 def pope_scores(
     samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str = "official"
 ) -> Scores:
-    """POPE: F1 averaged over its splits (official, LLaVA), or F1 of all questions (VLMEvalKit)."""
-    if rule not in ("official", "vlmevalkit"):
-        raise ValueError(f"rule must be official or vlmevalkit, got {rule!r}")
+    """POPE: F1 averaged over its splits (official, LLaVA), or of all questions (VLMEvalKit, lmms-eval)."""
+    if rule not in ("official", "vlmevalkit", "lmms_eval"):
+        raise ValueError(f"rule must be official, vlmevalkit or lmms_eval, got {rule!r}")
+    if rule == "lmms_eval":
+        return _pope_lmms_eval(samples, answers)
     if rule == "vlmevalkit":
         read = {one.id: extract_yes_no(answers[one.id]) for one in samples}
         rating = pope_rating([(read[one.id], one.answer.capitalize()) for one in samples])
@@ -191,6 +193,27 @@ def pope_scores(
     return scores
 
 
+def _pope_lmms_eval(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
+    """POPE as lmms-eval scores it: an answer other than "yes" and "no" alone is wrong, and neither of them.
+
+    Such an answer counts neither for precision nor for recall, and ``yes_ratio`` is that of the truth.
+    """
+    read = {one.id: answers[one.id].lower().strip() for one in samples}
+    truth = {one.id: one.answer.lower().strip() for one in samples}
+    correct = {name: float(read[name] == label) for name, label in truth.items()}
+    pairs = Counter((read[name], label) for name, label in truth.items())
+    hits = pairs["yes", "yes"]
+    said, true = hits + pairs["yes", "no"], hits + pairs["no", "yes"]
+    precision, recall = hits / max(1, said), hits / max(1, true)
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    positive = list(truth.values()).count("yes") / len(truth)
+    values = {"precision": precision, "recall": recall, "f1": f1, "yes_ratio": positive}
+    scores = mean_scores("accuracy", samples, correct)
+    scores.values |= {name: 100 * value for name, value in values.items()}
+    scores.unparsed = [name for name, text in read.items() if text not in ("yes", "no")]
+    return scores
+
+
 def hallusion_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
     """HallusionBench without a judge, as VLMEvalKit scores it: the questions with a figure, by yes or no."""
     read = {one.id: extract_yes_no(answers[one.id]) for one in samples}
@@ -213,20 +236,31 @@ def hallusion_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> S
     return scores
 
 
-def ocrbench_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
-    """OCRBench: the number of hits, which is out of 1,000 for the whole benchmark."""
+def ocrbench_scores(
+    samples: Sequence[Sample], answers: Mapping[str, str], *, fold_width: bool = False
+) -> Scores:
+    """OCRBench: the number of hits, which is out of 1,000 for the whole benchmark.
+
+    Args:
+        samples: the questions.
+        answers: the answer to each.
+        fold_width: read full-width letters as ASCII, as lmms-eval does.
+    """
     items = [
         OCRBenchItem(
             one.categories.get("dataset", ""),
             one.categories.get("type", ""),
             list(one.answers),
             answers[one.id],
+            fold_width,
         )
         for one in samples
     ]
     found = score_ocrbench(items)
     correct = {
-        one.id: float(ocrbench_hit(item.dataset, item.answers, answers[one.id]))
+        one.id: float(
+            ocrbench_hit(item.dataset, item.answers, answers[one.id], fold_width=fold_width)
+        )
         for one, item in zip(samples, items, strict=True)
     }
     scores = mean_scores("hits", samples, correct, scale=float(len(samples)))
