@@ -17,6 +17,9 @@ READ = {
     "first_any_case": {" both": "B", "C": None, "": None},
     "leading_or_text": {"B. x": "B", " two dogs": "B", "I see a dog": "A", "b": None, "": None},
     "scienceqa_internvl": {" (B) x": "B", "(B) a dog": "A", "(E)": None},
+    "mme_realworld": {"Best option: none": "B", "two dogs": "B", "": "A"},
+    "mme_realworld_lmms_eval": {"Best option: none": None, "b": "B", "a dog": None},
+    "mme_realworld_vlmevalkit": {"<answer>\nb\n</answer> or A": "B", "A": "A"},
     "lmms_eval": {
         "B, not A.": "B",  # a letter at the start counts more than one at the end
         "Either (A) or: the best option is B or A": "A",  # the end

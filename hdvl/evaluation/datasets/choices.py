@@ -137,7 +137,9 @@ def mmvp(folder: DataFolder, split: str) -> list[Sample]:
 
 
 def mme_realworld(folder: DataFolder, split: str) -> list[Sample]:
-    """MME-RealWorld (Zhang et al., 2024): ``mme_realworld/{split}.json``."""
+    """MME-RealWorld (Zhang et al., 2024): ``mme_realworld/{split}.json``, or ``MME-RealWorld.tsv``."""
+    if folder.has("MME-RealWorld.tsv"):
+        return table_samples(folder.rows("MME-RealWorld.tsv"), folder)
     samples = []
     for row in folder.rows(f"mme_realworld/{split}.json"):
         category = str(row["Category"]).lower()

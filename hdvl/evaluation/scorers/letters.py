@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 from hdvl.evaluation.metrics.mmmu import strip_each
@@ -30,20 +30,39 @@ def scienceqa_letter(text: str, options: Mapping[str, str]) -> str | None:
     return None if index == FAILED else list(options)[index]
 
 
+WHOLE_PREFIXES = (*PREFIXES[:-2], "The best option is", "The correct option is")
+WHOLE_PREFIXES += ("Best answer:", "Best option:")
+"""The prefixes as VLMEvalKit and lmms-eval have them."""
+
+
 def mme_realworld_letter(text: str, options: Mapping[str, str]) -> str | None:
     """The letter that the script of MME-RealWorld reads: the first of A to E, wherever it stands."""
+    choices = {letter: f"({letter}) {option}" for letter, option in options.items()}
+    return _first_of_a_to_e(text, PREFIXES, choices)
+
+
+def mme_realworld_letter_lmms_eval(text: str, options: Mapping[str, str]) -> str | None:
+    """As :func:`mme_realworld_letter`, without the texts of the options."""
+    return _first_of_a_to_e(text, WHOLE_PREFIXES, {letter: f"({letter})" for letter in "ABCDE"})
+
+
+def mme_realworld_letter_vlmevalkit(text: str, options: Mapping[str, str]) -> str | None:
+    """As in lmms-eval, of the text in a tag ``<answer>`` if there is one."""
+    tagged = re.search("<answer>(.*?)</answer>", text, re.DOTALL)
+    text = tagged[1].strip().upper() if tagged else text
+    return mme_realworld_letter_lmms_eval(text, options)
+
+
+def _first_of_a_to_e(text: str, prefixes: Sequence[str], choices: Mapping[str, str]) -> str | None:
     text = text.strip()
-    for prefix in PREFIXES:
+    for prefix in prefixes:
         text = text.replace(prefix, "")
     found = re.search("[ABCDE]", text)
     if found:
         return found[0]
     if len(text.split()) > LONG:
         return None
-    for letter, option in options.items():
-        if text.lower() in f"({letter}) {option}".lower():
-            return letter
-    return None
+    return next((one for one, choice in choices.items() if text.lower() in choice.lower()), None)
 
 
 LETTER_PATTERNS = (
@@ -193,5 +212,7 @@ RULES: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
     "ai2d_lmms_eval": ai2d_letter,
     "scienceqa": scienceqa_letter,
     "mme_realworld": mme_realworld_letter,
+    "mme_realworld_lmms_eval": mme_realworld_letter_lmms_eval,
+    "mme_realworld_vlmevalkit": mme_realworld_letter_vlmevalkit,
     "vstar": vstar_letter,
 }

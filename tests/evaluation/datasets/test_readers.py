@@ -241,6 +241,9 @@ def test_high_resolution_sets(tmp_path: Path) -> None:
     assert found.tables["category"] == {"Perception/Monitoring/person/attribute": 100}
     assert scored("mme_realworld", tmp_path, "three").value == 100  # by the text of the choice
     one = {"index": "0", "question": "q", "A": "x", "B": "y", "answer": "B", "category": "single"}
+    write_tsv(tmp_path / "MME-RealWorld.tsv", [{**one, "image": png()}])
+    toolkit = "task.mme_realworld.protocol=vlmevalkit"
+    assert scored("mme_realworld", tmp_path, "<answer>b</answer>", toolkit).value == 100
     write_tsv(tmp_path / "HRBench4K.tsv", [{**one, "cycle_category": "0", "image": png()}])
     assert scored("hrbench_4k", tmp_path, "B").tables["category"] == {"single": 100}
 
