@@ -17,7 +17,7 @@ SAMPLE = Sample(
     answers=("A",),
     extra={
         **{"ocr": "z", "instruction": "Answer.", "raw_options": "(a) b", "lmms_eval": "x"},
-        "bare": "What",
+        **{"bare": "What", "bare_instruction": "Answer."},
     },
 )
 

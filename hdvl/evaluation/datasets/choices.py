@@ -55,7 +55,10 @@ def _mmmu_sample(row: Mapping[str, Any], folder: DataFolder) -> Sample:
         tuple(map(str, answers)) if answer != "?" else (),
         options=dict(zip(options, rest, strict=True)),
         categories={"subject": "_".join(str(row["id"]).split("_")[1:-1])},
-        extra={"instruction": f"\n{MMMU_CHOICE}" if options else MMMU_OPEN},
+        extra={
+            "instruction": f"\n{MMMU_CHOICE}" if options else MMMU_OPEN,
+            "bare_instruction": MMMU_CHOICE if options else MMMU_OPEN,
+        },
         group=str(row["id"]),
     )
 

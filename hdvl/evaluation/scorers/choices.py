@@ -8,7 +8,7 @@ import numpy as np
 
 from hdvl.evaluation.metrics.circular import ChoiceRow, score_circular
 from hdvl.evaluation.metrics.cmmmu import CMMMUSample, score_cmmmu
-from hdvl.evaluation.metrics.mmmu import MMMUSample, score_mmmu
+from hdvl.evaluation.metrics.mmmu import PARSERS, MMMUSample, score_mmmu
 from hdvl.evaluation.metrics.mmstar import mmstar_hit, score_mmstar
 from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.scorers.letters import RULES
@@ -146,6 +146,7 @@ def mmmu_scores(
     answers: Mapping[str, str],
     *,
     official_random_seed: int | None = None,
+    parser: str = "official",
 ) -> Scores:
     """MMMU by its own parser.
 
@@ -153,7 +154,10 @@ def mmmu_scores(
         samples: the questions; those without options are open.
         answers: the response to each.
         official_random_seed: draw the answers that cannot be parsed, as the official script does with 42.
+        parser: how options are read in responses, one of :data:`~hdvl.evaluation.metrics.mmmu.PARSERS`.
     """
+    if parser not in PARSERS:
+        raise ValueError(f"parser must be one of {', '.join(PARSERS)}, got {parser!r}")
     found = score_mmmu(
         [
             MMMUSample(
@@ -165,6 +169,7 @@ def mmmu_scores(
             for one in samples
         ],
         official_random_seed=official_random_seed,
+        parser=parser,
     )
     correct = {name: float(hit) for name, hit in found.correct.items()}
     scores = mean_scores("accuracy", samples, correct, unparsed=found.unparsed)
