@@ -30,8 +30,10 @@ def scienceqa_letter(text: str, options: Mapping[str, str]) -> str | None:
     return None if index == FAILED else list(options)[index]
 
 
-WHOLE_PREFIXES = (*PREFIXES[:-2], "The best option is", "The correct option is")
-WHOLE_PREFIXES += ("Best answer:", "Best option:")
+WHOLE_PREFIXES = (
+    *PREFIXES[:4],
+    *("The best option is", "The correct option is", "Best answer:", "Best option:"),
+)
 """The prefixes as VLMEvalKit and lmms-eval have them."""
 
 
