@@ -40,8 +40,7 @@ complete -o nospace -F _hdvl hdvl
 _hdvl() {
     local -a found
     found=("${(@f)$(hdvl completion candidates "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-    compadd -S '' -- ${(M)found:#*[=./]}
-    compadd -- ${${found:#*[=./]}:#}
+    compadd -S '' -- ${found:#}
 }
 compdef _hdvl hdvl
 """,

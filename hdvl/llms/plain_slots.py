@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hdvl.llms.huge_pages import HugePages
-from hdvl.llms.joint_weights import JointLinear, pages_for
-from hdvl.llms.slot_attention import SHARED, Attending, attended
+from hdvl.llms.joint_weights import Copies, JointLinear, copies_for
+from hdvl.llms.slot_attention import SHARED, Attending, attended, attended_once
+from hdvl.llms.slot_cache import SlotCache
 from hdvl.llms.slots import ModelSlots
 
 UNUSED = 2**18
@@ -117,20 +117,20 @@ class _Norm:
 class _Layer:
     """One layer, its weights as they are read."""
 
-    def __init__(self, layer: Any, pages: HugePages | None) -> None:
+    def __init__(self, layer: Any, copies: Copies | None) -> None:
         own, mlp = layer.self_attn, layer.mlp
         self.width, self.scaling = own.head_dim, own.scaling
         self.heads, self.groups = (
             part.weight.shape[0] // self.width for part in (own.q_proj, own.k_proj)
         )
         self.before, self.joint = _normed(
-            layer.input_layernorm, [own.q_proj, own.k_proj, own.v_proj], pages
+            layer.input_layernorm, [own.q_proj, own.k_proj, own.v_proj], copies
         )
-        self.out = JointLinear([own.o_proj], pages)
+        self.out = JointLinear([own.o_proj], copies)
         self.after, self.gates = _normed(
-            layer.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj], pages
+            layer.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj], copies
         )
-        self.down = JointLinear([mlp.down_proj], pages)
+        self.down = JointLinear([mlp.down_proj], copies)
         self.act: Callable[[Tensor], Tensor] = mlp.act_fn.forward  # it has no hooks
         self.head_norm: _Norm | None = None
         if "q_norm" in own._modules:
@@ -144,6 +144,8 @@ class _Layer:
         self, hidden: Float[Tensor, "n e"], size: torch.Size, call: _Call, store: Store
     ) -> Float[Tensor, "n e"]:
         """Return what the heads of the normed ``hidden`` read, side by side."""
+        if call.single:
+            return self._single(hidden, call, store)
         joint = self.joint(hidden).view(*size, -1, self.width)
         turned = joint[:, :, : self.heads + self.groups]
         if self.head_norm is not None:
@@ -154,6 +156,20 @@ class _Layer:
         )
         found = attended(turned[:, : self.heads], key, value, call, self.scaling)
         return found.reshape(len(hidden), -1)
+
+    def _single(
+        self, hidden: Float[Tensor, "b e"], call: _Call, store: Store
+    ) -> Float[Tensor, "b e"]:
+        """The same for one position of each row, in fewer operations."""
+        joint = self.joint(hidden).view(len(hidden), -1, self.width)
+        turned, value = torch.split(joint, [self.heads + self.groups, self.groups], 1)
+        if self.head_norm is not None:
+            turned = self.head_norm(turned)
+        turned = _rotated(turned, call.cosines, call.sines)
+        query, key = torch.split(turned, [self.heads, self.groups], 1)
+        keys, values = store(key, value)
+        query = query.reshape(len(keys), -1, self.width)
+        return attended_once(query, keys, values, call.mask, self.scaling).view(len(hidden), -1)
 
     def __call__(
         self, hidden: Float[Tensor, "n e"], size: torch.Size, call: _Call, store: Store
@@ -171,11 +187,11 @@ class _Layer:
         return self.down.added(self.act(gate).mul_(up), hidden)
 
 
-def _normed(norm: Any, linear: Sequence[Any], pages: HugePages | None) -> tuple[_Norm, JointLinear]:
+def _normed(norm: Any, linear: Sequence[Any], copies: Copies | None) -> tuple[_Norm, JointLinear]:
     """A norm and the linear layers after it; copies of their weights in float32 hold that of the norm."""
     narrow = {norm.weight.dtype, linear[0].weight.dtype} != {torch.float32}
-    before = _Norm(norm, folded=pages is not None and not narrow)
-    return before, JointLinear(linear, pages, factors=before.factors)
+    before = _Norm(norm, folded=copies is not None and not narrow)
+    return before, JointLinear(linear, copies, factors=before.factors)
 
 
 class PlainSlots(ModelSlots):
@@ -183,6 +199,7 @@ class PlainSlots(ModelSlots):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
+        self.cache = SlotCache(len(model.base_model.layers), turned=True)
         self.renew()
 
     def renew(self) -> None:
@@ -222,25 +239,33 @@ class PlainSlots(ModelSlots):
         self, embeddings: Float[Tensor, "rows e"], lengths: list[int], shared: int = 0
     ) -> Float[Tensor, "rows v"]:
         """Read one token into each of the first slots; see :class:`~hdvl.decoding.slots.Slots`."""
-        longest = max(lengths)
-        if longest == min(lengths):
-            self.cache.read_slots(0, len(lengths), longest, 1)
-            cosines, sines = (part[longest : longest + 1] for part in self._rotation(embeddings))
-            call = _Call(cosines=cosines, sines=sines)
+        rows, longest = len(lengths), max(lengths)
+        shared = shared if shared >= SHARED else 0
+        mixed = longest != min(lengths)
+        by_row = mixed and not shared and self._pays_by_row(lengths)
+        call = _Call(shared=shared, single=self.cache.turned and not shared and not by_row)
+        if not mixed:
+            self.cache.read_slots(0, rows, longest, 1)
+            angles = [part[longest : longest + 1] for part in self._rotation(embeddings)]
         else:
             places = torch.tensor(lengths, device=embeddings.device)
             self.cache.read_rows(places, longest + 1)
-            cosines, sines = (part[places, None, None] for part in self._rotation(embeddings))
-            call = _Call(cosines=cosines, sines=sines)
-            if shared < SHARED and self._pays_by_row(lengths):
+            angles = [part[places, None] for part in self._rotation(embeddings)]
+            if not call.single:
+                angles = [part[:, None] for part in angles]
+            if by_row:
                 call.lengths = [length + 1 for length in lengths]
             else:
-                seen = (
-                    torch.arange(longest + 1, device=places.device) <= places[:, None, None, None]
-                )
-                call.mask = embeddings.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
-        call.shared = shared if shared >= SHARED else 0
+                call.mask = self._mask(places, longest + 1, call.single, embeddings)
+        call.cosines, call.sines = angles
         return self._head(self._read(embeddings[:, None], call)[:, 0])
+
+    def _mask(self, places: Int[Tensor, " b"], size: int, single: bool, like: Tensor) -> Tensor:
+        """What is added to the scores of one position of each row, as :class:`Attending` describes it."""
+        unseen = torch.arange(size, device=places.device) > places[:, None, None]
+        mask = like.new_zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
+        groups: int = self.cache.stored[0][0].shape[1]
+        return mask.repeat_interleave(groups, 0) if single else mask[:, None]
 
     def _pays_by_row(self, lengths: list[int]) -> bool:
         """Whether reading each row for itself takes less time than reading all up to the longest one."""
@@ -267,10 +292,10 @@ class PlainSlots(ModelSlots):
             # Under autocast weights are cast by the operations that read them.
             device = head.weight.device.type
             cast = torch.is_autocast_enabled(device)
-            pages = None if cast else pages_for([*linear, head])
-            self._layers = [_Layer(layer, pages) for layer in base.layers]
+            copies = None if cast else copies_for([*linear, head])
+            self._layers = [_Layer(layer, copies) for layer in base.layers]
             self._final_norm, self._logits_of = (
-                _normed(base.norm, [head], pages)
+                _normed(base.norm, [head], copies)
                 if type(head) is nn.Linear
                 else (_Norm(base.norm), head)
             )
@@ -278,9 +303,10 @@ class PlainSlots(ModelSlots):
 
     def _read(self, hidden: Float[Tensor, "b s e"], call: _Call) -> Float[Tensor, "b s e"]:
         shape = hidden.shape
+        store = self.cache.append if call.single else self.cache.update
         flat = hidden.reshape(-1, shape[2])  # products of matrices are quicker with two axes
         for index, layer in enumerate(self._prepared()):
-            flat = layer(flat, shape[:2], call, partial(self.cache.update, layer_idx=index))
+            flat = layer(flat, shape[:2], call, partial(store, layer_idx=index))
         return flat.view(shape)
 
     def _head(self, hidden: Float[Tensor, "n e"]) -> Float[Tensor, "n v"]:
@@ -288,8 +314,8 @@ class PlainSlots(ModelSlots):
 
 
 def _rotated(
-    part: Float[Tensor, "b s heads d"], cosines: Tensor, sines: Tensor
-) -> Float[Tensor, "b s heads d"]:
+    part: Float[Tensor, "*b heads d"], cosines: Tensor, sines: Tensor
+) -> Float[Tensor, "*b heads d"]:
     """Rotary embedding of the two halves of each head; the angles are (s, d) or (b, s, 1, d).
 
     ``sines`` have the sign of the turned halves: negative in the first one.

@@ -20,12 +20,15 @@ class Attending:
         causal: whether each query sees the keys up to its own position, for prompts read from the start.
         shared: the number of first positions that all rows hold the same of; they are read once.
         lengths: the number of keys of each row, if each is read for itself, without a mask.
+        single: whether one position of each row is read, with turned keys of all rows; the mask is then
+            (b * groups, 1, keys).
     """
 
     mask: Tensor | None = None
     causal: bool = False
     shared: int = 0
     lengths: list[int] | None = None
+    single: bool = False
 
 
 def attended(
@@ -41,7 +44,7 @@ def attended(
     if count > 1:
         found = functional.scaled_dot_product_attention(
             query,
-            key,
+            key if key.stride(-1) == 1 else key.contiguous(),
             value,
             attn_mask=call.mask,
             is_causal=call.causal,
@@ -52,23 +55,56 @@ def attended(
     # The heads of a group are the queries of one head, so that keys and values are not repeated.
     query = query.reshape(batch, groups, heads // groups, width)
     if call.shared:
-        return _shared(query * scaling, key, value, call).reshape(batch, 1, heads, width)
-    if call.lengths is not None:
+        found = _shared(query * scaling, key, value, call)
+    elif call.lengths is not None:
         rows = [
-            functional.scaled_dot_product_attention(
+            _one_query(
                 query[row : row + 1],
                 key[row : row + 1, :, :length],
                 value[row : row + 1, :, :length],
-                scale=scaling,
+                None,
+                scaling,
             )
             for row, length in enumerate(call.lengths)
         ]
-        return torch.cat(rows).reshape(batch, 1, heads, width)
-    mask = call.mask
-    if mask is not None:
-        mask = mask.expand(-1, -1, heads // groups, -1)
-    found = functional.scaled_dot_product_attention(query, key, value, mask, scale=scaling)
+        found = torch.cat(rows)
+    else:
+        found = _one_query(query, key, value, call.mask, scaling)
     return found.reshape(batch, 1, heads, width)
+
+
+def _one_query(
+    query: Float[Tensor, "b groups r d"],
+    key: Float[Tensor, "b groups k d"],
+    value: Float[Tensor, "b groups k d"],
+    mask: Float[Tensor, "b 1 1 k"] | None,
+    scaling: float,
+) -> Float[Tensor, "b groups r d"]:
+    """Attention of one position of each row."""
+    if key.stride(-1) != 1:
+        if mask is not None:
+            mask = mask.expand(-1, key.shape[1], -1, -1).flatten(0, 1)
+        turned = key.transpose(2, 3).flatten(0, 1)
+        found = attended_once(query.flatten(0, 1), turned, value.flatten(0, 1), mask, scaling)
+        return found.view(query.shape)
+    if mask is not None:
+        mask = mask.expand(-1, -1, query.shape[2], -1)
+    return functional.scaled_dot_product_attention(query, key, value, mask, scale=scaling)
+
+
+def attended_once(
+    query: Float[Tensor, "n r d"],
+    turned: Float[Tensor, "n d k"],
+    value: Float[Tensor, "n k d"],
+    mask: Float[Tensor, "n 1 k"] | None,
+    scaling: float,
+) -> Float[Tensor, "n r d"]:
+    """Attention of one position of each row to turned keys; ``n`` are the groups of all rows."""
+    if mask is None:
+        scores = torch.bmm(query * scaling, turned)
+    else:
+        scores = torch.baddbmm(mask, query, turned, alpha=scaling)
+    return torch.bmm(torch.softmax(scores, -1, out=scores), value)
 
 
 def _shared(

@@ -16,6 +16,14 @@ from hdvl.llms.huge_pages import ALIGNED, HugePages
 ROUND = 64
 """Lengths of slots are multiples of this number."""
 
+TURNED = 64
+"""Heads of at most this width are read faster in float32 if their keys are turned."""
+
+PADDING = 16
+"""Numbers between the rows of turned keys, so that a key is not written to places that share a set of the
+CPU's caches, as multiples of 4 KiB do.
+"""
+
 
 class SlotCache:
     """Cache that keeps each sequence in a slot, a row of preallocated tensors.
@@ -27,6 +35,8 @@ class SlotCache:
 
     Args:
         layers: the number of layers, whose keys and values are allocated together.
+        turned: whether keys in float32 of at most :data:`TURNED` numbers lie in memory with all positions of
+            a number after each other. Their shape is the same.
 
     Attributes:
         count: the number of slots.
@@ -35,11 +45,12 @@ class SlotCache:
 
     is_compileable = False
 
-    def __init__(self, layers: int) -> None:
-        self._layers = layers
+    def __init__(self, layers: int, *, turned: bool = False) -> None:
+        self._layers, self._turned = layers, turned
         self._pages: HugePages | None = None
         self.count, self.length = 0, 0
         self.stored: list[tuple[Tensor, Tensor]] = []
+        self._flat: list[tuple[Tensor, Tensor]] = []
         self._rows, self._seen, self._size = slice(0, 1), 0, 0
         self._starts: Tensor | None = None
         self._places: tuple[Tensor, Tensor] | None = None
@@ -54,7 +65,8 @@ class SlotCache:
         if count <= self.count and length <= self.length:
             return False
         self.count, self.length = max(count, self.count), max(length, self.length)
-        old, self.stored, self._pages = self.stored, [], None
+        old = self.stored
+        self.stored, self._flat, self._pages = [], [], None
         for pair in old:
             self._add_layer(*pair)
             for new, part in zip(self.stored[-1], pair, strict=True):
@@ -63,7 +75,8 @@ class SlotCache:
 
     def release(self) -> None:
         """Free all slots."""
-        self.count, self.length, self.stored, self._pages = 0, 0, [], None
+        self.count, self.length, self._pages = 0, 0, None
+        self.stored, self._flat = [], []
 
     @property
     def bytes_per_token(self) -> int:
@@ -111,13 +124,18 @@ class SlotCache:
         *args: Any,
         **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Store new keys and values, and return those of all positions that the call may see."""
+        """Store new keys and values, and return those of all positions that the call may see.
+
+        If these are the new ones alone, the given tensors are returned.
+        """
         while len(self.stored) <= layer_idx:
             self._add_layer(key_states, value_states)
         keys, values = self.stored[layer_idx]
         if self._places is None:
             keys[self._rows, :, self._seen : self._size] = key_states
             values[self._rows, :, self._seen : self._size] = value_states
+            if not self._seen:
+                return key_states, value_states
         else:
             rows, places = self._places
             if rows.device != keys.device:  # layers may be on several devices
@@ -125,6 +143,34 @@ class SlotCache:
             keys[rows, :, places] = key_states.transpose(1, 2)
             values[rows, :, places] = value_states.transpose(1, 2)
         return keys[self._rows, :, : self._size], values[self._rows, :, : self._size]
+
+    @property
+    def turned(self) -> bool:
+        """Whether keys are turned, see :class:`SlotCache`; false before the first call."""
+        return bool(self._flat)
+
+    def append(
+        self,
+        key_states: Float[Tensor, "b groups d"],
+        value_states: Float[Tensor, "b groups d_v"],
+        layer_idx: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Store one new position of each row, as :meth:`update` does in more steps; keys must be turned.
+
+        Returns:
+            Keys (b * groups, d, k) and values (b * groups, k, d_v) of the k positions that the call may see.
+        """
+        keys, values = self.stored[layer_idx]
+        if self._places is None:
+            keys[self._rows, :, self._seen] = key_states
+            values[self._rows, :, self._seen] = value_states
+        else:
+            rows, places = self._places
+            keys[rows[:, 0], :, places[:, 0]] = key_states
+            values[rows[:, 0], :, places[:, 0]] = value_states
+        own = slice(*(edge * keys.shape[1] for edge in (self._rows.start, self._rows.stop)))
+        flat_keys, flat_values = self._flat[layer_idx]
+        return flat_keys[own, :, : self._size], flat_values[own, : self._size]
 
     def _add_layer(
         self,
@@ -136,11 +182,18 @@ class SlotCache:
             (self.count, part.shape[1], self.length, part.shape[3]) for part in (keys, values)
         ]
         if self._pages is None:
-            size = sum(map(math.prod, shapes)) * keys.element_size() + 2 * ALIGNED
+            size = sum(map(math.prod, shapes)) + math.prod(shapes[0]) // self.length * PADDING
+            size = size * keys.element_size() + 2 * ALIGNED
             self._pages = HugePages(self._layers * size, keys.device)
-        self.stored.append(
-            (self._pages.zeros(shapes[0], keys), self._pages.zeros(shapes[1], values))
-        )
+        if self._turned and keys.dtype == torch.float32 and keys.shape[3] <= TURNED:
+            slots, groups, length, width = shapes[0]
+            padded = (slots, groups, width, length + PADDING)
+            own = self._pages.zeros(padded, keys)[..., :length].transpose(2, 3)
+        else:
+            own = self._pages.zeros(shapes[0], keys)
+        self.stored.append((own, self._pages.zeros(shapes[1], values)))
+        if own.stride(-1) != 1:
+            self._flat.append((own.transpose(2, 3).flatten(0, 1), self.stored[-1][1].flatten(0, 1)))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the number of positions before those of the call; of the longest slot if several."""
