@@ -68,7 +68,7 @@ def metric_table(
             continue
         for label, numbers in values(metric, [curves.get(name) for curves in found], share):
             rows.append([f"{name}{label}", *_cells(numbers)])
-    steps = [max((max(c) + 1 for c in curves.values()), default=None) for curves in found]
+    steps = [max((max(c) for c in curves.values()), default=None) for curves in found]
     return [["steps", *_cells(steps)], *rows]
 
 

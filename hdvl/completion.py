@@ -40,7 +40,8 @@ complete -o nospace -F _hdvl hdvl
 _hdvl() {
     local -a found
     found=("${(@f)$(hdvl completion candidates "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-    compadd -S '' -- ${found:#}
+    compadd -S '' -- ${(M)found:#*[=./]}
+    compadd -- ${${found:#*[=./]}:#}
 }
 compdef _hdvl hdvl
 """,

@@ -1,7 +1,7 @@
 """Preprocessing of conversations with images, the same for training and inference."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -125,6 +125,7 @@ class Processor:
         max_length: the most ids of a sample. Longer samples raise; nothing is truncated.
         context: the most ids that the language model can read; ``None`` for no limit.
         recent: keeps the tiles of the last images; ``None`` cuts an image each time.
+        cut: the tiles of images that are cut already, by the ``id`` of the image; ``tiler`` cuts the others.
     """
 
     tiler: Tiler
@@ -134,6 +135,7 @@ class Processor:
     max_length: int | None = None
     context: int | None = None
     recent: RecentTiles | None = None
+    cut: Mapping[int, Tiles] = field(default_factory=dict)
 
     @classmethod
     def of(cls, vlm: VLM, *, max_length: int | None = None, recent: bool = False) -> "Processor":
@@ -197,13 +199,14 @@ class Processor:
                 raise ValueError("a prompt must be one conversation, got independent ones")
             return self._shared(messages)
         tiler = tiler_for(self.tiler, sum(len(message.images) for message in messages))
-        cut: dict[int, list[Tiles]] = {}
+        tiles_by_message: dict[int, list[Tiles]] = {}
 
         def tiles_of(part: Sequence[Message]) -> list[Tiles]:
             for message in part:
-                if id(message) not in cut:
-                    cut[id(message)] = [self._cut(tiler, image) for image in message.images]
-            return [item for message in part for item in cut[id(message)]]
+                if id(message) not in tiles_by_message:
+                    found = [self._cut(tiler, image) for image in message.images]
+                    tiles_by_message[id(message)] = found
+            return [item for message in part for item in tiles_by_message[id(message)]]
 
         def length(rendered: Rendered, part: Sequence[Message]) -> int:
             layouts = [self.layout(item.plan) for item in tiles_of(part)]
@@ -244,6 +247,8 @@ class Processor:
         )
 
     def _cut(self, tiler: Tiler, image: Any) -> Tiles:
+        if id(image) in self.cut:
+            return self.cut[id(image)]
         return tiler(image) if self.recent is None else self.recent(tiler, image)
 
     def _pixels(self, tiles: Sequence[Tiles]) -> Pixels:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hdvl.evaluation.folder import DataFolder
     from hdvl.evaluation.samples import Sample
     from hdvl.evaluation.scores import Scores
+    from hdvl.evaluation.streamed import StreamedMean
     from hdvl.evaluation.task import Task
 
 Summary = dict[str, Any]
@@ -34,20 +35,19 @@ def check(cfg: Mapping[str, Any]) -> None:
 
 
 def score_streamed(
-    questions: "Iterator[Sample]",
+    read: "Callable[[], Iterator[Sample]]",
     answers: "AnswerTable",
-    metric: str,
+    scorer: "StreamedMean",
     cfg: Mapping[str, Any],
-    each: IO[str],
 ) -> "tuple[Scores, Summary]":
-    """Score with a metric of single answers; the value of each question is written to ``each``."""
-    from hdvl.evaluation.scorers.short_answers import METRICS
+    """Score one answer after the other."""
     from hdvl.evaluation.streamed import score_stream
     from hdvl.evaluation.summary import costs, scores_fields, without_nan
 
-    totals = score_stream(questions, answers, metric, each=each)
+    score_stream(read, answers, scorer)
     answers.finish(partial=cfg["partial"])
-    scores = totals.scores(METRICS[metric][0])
+    refuse_no_answer(len(scorer.totals.values), answers)
+    scores, totals = scorer.scores(), scorer.totals
     around = asdict(totals.uncertainty())
     fields = {"questions": len(totals.values), "cost": costs([]), **scores_fields(scores)}
     summary: Summary = without_nan({**fields, "uncertainty": around})
@@ -72,6 +72,7 @@ def score_whole(
     given = {one.id: answer for one, answer in pairs if answer is not None}
     answers.finish(partial=cfg["partial"])
     kept = [one for one in samples if one.id in given]
+    refuse_no_answer(len(kept), answers)
     verdicts = None
     if task.chosen.judge is not None:
         with judge_of(cfg) as judge:
@@ -83,6 +84,16 @@ def score_whole(
     for name, value in scores.correct.items():
         each.write(f",\n    {json.dumps(name)}: {value!r}")
     return scores, summary
+
+
+def refuse_no_answer(scored: int, answers: "AnswerTable") -> None:
+    """Raise ``ValueError`` if no question has an answer."""
+    if not scored:
+        said = "; ".join(answers.problems.lines(answers.counts)) or "no row"
+        raise ValueError(
+            f"predictions must answer at least one question, got {said}; compare the ids with those of the "
+            "questions"
+        )
 
 
 def write_report(path: str | Path, report: Summary, each: IO[str]) -> None:
@@ -102,7 +113,7 @@ def run(cfg: Mapping[str, Any]) -> None:
     from hdvl.evaluation.answer_table import AnswerTable
     from hdvl.evaluation.folder import DataFolder
     from hdvl.evaluation.predictions import read_predictions, rules_of
-    from hdvl.evaluation.scorers.short_answers import metric_of
+    from hdvl.evaluation.streamed import streamed
     from hdvl.evaluation.task import first_questions, protocol_hash
 
     ((name, node),) = cfg["task"].items()
@@ -111,13 +122,17 @@ def run(cfg: Mapping[str, Any]) -> None:
         raise ValueError(f"the answers of split {task.split} of {name} are not published")
     row_id = task.identify(task.stream(folder)) if task.identify is not None else None
     predictions = read_predictions(Path(cfg["predictions"]), row_id)
-    metric = metric_of(task.chosen.score)
     with ExitStack() as stack:
         each = stack.enter_context(TemporaryFile("w+", encoding="utf-8"))
         answers = stack.enter_context(AnswerTable(rules_of(task), predictions))
-        if metric is not None:
-            questions = first_questions(task, task.stream(folder), cfg["limit"])
-            scores, summary = score_streamed(questions, answers, metric, cfg, each)
+        scorer = streamed(task.chosen.score, each)
+        if scorer is not None:
+            scores, summary = score_streamed(
+                lambda: first_questions(task, task.stream(folder), cfg["limit"]),
+                answers,
+                scorer,
+                cfg,
+            )
         else:
             questions = first_questions(task, task.samples(folder), cfg["limit"])
             scores, summary = score_whole(task, questions, answers, folder, cfg, each)

@@ -177,34 +177,6 @@ def test_completion(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("typed", "expected"),
-    [
-        ("hdvl tra", ["train "]),
-        ("hdvl train encoder=tin", ["tiny "]),
-        ("hdvl train enc", ["encoder="]),
-    ],
-)
-def test_completion_in_bash(typed: str, expected: list[str], tmp_path: Path) -> None:
-    (tmp_path / "hdvl").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hdvl.cli "$@"\n')
-    (tmp_path / "hdvl").chmod(0o755)
-    script = (
-        'eval "$(hdvl completion bash)"\n'
-        f"COMP_LINE='{typed}'; COMP_POINT=${{#COMP_LINE}}; _hdvl\n"
-        'printf "%s\\n" "${COMPREPLY[@]}"\n'
-    )
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.splitlines() == expected, done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
     "line", ["completion candidates train encoder=", "list encoder", "train --help", "infer --help"]
 )
 def test_completion_is_fast(line: str) -> None:

@@ -28,10 +28,10 @@ def write(folder: Path, rate: float, losses: list[float], **keys: Any) -> Path:
     (folder / "1-align").mkdir(parents=True)
     (folder / "2-all").mkdir()
     (folder / "train.yaml").write_text(yaml.safe_dump(plain))
-    (folder / "1-align" / "metrics.csv").write_text("step,name,value\n0,train/loss,9.0\n")
-    rows = [f"{step},train/loss,{loss}\n" for step, loss in enumerate(losses)]
-    rows += [f"{len(losses) - 1},total/tokens,{100 * len(losses)}.0\n"]
-    rows += ["1,validation/answers,0.25\n", "0,speed/tiles_per_second,3.0\n"]
+    (folder / "1-align" / "metrics.csv").write_text("step,name,value\n1,train/loss,9.0\n")
+    rows = [f"{step},train/loss,{loss}\n" for step, loss in enumerate(losses, 1)]
+    rows += [f"{len(losses)},total/tokens,{100 * len(losses)}.0\n"]
+    rows += ["2,validation/answers,0.25\n", "1,speed/tiles_per_second,3.0\n"]
     (folder / "2-all" / "metrics.csv").write_text("step,name,value\n" + "".join(rows))
     return folder
 

@@ -4,28 +4,22 @@ They run with the shipped model and images; in a checkout that has none, with a 
 random weights that is put into the cell tagged ``parameters``.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from PIL import Image
 
 from hdvl.checkpoints.sources import ASSETS
+from tests.notebooks import ROOT, execute, parameters, printed, read, set_parameters, shown_images
 from tests.tiny_model import tiny_folder
 
 __all__ = ["tiny_folder"]
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+OFFLINE = [path for path in NOTEBOOKS if path.stem != "08_real_vlm_on_a_laptop"]
+"""Those that need nothing but hdvl; test_laptop_notebook.py runs the other."""
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-
-
-def read(path: Path) -> nbformat.NotebookNode:
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    return notebook
 
 
 def test_there_are_notebooks() -> None:
@@ -43,9 +37,10 @@ def test_no_outputs_are_kept(path: Path) -> None:
 
 @each_notebook
 def test_parameters_are_tagged(path: Path) -> None:
-    tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
-    needed = "TABLE" if path.stem == "05_which_tiling_pays" else "CHECKPOINT"
-    assert len(tagged) == 1 and needed in tagged[0].source
+    notebook = read(path)
+    (place,) = parameters(notebook)
+    needed = {"05_which_tiling_pays": "TABLE", "08_real_vlm_on_a_laptop": "PARTS"}
+    assert needed.get(path.stem, "CHECKPOINT") in notebook.cells[place].source
 
 
 @each_notebook
@@ -57,36 +52,23 @@ def test_imports_of_notebooks_are_installed(path: Path) -> None:
 
 
 @pytest.mark.slow
-@each_notebook
+@pytest.mark.parametrize("path", OFFLINE, ids=lambda path: path.stem)
 def test_it_runs(
     path: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notebook = read(path)
     if not (ASSETS / "small").is_dir():
         Image.radial_gradient("L").resize((140, 100)).save(tmp_path / "image.png")
-        place = next(
-            number
-            for number, cell in enumerate(notebook.cells)
-            if "parameters" in cell.metadata.get("tags", [])
-        )
         source = f"IMAGE = {str(tmp_path / 'image.png')!r}"
+        (place,) = parameters(notebook)
         if "hdvl/small" in notebook.cells[place].source:  # others bring their own
             source += f"\nCHECKPOINT = {str(tiny_folder)!r}"
-        notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = [
-        output.get("data", {})
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-    ]
-    images = sum("image/png" in data or "data:image" in data.get("text/html", "") for data in shown)
+        set_parameters(notebook, source)
+    execute(notebook, tmp_path, monkeypatch)
     fewer = {"04_many_questions": 2, "05_which_tiling_pays": 1, "06_read_a_report": 0}
     fewer["07_choose_a_tiling"] = 2  # the others are in a widget
-    assert images >= fewer.get(path.stem, 3)  # tiles, a tile, boxes; or labels and the losses
+    # tiles, a tile, boxes; or labels and the losses
+    assert shown_images(notebook) >= fewer.get(path.stem, 3)
     loud = [o.text for o in notebook.cells[1].outputs if o.get("name") == "stderr"]
     assert not loud, f"the first cell of {path.name} warns: {loud}"
     if path.stem == "07_choose_a_tiling":
@@ -101,11 +83,6 @@ def test_it_runs(
             if cell.source.startswith(("pipe = ", "tuned = "))
         )
         assert after.count("right") >= 5 > before.count("right"), f"{before}\n{after}"
-
-
-def printed(cell: nbformat.NotebookNode) -> str:
-    """What a cell wrote to standard output."""
-    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
 def widget_outputs(notebook: nbformat.NotebookNode) -> list[list[dict[str, Any]]]:

@@ -1,5 +1,7 @@
 """The processor: images get as many slots as the merger says, and batches are padded."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -30,6 +32,15 @@ def test_too_long_images_are_refused_not_cut():
     image = Image.new("RGB", (600, 600), "white")
     with pytest.raises(ValueError, match="must not be longer than max_length=50"):
         Processor.of(vlm, max_length=50)(messages(image))
+
+
+def test_images_that_are_cut_already_are_not_cut_again():
+    vlm = tiny_vlm()
+    image = Image.new("RGB", (200, 90), "white")
+    small = vlm.tiler(Image.new("RGB", (20, 20), "black"))
+    processor = replace(Processor.of(vlm), cut={id(image): small})
+    sample = processor(messages(image))
+    assert sample.plans == (small.plan,) and torch.equal(sample.pixels, small.pixels)
 
 
 @pytest.mark.parametrize(("side", "edge"), [("left", 0), ("right", -1)])

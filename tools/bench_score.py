@@ -1,6 +1,6 @@
-"""Time and memory of ``hdvl score`` for many predictions: VQA accuracy and ANLS through the command.
+"""Time and memory of ``hdvl score`` for many predictions: VQA accuracy, ANLS and GQA through the command.
 
-    python tools/bench_score.py [--predictions 1000000] [--task vqav2 docvqa] [--folder DIR]
+    python tools/bench_score.py [--predictions 1000000] [--task vqav2 docvqa gqa] [--folder DIR]
 
 Official files of made-up questions and a file of predictions are written to a temporary folder (or DIR, which
 is kept), and scored by the command in a process of its own. Printed are its seconds, the seconds that all of
@@ -9,6 +9,7 @@ its processes computed, and the largest memory of one of them.
 
 import argparse
 import json
+import random
 import resource
 import subprocess
 import sys
@@ -82,7 +83,54 @@ def write_docvqa(folder: Path, count: int) -> Path:
     return path
 
 
-WRITERS = {"vqav2": write_vqav2, "docvqa": write_docvqa}
+def gqa_question(number: int, draw: random.Random) -> dict[str, Any]:
+    """A question with the fields of the official file, some 800 characters of JSON."""
+    structural = draw.choice(["query", "verify", "choose", "logical", "compare"])
+    words = ("red", "blue", "left", "dog") if structural == "query" else ("yes", "no")
+    steps = [
+        {"operation": operation, "argument": f"thing ({number % 1000})", "dependencies": [place]}
+        for place, operation in enumerate(draw.choices(["select", "relate", "query: name"], k=3))
+    ]
+    near = [
+        str(draw.randrange(max(0, number - 20), number + 20)) for _ in range(draw.randint(0, 6))
+    ]
+    return {
+        "imageId": str(number // 10),
+        "question": "What color is the thing to the left of the other thing?",
+        "answer": draw.choice(words),
+        "fullAnswer": "The thing to the left of the other thing is red.",
+        "isBalanced": True,
+        "types": {
+            "structural": structural,
+            "semantic": draw.choice(["attr", "rel"]),
+            "detailed": "d",
+        },
+        "groups": {"global": draw.choice(["color", "place", None]), "local": f"{number % 5000}-x"},
+        "semantic": steps,
+        "semanticStr": "select: thing (1)->relate: thing,left,s (2)->query: name [2]",
+        "entailed": near,
+        "equivalent": [str(number)],
+    }
+
+
+def write_gqa(folder: Path, count: int) -> Path:
+    """Questions of GQA, each of which entails up to six others, and predictions in the opposite order."""
+    path = folder / "gqa/testdev_balanced_questions.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(0)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(count):
+            file.write(("," if number else "{") + f'"{number}": ')
+            file.write(json.dumps(gqa_question(number, draw)))
+        file.write("}")
+    said = ("yes", "no", "red", "blue", "a dog")
+    given = ({"questionId": str(n), "prediction": said[n % 5]} for n in reversed(range(count)))
+    predictions = folder / "gqa_predictions.json"
+    write_items(predictions, "", given)
+    return predictions
+
+
+WRITERS = {"vqav2": write_vqav2, "docvqa": write_docvqa, "gqa": write_gqa}
 
 
 def measure(task: str, folder: Path, predictions: Path, count: int) -> None:

@@ -3,10 +3,14 @@
     python tools/train_wide.py --init-from runs/small/model --out runs/small/wide
 
 All parts of the model are trained. The documents have many layouts and sizes, and half of them look as if
-photographed. Questions ask for a value, for its box, or for something that is not on the page, and some
-pictures are not documents. Two heads are trained with the model and discarded afterwards. One predicts the
-box of the next character of a value from the output of the layer before the last one. The other predicts
-the character in each cell of 8 x 8 pixels from the features of the encoder.
+photographed. Labels are invented words in more than half of the layouts of ``layouts.yaml``, so that they
+cannot be learned by heart: the model has to compare the letters of the question with those on the page.
+Questions ask for a value, for its box, or for something that is not on the page, and some pictures are not
+documents.
+
+Three heads are trained with the model and discarded afterwards. Two of them point to what an answer has to
+look at (``tools/pointers.py``): to the label that the question names, and to the next character of the value.
+The third predicts the character in each cell of 8 x 8 pixels from the features of the encoder.
 
 The learning rate rises for 30 steps, stays constant, and falls to zero over the last third of ``--steps``.
 Started again with the same ``--out`` it continues from its last checkpoint, also with another ``--steps``.
@@ -18,19 +22,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from pretraining import (
-    BoxHead,
-    Steps,
-    arguments,
-    box_figures,
-    box_values,
-    location_rows,
-    save,
-    states_after,
-)
+from pointers import PointerHead, Pointers, TokenGrid, Wanted, pointers, wanted_of
+from pretraining import Steps, arguments, save, states_after
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from train_copying import PIXELS, Spelled, next_boxes, some, spell
+from train_copying import PIXELS, some
+from train_small import answers
 
 from hdvl.checkpoints import load_folder
 from hdvl.data.synthetic import Document, Field, SyntheticDocuments, absent, locate, read
@@ -44,36 +41,65 @@ from hdvl.training.step_loss import batch_loss
 
 OLDER = ("table", "table", "form", "form", "tag", "street", "receipt", "chart", "sign")
 KINDS = (*("described",) * 12, *OLDER, "picture")
-LOCATES, ABSENT, REWORDED = 0.2, 0.13, 0.45
-"""Shares of the questions that locate, that ask for what is not there, and in other words."""
+LOCATES, ABSENT, REWORDED, INVENTED = 0.5, 0.2, 0.45, 0.6
+"""Shares of the fields that are also located, beside which something absent is asked for, of the questions in
+other words, and of invented labels."""
+NAMED, NEXT = 2, -2
+"""The layers of the LLM after whose states the heads find what is named, and the next character."""
 CELL = 8
 WARMUP, SETTLE, COOLDOWN = 30, 40, 1 / 3
 """Steps of the warm-up, steps in which the losses of the heads train these alone, share of the cooldown."""
 
 
 class Wide(Dataset):
-    """Packed batches of documents with questions, the boxes of the answers' characters, and cell labels."""
+    """Packed batches of documents with questions, what their answers look at, and cell labels."""
 
     def __init__(self, vlm: VLM, seed: int, *, pages: float, area: float) -> None:
         self.processor, self.boxes = Processor.of(vlm), vlm.template.boxes
-        self.tokenizer, self.tiler = vlm.llm.tokenizer, vlm.tiler
+        self.tokenizer, self.tiler, self.merger = vlm.llm.tokenizer, vlm.tiler, vlm.merger
+        self.image_token_id = vlm.image_token_id
         self.seed, self.pages, self.area = seed, pages, area
 
     def __len__(self) -> int:
         return 1_000_000
 
-    def __getitem__(self, index: int) -> tuple[Batch, Tensor, Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Batch, Pointers, Pointers, Tensor]:
         rng = random.Random(f"wide/{self.seed}/{index}")
-        samples, spelled, cells = [], list[Spelled](), list[Tensor]()
+        samples, asked, cells = [], list[tuple[TokenGrid, Wanted]](), list[Tensor]()
         for document in self.documents(rng):
-            asked = self.ask(document, rng)
-            sample = self.processor(SharedPrefix(tuple(turns for turns, _ in asked)))
-            samples.append(sample)
-            spelled += [boxes for _, boxes in asked]
-            cells.append(tile_cells(document, self.tiler.plan(*document.image.size)))
+            questions = self.ask(document, rng)
+            plan = self.tiler.plan(*document.image.size)
+            grid = TokenGrid(plan, self.merger.places(plan))
+            samples.append(self.processor(SharedPrefix(tuple(turns for turns, _ in questions))))
+            asked += [(grid, wanted) for _, wanted in questions]
+            cells.append(tile_cells(document, plan))
         batch = pack(samples)
-        where, wanted = next_boxes(self.tokenizer, batch.labels[0], spelled)
-        return batch, where, wanted, torch.cat(cells)
+        return batch, *self.pointers(batch, asked), torch.cat(cells)
+
+    def pointers(
+        self, batch: Batch, asked: list[tuple[TokenGrid, Wanted]]
+    ) -> tuple[Pointers, Pointers]:
+        """What the answers of a batch look at."""
+        slots = (batch.input_ids[0] == self.image_token_id).nonzero().flatten().tolist()
+        first, spans = 0, dict[int, tuple[int, int]]()
+        for grid, _ in asked:
+            if id(grid) not in spans:
+                spans[id(grid)] = slots[first], slots[first] + grid.count
+                first += grid.count
+        if first != len(slots):
+            raise ValueError(f"the batch has {len(slots)} visual tokens, its images {first}")
+        located = self.tokenizer.convert_tokens_to_ids("<loc_0>")
+        runs = answers(batch.labels[0])
+        items = [
+            (*spans[id(grid)], grid, run, wanted)
+            for (grid, wanted), run in zip(asked, runs, strict=True)
+        ]
+        return pointers(
+            items,
+            batch.labels[0],
+            self.tokenizer.decode,
+            lambda token: located <= token < located + 1000,
+        )
 
     def documents(self, rng: random.Random) -> Iterator[Document]:
         """Whole pages, or smaller documents, until their area is reached."""
@@ -83,44 +109,47 @@ class Wide(Dataset):
                 seed=rng.randrange(10**9),
                 kinds=KINDS,
                 chinese=0.3,
-                width=(848, 1120) if whole else (320, 760),
-                height=(624, 896) if whole else (224, 460),
+                width=(848, 1120) if whole else (320, 640),
+                height=(624, 896) if whole else (224, 420),
                 entries=(3, 14),
                 font_size=(12, 19),
                 fonts=rng.choice(("few", "many", "many")),
                 photographed=0.5,
+                invented=INVENTED,
             )[0]
             yield document
             left -= document.image.width * document.image.height
 
-    def ask(self, document: Document, rng: random.Random) -> list[tuple[list[Message], Spelled]]:
-        """Questions about a document with their answers, and the boxes of the characters these read."""
-        fields: list[Field | None] = [
-            field if rng.random() >= ABSENT else None for field in some(document.fields, rng)
-        ]
-        return [self.turns(document, field, rng) for field in fields or [None, None]]
+    def ask(self, document: Document, rng: random.Random) -> list[tuple[list[Message], Wanted]]:
+        """Questions about a document with their answers, and what these look at."""
+        asked = list[tuple[Field | None, bool]]()
+        for field in some(document.fields, rng):
+            asked.append((field, False))
+            asked += [(field, True)] * (rng.random() < LOCATES)
+            asked += [(None, rng.random() < LOCATES)] * (rng.random() < ABSENT)
+        return [self.turns(document, *one, rng) for one in asked or [(None, False), (None, True)]]
 
     def turns(
-        self, document: Document, field: Field | None, rng: random.Random
-    ) -> tuple[list[Message], Spelled]:
+        self, document: Document, field: Field | None, locates: bool, rng: random.Random
+    ) -> tuple[list[Message], Wanted]:
         """A question about ``field``, or about something that is not there, with its answer."""
-        locates = rng.random() < LOCATES
         known = wordings("where" if locates else "read", document.language)
         wording = rng.choice(known) if rng.random() < REWORDED else None
-        boxes = list[list[int]]()
+        wanted = Wanted()
         if field is None:
-            question = absent(document, rng, wording)
-        elif locates:
-            question = locate(field, document, self.boxes, wording)
+            invented = document.language == "en" and rng.random() < INVENTED
+            question = absent(document, rng, wording, invented=invented)
         else:
-            question = read(field, wording)
-            glyphs, size = document.glyphs[slice(*field.span)], document.image.size
-            boxes = [box_values(self.boxes.encode(glyph.box, *size)) for glyph in glyphs]
+            if locates:
+                question = locate(field, document, self.boxes, wording)
+            else:
+                question = read(field, wording)
+            wanted = wanted_of(document, field, question.answer, locates=locates)
         turns = [
             Message("user", question.text, (document.image,)),
             Message("assistant", question.answer),
         ]
-        return turns, spell(question.answer, boxes) if boxes else []
+        return turns, wanted
 
 
 def tile_cells(document: Document, plan: TilePlan) -> Tensor:
@@ -174,7 +203,11 @@ def groups(vlm: VLM, heads: nn.Module, lr: float, decay: float) -> list[dict[str
 def train(vlm: VLM, args: argparse.Namespace) -> None:
     """Train every part of the model."""
     heads = nn.ModuleDict(
-        {"box": BoxHead(vlm.llm.width), "cell": nn.Linear(vlm.encoder.width, 1 + len(classes()))}
+        {
+            "named": PointerHead(vlm.llm.width),
+            "next": PointerHead(vlm.llm.width),
+            "cell": nn.Linear(vlm.encoder.width, 1 + len(classes())),
+        }
     )
     modules = nn.ModuleDict({"vlm": vlm, "heads": heads})
     optimizer = MuonAdamW(
@@ -186,22 +219,25 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     loader = DataLoader(data, batch_size=None, sampler=order, num_workers=1, prefetch_factor=4)
     features = list[Tensor]()
     vlm.encoder.register_forward_hook(lambda module, inputs, output: features.append(output))
-    for batch, where, wanted, cells in loader:
+    for batch, named, following, cells in loader:
         features.clear()
-        with torch.autocast("cpu", torch.bfloat16), states_after(vlm, -2) as kept:
+        with (
+            torch.autocast("cpu", torch.bfloat16),
+            states_after(vlm, NAMED) as early,
+            states_after(vlm, NEXT) as late,
+        ):
             summed, weight = batch_loss(vlm, batch, first_token_weight=1.5)
-        settled = steps.step >= SETTLE
-        states, (seen,) = kept[0][0, where].float(), features
+        settled, (seen,) = steps.step >= SETTLE, features
         loss = summed / weight
         cell, read_cells = cell_loss(heads["cell"], seen if settled else seen.detach(), cells)
         figures = {"loss": loss, "cells": cell, "cells right": read_cells}
         loss = loss + args.cells * cell
-        if len(where):  # a batch may ask for nothing that can be read
-            next_box, found = heads["box"](
-                states if settled else states.detach(), location_rows(vlm).detach(), wanted
-            )
-            figures |= {"next box": next_box, **box_figures(found, wanted)}
-            loss = loss + args.weight * next_box
+        for name, kept, wanted in (("named", early, named), ("next", late, following)):
+            if len(wanted.queries):  # a batch may ask for nothing that is on its pages
+                states = kept[0][0].float()
+                missed, hits = heads[name](states if settled else states.detach(), wanted)
+                figures |= {name: missed, f"{name} right": hits}
+                loss = loss + args.weight * missed
         steps.take(loss, figures)
 
 

@@ -1,11 +1,15 @@
-"""Passes images and text to loggers that can show them, and sets up Weights & Biases."""
+"""TensorBoard and Weights & Biases with steps counted from 1, and images and texts for them.
 
-from collections.abc import Sequence
+Lightning numbers optimizer steps from 0. The terminal, ``metrics.csv`` and the plots count them from 1.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
@@ -13,27 +17,49 @@ from hdvl.files import write_text
 from hdvl.training.ranks import is_rank_zero
 
 
+class TensorBoard(TensorBoardLogger):
+    """Lightning's logger for TensorBoard, with steps counted from 1."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log ``metrics`` of the step that Lightning numbers ``step``."""
+        super().log_metrics(metrics, None if step is None else step + 1)
+
+
+class WeightsAndBiases(WandbLogger):
+    """Lightning's logger for Weights & Biases, with steps counted from 1."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log ``metrics``, also images and tables, of the step that Lightning numbers ``step``."""
+        super().log_metrics(metrics, None if step is None else step + 1)
+
+
 def show_image(loggers: Sequence[Any], name: str, image: Image.Image, step: int) -> None:
-    """Pass an image to TensorBoard and Weights & Biases; other loggers only take numbers."""
+    """Pass an image to TensorBoard and Weights & Biases; other loggers only take numbers.
+
+    ``step`` is the number of steps that were made.
+    """
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             pixels = np.asarray(image.convert("RGB"))
             logger.experiment.add_image(name, pixels, step, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [image], step=step)
+            logger.log_image(name, [image], step=step - 1)
 
 
 def show_table(
     loggers: Sequence[Any], name: str, head: Sequence[str], rows: Sequence[Sequence[str]], step: int
 ) -> None:
-    """Pass a table of texts to TensorBoard and Weights & Biases."""
+    """Pass a table of texts to TensorBoard and Weights & Biases after ``step`` steps."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             lines = [head, ["---"] * len(head), *rows]
             cells = [[_cell(text) for text in line] for line in lines]
             logger.experiment.add_text(name, "\n".join("|".join(line) for line in cells), step)
         elif isinstance(logger, WandbLogger):
-            logger.log_table(name, columns=list(head), data=[list(row) for row in rows], step=step)
+            cells = [list(row) for row in rows]
+            logger.log_table(name, columns=list(head), data=cells, step=step - 1)
 
 
 def _cell(text: str) -> str:
@@ -72,7 +98,7 @@ def wandb(
     place = Path(folder)
     if is_rank_zero():
         place.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
+    return WeightsAndBiases(
         project=project,
         name=place.name if name is None else name,
         save_dir=folder,

@@ -96,8 +96,7 @@ def _figure(title: str, curves: Mapping[str, Curve]) -> "Figure":
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for name, counted in curves.items():
-        curve = {step + 1: value for step, value in counted.items()}  # as the terminal counts
+    for name, curve in curves.items():
         if name == "train/loss":
             axes.plot(list(curve), list(curve.values()), color="0.8", linewidth=0.8)
             curve = smoothed(curve)

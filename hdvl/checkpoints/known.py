@@ -37,6 +37,8 @@ _MOST_COUNTED, _LARGEST = 100_000, 2**48
 
 The time and memory that building takes grow with them.
 """
+_EARLIER = ("lightning.pytorch.loggers.TensorBoardLogger",)
+"""Targets that ``conf/`` had earlier, so that runs with them can be resumed."""
 _READERS = ("hdvl.encoders.", "hdvl.llms.")
 _READING = (
     *("weights", "path", "checkpoint_path", "pretrained", "pretrained_cfg", "cache_dir"),
@@ -152,7 +154,7 @@ def conf_targets() -> frozenset[str]:
     """The targets in the files of ``conf/``."""
     files = sorted(CONF_DIR.rglob("*.yaml"))
     found = (node[TARGET] for file in files for node, _ in _nodes(read_yaml(file), file.stem))
-    return frozenset(name for name in found if isinstance(name, str))
+    return frozenset({*_EARLIER, *(name for name in found if isinstance(name, str))})
 
 
 def foreign_packages(value: Any) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class DataFolder:
         """The images of a field: stored ones, or the names of files in one of ``folders``.
 
         A file that is in none of the folders is named in the first, so that asking the question fails with
-        its path.
+        its path. An empty field is an image that cannot be read, so that asking fails too.
         """
         if not self.look and isinstance(value, str) and value:
             return (StoredImage(value, _unread),)
@@ -74,9 +74,11 @@ class DataFolder:
         for one in values:
             if isinstance(one, StoredImage | Path):
                 found.append(one)
-            elif one and not self.look:
+            elif not one:
+                found.append(StoredImage("", _absent))
+            elif not self.look:
                 found.append(StoredImage(str(one), _unread))
-            elif one:
+            else:
                 places = [self.root / folder / str(one) for folder in folders]
                 found.append(next((place for place in places if place.is_file()), places[0]))
         return tuple(found)
@@ -84,6 +86,10 @@ class DataFolder:
     def checksums(self) -> dict[str, str]:
         """SHA-256 of each file that was read, by its path below the folder."""
         return {path.relative_to(self.root).as_posix(): sha256(path) for path in self.read}
+
+
+def _absent() -> bytes:
+    raise ValueError("the row has no image: its field is empty; restore the file")
 
 
 def _unread() -> bytes:

@@ -90,3 +90,29 @@ def mme_lines(samples: Iterable[Sample]) -> RowId:
         return known.get(name, "/".join(name))
 
     return found
+
+
+HALLUSION_KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
+
+
+def hallusion_rows(samples: Iterable[Sample]) -> RowId:
+    """HallusionBench: the fields of a row of its question file, to which the answers are added."""
+
+    def found(number: int, row: Row) -> str | None:
+        if any(key not in row for key in HALLUSION_KEYS):
+            return None
+        return "_".join(str(row[key]) for key in HALLUSION_KEYS)
+
+    return found
+
+
+def table_order(samples: Iterable[Sample]) -> RowId:
+    """TouchStone: rows without an index are in the order of the questions."""
+    ids = [one.id for one in samples]
+
+    def found(number: int, row: Row) -> str | None:
+        if row.get("index") not in (None, ""):
+            return str(row["index"])
+        return ids[number] if number < len(ids) else f"row {number}"
+
+    return found

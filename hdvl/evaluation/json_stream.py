@@ -51,8 +51,8 @@ class JsonStream:
         found = self.mark()
         if not found or found not in expected:
             raise ValueError(
-                f"{self.path} must be JSON, it is not: expected one of {expected}, got {found!r}; download "
-                "it again"
+                f"{self.path} must be JSON, it is not: expected one of {expected}, got {found!r}; restore "
+                "the file"
             )
         self.place += 1
         return found
@@ -66,7 +66,7 @@ class JsonStream:
             except json.JSONDecodeError as error:
                 if self.ended:
                     raise ValueError(
-                        f"{self.path} must be JSON, it is not: {error}; download it again"
+                        f"{self.path} must be JSON, it is not: {error}; restore the file"
                     ) from None
             else:
                 # A number at the end of the text read so far may continue.

@@ -10,7 +10,7 @@ from hdvl.evaluation.identifying import RowId
 from hdvl.evaluation.json_stream import holds_mapping, json_pairs
 from hdvl.evaluation.metrics.joining import Rules
 from hdvl.evaluation.metrics.official_rules import RULES
-from hdvl.evaluation.rows import read_rows
+from hdvl.evaluation.rows import read_rows, whole_number
 from hdvl.evaluation.task import Task
 
 IDS = (
@@ -27,12 +27,13 @@ IDS = (
 BOXES = "bboxes"
 TABLES = (".tsv", ".csv", ".xlsx")
 ANSWERS = (
-    *("prediction", "answer", "text", "response", "caption", "Output", "output", "generated"),
-    BOXES,
+    *("prediction", "predict", "model_prediction", "response", "answer", "text", "caption"),
+    *("Output", "output", "generated", BOXES),
 )
 """Names of the fields that hold the id and the answer, the first that a row has being used.
 
-``prediction`` comes before ``answer``, which is the correct answer in the tables of VLMEvalKit.
+``answer`` is the correct answer in the tables of VLMEvalKit, which have ``prediction`` too, and in the rows
+of MMVP, which have ``response``.
 """
 
 
@@ -61,22 +62,24 @@ def _mme_rows(folder: Path) -> Iterator[dict[str, Any]]:
     if not files:
         raise ValueError(f"predictions must be a file, or a folder with TASK.txt, {folder} is none")
     for path in files:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            cells = line.split("\t")
-            if len(cells) != 4:
-                raise ValueError(
-                    f"line {number} of {path} must have 4 cells with tabs between them, got {len(cells)}; "
-                    "remove tabs and line breaks from the answers"
-                )
-            image, question, _, answer = cells
-            yield {"task": path.stem, "image": image, "question": question, "prediction": answer}
+        # str.splitlines would also split at characters such as U+2028, which answers may have.
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                cells = line.rstrip("\n").split("\t")
+                if len(cells) != 4:
+                    raise ValueError(
+                        f"line {number} of {path} must have 4 cells with tabs between them, got "
+                        f"{len(cells)}; remove tabs and line breaks from the answers"
+                    )
+                image, asked, _, answer = cells
+                yield {"task": path.stem, "image": image, "question": asked, "prediction": answer}
 
 
 def _of_mapping(answer: Any) -> object:
     if isinstance(
         answer, Mapping
     ):  # MathVista and MMMU store the problem together with the response
-        return next((answer[name] for name in ("response", *ANSWERS) if name in answer), None)
+        return next((answer[name] for name in ANSWERS if name in answer), None)
     return answer
 
 
@@ -84,6 +87,7 @@ def _pairs(
     path: Path, rows: Iterable[Mapping[str, Any]], row_id: RowId | None
 ) -> Iterator[tuple[str, object]]:
     known: dict[tuple[str, ...], tuple[list[str], str | None]] = {}
+    table = path.suffix.lower() in TABLES
     for number, row in enumerate(rows):
         fields = tuple(row)
         if fields not in known:  # rows of a file mostly have the same fields
@@ -104,9 +108,10 @@ def _pairs(
                 f"fields {', '.join(row)}"
             )
         answer = row[key]
-        if answer in ("", None) and path.suffix.lower() in TABLES:
+        if answer in ("", None) and table:
             answer = math.nan  # as the official scorers read an empty cell
-        yield _text_of_id(name), json.dumps(answer) if key == BOXES else answer
+        text = _text_of_id(name)
+        yield whole_number(text) if table else text, json.dumps(answer) if key == BOXES else answer
 
 
 def _text_of_id(value: object) -> str:

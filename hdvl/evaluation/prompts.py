@@ -13,7 +13,8 @@ def prompt_of(pieces: str | Sequence[str], sample: Sample, option: str = "{lette
 
     Args:
         pieces: the prompt with the fields ``{question}``, ``{hint}``, ``{options}`` and those of
-            ``sample.extra``, or a list of pieces of it. A piece with an empty field is left out.
+            ``sample.extra``, or a list of pieces of it. A piece with an empty field is left out. An empty
+            hint is "N/A" in ``{hint_or_na}``; ``{question_capitalized}`` has one capital letter, the first.
         sample: the question.
         option: one line of ``{options}``, with the fields ``{letter}`` and ``{text}``.
 
@@ -24,7 +25,9 @@ def prompt_of(pieces: str | Sequence[str], sample: Sample, option: str = "{lette
     fields = {
         **{key: str(value) for key, value in sample.extra.items() if isinstance(value, str | int)},
         "question": sample.question,
+        "question_capitalized": sample.question.capitalize(),
         "hint": sample.hint,
+        "hint_or_na": sample.hint or "N/A",
         "options": "\n".join(options),
     }
     if isinstance(pieces, str):

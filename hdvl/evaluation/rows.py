@@ -10,11 +10,13 @@ import ast
 import csv
 import io
 import json
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from hdvl.evaluation.json_stream import json_items
 from hdvl.evaluation.samples import StoredImage, digest, from_base64
@@ -22,6 +24,8 @@ from hdvl.evaluation.samples import StoredImage, digest, from_base64
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images in cells are longer than the default
 
 IMAGE = "image"
+BOM = b"\xef\xbb\xbf"
+WHOLE = re.compile(r"\s*([+-]?\d+)(?:\.0*)?\s*")
 LONGEST_REFERENCE = (
     64  # characters; a shorter cell names the row whose image is meant, as in VLMEvalKit
 )
@@ -47,7 +51,23 @@ def read_rows(path: Path, under: str | None = None) -> Iterator[dict[str, Any]]:
     }
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} must end with one of {', '.join(readers)}, got {path.suffix!r}")
-    return readers[path.suffix.lower()]()
+    return _checked(path, readers[path.suffix.lower()]())
+
+
+def _checked(path: Path, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows, with an error that names the file if it is not of the form that its suffix says."""
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8, it is not: {error}; convert it") from None
+    except BadZipFile as error:
+        raise ValueError(f"{path} must be a workbook of Excel, it is not: {error}") from None
+
+
+def whole_number(text: str) -> str:
+    """A number that a table has as " 12" or "12.0", as "12"; any other text as it is."""
+    found = WHOLE.fullmatch(text)
+    return found[1] if found else text
 
 
 def read_plain(path: Path) -> Any:
@@ -89,18 +109,31 @@ def _mapping(row: Any, path: Path, number: int) -> dict[str, Any]:
 def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """(start, end, bytes) of each record of a table with quoted cells, which may contain line breaks."""
     with path.open("rb") as file:
-        start = 0
-        parts, quotes = list[bytes](), 0
+        start, parts, inside = 0, list[bytes](), False
         for line in file:
             parts.append(line)
-            quotes += line.count(b'"')
-            if quotes % 2 == 0:
+            inside = _inside_quotes(line, inside)
+            if not inside:
                 record = b"".join(parts)
                 yield start, start + len(record), record
                 start += len(record)
-                parts, quotes = [], 0
+                parts = []
         if parts:
-            raise ValueError(f"{path} ends inside of a quoted cell; download it again")
+            raise ValueError(f"{path} ends inside of a quoted cell; close its quotes")
+
+
+def _inside_quotes(line: bytes, inside: bool) -> bool:
+    """Whether a quoted cell is open after a line, given whether one is open before it.
+
+    Only a quote at the start of a cell opens it; one in the middle, as in 5" pipe, is a character.
+    """
+    if b'"' not in line:
+        return inside
+    for cell in line.split(b"\t"):
+        if inside or cell.removeprefix(BOM).startswith(b'"'):
+            # The second of two quotes closes the cell, or stands for a quote with the third.
+            inside ^= cell.count(b'"') % 2 == 1
+    return inside
 
 
 def _cells(record: bytes, delimiter: str = "\t") -> list[str]:
@@ -117,6 +150,7 @@ def _tsv_rows(path: Path) -> Iterator[dict[str, Any]]:
         cells = _cells(record)
         if header is None:
             header = cells
+            refuse_repeated(path, header)
             continue
         if len(cells) != len(header):
             raise ValueError(
@@ -127,12 +161,19 @@ def _tsv_rows(path: Path) -> Iterator[dict[str, Any]]:
             place = (start, end, digest(row[IMAGE])[:16])
             if len(row[IMAGE]) <= LONGEST_REFERENCE and row[IMAGE] in places:
                 place = places[row[IMAGE]]
-            index = str(row.get("index", number))
+            index = whole_number(str(row.get("index", number)))
             count, column = len(_listed(row[IMAGE])), header.index(IMAGE)
             names = [f"{path.name}:{index}" + f":{one}" * (count > 1) for one in range(count)]
             row[IMAGE] = [_stored(path, place, column, name, one) for one, name in enumerate(names)]
             places[index] = place
         yield row
+
+
+def refuse_repeated(path: Path, header: Sequence[str]) -> None:
+    """Raise ``ValueError`` if two columns have the same name."""
+    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
+    if twice:
+        raise ValueError(f"columns of {path} must have different names, got {twice[0]!r} twice")
 
 
 def _stored(
@@ -157,7 +198,9 @@ def _listed(cell: str) -> list[str]:
 
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
+        rows = csv.DictReader(file)
+        refuse_repeated(path, rows.fieldnames or ())
+        yield from rows
 
 
 def _xlsx_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -167,8 +210,10 @@ def _xlsx_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         rows = book.active.iter_rows(values_only=True)
         header = [str(cell) for cell in next(rows, ())]
+        refuse_repeated(path, [name for name in header if name != "None"])
         for cells in rows:
-            yield dict(zip(header, cells, strict=True))
+            if any(cell is not None for cell in cells):
+                yield dict(zip(header, cells, strict=True))
     finally:
         book.close()
 

@@ -59,7 +59,15 @@ class Sample:
 
     @property
     def answer(self) -> str:
-        """The only answer of a question that has one."""
+        """The only answer of a question that has one.
+
+        Raises:
+            ValueError: the file of the benchmark has no answer to it.
+        """
+        if not self.answers:
+            raise ValueError(
+                f"question {self.id} must have an answer in its file to be scored, it has none"
+            )
         return self.answers[0]
 
 

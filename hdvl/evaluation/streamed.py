@@ -1,18 +1,28 @@
-"""Many predictions scored by a metric of single answers, in little memory."""
+"""Many predictions scored one after the other, in little memory."""
 
 import json
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import IO
 
 import numpy as np
 
 from hdvl.evaluation.answer_table import AnswerTable
+from hdvl.evaluation.metrics.gqa import GQATotals
 from hdvl.evaluation.samples import Sample
-from hdvl.evaluation.scorers.short_answers import METRICS
+from hdvl.evaluation.scorers.choices import choice_scores
+from hdvl.evaluation.scorers.letters import RULES
+from hdvl.evaluation.scorers.short_answers import (
+    GQA_CONVERTERS,
+    METRICS,
+    add_gqa_scores,
+    gqa_scores,
+    short_answer_scores,
+)
 from hdvl.evaluation.scores import Scores
 from hdvl.evaluation.statistics import Uncertainty, mean_uncertainty
 
@@ -79,33 +89,107 @@ class Totals:
         return mean_uncertainty(sums.astype(float), counts.astype(float), scale=100.0)
 
 
+class StreamedMean:
+    """The mean of a metric of single answers, in per cent.
+
+    Args:
+        metric: its name.
+        one: the value of the answer to a question.
+        each: see :class:`Totals`.
+    """
+
+    def __init__(
+        self, metric: str, one: Callable[[Sample, str], float], each: IO[str] | None = None
+    ) -> None:
+        self.metric, self.one, self.totals = metric, one, Totals(each=each)
+
+    def add(self, samples: Sequence[Sample], answers: Sequence[str]) -> None:
+        """Count the answers to some questions."""
+        pairs = zip(samples, answers, strict=True)
+        self.totals.add(samples, [float(self.one(sample, said)) for sample, said in pairs])
+
+    def scores(self) -> Scores:
+        """The scores of all answers."""
+        return self.totals.scores(self.metric)
+
+
+class StreamedChoices(StreamedMean):
+    """Accuracy of the letters that a rule reads in the answers, as ``choice_scores``."""
+
+    def __init__(self, rule: str, each: IO[str] | None = None) -> None:
+        super().__init__("accuracy", self.read, each)
+        self.rule, self.unparsed = RULES[rule], list[str]()
+
+    def read(self, sample: Sample, answer: str) -> float:
+        letter = self.rule(answer, sample.options)
+        if letter is None:
+            self.unparsed.append(sample.id)
+        return float(letter == sample.answer)
+
+    def scores(self) -> Scores:
+        return replace(super().scores(), unparsed=self.unparsed)
+
+
+class StreamedGQA(StreamedMean):
+    """The scores of GQA, as ``gqa_scores``."""
+
+    def __init__(self, convert: str | None = None, each: IO[str] | None = None) -> None:
+        super().__init__("accuracy", lambda sample, answer: answer == sample.answer, each)
+        self.convert, self.details = GQA_CONVERTERS[convert], GQATotals()
+
+    def add(self, samples: Sequence[Sample], answers: Sequence[str]) -> None:
+        balanced = list[tuple[Sample, str]]()
+        for sample, said in zip(samples, map(self.convert, answers), strict=True):
+            question = sample.extra["gqa"]
+            self.details.add(sample.id, question, said)
+            if question["isBalanced"]:
+                balanced.append((sample, said))
+        super().add([sample for sample, _ in balanced], [said for _, said in balanced])
+
+    def scores(self) -> Scores:
+        scores = super().scores()
+        add_gqa_scores(scores, self.details.score())
+        return scores
+
+
+def streamed(score: Callable[..., Scores], each: IO[str] | None = None) -> StreamedMean | None:
+    """What scores one answer after the other as ``score`` scores all of them; ``None`` if nothing does."""
+    if not isinstance(score, partial):
+        return None
+    if score.func is short_answer_scores:
+        metric, one = METRICS[score.keywords["metric"]]
+        return StreamedMean(metric, lambda sample, said: one(sample.answers, said), each)
+    if score.func is choice_scores:
+        return StreamedChoices(score.keywords["rule"], each)
+    if score.func is gqa_scores:
+        return StreamedGQA(score.keywords.get("convert"), each)
+    return None
+
+
 def score_stream(
-    samples: Iterable[Sample], table: AnswerTable, metric: str, *, each: IO[str] | None = None
-) -> Totals:
-    """Score the answers in ``table`` to ``samples``, which are read once.
+    read: Callable[[], Iterable[Sample]], table: AnswerTable, scorer: StreamedMean
+) -> None:
+    """Count the answers in ``table`` to the questions that ``read`` reads.
 
     Reading the files takes several times as long as the metrics do, so that further processes for these
     would not pay.
 
-    Args:
-        samples: the questions.
-        table: the predictions.
-        metric: one of :data:`~hdvl.evaluation.scorers.short_answers.METRICS`.
-        each: see :class:`Totals`.
-
     Raises:
         ValueError: an id occurs twice.
     """
-    one = METRICS[metric][1]
-    totals, seen, source = Totals(each=each), array("q"), iter(samples)
+    seen, source = array("q"), iter(read())
     while lot := list(islice(source, ROWS)):
         seen.extend(hash(sample.id) for sample in lot)
         answers = table.take([sample.id for sample in lot])
         pairs = [
             (sample, said) for sample, said in zip(lot, answers, strict=True) if said is not None
         ]
-        values = [float(one(sample.answers, said)) for sample, said in pairs]
-        totals.add([sample for sample, _ in pairs], values)
-    if len(np.unique(np.frombuffer(seen, np.int64))) < len(seen):
-        raise ValueError("ids of the questions must be unique, some occur twice; restore the file")
-    return totals
+        scorer.add([sample for sample, _ in pairs], [said for _, said in pairs])
+    hashes, times = np.unique(np.frombuffer(seen, np.int64), return_counts=True)
+    twice = set(hashes[times > 1].tolist())
+    if twice:
+        name = next(sample.id for sample in read() if hash(sample.id) in twice)
+        raise ValueError(
+            f"ids of the questions must be unique, got {len(twice)} more than once, such as {name!r}; "
+            "restore the file"
+        )

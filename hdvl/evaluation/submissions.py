@@ -37,6 +37,17 @@ def json_mapping(folder: Path, samples: Sequence[Sample], answers: Mapping[str, 
     return path
 
 
+def cmmmu_lines(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]) -> Path:
+    """JSON lines with id, type and response, as the script of CMMMU reads them."""
+    lines = [
+        {"id": int(one.id), "type": one.extra["kind"], "response": answers[one.id]}
+        for one in samples
+    ]
+    path = folder / "submission.jsonl"
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return path
+
+
 def workbook(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]) -> Path:
     """A table of XLSX with index, question, options and prediction, as MMBench's server takes it."""
     from openpyxl import Workbook

@@ -6,7 +6,6 @@ attends to in the thumbnail are kept, and the others are neither encoded nor rea
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,7 +17,7 @@ from hdvl.inference.image_prompt import ImagePrompt
 from hdvl.llms.attention import answer_attention
 from hdvl.model import VLM
 from hdvl.processor import Processor, Sample
-from hdvl.protocols import Message, TilePlan, Tiler, Tiles
+from hdvl.protocols import Message, TilePlan, Tiles
 from hdvl.views import join_pixels, split_pixels, view_pixels
 
 SELECT_TILES = 8
@@ -58,42 +57,6 @@ class Budget:
 
 WHOLE = Budget()
 """All windows of each image."""
-
-
-@dataclass(frozen=True)
-class CutImages:
-    """A tiler of images that are cut already.
-
-    Attributes:
-        tiler: the tiler that cut them.
-        tiles: the tiles of each image by its ``id``.
-    """
-
-    tiler: Tiler
-    tiles: Mapping[int, Tiles]
-
-    @property
-    def tile_size(self) -> int:
-        """As of the tiler."""
-        return self.tiler.tile_size
-
-    @property
-    def max_tiles(self) -> int:
-        """As of the tiler."""
-        return self.tiler.max_tiles
-
-    @property
-    def exif(self) -> bool:
-        """As of the tiler."""
-        return self.tiler.exif
-
-    def plan(self, width: int, height: int) -> TilePlan:
-        """As of the tiler: all windows."""
-        return self.tiler.plan(width, height)
-
-    def __call__(self, image: Any) -> Tiles:
-        """The tiles of one of the images."""
-        return self.tiles[id(image)]
 
 
 def cut_images(sample: Sample, messages: Sequence[Message]) -> dict[int, Tiles]:
@@ -145,7 +108,7 @@ def with_windows(
         key: keep_windows(tiles, windows[key]) if key in windows else tiles
         for key, tiles in cut.items()
     }
-    found = encode(replace(processor, tiler=CutImages(processor.tiler, kept)), messages)
+    found = encode(replace(processor, cut=kept), messages)
     before, after = (sum(len(plan.windows) for plan in one.plans) for one in (sample, found))
     return replace(
         found,

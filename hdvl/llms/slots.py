@@ -38,7 +38,9 @@ class ModelSlots:
     def __init__(self, model: Any) -> None:
         layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
         self.model, self.cache = model, SlotCache(layers)
-        self._graphs = GraphedSteps(self._decode_rows)
+        # Made at the first step on a GPU: it holds these slots, and a cycle would keep the copied weights
+        # of a CPU in memory until the next garbage collection.
+        self._graphs: GraphedSteps | None = None
 
     @property
     def bytes_per_token(self) -> int:
@@ -48,7 +50,7 @@ class ModelSlots:
     def reserve(self, count: int, length: int) -> None:
         """Make room for ``count`` slots of ``length`` positions."""
         if self.cache.reserve(count, length):
-            self._graphs.clear()
+            self._clear_graphs()
 
     def renew(self) -> None:
         """Read the weights of the model again, which may have changed; here each call does."""
@@ -65,8 +67,12 @@ class ModelSlots:
 
     def release(self) -> None:
         """Free all slots."""
-        self._graphs.clear()
+        self._clear_graphs()
         self.cache.release()
+
+    def _clear_graphs(self) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
 
     def prefill(
         self, embeddings: Float[Tensor, "s e"], slot: int, start: int, total: int, keep: int = 1
@@ -137,6 +143,8 @@ class ModelSlots:
                 used here.
         """
         if embeddings.is_cuda:
+            if self._graphs is None:
+                self._graphs = GraphedSteps(self._decode_rows)
             return self._graphs(embeddings, lengths, self.cache.length)
         if len(lengths) == 1:  # needs no mask
             return self.prefill(embeddings, 0, lengths[0], lengths[0] + 1)

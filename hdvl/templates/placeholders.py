@@ -64,18 +64,16 @@ def expand_ids(
             f"images must be as many as image tokens {image_token!r} in the prompt, got {len(images)} images "
             f"and {len(texts) - 1} tokens; write one token for each image"
         )
-    parts = [_around_slots(image, image_id) for image in images]
+    # Each text stands between the tail of the image before it and the head of the image after it.
     ids, spans = list[int](), list[tuple[int, int]]()
-    for number, text in enumerate(texts):
-        tail = parts[number - 1][2] if number else []
-        head = parts[number][0] if number < len(parts) else []
-        before = image_token if number else ""
-        after = image_token if number < len(parts) else ""
-        ids += _joined(tokenizer, (tail, text, head), before, after)
-        if number < len(parts):
-            slots = parts[number][1]
-            spans.append((len(ids), len(ids) + len(slots)))
-            ids += slots
+    tail, before = list[int](), ""
+    for text, image in zip(texts, images, strict=False):  # the last text has no image after it
+        head, slots, next_tail = _around_slots(image, image_id)
+        ids += _joined(tokenizer, (tail, text, head), before, image_token)
+        spans.append((len(ids), len(ids) + len(slots)))
+        ids += slots
+        tail, before = next_tail, image_token
+    ids += _joined(tokenizer, (tail, texts[-1], []), before, "")
     return ExpandedIds(ids, tuple(spans))
 
 
@@ -102,15 +100,16 @@ def _around_slots(image: Sequence[int], image_id: int) -> tuple[list[int], list[
 def _joined(
     tokenizer: Any, pieces: tuple[list[int], list[int], list[int]], before: str, after: str
 ) -> list[int]:
-    """The ids of a tag, the text after it and the tag after that.
+    """The ids of the tags at the end of an image, the text after it, and the tags at the start of the next.
 
-    A tag joins the text up to the nearest added token, so only these ids are made anew.
+    A tokenizer may join a tag with the text beside it, but never across an added token such as
+    ``<|im_end|>``. So only the ids between a tag and the nearest added token are made anew.
 
     Args:
         tokenizer: the tokenizer.
-        pieces: the ids of the three.
-        before: the token in front of them, or an empty string.
-        after: the token behind them, or an empty string.
+        pieces: the ids of the three, each as if it stood alone.
+        before: the image token in front of them, or an empty string at the start of the prompt.
+        after: the image token behind them, or an empty string at its end.
     """
     tail, text, head = pieces
     added = tokenizer.added_tokens_decoder
@@ -129,6 +128,11 @@ def _joined(
 def _tokenised_anew(
     tokenizer: Any, pieces: tuple[list[int], list[int], list[int]], before: str, after: str
 ) -> list[int]:
+    """The ids of the three pieces as one text; see :func:`_joined`.
+
+    Raises:
+        ValueError: the ids of the text are not those of the text that they are decoded to.
+    """
     tail, text, head = pieces
     if not tail and not head:
         return text

@@ -72,7 +72,7 @@ def _metrics(stage: Mapping[str, Any]) -> dict[str, dict[int, float]]:
 
 def _last_step(stage: Mapping[str, Any]) -> int:
     """Return the number of steps in the metrics of a stage."""
-    return max((step + 1 for curve in _metrics(stage).values() for step in curve), default=0)
+    return max((step for curve in _metrics(stage).values() for step in curve), default=0)
 
 
 def _scores(stage: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
@@ -81,4 +81,4 @@ def _scores(stage: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
         if curve:
             values = list(curve.values())
             tail = values[-max(1, len(values) // 20) :] if name == "train/loss" else values[-1:]
-            yield text, max(curve) + 1, sum(tail) / len(tail)
+            yield text, max(curve), sum(tail) / len(tail)

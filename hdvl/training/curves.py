@@ -3,7 +3,7 @@
 from pathlib import Path
 
 Curve = dict[int, float]
-"""The values of a metric by step."""
+"""The values of a metric by step, counted from 1."""
 
 
 def read_curves(path: Path | str) -> dict[str, Curve]:

@@ -1,4 +1,7 @@
-"""A logger that appends metrics as rows ``step,name,value``. A resumed run appends to the same file."""
+"""A logger that appends metrics as rows ``step,name,value``. A resumed run appends to the same file.
+
+Steps are counted from 1, as in the terminal: the row of step 5 describes the fifth optimizer step.
+"""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -19,13 +22,13 @@ def read_metrics(path: Path | str, name: str) -> Curve:
     return read_curves(path).get(name, {})
 
 
-def drop_rows_from(path: Path | str, step: int) -> None:
-    """Remove the rows of ``step`` and later, written after the checkpoint that a run resumes from."""
+def drop_rows_after(path: Path | str, step: int) -> None:
+    """Remove the rows of steps after ``step``, written after the checkpoint that a run resumes from."""
     path = Path(path)
     if not path.exists():
         return
     head, *rows = path.read_text().splitlines(keepends=True)
-    kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < step]
+    kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
     write_text(path, "".join([head, *kept]))
 
 
@@ -53,9 +56,10 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append one row a metric."""
+        """Append one row a metric. ``step`` is Lightning's number of the step, which begins with 0."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [f"{step},{name},{float(value)!r}\n" for name, value in metrics.items()]
+        number = 0 if step is None else step + 1
+        rows = [f"{number},{name},{float(value)!r}\n" for name, value in metrics.items()]
         fresh = not self.path.exists()
         with self.path.open("a") as file:
             file.write((HEADER if fresh else "") + "".join(rows))

@@ -12,6 +12,7 @@
 """
 
 import errno
+import gc
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ from hdvl.training.checkpointing import Saver, find_checkpoint, step_seed
 from hdvl.training.frozen import Source, source_of
 from hdvl.training.hyperparameters import log_hyperparameters
 from hdvl.training.lock import locked
-from hdvl.training.metrics import drop_rows_from
+from hdvl.training.metrics import drop_rows_after
 from hdvl.training.module import VLMModule
 from hdvl.training.preflight import (
     BuildData,
@@ -135,6 +136,8 @@ def _train(stages: Sequence[dict[str, Any]], build_data: BuildData, folder: Path
     _save_model(vlm, folder, stages)
     if is_rank_zero():
         steps: int = stages[-1]["trainer"]["max_steps"]
+        del vlm, source  # the saved model takes their place in memory
+        gc.collect()  # the trainer and the module refer to each other
         check_saved(folder / MODEL, validated, steps, allow=foreign_packages(node))
     return folder / MODEL
 
@@ -171,7 +174,7 @@ def train_stage(
         return []
     step = 0 if checkpoint is None else checkpoint_step(checkpoint)
     if is_rank_zero():
-        drop_rows_from(folder / METRICS, step)
+        drop_rows_after(folder / METRICS, step)
         if checkpoint is not None:
             print(f"resuming from step {step} of {checkpoint}", flush=True)
     module = VLMModule(

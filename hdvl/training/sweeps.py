@@ -113,7 +113,7 @@ def sweep_rows(jobs: Sequence[Job]) -> list[list[str]]:
     rows = [["job", *keys, *_MEASURES, "steps", "time", "status"]]
     for job in best_first(jobs):
         measures = ["" if value is None else f"{value:.4g}" for value in job.measures().values()]
-        steps = max((step + 1 for curve in job.curves().values() for step in curve), default=0)
+        steps = max((step for curve in job.curves().values() for step in curve), default=0)
         time = "" if job.seconds is None else duration(job.seconds)
         chosen = [_rounded(job.choices.get(key, "")) for key in keys]
         rows.append([str(job.number), *chosen, *measures, str(steps), time, job.status])
@@ -163,7 +163,7 @@ def _plot(path: Path, jobs: Sequence[Job]) -> Path:
         curve = curves.get(name, {})
         if curve:
             text = f"{job.number}: {label(job, keys)} ({name.partition('/')[0]})"
-            axes.plot([step + 1 for step in curve], list(curve.values()), marker=".", label=text)
+            axes.plot(list(curve), list(curve.values()), marker=".", label=text)
     axes.set(xlabel="step", ylabel="loss", title=path.parent.name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -167,7 +167,7 @@ def test_a_run_that_explodes_keeps_the_weights_from_before(tmp_path: Path) -> No
         run(plain, Feeder())
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 1
-    assert list(read_metrics(tmp_path / "run" / "metrics.csv", "train/loss")) == [0]
+    assert list(read_metrics(tmp_path / "run" / "metrics.csv", "train/loss")) == [1]
     dumped = sorted(path.name for path in (tmp_path / "run" / "bad_steps").rglob("*.*"))
     # both micro-batches of the step
     assert dumped == [f"batch-{n}.{kind}" for n in (0, 1) for kind in ("safetensors", "txt")]

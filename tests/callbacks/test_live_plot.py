@@ -24,9 +24,9 @@ def test_the_figure_is_shown_once_and_updated(
     plot.on_train_batch_end(trainer, module, None, fake_batch(), 0)
     assert calls == []  # nothing was logged yet
     metrics = tmp_path / "metrics.csv"
-    metrics.write_text("step,name,value\n0,train/loss,2.0\n")
+    metrics.write_text("step,name,value\n1,train/loss,2.0\n")
     plot.on_train_batch_end(trainer, module, None, fake_batch(), 1)
-    metrics.write_text("step,name,value\n0,train/loss,2.0\n1,train/loss,1.0\n")
+    metrics.write_text("step,name,value\n1,train/loss,2.0\n2,train/loss,1.0\n")
     plot.on_fit_end(trainer, module)
     assert [name for name, _ in calls] == ["display", "update_display"]
     assert all(data.startswith(b"\x89PNG") for _, data in calls) and calls[0][1] != calls[1][1]

@@ -45,8 +45,8 @@ def test_the_rate_of_a_part_is_the_highest_of_its_groups(folder: Path) -> None:
     assert highest_rates(curves) == {"llm": {step: step * 1e-6 for step in range(100)}}
 
 
-def test_steps_count_from_one_and_ticks_are_whole() -> None:
-    figure = plots.loss_figure({"validation/loss": {0: 2.0, 1: 1.0}})
+def test_ticks_are_whole_steps() -> None:
+    figure = plots.loss_figure({"validation/loss": {1: 2.0, 2: 1.0}})
     (axes,) = figure.axes
     assert list(axes.lines[0].get_xdata()) == [1, 2]
     assert all(float(tick).is_integer() for tick in axes.get_xticks())

@@ -143,7 +143,7 @@ BOXES = {
 
 @pytest.mark.parametrize("form", ["qwen_vl", "internvl", "pixels", "grit"])
 def test_swapped_and_outside_boxes_are_counted(form: str) -> None:
-    from hdvl.evaluation.scorers.verdicts import box_scores
+    from hdvl.evaluation.scorers.boxes import box_scores
 
     answers = dict[str, str]()
     for name, (box, text, _) in BOXES.items():
@@ -233,8 +233,140 @@ def test_mme_takes_the_folder_of_its_tool(tmp_path: Path) -> None:
     report = run(tmp_path, "mme", tmp_path / "results")
     assert report["score"] == 75 + 50  # three of four answers, one of two images
     assert report["uncertainty"]["groups"] == 2
+    # Some line separators of Unicode are characters of an answer to the official tool.
+    odd = [line.replace("yes, it is", "yes\u2028it\x0bis") for line in lines]
+    write(tmp_path / "results/existence.txt", "\n".join(odd))
+    assert run(tmp_path, "mme", tmp_path / "results")["score"] == 75 + 50
+    none = [f"{line.rpartition(chr(9))[0]}\tmaybe" for line in lines]
+    write(tmp_path / "results/existence.txt", "\n".join(none))
+    notes = run(tmp_path, "mme", tmp_path / "results")["notes"]
+    assert notes[1] == "the official script fails, as no answer is yes or no: existence"
     write(tmp_path / "results/existence.txt", f"{lines[0]} more\ttabs\n")
     with pytest.raises(ValueError, match=r"line 1 of .* must have 4 cells .* got 5"):
         run(tmp_path, "mme", tmp_path / "results")
     with pytest.raises(ValueError, match=r"a folder with TASK\.txt"):
         run(tmp_path, "mme", tmp_path / "MME")
+
+
+def test_rows_of_scripts_that_also_hold_the_correct_answer(tmp_path: Path) -> None:
+    table = "Index,Question,Options,Correct Answer\n1,q,(a) O (b) C,(a)\n2,q,(a) O (b) C,(b)\n"
+    write(tmp_path / "MMVP/Questions.csv", table)
+    rows = [{"question_id": n, "answer": "(a)", "response": "A"} for n in (1, 2)]
+    assert run(tmp_path, "mmvp", write(tmp_path / "p.jsonl", rows))["correct"] == {"1": 1, "2": 0}
+    item = {
+        "dataset_name": "svt",
+        "image_path": "a.png",
+        "question": "q",
+        "answers": ["ab"],
+        "type": "x",
+    }
+    write(tmp_path / "OCRBench/OCRBench.json", [{**item, "id": 1}])
+    file = write(tmp_path / "p.json", [{**item, "id": 1, "predict": "It says AB."}])
+    assert run(tmp_path, "ocrbench", file)["score"] == 1
+    row = {
+        "category": "VD",
+        "subcategory": "map",
+        "visual_input": "1",
+        "set_id": "0",
+        "figure_id": "2",
+    }
+    row |= {"question_id": "0", "question": "q", "gt_answer": "1", "filename": "a.png"}
+    write(tmp_path / "hallusion_bench/HallusionBench.json", [row])
+    file = write(tmp_path / "p.json", [{**row, "model_prediction": "Yes."}])
+    assert run(tmp_path, "hallusionbench", file)["correct"] == {"VD_map_0_2_0": 1}
+
+
+TABLES = {
+    "numbers of a spreadsheet": ("0.0\tA\n 1 \tB\n", {"0": 1, "1": 1}),
+    "a quote in a cell": ('0\tA 5" pipe\n1\tB\n', {"0": 1, "1": 1}),
+    "two lines in a cell": ('0\t"A\n""x""\ty"\n1\tB\n', {"0": 1, "1": 1}),
+    "an open quote": ('0\t"A\n1\tB\n', "ends inside of a quoted cell"),
+    "a column twice": ("", "must have different names, got 'prediction' twice"),
+    "no UTF-8": ("0\t\udce9\n", "must be UTF-8"),
+    "no answer": ("7\tA\n", r"at least one question, got missing: 4 .*; unknown: 1 \('7'\)"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_of_predictions(kind: str, tmp_path: Path) -> None:
+    mmstar(tmp_path)
+    text, expected = TABLES[kind]
+    columns = "prediction\tprediction" if kind == "a column twice" else "prediction"
+    raw = f"index\t{columns}\n{text}".encode("utf-8", "surrogateescape")
+    file = write(tmp_path / "p.tsv", raw)
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            run(tmp_path, "mmstar", file)
+    else:
+        assert run(tmp_path, "mmstar", file)["correct"] == expected
+
+
+def test_workbooks_with_empty_rows_and_broken_ones(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    mmstar(tmp_path)
+    book = Workbook()
+    for row in (["index", "prediction"], [0, "A"], [None, None], [1.0, "A"]):
+        book.active.append(row)
+    book.save(tmp_path / "p.xlsx")
+    assert run(tmp_path, "mmstar", tmp_path / "p.xlsx")["correct"] == {"0": 1, "1": 0}
+    with pytest.raises(ValueError, match="must be a workbook of Excel"):
+        run(tmp_path, "mmstar", write(tmp_path / "q.xlsx", "index"))
+
+
+def test_questions_without_an_answer_or_a_number_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "MMStar.tsv", "index\tquestion\n3\tq\n")
+    file = write(tmp_path / "p.json", [{"index": 3, "prediction": "A"}])
+    with pytest.raises(ValueError, match="question 3 must have an answer"):
+        run(tmp_path, "mmstar", file)
+    write(tmp_path / "MMBench_DEV_EN.tsv", "index\tquestion\tanswer\tA\nx\tq\tA\ty\n")
+    with pytest.raises(ValueError, match="must be a whole number, got 'x'"):
+        run(tmp_path, "mmbench", write(tmp_path / "p.json", [{"index": "x", "prediction": "A"}]))
+
+
+@pytest.mark.parametrize("text", ["a dog", "[[1, 2, 3]]", '{"a": 1}', "null", "[1, 2, 3, 4]", "[]"])
+def test_an_answer_without_a_box_is_counted(text: str) -> None:
+    from hdvl.evaluation.scorers.boxes import box_scores
+
+    sample = Sample("1", "the dog", extra={"box": [0, 0, 10, 10], **SIZE})
+    for form in ("pixels", "grit"):
+        found = box_scores([sample], {"1": text}, form=form)
+        assert found.value == 0 and found.unparsed == ["1"]
+
+
+def test_an_image_of_mme_with_one_answer_is_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"MME/existence/{name}.txt", "Is it red?\tYes\nIs it blue?\tNo\n")
+    rows = [{"id": f"existence/{one}", "prediction": "yes"} for one in ("a/0", "a/1", "b/0")]
+    file = write(tmp_path / "p.json", rows)
+    with pytest.raises(ValueError, match=r"missing 1 \('existence/b/1'\)"):
+        run(tmp_path, "mme", file)
+    report = run(tmp_path, "mme", file, "partial=true")
+    assert report["score"] == 50 and "left out: 1 ('existence/b')" in report["notes"][-1]
+
+
+def test_touchstone_rows_without_an_index_are_in_order() -> None:
+    task = task_of("touchstone")
+    assert task.identify is not None
+    found = task.identify([Sample("0", "q"), Sample("x", "q")])
+    assert [found(0, {"response": "a"}), found(1, {}), found(2, {}), found(0, {"index": 5})] == [
+        *("0", "x", "row 2", "5"),
+    ]
+
+
+def test_an_empty_field_of_an_image_fails_when_it_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "MMStar.tsv", "index\tquestion\tanswer\timage\timage_path\n0\tq\tA\t\t\n")
+    item = {
+        "dataset_name": "svt",
+        "image_path": "",
+        "question": "q",
+        "answers": ["ab"],
+        "type": "x",
+    }
+    write(tmp_path / "OCRBench/OCRBench.json", [{**item, "id": 1}])
+    for name in ("mmstar", "ocrbench"):
+        (sample,) = task_of(name).samples(DataFolder(tmp_path))
+        with pytest.raises(ValueError, match="the row has no image"):
+            image_bytes(sample.images[0])
+    file = write(tmp_path / "p.json", [{"index": 0, "prediction": "A"}])
+    assert run(tmp_path, "mmstar", file)["score"] == 100

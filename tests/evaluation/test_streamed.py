@@ -1,7 +1,10 @@
 """Large files are scored in little memory as small ones are, and JSON is read item by item."""
 
 import json
+import random
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ from hdvl.evaluation.answer_table import AnswerTable
 from hdvl.evaluation.json_stream import holds_mapping, json_items, json_pairs
 from hdvl.evaluation.metrics.joining import Rules, join
 from hdvl.evaluation.samples import Sample
-from hdvl.evaluation.scorers.short_answers import short_answer_scores
+from hdvl.evaluation.scorers.boxes import box_scores
+from hdvl.evaluation.scorers.choices import choice_scores
+from hdvl.evaluation.scorers.short_answers import gqa_scores, short_answer_scores
 from hdvl.evaluation.statistics import uncertainty
 from tests.evaluation.made_up import write
 
@@ -38,9 +43,11 @@ def test_a_stream_is_scored_as_the_whole(tmp_path: Path, monkeypatch: pytest.Mon
     whole = short_answer_scores(samples, answers, metric="anls")
     each = (tmp_path / "each").open("w+")
     with AnswerTable(Rules("x"), iter(answers.items())) as table:
-        totals = streamed.score_stream(iter(samples), table, "anls", each=each)
+        scorer = streamed.streamed(partial(short_answer_scores, metric="anls"), each)
+        assert scorer is not None
+        streamed.score_stream(lambda: samples, table, scorer)
         assert table.finish(partial=False).counts() == dict.fromkeys(table.counts, 0)
-    scores = totals.scores("ANLS")
+    scores, totals = scorer.scores(), scorer.totals
     assert scores.value == pytest.approx(whole.value) and scores.tables == {
         "kind": pytest.approx(whole.tables["kind"])
     }
@@ -50,8 +57,50 @@ def test_a_stream_is_scored_as_the_whole(tmp_path: Path, monkeypatch: pytest.Mon
     assert found["groups"] == wanted["groups"] and found["low"] < scores.value < found["high"]
     each.close()
     assert json.loads(f"{{{(tmp_path / 'each').read_text()[1:]}}}") == whole.correct
-    with AnswerTable(Rules("x"), []) as table, pytest.raises(ValueError, match="occur twice"):
-        streamed.score_stream([samples[0], samples[0]], table, "anls")
+    twice = [samples[1], samples[0], samples[0]]
+    message = "got 1 more than once, such as '0'"
+    with AnswerTable(Rules("x"), []) as table, pytest.raises(ValueError, match=message):
+        streamed.score_stream(lambda: twice, table, scorer)
+
+
+def gqa_sample(number: int, draw: random.Random) -> Sample:
+    question = {
+        "question": "Is " * draw.randint(1, 3),
+        "answer": draw.choice(["yes", "no", "red"]),
+        "isBalanced": number % 5 > 0,
+        "types": {"structural": draw.choice(["query", "verify"]), "semantic": draw.choice("ab")},
+        "groups": {"global": draw.choice(["colour", "place", None])},
+        "semantic": [{"operation": "select", "argument": "x"}] * draw.randint(0, 2),
+        "entailed": [str(draw.randint(0, 70)) for _ in range(draw.randint(0, 3))],
+    }
+    group = f"image {number // 3}"
+    answers = (str(question["answer"]),)
+    return Sample(str(number), "q", answers=answers, extra={"gqa": question}, group=group)
+
+
+def test_gqa_and_choices_are_scored_as_whole_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "ROWS", 7)
+    draw = random.Random(0)
+    options = {"A": "x", "B": "y"}
+    choices = [replace(one, answers=("A",), options=options) for one in questions(20)]
+    for samples, score, texts in (
+        (
+            [gqa_sample(n, draw) for n in range(50)],
+            partial(gqa_scores, convert="llava"),
+            "yes no Red.",
+        ),
+        (choices, partial(choice_scores, rule="letter"), "A B C"),
+    ):
+        given = {one.id: draw.choice(texts.split()) for one in samples}
+        whole, scorer = score(samples, given), streamed.streamed(score)
+        assert scorer is not None
+        with AnswerTable(Rules("x"), iter(given.items())) as table:
+            streamed.score_stream(lambda found=samples: found, table, scorer)
+        found = scorer.scores()
+        assert found.values == pytest.approx(whole.values) and found.unparsed == whole.unparsed
+        for kind, rows in whole.tables.items():
+            assert found.tables[kind] == pytest.approx(rows)
+    assert streamed.streamed(partial(box_scores, form="grit")) is None
 
 
 PREDICTIONS: list[tuple[str, object]] = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hdvl.evaluation.predictions import read_predictions
 from hdvl.evaluation.samples import Sample
-from hdvl.evaluation.submissions import json_list, json_mapping, workbook
+from hdvl.evaluation.submissions import cmmmu_lines, json_list, json_mapping, workbook
 from hdvl.files import read_json
 
 SAMPLES = [
@@ -22,3 +22,10 @@ def test_submissions_are_read_back(tmp_path: Path) -> None:
     assert dict(read_predictions(listed)) == ANSWERS
     assert dict(read_predictions(json_mapping(tmp_path, SAMPLES, ANSWERS))) == ANSWERS
     assert dict(read_predictions(workbook(tmp_path, SAMPLES, ANSWERS))) == ANSWERS
+
+
+def test_cmmmu_has_exactly_the_fields_that_its_script_reads(tmp_path: Path) -> None:
+    sample = Sample("3", "问", extra={"kind": "判断"})
+    path = cmmmu_lines(tmp_path, [sample], {"3": "对"})
+    assert path.read_text(encoding="utf-8") == '{"id": 3, "type": "判断", "response": "对"}\n'
+    assert dict(read_predictions(path)) == {"3": "对"}

@@ -15,7 +15,10 @@ SAMPLE = Sample(
     "What?",
     options={"A": "x", "B": "y"},
     answers=("A",),
-    extra={"ocr": "z", "instruction": "Answer.", "raw_options": "(a) b", "lmms_eval": "x"},
+    extra={
+        **{"ocr": "z", "instruction": "Answer.", "raw_options": "(a) b", "lmms_eval": "x"},
+        **{"bare": "What", "bare_instruction": "Answer."},
+    },
 )
 
 

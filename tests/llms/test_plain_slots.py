@@ -1,5 +1,8 @@
 """Layers computed by hdvl for slots give the logits of the model, for all layouts of their weights."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -51,6 +54,21 @@ def test_the_logits_are_those_of_the_model(
     for shared in (0, SHARED):
         found = read(PlainSlots(llm.model), prompts, shared)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+@torch.no_grad()
+def test_copied_weights_are_freed_with_the_slots() -> None:
+    """Without garbage collection: the copies are as large as the model."""
+    llm = make("llama")
+    slots = PlainSlots(llm.model)
+    read(slots, prompts_of(llm.width), 0)
+    there = weakref.ref(slots)
+    gc.disable()
+    try:
+        del slots
+        assert there() is None
+    finally:
+        gc.enable()
 
 
 @torch.no_grad()

@@ -36,9 +36,13 @@ def test_answers_are_values_boxes_and_refusals(vlm: VLM, monkeypatch: pytest.Mon
     data.documents = lambda rng: iter(  # type: ignore[method-assign]
         [SyntheticDocuments(seed=5, kinds="form", width=(320, 320), height=(256, 256))[2]]
     )
-    batch, where, wanted, cells = data[0]
+    batch, named, following, cells = data[0]
     assert cells.shape[0] == batch.pixels.shape[0]
-    assert len(where) == len(wanted)
+    for found in (named, following):
+        assert len(found.queries) == len(found.images) == len(found.found) > 0
+        kept = found.found[found.found >= 0]
+        assert bool((batch.input_ids[0, kept] == vlm.image_token_id).all())
+        assert bool((batch.labels[0, found.queries + 1] >= 0).all())
     text = vlm.llm.tokenizer.decode(batch.labels[0][batch.labels[0] >= 0])
     assert refusal("en") in text or refusal("zh") in text
 

@@ -142,7 +142,7 @@ def killed(folder: Path, batch: int, to: Path, changes: dict[str, Any]) -> dict[
 def losses(folder: Path) -> list[float]:
     """All logged losses, step after step."""
     values = read_metrics(folder / "metrics.csv", "train/loss")
-    assert list(values) == list(range(len(values)))
+    assert list(values) == list(range(1, len(values) + 1))
     return list(values.values())
 
 

@@ -14,7 +14,7 @@ def stage(folder: Path, **changes):
 
 
 def test_a_fine_tuned_model(tmp_path: Path) -> None:
-    rows = ["0,train/loss,2.0", "1,train/loss,0.5", "1,validation/loss,0.75"]
+    rows = ["1,train/loss,2.0", "2,train/loss,0.5", "2,validation/loss,0.75"]
     (tmp_path / "metrics.csv").write_text("\n".join(["step,name,value", *rows]) + "\n")
     card = run_card([stage(tmp_path)])
     assert (card["licence"], card["base_model"]) == ("Apache-2.0", "hdvl/small")

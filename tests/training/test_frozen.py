@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from hdvl.checkpoints import load_folder
-from hdvl.training.frozen import LEFT_OUT, parts_from_files
+from hdvl.training.checkpoint_formats import PREFIX
+from hdvl.training.frozen import LEFT_OUT, parts_from_files, source_of
 from hdvl.training.run import resumed, run
+from hdvl.training.tuning import MODULES
+from tests.tiny_model import tiny_node, tiny_vlm
 from tests.training import runs
 from tests.training.runs import Colours, Feeder
 
@@ -105,6 +108,38 @@ def test_random_frozen_weights_stay_in_the_checkpoint(start: Path, tmp_path: Pat
     state = state_of(tmp_path / "run", "1-align")
     assert {name.partition(".")[0] for name in state[LEFT_OUT]} == {"llm"}
     assert any(name.startswith("vlm.encoder.") for name in state["state_dict"])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_tables_with_added_rows_only_these_are_stored(tied: bool) -> None:
+    config = tiny_node()["llm"]["config"] | {"tie_word_embeddings": tied}
+    vlm = tiny_vlm(tiny_node(llm={"config": config})).requires_grad_(False)
+    stage = {
+        "init_from": None,
+        "model": {"llm": {"path": "a.gguf"}},
+        "tuning": dict.fromkeys(MODULES, "frozen"),
+    }
+    wanted = {f"{PREFIX}{name}": value.clone() for name, value in vlm.state_dict().items()}
+    checkpoint: dict[str, Any] = {"state_dict": dict(wanted)}
+    source_of(vlm, stage).leave_out(checkpoint, vlm)
+    stored = checkpoint["state_dict"]
+    assert all(not name.startswith(f"{PREFIX}llm.") for name in stored)
+    tables = {name: entry for name, entry in checkpoint[LEFT_OUT].items() if "rows" in entry}
+    assert len(tables) == 2
+    for entry in tables.values():
+        assert entry["ids"] == list(vlm.llm.new_ids)
+        assert entry["rows"].shape == (len(vlm.llm.new_ids), vlm.llm.width)
+
+    # A model that is built again may have other last bits in the added rows, but not in those of the file.
+    table = vlm.llm.embedding_layers()[0].weight
+    table[list(vlm.llm.new_ids)] += 1e-6
+    source_of(vlm, stage).fill_in(checkpoint, vlm)
+    found = checkpoint["state_dict"]
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    table[3] += 1e-6
+    with pytest.raises(ValueError, match="frozen weights must be those that the run started from"):
+        source_of(vlm, stage).fill_in({"state_dict": {}, LEFT_OUT: checkpoint[LEFT_OUT]}, vlm)
 
 
 def test_parts_with_a_source() -> None:

@@ -43,7 +43,7 @@ def losses(folder: Path) -> list[float]:
     found = []
     for stage in ("1-align", "2-all"):
         values = read_metrics(folder / stage / "metrics.csv", "train/loss")
-        assert list(values) == list(range(5))
+        assert list(values) == [1, 2, 3, 4, 5]
         found += list(values.values())
     return found
 
@@ -129,7 +129,7 @@ def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
     run(plain, Feeder())
     run(resumed(tmp_path / "run", {"trainer.max_steps": 7}), Feeder())
     values = read_metrics(tmp_path / "run" / "metrics.csv", "train/loss")
-    assert list(values) == list(range(7))
+    assert list(values) == list(range(1, 8))
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def test_a_longer_run_goes_by_its_own_schedule(tmp_path: Path) -> None:
         changes = {"optimizer.common.lr": lr, "optimizer.common.weight_decay": decay}
         run(resumed(again, {"trainer.max_steps": 7, **changes}), Feeder())
         found = read_metrics(again / "metrics.csv", "lr/llm")
-        assert [found[step] for step in (5, 6)] == [rates[name][step] for step in (5, 6)]
+        assert [found[step] for step in (6, 7)] == [rates[name][step] for step in (6, 7)]
         state = torch.load(again / "checkpoints" / "last.ckpt", weights_only=True)
         decays = {group["weight_decay"] for group in state["optimizer_states"][0]["param_groups"]}
         assert decays == {0.0, decay}
@@ -179,7 +179,7 @@ def test_a_folder_without_a_step_is_no_run(tmp_path: Path) -> None:
 def test_a_second_run_does_not_overwrite_the_first(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text("seed: 0\n")
     (tmp_path / "2-all").mkdir()
-    (tmp_path / "2-all" / "metrics.csv").write_text("step,name,value\n0,train/loss,1.0\n")
+    (tmp_path / "2-all" / "metrics.csv").write_text("step,name,value\n1,train/loss,1.0\n")
     with pytest.raises(
         ValueError, match=r"run_dir must be a new folder, .* contains a run; resume it"
     ):
@@ -304,13 +304,13 @@ def test_rows_of_metrics_hold_means(tmp_path: Path) -> None:
     """Also of a run that is stopped between two rows and goes on."""
     run(runs.config(tmp_path / "each"), Feeder())
     singles = runs.losses(tmp_path / "each")
-    wanted = {1: sum(singles[:2]) / 2, 3: sum(singles[2:4]) / 2}
+    wanted = {2: sum(singles[:2]) / 2, 4: sum(singles[2:4]) / 2}
     run(runs.config(tmp_path / "rows", "trainer.log_every_n_steps=2"), Feeder())
     rows = read_metrics(tmp_path / "rows" / "metrics.csv", "train/loss")
     names = "train/gradient_norm"
     norms = list(read_metrics(tmp_path / "each" / "metrics.csv", names).values())
     norm_rows = read_metrics(tmp_path / "rows" / "metrics.csv", names)
-    means = {1: sum(norms[:2]) / 2, 3: sum(norms[2:4]) / 2}
+    means = {2: sum(norms[:2]) / 2, 4: sum(norms[2:4]) / 2}
     assert norm_rows == pytest.approx(means, rel=1e-6)
     assert rows == pytest.approx(wanted, rel=1e-6)
 
@@ -325,7 +325,7 @@ def test_rows_of_metrics_hold_means(tmp_path: Path) -> None:
     assert {step: found[step] for step in rows} == rows
     found_norms = read_metrics(folder / "metrics.csv", names)
     assert {step: found_norms[step] for step in norm_rows} == norm_rows
-    assert found.keys() - rows.keys() == {2}, "the step at which it stopped has a row, too"
+    assert found.keys() - rows.keys() == {3}, "the step at which it stopped has a row, too"
 
 
 class Validated(Feeder):
@@ -361,4 +361,4 @@ def test_a_signal_during_a_validation_saves_at_its_next_batch(tmp_path: Path) ->
     run(resumed(folder, {}), Validated(Colours()))
     assert runs.losses(folder) == runs.losses(tmp_path / "whole")
     found = read_metrics(folder / "metrics.csv", "validation/loss")
-    assert wanted.keys() == {1, 3} and found == {3: wanted[3]}
+    assert wanted.keys() == {2, 4} and found == {4: wanted[4]}

@@ -1,5 +1,6 @@
 """A saved model that differs from the trained one is detected by the loss of the last validation."""
 
+import gc
 import math
 import warnings
 from dataclasses import replace
@@ -76,3 +77,20 @@ def test_a_run_whose_weights_are_lost_between_training_and_saving(
     plain = config(tmp_path / "run", "trainer.max_steps=2", "trainer.val_check_interval=4")
     with pytest.raises(SavedModelDiffers, match=r"run/model' has the loss .*after step 2, had"):
         training.run(plain, Watched())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
+def test_the_trained_model_is_freed_before_the_saved_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def models() -> int:
+        return sum(type(found) is VLM for found in gc.get_objects())
+
+    during: list[int] = []
+    monkeypatch.setattr(training, "check_saved", lambda *_, **__: during.append(models()))
+    gc.collect()
+    before = models()
+    training.run(config(tmp_path / "run", "trainer.max_steps=2"), Watched())
+    assert during == [before]

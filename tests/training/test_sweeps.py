@@ -26,9 +26,9 @@ def sweep(tmp_path: Path) -> Path:
         folder = tmp_path / "sweep" / number
         choices = {"data": "llava", "bridge": f"kind{number}", "seed": "1"}
         write_job(folder, choices, STATUS[number], 75.0)
-        rows = [f"{step},validation/loss,{loss}\n" for step, loss in enumerate(losses)]
+        rows = [f"{step},validation/loss,{loss}\n" for step, loss in enumerate(losses, 1)]
         if rows:
-            rows.append("1,train/loss,0.25\n")
+            rows.append("2,train/loss,0.25\n")
             (folder / "metrics.csv").write_text("step,name,value\n" + "".join(rows))
     (tmp_path / "sweep" / "notes").mkdir()
     return tmp_path / "sweep"

@@ -65,8 +65,9 @@ def export_for_vllm(
         raise ValueError(f"vLLM cannot run this model: {'; '.join(reasons)}")
     files = find_shards(folder)
     tokenizer = deepcopy(vlm.llm.tokenizer)
+    # The plug-in replaces image tokens only, so that the template writes the tokens around an image.
     tokenizer.chat_template = chat_template(vlm.template, wraps=False)
-    wrong = _differences(vlm, tokenizer)
+    wrong = _first_difference(vlm, tokenizer)
     if wrong:
         raise ValueError(f"the chat template must give the ids of hdvl: {wrong}")
     backbone: Any = vlm.llm
@@ -114,18 +115,21 @@ def _reasons(vlm: VLM, node: Mapping[str, Any]) -> list[str]:
     return reasons
 
 
-def _differences(vlm: VLM, tokenizer: Any) -> str:
-    """The first difference between the ids that vLLM's prompts become and those of hdvl, or nothing."""
+def _first_difference(vlm: VLM, tokenizer: Any) -> str:
+    """The first difference between the ids of a conversation in vLLM and in hdvl; empty if there is none.
+
+    vLLM writes the conversation by the chat template, tokenises it, and the plug-in then replaces each image
+    token by the layout of its image.
+    """
     talk = probe_conversation()
     sample = Processor.of(vlm)(talk, add_generation_prompt=True)
+    wanted = sample.ids.tolist()
     text = tokenizer.apply_chat_template(as_parts(talk), tokenize=False, add_generation_prompt=True)
     token, layout = vlm.template.image_token, vlm.merger.layout
     images = [layout_ids(tokenizer, token, layout(plan)) for plan in sample.plans]
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     found = expand_ids(tokenizer, token, ids, images).ids
-    return (
-        "" if found == sample.ids.tolist() else different_ids(tokenizer, found, sample.ids.tolist())
-    )
+    return "" if found == wanted else different_ids(tokenizer, found, wanted)
 
 
 def _notes(vlm: VLM) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hdvl.data.synthetic.page import Color, Page
-from hdvl.data.synthetic.values import vocabulary
+from hdvl.data.synthetic.values import invented_label, vocabulary
 from hdvl.protocols import Box
 
 Block = Mapping[str, Any]
@@ -51,6 +51,8 @@ class Area:
         free = [(label, kind) for kind, found in kinds.items() for label in found]
         free = [(label, kind) for label, kind in free if label.lower() not in self.used]
         found = self.rng.sample(free, min(count, len(free)))
+        if self.page.invented:
+            found = [(invented_label(self.rng), kind) for _, kind in found]
         unique = {label.lower(): (label, kind) for label, kind in found}
         self.used |= unique.keys()
         return list(unique.values())

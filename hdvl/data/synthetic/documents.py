@@ -62,6 +62,8 @@ class SyntheticDocuments:
         photographed: share of the documents that look as if photographed or scanned: turned, shaded,
             blurred, noisy.
         turn: the most that these are turned, in degrees.
+        invented: share of the documents of ``layouts.yaml`` whose labels are invented words
+            (:func:`hdvl.data.synthetic.values.invented_label`).
 
     Raises:
         ValueError: an option is out of its range.
@@ -80,13 +82,15 @@ class SyntheticDocuments:
         fonts: str = "few",
         photographed: float = 0.0,
         turn: float = 5.0,
+        invented: float = 0.0,
     ) -> None:
         kinds = one_or_several(kinds, "kinds")
         known = [*LAYOUTS, *_GROUPS, "picture", *described()]
         unknown = sorted(set(kinds) - set(known))
         if unknown or not kinds:
             raise ValueError(f"kinds must be taken from {known}, got {list(kinds)}")
-        for name, share in {"chinese": chinese, "photographed": photographed}.items():
+        shares = {"chinese": chinese, "photographed": photographed, "invented": invented}
+        for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be a share in 0..1, got {share}")
         if not 0 <= turn <= 45:
@@ -109,6 +113,7 @@ class SyntheticDocuments:
         self.width, self.height = tuple(width), tuple(height)
         self.entries, self.font_size = tuple(entries), tuple(font_size)
         self.fonts, self.photographed, self.turn = fonts, photographed, turn
+        self.invented = invented
 
     def __getitem__(self, index: int) -> Document:
         """Document number ``index``. If nothing fitted on a page, another one is drawn."""
@@ -145,6 +150,9 @@ class SyntheticDocuments:
             ink=ink,
         )
         entries = rng.randint(*self.entries)
+        if layout is not None and self.invented:
+            # Without a share no random number is drawn: documents stay those of earlier versions.
+            page.invented = rng.random() < self.invented
         if layout is None:
             LAYOUTS[kind](page, entries)
         else:

@@ -70,6 +70,7 @@ class Page:
     font_size: int
     paper: Color = (255, 255, 255)
     ink: Color = (20, 20, 20)
+    invented: bool = False
     glyphs: list[Glyph] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
     strings: list[tuple[int, int, str]] = field(default_factory=list)

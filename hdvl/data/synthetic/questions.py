@@ -7,7 +7,7 @@ from typing import Literal
 
 import hdvl.data.synthetic.words as words
 from hdvl.data.synthetic.page import Document, Field
-from hdvl.data.synthetic.values import vocabulary
+from hdvl.data.synthetic.values import invented_label, vocabulary
 from hdvl.data.synthetic.words import phrase
 from hdvl.protocols import Box, BoxCodec
 
@@ -50,8 +50,16 @@ def wordings(task: Literal["read", "where"], language: str) -> list[str]:
     return list(vocabulary()["wordings"][task][language])
 
 
-def absent(document: Document, rng: random.Random, wording: str | None = None) -> Question:
-    """Ask for something that is not on the page. The answer is one fixed sentence in the page's language."""
+def absent(
+    document: Document, rng: random.Random, wording: str | None = None, *, invented: bool = False
+) -> Question:
+    """Ask for something that is not on the page. The answer is one fixed sentence in the page's language.
+
+    ``invented``: the requested thing is an invented word (English).
+    """
+    if invented:
+        text = worded(wording or "What is the {name}?", invented_label(rng).lower())
+        return Question("absent", text, refusal("en"))
     shown = " ".join([*document.lines, *(field.name for field in document.fields)]).lower()
     lists = _name_lists(document.language)
     near = [part for part in lists if any(_named(part, field.name) for field in document.fields)]

@@ -11,6 +11,13 @@ import yaml
 import hdvl.data.synthetic.words as words
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_ONSETS = (
+    *"b c d f g h j k l m n p r s t v w z y br ch cl cr dr fl gr pl pr qu sh sl sp st str th tr wh".split(),
+    *("", ""),
+)
+_VOWELS = "a a a e e e e i i i o o u y ai ea ee ie io oo ou".split()
+_CODAS = (*"d l m n r s t x ck ll mp nd ng nt rd rk rt ss st".split(), *("",) * 14)
+_ENDINGS = ("No", "Date", "Rate", "Type", "1", "2", "A", "B", "M8", "(kg)")
 _CAPITALS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 
 
@@ -25,6 +32,22 @@ def vocabulary() -> dict[str, Any]:
 def draw_value(rng: random.Random, kind: str) -> str:
     """A random value of a kind, such as ``date``."""
     return _KINDS[kind](rng)
+
+
+def invented_label(rng: random.Random) -> str:
+    """A label of one to three words of syllables, which mean nothing: ``Brenot``, ``Tafil No``.
+
+    A model that is to find labels which it has never seen learns from them to compare letters.
+    """
+    label = " ".join(_invented_word(rng) for _ in range(rng.choices((1, 2, 3), (12, 7, 1))[0]))
+    return label + rng.choices(("", f" {rng.choice(_ENDINGS)}"), (9, 1))[0]
+
+
+def _invented_word(rng: random.Random) -> str:
+    count = rng.choices((1, 2, 3, 4), (3, 9, 6, 1))[0]
+    parts = [rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(count)]
+    word = "".join(parts)[: rng.choice((5, 8, 12))]
+    return word.upper() if len(word) < 4 and rng.random() < 0.3 else word.capitalize()
 
 
 def _money(rng: random.Random) -> str:

@@ -55,34 +55,12 @@ def _mmmu_sample(row: Mapping[str, Any], folder: DataFolder) -> Sample:
         tuple(map(str, answers)) if answer != "?" else (),
         options=dict(zip(options, rest, strict=True)),
         categories={"subject": "_".join(str(row["id"]).split("_")[1:-1])},
-        extra={"instruction": f"\n{MMMU_CHOICE}" if options else MMMU_OPEN},
+        extra={
+            "instruction": f"\n{MMMU_CHOICE}" if options else MMMU_OPEN,
+            "bare_instruction": MMMU_CHOICE if options else MMMU_OPEN,
+        },
         group=str(row["id"]),
     )
-
-
-def cmmmu(folder: DataFolder, split: str) -> list[Sample]:
-    """CMMMU (Zhang et al., 2024): ``CMMMU/{split}.jsonl`` with the images in ``CMMMU/images``."""
-    samples = []
-    for row in folder.rows(f"CMMMU/{split}.jsonl"):
-        options = [str(row[f"option{n}"]) for n in range(1, 5) if row.get(f"option{n}")]
-        images = [
-            row[key]
-            for key in sorted(row)
-            if re.fullmatch(r"image_?\d+(_filename)?", key) and row[key]
-        ]
-        samples.append(
-            Sample(
-                str(row["id"]),
-                str(row["question"]),
-                folder.images(images, "CMMMU/images", "CMMMU"),
-                (str(row["answer"]),) if row.get("answer") else (),
-                options=lettered(options) if row["type"] == "选择" else {},
-                categories={"category": str(row.get("category", "")), "type": str(row["type"])},
-                extra={"kind": str(row["type"])},
-                group=str(row["id"]),
-            )
-        )
-    return samples
 
 
 def seed_bench(folder: DataFolder, split: str) -> list[Sample]:
@@ -162,7 +140,9 @@ def mmvp(folder: DataFolder, split: str) -> list[Sample]:
 
 
 def mme_realworld(folder: DataFolder, split: str) -> list[Sample]:
-    """MME-RealWorld (Zhang et al., 2024): ``mme_realworld/{split}.json``."""
+    """MME-RealWorld (Zhang et al., 2024): ``mme_realworld/{split}.json``, or ``MME-RealWorld.tsv``."""
+    if folder.has("MME-RealWorld.tsv"):
+        return table_samples(folder.rows("MME-RealWorld.tsv"), folder)
     samples = []
     for row in folder.rows(f"mme_realworld/{split}.json"):
         category = str(row["Category"]).lower()

@@ -1,6 +1,7 @@
 """Readers of yes-or-no questions, OCRBench, MathVista, captions and boxes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hdvl.evaluation.datasets.vlmevalkit import table_samples
@@ -12,6 +13,11 @@ POPE_SPLITS = ("random", "popular", "adversarial")
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 
 
+def bare_question(question: str) -> str:
+    """A question of MME without its instruction, which LLaVA and lmms-eval replace by their own."""
+    return question.replace(" Please answer yes or no.", "")
+
+
 def mme(folder: DataFolder, split: str) -> list[Sample]:
     """MME (Fu et al., 2023): ``MME/{task}`` with an image and a text of two lines for each image.
 
@@ -19,14 +25,15 @@ def mme(folder: DataFolder, split: str) -> list[Sample]:
     ``questions_answers_YN`` of the task.
     """
     if folder.has("MME.tsv"):
-        return table_samples(folder.rows("MME.tsv"), folder, kinds={"category": "task"})
+        rows = table_samples(folder.rows("MME.tsv"), folder, kinds={"category": "task"})
+        return [replace(one, extra={"bare": bare_question(one.question)}) for one in rows]
     samples = []
     for task in (*PERCEPTION, *COGNITION):
         texts = folder.matching(f"MME/{task}/*.txt") or folder.matching(
             f"MME/{task}/questions_answers_YN/*.txt"
         )
         for path in texts:
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
             names = [f"{path.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
             places = (f"MME/{task}", f"MME/{task}/images")
             known = [f"{place}/{name}" for place in places for name in names]
@@ -44,6 +51,7 @@ def mme(folder: DataFolder, split: str) -> list[Sample]:
                         folder.images(name, ""),
                         (answer.strip(),),
                         categories={"task": task},
+                        extra={"bare": bare_question(question.strip())},
                         group=f"{task}/{path.stem}",
                     )
                 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.rows import whole_number
 from hdvl.evaluation.samples import ImageReference, Sample, StoredImage
 
 MISSING = ("", "nan")
@@ -13,7 +14,7 @@ MISSING = ("", "nan")
 
 CATEGORIES = {
     **{"category": "category", "l2-category": "l2-category", "split": "split"},
-    "cycle_category": "cycle",
+    **{"l2_category": "l2-category", "cycle_category": "cycle"},
 }
 
 
@@ -58,7 +59,7 @@ def table_samples(
                 raise ValueError(
                     f"a table of VLMEvalKit must have the column {name}, got {', '.join(row)}"
                 )
-        index = str(row["index"])
+        index = whole_number(str(row["index"]))
         references = image_references(row, folder, images)
         samples.append(
             Sample(
@@ -92,13 +93,13 @@ def present(value: object) -> bool:
 def image_references(
     row: Mapping[str, Any], folder: DataFolder, images: str
 ) -> tuple[ImageReference, ...]:
-    """The images of a row: in its cell, or in files."""
+    """The images of a row: in its cell, or in files; none if the table has no column of images."""
     cell = row.get("image")
     if isinstance(cell, list | StoredImage):
         return folder.images(cell, images)
     paths = row.get("image_path")
     if not present(paths):
-        return ()
+        return folder.images("", images) if {"image", "image_path"} & set(row) else ()
     found = ast.literal_eval(str(paths)) if str(paths).startswith("[") else [str(paths)]
     return folder.images(found, images, "")
 

@@ -197,9 +197,16 @@ class Judge:
             )
         except openai.OpenAIError as error:
             raise ValueError(f"the judge at {self.url} gave no reply: {error}") from None
-        if not said.choices:
-            raise ValueError(f"the judge at {self.url} gave a reply without a choice")
-        return str(said.model), said.choices[0].message.content or ""
+        # The client neither checks the type nor the form of a reply with status 200.
+        choices = said.choices if isinstance(said, openai.types.chat.ChatCompletion) else None
+        message = choices[0].message if choices else None
+        text = (message.content or "") if message is not None else None
+        if not isinstance(text, str):
+            raise ValueError(
+                f"the judge at {self.url} must reply with a chat completion that has a text, got "
+                f"{str(said)[:200]!r}"
+            )
+        return str(said.model), text
 
 
 def judge_of(cfg: Mapping[str, Any], record: Path | None = None) -> Judge:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Box = Sequence[float]
 CORNERS = re.compile(r"\((.*?)\),\((.*?)\)")
+INTERNVL_CORNERS = re.compile(r"\[+(.*?),(.*?),(.*?),(.*?)\]")
+MAX_SUM_OF_SHARES = 4  # of four coordinates in 0..1
 GRID = 999  # the largest coordinate of Qwen-VL's grid
 MIN_IOU = 0.5
 
@@ -37,6 +39,26 @@ def parse_corners(answer: str) -> tuple[float, float, float, float]:
     except ValueError:
         return (0.0, 0.0, 0.0, 0.0)
     return (x1, y1, x2, y2)
+
+
+def internvl_box(answer: str, *, width: int, height: int) -> list[float] | None:
+    """The first "[x1, y1, x2, y2]" of an answer in pixels, in single precision; ``None`` if there is none.
+
+    InternVL's script divides the coordinates by 1000 if their sum is 4 or more, and takes them for shares of
+    the sides of the image otherwise.
+    """
+    found = INTERNVL_CORNERS.search(answer)
+    if found is None:
+        return None
+    try:
+        box = np.array([float(part) for part in found.groups()], np.float32)
+    except ValueError:
+        return None
+    with np.errstate(all="ignore"):
+        if box.sum() >= MAX_SUM_OF_SHARES:
+            box /= np.float32(1000)
+        pixels: list[float] = (box * np.array([width, height] * 2, np.float32)).tolist()
+    return pixels
 
 
 def area(box: npt.NDArray[np.float32]) -> Any:

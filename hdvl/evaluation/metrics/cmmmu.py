@@ -22,7 +22,16 @@ from hdvl.evaluation.metrics.answer_numbers import (
 from hdvl.evaluation.metrics.mmmu import strip_each
 
 Kind = Literal["选择", "填空", "判断"]  # choice, blank to fill, judgement
-CATEGORIES = ("艺术与设计", "商业", "科学", "健康与医学", "人文社会科学", "技术与工程")
+CATEGORY_FOLDERS = {
+    "art_and_design": "艺术与设计",
+    "business": "商业",
+    "science": "科学",
+    "health_and_medicine": "健康与医学",
+    "humanities_and_social_sciences": "人文社会科学",
+    "technology_and_engineering": "技术与工程",
+}
+"""Names of the categories by the folders of the repository, in the order of the official script."""
+CATEGORIES = tuple(CATEGORY_FOLDERS.values())
 CHOICES = ("A", "B", "C", "D")
 BLANK_WORDS = (
     "是",
@@ -121,7 +130,10 @@ def given_answer_correct(kind: Kind, answer: str, given: str) -> bool:
 
 @dataclass(frozen=True)
 class CMMMUSample:
-    """A question with its answer and the response."""
+    """A question with its answer and the response.
+
+    ``extracted``: the response is an answer that was extracted before, as in official files with ``answer``.
+    """
 
     id: str
     kind: Kind
@@ -129,6 +141,7 @@ class CMMMUSample:
     response: str
     options: Mapping[str, str] = field(default_factory=dict)
     category: str = ""
+    extracted: bool = False
 
 
 @dataclass
@@ -160,7 +173,9 @@ def score_cmmmu(
     unparsed: list[str] = []
     categories: dict[str, list[bool]] = {}
     for sample in sorted(samples, key=lambda one: order.get(one.category, len(order))):
-        if sample.kind == "填空":
+        if sample.extracted:
+            hit = given_answer_correct(sample.kind, sample.answer, sample.response)
+        elif sample.kind == "填空":
             hit = blank_correct(sample.answer, parse_blank(sample.response, sample.answer))
         else:
             parsed, drawn = choices_of(sample)

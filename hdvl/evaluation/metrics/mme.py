@@ -25,6 +25,13 @@ def parse_mme(prediction: str) -> Answer:
     return "no" if "no" in start else "other"
 
 
+def parse_mme_lmms_eval(prediction: str) -> Answer:
+    """As :func:`parse_mme` without white space and periods, and with the single letters y and n."""
+    text = prediction.lower().strip().replace(".", "")
+    single: dict[str, Answer] = {"y": "yes", "n": "no"}
+    return single[text] if text in single else parse_mme(text)
+
+
 @dataclass(frozen=True)
 class TaskScore:
     """Accuracy of questions, accuracy of images (both questions right), and the number of other answers."""

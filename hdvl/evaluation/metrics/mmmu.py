@@ -8,7 +8,7 @@ in alphabetical order as in the official script.
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hdvl.evaluation.metrics.answer_numbers import (
@@ -46,6 +46,41 @@ def parse_choice(response: str, choices: Sequence[str], options: Mapping[str, st
         if found:
             return max(found, key=lambda name: lowered.rfind(options[name].lower()))
     return None
+
+
+def parse_choice_lmms_eval(
+    response: str, choices: Sequence[str], options: Mapping[str, str]
+) -> str | None:
+    """As :func:`parse_choice`, in lmms-eval: a letter also counts at the end of a word, and before a period.
+
+    Of several letters without brackets the last one that stands alone is returned, else the first one.
+    """
+    text = f" {strip_each(response)} "
+    for form, place in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
+        found = [choice for choice in choices if form.format(choice) in text]
+        if found:
+            return max(found, key=lambda choice: text.rfind(place.format(choice)))
+    return parse_choice(response, (), options)
+
+
+def parse_choice_internvl(
+    response: str, choices: Sequence[str], options: Mapping[str, str]
+) -> str | None:
+    """The first letter of the response, or the first option whose text it holds, as in InternVL."""
+    text = response.strip()
+    if text[:1] in options:
+        return text[:1]
+    return next(
+        (name for name, option in options.items() if len(text) > 1 and option in text), None
+    )
+
+
+PARSERS: dict[str, Callable[[str, Sequence[str], Mapping[str, str]], str | None]] = {
+    "official": parse_choice,
+    "lmms_eval": parse_choice_lmms_eval,
+    "internvl": parse_choice_internvl,
+}
+"""How the letter of an option is read in a response, by the protocol."""
 
 
 def normalise(text: str) -> list[str | float]:
@@ -106,9 +141,12 @@ class MMMUScore:
 
 
 def score_mmmu(
-    samples: Iterable[MMMUSample], *, official_random_seed: int | None = None
+    samples: Iterable[MMMUSample],
+    *,
+    official_random_seed: int | None = None,
+    parser: str = "official",
 ) -> MMMUScore:
-    """Parse and score samples; within a subject in the order given."""
+    """Parse and score samples; within a subject in the order given. ``parser`` is one of ``PARSERS``."""
     draw = None if official_random_seed is None else random.Random(official_random_seed)
     correct: dict[str, bool] = {}
     unparsed: list[str] = []
@@ -116,7 +154,7 @@ def score_mmmu(
     for sample in sorted(samples, key=lambda one: one.subject):
         if sample.options:
             choices = list(sample.options)
-            parsed = parse_choice(sample.response, choices, sample.options)
+            parsed = PARSERS[parser](sample.response, choices, sample.options)
             if parsed is None:
                 unparsed.append(sample.id)
                 parsed = draw.choice(choices) if draw else None

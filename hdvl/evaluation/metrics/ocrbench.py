@@ -8,18 +8,30 @@ RECOGNITION = ("Regular", "Irregular", "Artistic", "Handwriting", "Digit String"
 FORMULAS = "HME100k"  # for handwritten formulas case matters and spaces are removed
 
 
+FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+"""Full-width forms of ASCII, which lmms-eval reads as ASCII."""
+
+
 def flat(text: str) -> str:
     return text.strip().replace("\n", " ")
 
 
-def ocrbench_hit(dataset: str, answers: str | Sequence[str], prediction: str) -> bool:
-    """Whether one of ``answers`` is part of ``prediction``."""
+def ocrbench_hit(
+    dataset: str, answers: str | Sequence[str], prediction: str, *, fold_width: bool = False
+) -> bool:
+    """Whether one of ``answers`` is part of ``prediction``.
+
+    With ``fold_width``, full-width letters equal those of ASCII, but not in handwritten formulas.
+    """
     expected = [answers] if isinstance(answers, str) else answers
     if dataset == FORMULAS:
         given = flat(prediction).replace(" ", "")
         return any(flat(answer).replace(" ", "") in given for answer in expected)
-    given = flat(prediction.lower())
-    return any(flat(answer.lower()) in given for answer in expected)
+    given, *wanted = (
+        flat((text.translate(FULL_WIDTH) if fold_width else text).lower())
+        for text in (prediction, *expected)
+    )
+    return any(answer in given for answer in wanted)
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class OCRBenchItem:
     type: str
     answers: str | Sequence[str]
     prediction: str | None
+    fold_width: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,9 @@ def score_ocrbench(items: Iterable[OCRBenchItem]) -> OCRBenchScore:
         if item.prediction is None:
             unanswered += 1
         else:
-            hit = ocrbench_hit(item.dataset, item.answers, item.prediction)
+            hit = ocrbench_hit(
+                item.dataset, item.answers, item.prediction, fold_width=item.fold_width
+            )
         types[item.type] += hit
         groups[group_of(item.type)] += hit
         hits[item.dataset] += hit

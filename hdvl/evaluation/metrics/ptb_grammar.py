@@ -2,8 +2,10 @@
 
 A caption is split at spaces into chunks, and ``read_chunk`` splits a chunk into tokens from left to right.
 At each position the readers of ``KINDS`` are tried in order. The first one that matches returns the tokens
-and the position after them. A reader is a regular expression with a function that writes the token, or a
-function.
+and the position after them. A reader is a function; ``pattern_reader`` makes one from a regular expression.
+
+Most of the rules decide which periods, apostrophes and hyphens belong to a word: "Mr." and "U.S." are one
+token, "dog." is two; "don't" becomes "do n't", "ma'am" stays; "well-known" is one token.
 
 The rules are derived from observed outputs of the Stanford tokenizer 3.4.1, which the COCO caption scorers
 use, and from published descriptions of the Treebank's conventions. Inputs of other kinds may be tokenised
@@ -42,7 +44,6 @@ PLACES = words(
     "mont neb nev okla penn tenn vt va wis wisc wyo dak"
 )
 CALENDAR = words("jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri")
-BEHIND_PERIOD = frozenset(",;:")  # a period in front of these belongs to the word before it
 TERMS = words("etc vs al cf est tel ext ph seq adj adv elec treas")
 ABBREVIATIONS = TITLES | BUSINESS | PLACES | CALENDAR | TERMS
 # States whose abbreviation is a word as well: only with a capital letter.
@@ -55,6 +56,7 @@ OPENING = words(
     "More Now Once One Other Our She Since So Some Such That The Their Then There These They This "
     "Those We What When While Yet You"
 )
+BEHIND_PERIOD = frozenset(",;:")  # a period in front of these belongs to the word before it
 OPENING_CAPITALS = frozenset(word.upper() for word in OPENING)
 
 # Words that are written as two tokens, with the length of the first one.
@@ -71,21 +73,25 @@ CURRENCIES = {"\xa2": "cents", "\xa3": "#", "\u20ac": "$"}
 QUOTES = dict.fromkeys("\"'`\u2018\u2019\u201c\u201d\xab\xbb\u2039\u203a", "''")
 SYMBOLS = {**BRACKETS, **FRACTIONS, **CURRENCIES, **QUOTES}
 
+# Pieces of the patterns below.
 # The names that HTML gives to the accented letters of Latin-1, as in "&eacute;t&eacute;".
 ACCENTED = "|".join(
     f"&{name};"
     for name, code in name2codepoint.items()
     if 0xC0 <= code <= 0xFF and chr(code).isalpha()
 )
-PART = rf"(?:[\p{{L}}\p{{Nd}}]\p{{M}}*|{ACCENTED})+"
-NAME = r"\p{L}[\p{L}\p{M}\p{Nd}]*"
-END = r"(?![\p{L}\p{Nd}])"
+PART = (
+    rf"(?:[\p{{L}}\p{{Nd}}]\p{{M}}*|{ACCENTED})+"  # letters and digits without a mark between them
+)
+NAME = r"\p{L}[\p{L}\p{M}\p{Nd}]*"  # the same, beginning with a letter
+END = r"(?![\p{L}\p{Nd}])"  # no letter or digit follows
 
-WORD = regex.compile(rf"{PART}(?:[-_/]{PART})*")
-HYPHENED = regex.compile(rf"-{PART}")
+WORD = regex.compile(rf"{PART}(?:[-_/]{PART})*")  # well-known, and/or
+HYPHENED = regex.compile(rf"-{PART}")  # -style, as after the period of U.S.-style
 COMPOUND = regex.compile(rf"(?:-{PART})*")  # the rest of a compound after a period
-DOTTED = regex.compile(rf"{NAME}(?:[.!?]{NAME})+")
-CONTRACTED_NOT = regex.compile(rf"(?i)(\p{{L}}*)n['\u2019]t{END}")
+DOTTED = regex.compile(rf"{NAME}(?:[.!?]{NAME})+")  # U.S, photo.jpg, end.The
+CONTRACTED_NOT = regex.compile(rf"(?i)(\p{{L}}*)n['\u2019]t{END}")  # don't, with "do" as its group
+# French and Italian articles as in d'art and qu'il, but not the contractions I'd and I'll; ol', y'all
 PREFIXED = regex.compile(
     rf"(?i)(?:[dlno]|qu)['\u2019](?!(?:s|m|d|t|ll|re|ve){END})\p{{L}}+|ol['\u2019]{END}|y['\u2019](?=all|know)"
 )
@@ -94,11 +100,12 @@ SITE = regex.compile(
     r"(?i:https?)://[^\s<>\"()]*[^\s<>\"().,!?}]|www\.[\p{L}\p{Nd}.-]*[\p{L}\p{Nd}-]"
 )
 MAIL = regex.compile(r"[\p{L}\p{Nd}][\w.+-]*@[\p{L}\p{Nd}](?:[^\s<>|(){}\"]*[^\s<>|(){}\".])?")
+# an apostrophe between vowels, as in Hawai'ian
 BETWEEN_VOWELS = regex.compile(r"(?i)\p{L}+[aeiou]['\u2019][aeiou]\p{L}*(?!['\u2019\p{L}])")
 INNER_APOSTROPHE = regex.compile(rf"\p{{L}}+['\u2019]\p{{L}}+{END}")
 
 
-def form(pattern: str, write: Callable[[str], str] = str) -> TokenReader:
+def pattern_reader(pattern: str, write: Callable[[str], str] = str) -> TokenReader:
     """Return a reader of one token that matches ``pattern``, which ``write`` converts to its final form."""
     compiled = regex.compile(pattern)
 
@@ -205,28 +212,30 @@ def read_symbol(text: str, place: int, following: Following) -> Found:
 
 
 KINDS: tuple[TokenReader, ...] = (
-    form(r"</?[A-Za-z][^<>\s]*>"),  # a tag of HTML
-    form("&lt;", always("<")),
-    form("&gt;", always(">")),
+    pattern_reader(r"</?[A-Za-z][^<>\s]*>"),  # a tag of HTML
+    pattern_reader("&lt;", always("<")),
+    pattern_reader("&gt;", always(">")),
     read_address,
-    form(r"#[\p{L}]+|@[\p{L}]\w*"),  # a hashtag, a name of a user
+    pattern_reader(r"#[\p{L}]+|@[\p{L}]\w*"),  # a hashtag, a name of a user
     read_fixed,
-    form(r"\.{3,}|\.{2}(?!\p{Nd})|\u2026", always("...")),
-    form(r"-{5,}"),
-    form(r"-{2,4}|[\u2013\u2014]|&[mn]dash;", always("--")),
-    form(r"[!?]{2,}|_{2,}|\*{2,}|##+|@@+|<<|>>"),
-    form(r"(?i)'t(?=(?:is|was)(?:n't)?(?![\p{L}\p{Nd}]))"),  # 'tis
-    form(rf"(?i)(?<!')(?:'n'|['\u2019](?:\p{{Nd}}{{2}}s|em|till?|cause){END})"),  # '80s, 'em
-    form(r"['\u2019]\p{Nd}{2}$"),  # '05
-    form(
+    pattern_reader(r"\.{3,}|\.{2}(?!\p{Nd})|\u2026", always("...")),
+    pattern_reader(r"-{5,}"),  # a line of hyphens; up to four are a dash
+    pattern_reader(r"-{2,4}|[\u2013\u2014]|&[mn]dash;", always("--")),
+    pattern_reader(r"[!?]{2,}|_{2,}|\*{2,}|##+|@@+|<<|>>"),  # !!!, ?!, ****
+    pattern_reader(r"(?i)'t(?=(?:is|was)(?:n't)?(?![\p{L}\p{Nd}]))"),  # 'tis
+    pattern_reader(
+        rf"(?i)(?<!')(?:'n'|['\u2019](?:\p{{Nd}}{{2}}s|em|till?|cause){END})"
+    ),  # '80s, 'em
+    pattern_reader(r"['\u2019]\p{Nd}{2}$"),  # '05
+    pattern_reader(
         rf"(?i)(?<!')['\u2019](?:s|m|d|ll|re|ve|n){END}", lambda text: "'" + text[1:]
     ),  # what follows a noun or pronoun
-    form(r"[A-Z]{1,2}\$"),  # US$
-    form(rf"[A-Z]+&[A-Z]+(?:-{PART})*"),  # AT&T
-    form(  # 1,000 5:30 3.5-inch
+    pattern_reader(r"[A-Z]{1,2}\$"),  # US$
+    pattern_reader(rf"[A-Z]+&[A-Z]+(?:-{PART})*"),  # AT&T
+    pattern_reader(  # 1,000 5:30 3.5-inch
         r"[-+]?[.,:]?\p{Nd}+(?:(?:[.:]|,[-+]?)\p{Nd}+)+(?:-[\p{L}\p{Nd}]+)*"
     ),
-    form(r"[-+]?[.,:]\p{Nd}+|[-+]\p{Nd}+"),
+    pattern_reader(r"[-+]?[.,:]\p{Nd}+|[-+]\p{Nd}+"),  # .5 and -3
     read_dotted,
     read_apostrophe,
     read_word,

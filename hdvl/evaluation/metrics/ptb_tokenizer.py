@@ -66,6 +66,7 @@ def tokenize(captions: Sequence[str]) -> list[str]:
     Whether a period belongs to an abbreviation can depend on the beginning of the next caption, because the
     official scorer tokenises all captions as one text.
     """
+    # From the last chunk to the first one, because a chunk is read by the kind of the one after it.
     lines: list[str] = []
     following: Following = "other"
     for caption in reversed(captions):

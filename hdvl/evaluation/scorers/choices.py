@@ -1,7 +1,6 @@
-"""Scorers of multiple choice: the rules that read a letter out of an answer, and circular evaluation."""
+"""Scorers of multiple choice, pairs, cycles and circular evaluation."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,84 +8,11 @@ import numpy as np
 
 from hdvl.evaluation.metrics.circular import ChoiceRow, score_circular
 from hdvl.evaluation.metrics.cmmmu import CMMMUSample, score_cmmmu
-from hdvl.evaluation.metrics.mmmu import MMMUSample, score_mmmu
+from hdvl.evaluation.metrics.mmmu import PARSERS, MMMUSample, score_mmmu
 from hdvl.evaluation.metrics.mmstar import mmstar_hit, score_mmstar
-from hdvl.evaluation.metrics.option_inference import can_infer
-from hdvl.evaluation.metrics.scienceqa import FAILED, parse_scienceqa
 from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.scorers.letters import RULES
 from hdvl.evaluation.scores import Resampling, Scores, mean_scores, ratio, sums_by_group
-
-PREFIXES = (
-    *("The best answer is", "The correct answer is", "The answer is", "The answer"),
-    # The official list lacks commas here, so that these are joined in pairs and remove nothing.
-    *("The best option isThe correct option is", "Best answer:Best option:"),
-)
-LONG = 10  # words; a longer answer without a letter is not read
-
-
-def exact_letter(text: str, options: Mapping[str, str]) -> str | None:
-    """The answer itself if it is a letter of an option, with white space around it at most."""
-    return text.strip() if text.strip() in options else None
-
-
-def bracketed_letter(text: str, options: Mapping[str, str]) -> str | None:
-    """The first ``(a)`` of the answer, or the answer itself if it is a letter; the case does not count."""
-    found = re.search(r"\(([a-zA-Z])\)", text)
-    letter = (found[1] if found else text.strip().rstrip(".")).upper()
-    return letter if letter in options else None
-
-
-def scienceqa_letter(text: str, options: Mapping[str, str]) -> str | None:
-    """The letter that LLaVA's script reads."""
-    index = parse_scienceqa(text, len(options))
-    return None if index == FAILED else list(options)[index]
-
-
-def mme_realworld_letter(text: str, options: Mapping[str, str]) -> str | None:
-    """The letter that the script of MME-RealWorld reads: the first of A to E, wherever it stands."""
-    text = text.strip()
-    for prefix in PREFIXES:
-        text = text.replace(prefix, "")
-    found = re.search("[ABCDE]", text)
-    if found:
-        return found[0]
-    if len(text.split()) > LONG:
-        return None
-    for letter, option in options.items():
-        if text.lower() in f"({letter}) {option}".lower():
-            return letter
-    return None
-
-
-LETTER_PATTERNS = (
-    r"^([A-D])\s*[\.)\]]*",
-    r"(?:THE\s+)?(?:ANSWER|CHOICE|OPTION)(?:\s+IS)?[\s:]+([A-D])",
-    r"\(([A-D])\)",
-    r"([A-D])\s*(?:\.|\)|])",
-    r"(?:^|\s)([A-D])(?:\s|$)",
-)
-"""What lmms-eval looks for in an answer to V*Bench, the first that is found counting."""
-
-
-def vstar_letter(text: str, options: Mapping[str, str]) -> str | None:
-    """The letter from A to D that lmms-eval reads in an answer to V*Bench, in capitals."""
-    said = text.strip().upper()
-    for pattern in LETTER_PATTERNS:
-        found = re.search(pattern, said)
-        if found:
-            return found[1]
-    letters = re.findall("[A-D]", said)
-    return letters[0] if len(letters) == 1 else None
-
-
-RULES: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
-    "vlmevalkit": lambda text, options: can_infer(text, options),
-    "letter": exact_letter,
-    "bracketed": bracketed_letter,
-    "scienceqa": scienceqa_letter,
-    "mme_realworld": mme_realworld_letter,
-    "vstar": vstar_letter,
-}
 
 
 def choice_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str) -> Scores:
@@ -101,6 +27,19 @@ def choice_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, rule
     correct = {one.id: float(parsed[one.id] == one.answer) for one in samples}
     unparsed = [name for name, letter in parsed.items() if letter is None]
     return mean_scores("accuracy", samples, correct, unparsed=unparsed, parsed=parsed)
+
+
+def subcategory_scores(
+    samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str
+) -> Scores:
+    """MMStar in lmms-eval: the mean over its subcategories of their accuracies."""
+    single = choice_scores(samples, answers, rule=rule)
+    means = single.tables.get("l2-category", {})
+    if not means:
+        raise ValueError("MMStar of lmms-eval needs the column l2_category, the table has none")
+    value = sum(means.values()) / len(means)
+    values = {"mean of subcategories": value, "accuracy": single.value}
+    return replace(single, metric="mean of subcategories", value=value, values=values, scale=None)
 
 
 def pair_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str) -> Scores:
@@ -158,6 +97,9 @@ def by_cycle(samples: Sequence[Sample], scores: Scores) -> Scores:
 
 def circular_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
     """MMBench: a question counts if it is answered right in each rotation of its options."""
+    named = next((one.id for one in samples if not one.id.isdigit()), None)
+    if named is not None:
+        raise ValueError(f"an index of MMBench must be a whole number, got {named!r}")
     rows = [
         ChoiceRow(
             int(one.id),
@@ -204,6 +146,7 @@ def mmmu_scores(
     answers: Mapping[str, str],
     *,
     official_random_seed: int | None = None,
+    parser: str = "official",
 ) -> Scores:
     """MMMU by its own parser.
 
@@ -211,7 +154,10 @@ def mmmu_scores(
         samples: the questions; those without options are open.
         answers: the response to each.
         official_random_seed: draw the answers that cannot be parsed, as the official script does with 42.
+        parser: how options are read in responses, one of :data:`~hdvl.evaluation.metrics.mmmu.PARSERS`.
     """
+    if parser not in PARSERS:
+        raise ValueError(f"parser must be one of {', '.join(PARSERS)}, got {parser!r}")
     found = score_mmmu(
         [
             MMMUSample(
@@ -223,6 +169,7 @@ def mmmu_scores(
             for one in samples
         ],
         official_random_seed=official_random_seed,
+        parser=parser,
     )
     correct = {name: float(hit) for name, hit in found.correct.items()}
     scores = mean_scores("accuracy", samples, correct, unparsed=found.unparsed)
@@ -235,8 +182,17 @@ def cmmmu_scores(
     answers: Mapping[str, str],
     *,
     official_random_seed: int | None = None,
+    extracted: bool = False,
 ) -> Scores:
-    """CMMMU by its own parser; see :func:`mmmu_scores`."""
+    """CMMMU by its own parser.
+
+    Args:
+        samples: the questions.
+        answers: the response to each.
+        official_random_seed: see :func:`mmmu_scores`.
+        extracted: the answers were extracted from responses before, and are compared as they are: the
+            official script does so with files whose rows have ``answer`` in place of ``response``.
+    """
     found = score_cmmmu(
         [
             CMMMUSample(
@@ -246,6 +202,7 @@ def cmmmu_scores(
                 answers[one.id],
                 one.options,
                 one.categories.get("category", ""),
+                extracted,
             )
             for one in samples
         ],

@@ -1,11 +1,10 @@
 """Scorers of short answers: VQA accuracy, ANLS, relaxed accuracy, exact match."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from hdvl.evaluation.metrics.anls import anls
-from hdvl.evaluation.metrics.exact_match import exact_match
-from hdvl.evaluation.metrics.gqa import llava_answer, score_gqa
+from hdvl.evaluation.metrics.exact_match import exact_match, exact_match_lmms_eval
+from hdvl.evaluation.metrics.gqa import GQAScore, llava_answer, score_gqa
 from hdvl.evaluation.metrics.relaxed_accuracy import relaxed_correct, relaxed_correct_swapped
 from hdvl.evaluation.metrics.vizwiz import vizwiz_accuracy
 from hdvl.evaluation.metrics.vqa_accuracy import (
@@ -15,6 +14,7 @@ from hdvl.evaluation.metrics.vqa_accuracy import (
     vqa_accuracy,
 )
 from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.scorers.conversions import qwen_gqa_answer
 from hdvl.evaluation.scores import Scores, mean_scores
 
 METRICS: dict[str, tuple[str, Callable[[Sequence[str], str], float]]] = {
@@ -25,9 +25,14 @@ METRICS: dict[str, tuple[str, Callable[[Sequence[str], str], float]]] = {
     "vqa_vlmevalkit": ("VQA accuracy (VLMEvalKit)", vlmevalkit_accuracy),
     "anls": ("ANLS", anls),
     "exact": ("exact match", exact_match),
+    "exact_lmms_eval": ("exact match (lmms-eval)", exact_match_lmms_eval),
     "relaxed": (
         "relaxed accuracy",
         lambda answers, text: any(relaxed_correct(answer, text) for answer in answers),
+    ),
+    "relaxed_vlmevalkit": (
+        "relaxed accuracy (VLMEvalKit)",
+        lambda answers, text: any(relaxed_correct(answer, text.strip()) for answer in answers),
     ),
     "relaxed_swapped": (
         "relaxed accuracy (Qwen-VL)",
@@ -51,11 +56,12 @@ def short_answer_scores(
     return mean_scores(name, samples, correct)
 
 
-def metric_of(score: Callable[..., Scores]) -> str | None:
-    """The metric of single answers that a protocol scores with; ``None`` if it is scored otherwise."""
-    if isinstance(score, partial) and score.func is short_answer_scores:
-        return str(score.keywords["metric"])
-    return None
+GQA_CONVERTERS: dict[str | None, Callable[[str], str]] = {
+    None: str,
+    "llava": llava_answer,
+    "qwen_vl": qwen_gqa_answer,
+}
+"""How the scripts of protocols change an answer to GQA before it is scored."""
 
 
 def gqa_scores(
@@ -69,21 +75,19 @@ def gqa_scores(
         convert: ``"llava"`` removes periods at the end and lowers the case, ``"qwen_vl"`` cuts as Qwen-VL's
             script does; ``None`` leaves the answers as they are.
     """
-    from hdvl.evaluation.scorers.conversions import qwen_gqa_answer
-
-    converters: dict[str | None, Callable[[str], str]] = {
-        None: lambda text: text,
-        "llava": llava_answer,
-        "qwen_vl": qwen_gqa_answer,
-    }
-    if convert not in converters:
+    if convert not in GQA_CONVERTERS:
         raise ValueError(f"convert must be llava, qwen_vl or null, got {convert!r}")
-    given = {sample.id: converters[convert](answers[sample.id]) for sample in samples}
+    given = {sample.id: GQA_CONVERTERS[convert](answers[sample.id]) for sample in samples}
     questions = {sample.id: sample.extra["gqa"] for sample in samples}
-    found = score_gqa(questions, given)
     balanced = [sample for sample in samples if sample.extra["gqa"]["isBalanced"]]
     correct = {sample.id: float(given[sample.id] == sample.answer) for sample in balanced}
     scores = mean_scores("accuracy", balanced, correct, parsed=given)
+    add_gqa_scores(scores, score_gqa(questions, given))
+    return scores
+
+
+def add_gqa_scores(scores: Scores, found: GQAScore) -> None:
+    """Add the scores by type, consistency and distribution to the accuracy."""
     scores.values |= {"binary": found.binary, "open": found.open}
     optional = {"consistency": found.consistency, "distribution": found.distribution}
     scores.values |= {name: value for name, value in optional.items() if value is not None}
@@ -93,4 +97,3 @@ def gqa_scores(
         "steps": {str(number): value for number, value in found.steps.items()},
         "words": {str(number): value for number, value in found.words.items()},
     }
-    return scores

@@ -1,17 +1,21 @@
-"""Scorers of yes-or-no questions, OCRBench, MathVista, captions and boxes."""
+"""Scorers of yes-or-no questions, OCRBench, MathVista and captions."""
 
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hdvl.evaluation.metrics.bleu import bleu
-from hdvl.evaluation.metrics.boxes import box_iou, grit_refexp, refcoco_overlap
 from hdvl.evaluation.metrics.caption_tokens import tokenize_captions
 from hdvl.evaluation.metrics.cider import cider_d
 from hdvl.evaluation.metrics.joining import listed
 from hdvl.evaluation.metrics.mathvista import mathvista_correct, quick_extraction
-from hdvl.evaluation.metrics.mme import PERCEPTION, parse_mme, score_mme
+from hdvl.evaluation.metrics.mme import (
+    COGNITION,
+    PERCEPTION,
+    parse_mme,
+    parse_mme_lmms_eval,
+    score_mme,
+)
 from hdvl.evaluation.metrics.ocrbench import OCRBenchItem, ocrbench_hit, score_ocrbench
 from hdvl.evaluation.metrics.pope import PopeScore, parse_pope, score_pope
 from hdvl.evaluation.metrics.rouge import mean_rouge_l
@@ -23,6 +27,7 @@ from hdvl.evaluation.metrics.vlmevalkit_ratings import (
 )
 from hdvl.evaluation.metrics.yes_no import extract_yes_no
 from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.scorers.conversions import internvl_mme_answer
 from hdvl.evaluation.scorers.mathvista_problem import problem_of
 from hdvl.evaluation.scores import (
     Resampling,
@@ -33,10 +38,6 @@ from hdvl.evaluation.scores import (
     sums_by_group,
 )
 
-INTERNVL_BOX = re.compile(
-    r"\[\s*\[?" + r"\s*,\s*".join([r"(-?\d+(?:\.\d+)?)"] * 4) + r"\s*\]?\s*\]"
-)
-
 
 def _by(samples: Sequence[Sample], kind: str) -> dict[str, list[Sample]]:
     groups: dict[str, list[Sample]] = {}
@@ -45,38 +46,49 @@ def _by(samples: Sequence[Sample], kind: str) -> dict[str, list[Sample]]:
     return groups
 
 
+MME_RULES: dict[str, Callable[[str], str]] = {
+    "official": parse_mme,
+    "internvl": lambda text: parse_mme(internvl_mme_answer(text)),
+    "lmms_eval": parse_mme_lmms_eval,
+    "vlmevalkit": lambda text: extract_yes_no(text).lower(),
+}
+"""How an answer is read as yes or no, by the protocol."""
+MME_BY_IMAGE = ("lmms_eval", "vlmevalkit")
+"""Protocols that group the questions by their image; the official script pairs neighbouring lines."""
+
+
 def mme_scores(
     samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str = "official"
 ) -> Scores:
     """MME: perception and cognition, the sums of the scores of their tasks.
 
     Args:
-        samples: two questions for each image, one after the other.
+        samples: two questions for each image, one after the other. An image with one question is left out.
         answers: the answer to each.
-        rule: ``official`` reads the first four characters, ``vlmevalkit`` the whole answer.
+        rule: one of ``MME_RULES``.
     """
-    if rule not in ("official", "vlmevalkit"):
-        raise ValueError(f"rule must be official or vlmevalkit, got {rule!r}")
+    if rule not in MME_RULES:
+        raise ValueError(f"rule must be one of {', '.join(MME_RULES)}, got {rule!r}")
+    questions = Counter(one.group for one in samples)
+    alone = [image for image, count in questions.items() if count == 1]
+    samples = [one for one in samples if questions[one.group] > 1]
+    if not samples:
+        raise ValueError("MME needs both questions of an image, got one for each image")
     groups = _by(samples, "task")
-    read: dict[str, str] = {
-        one.id: parse_mme(answers[one.id])
-        if rule == "official"
-        else extract_yes_no(answers[one.id]).lower()
-        for one in samples
-    }
+    read = {one.id: MME_RULES[rule](answers[one.id]) for one in samples}
     correct = {one.id: float(read[one.id] == one.answer.lower()) for one in samples}
-    rows = {
-        name: [(one.group, one.question, one.answer, answers[one.id]) for one in group]
-        for name, group in groups.items()
-    }
-    found = score_mme(rows)
-    if rule == "official":
-        tasks = {name: task.score for name, task in found.tasks.items()}
-    else:
+    if rule in MME_BY_IMAGE:
         tasks = {
             name: mme_task([(one.group, bool(correct[one.id])) for one in group])
             for name, group in groups.items()
         }
+    else:
+        # parse_mme leaves "yes" and "no" as they are, and reads "other" as "other".
+        rows = {
+            name: [(one.group, one.question, one.answer, read[one.id]) for one in group]
+            for name, group in groups.items()
+        }
+        tasks = {name: task.score for name, task in score_mme(rows).tasks.items()}
     total = {
         "perception": sum(tasks[name] for name in tasks if name in PERCEPTION),
         "cognition": sum(tasks[name] for name in tasks if name not in PERCEPTION),
@@ -86,9 +98,19 @@ def mme_scores(
     scores.resampling = _mme_resampling(groups, correct)
     scores.parsed = dict(read)
     scores.unparsed = [name for name, said in read.items() if said not in ("yes", "no")]
-    if found.missing:
-        scores.notes.append(f"tasks that were not given: {', '.join(found.missing)}")
+    scores.notes = _mme_notes(groups, set(scores.unparsed), rule)
+    if alone:
+        scores.notes.append(f"images with one question, which are left out: {listed(alone)}")
     return scores
+
+
+def _mme_notes(groups: Mapping[str, Sequence[Sample]], unparsed: set[str], rule: str) -> list[str]:
+    missing = [name for name in (*PERCEPTION, *COGNITION) if name not in groups]
+    unread = [name for name, group in groups.items() if unparsed.issuperset(o.id for o in group)]
+    notes = [f"tasks that were not given: {', '.join(missing)}"] * bool(missing)
+    if unread and rule == "official":
+        notes.append(f"the official script fails, as no answer is yes or no: {', '.join(unread)}")
+    return notes
 
 
 def _mme_resampling(
@@ -130,9 +152,11 @@ def _pope_values(found: PopeScore) -> dict[str, float]:
 def pope_scores(
     samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str = "official"
 ) -> Scores:
-    """POPE: F1 averaged over its splits (official, LLaVA), or F1 of all questions (VLMEvalKit)."""
-    if rule not in ("official", "vlmevalkit"):
-        raise ValueError(f"rule must be official or vlmevalkit, got {rule!r}")
+    """POPE: F1 averaged over its splits (official, LLaVA), or of all questions (VLMEvalKit, lmms-eval)."""
+    if rule not in ("official", "vlmevalkit", "lmms_eval"):
+        raise ValueError(f"rule must be official, vlmevalkit or lmms_eval, got {rule!r}")
+    if rule == "lmms_eval":
+        return _pope_lmms_eval(samples, answers)
     if rule == "vlmevalkit":
         read = {one.id: extract_yes_no(answers[one.id]) for one in samples}
         rating = pope_rating([(read[one.id], one.answer.capitalize()) for one in samples])
@@ -169,6 +193,27 @@ def pope_scores(
     return scores
 
 
+def _pope_lmms_eval(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
+    """POPE as lmms-eval scores it: an answer other than "yes" and "no" alone is wrong, and neither of them.
+
+    Such an answer counts neither for precision nor for recall, and ``yes_ratio`` is that of the truth.
+    """
+    read = {one.id: answers[one.id].lower().strip() for one in samples}
+    truth = {one.id: one.answer.lower().strip() for one in samples}
+    correct = {name: float(read[name] == label) for name, label in truth.items()}
+    pairs = Counter((read[name], label) for name, label in truth.items())
+    hits = pairs["yes", "yes"]
+    said, true = hits + pairs["yes", "no"], hits + pairs["no", "yes"]
+    precision, recall = hits / max(1, said), hits / max(1, true)
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    positive = list(truth.values()).count("yes") / len(truth)
+    values = {"precision": precision, "recall": recall, "f1": f1, "yes_ratio": positive}
+    scores = mean_scores("accuracy", samples, correct)
+    scores.values |= {name: 100 * value for name, value in values.items()}
+    scores.unparsed = [name for name, text in read.items() if text not in ("yes", "no")]
+    return scores
+
+
 def hallusion_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
     """HallusionBench without a judge, as VLMEvalKit scores it: the questions with a figure, by yes or no."""
     read = {one.id: extract_yes_no(answers[one.id]) for one in samples}
@@ -191,20 +236,31 @@ def hallusion_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> S
     return scores
 
 
-def ocrbench_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
-    """OCRBench: the number of hits, which is out of 1,000 for the whole benchmark."""
+def ocrbench_scores(
+    samples: Sequence[Sample], answers: Mapping[str, str], *, fold_width: bool = False
+) -> Scores:
+    """OCRBench: the number of hits, which is out of 1,000 for the whole benchmark.
+
+    Args:
+        samples: the questions.
+        answers: the answer to each.
+        fold_width: read full-width letters as ASCII, as lmms-eval does.
+    """
     items = [
         OCRBenchItem(
             one.categories.get("dataset", ""),
             one.categories.get("type", ""),
             list(one.answers),
             answers[one.id],
+            fold_width,
         )
         for one in samples
     ]
     found = score_ocrbench(items)
     correct = {
-        one.id: float(ocrbench_hit(item.dataset, item.answers, answers[one.id]))
+        one.id: float(
+            ocrbench_hit(item.dataset, item.answers, answers[one.id], fold_width=fold_width)
+        )
         for one, item in zip(samples, items, strict=True)
     }
     scores = mean_scores("hits", samples, correct, scale=float(len(samples)))
@@ -259,93 +315,3 @@ def caption_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Sco
     if domains:
         scores.tables["domain"] = {name: 100 * one.score for name, one in domains.items()}
     return scores
-
-
-def box_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, form: str) -> Scores:
-    """Share of sentences whose first box overlaps the true one by half or more.
-
-    Args:
-        samples: ``extra`` has the true ``box`` in pixels, and ``width`` and ``height`` of the image.
-        answers: the answer to each.
-        form: how boxes are written: ``qwen_vl`` ``(x1,y1),(x2,y2)`` out of 999, ``internvl`` ``[[x1, y1, x2,
-            y2]]`` out of 1000, ``pixels`` a JSON list of boxes in pixels of the image, ``grit`` the same with
-            the rule of GRIT, for which exactly half is too little.
-    """
-    forms = {
-        "qwen_vl": _qwen_hit,
-        "internvl": _internvl_hit,
-        "pixels": _pixel_hit,
-        "grit": _grit_hit,
-    }
-    if form not in forms:
-        raise ValueError(f"form must be one of {', '.join(forms)}, got {form!r}")
-    correct, unparsed = dict[str, float](), list[str]()
-    given = dict[str, Sequence[float]]()
-    for one in samples:
-        box, hit = forms[form](answers[one.id], one)
-        correct[one.id] = float(hit)
-        if box is None:
-            unparsed.append(one.id)
-        else:
-            given[one.id] = box
-    scores = mean_scores("accuracy at IoU 0.5", samples, correct, unparsed=unparsed)
-    true = {one.id: one.extra["box"] for one in samples}
-    scores.notes += _odd_boxes(samples, given, "predicted") + _odd_boxes(samples, true, "true")
-    return scores
-
-
-def _odd_boxes(
-    samples: Sequence[Sample], boxes: Mapping[str, Sequence[float]], kind: str
-) -> list[str]:
-    """How many boxes have swapped corners or reach out of the image; they are scored all the same."""
-    swapped, outside = list[str](), list[str]()
-    for one in samples:
-        if one.id not in boxes:
-            continue
-        x1, y1, x2, y2 = boxes[one.id]
-        if x2 < x1 or y2 < y1:
-            swapped.append(one.id)
-        size = [float(one.extra.get(key, "inf")) for key in ("width", "height")]
-        if min(x1, y1, x2, y2) < 0 or max(x1, x2) > size[0] or max(y1, y2) > size[1]:
-            outside.append(one.id)
-    said = {"corners are swapped": swapped, "reach out of the image": outside}
-    return [
-        f"{listed(ids)} {kind} boxes: {what}; scored as they are"
-        for what, ids in said.items()
-        if ids
-    ]
-
-
-Hit = tuple[Sequence[float] | None, bool]
-
-
-def _qwen_hit(text: str, one: Sample) -> Hit:
-    size = {key: int(one.extra[key]) for key in ("width", "height")}
-    found = refcoco_overlap(text, one.extra["box"], **size)
-    return (found.box if any(found.box) else None), found.correct
-
-
-def _internvl_hit(text: str, one: Sample) -> Hit:
-    found = INTERNVL_BOX.search(text)
-    if found is None:
-        return None, False
-    sides = [one.extra["width"], one.extra["height"]] * 2
-    box = [float(value) * side / 1000 for value, side in zip(found.groups(), sides, strict=True)]
-    return box, _overlaps(box, one.extra["box"])
-
-
-def _pixel_hit(text: str, one: Sample) -> Hit:
-    boxes = json.loads(text)
-    return (boxes[0], _overlaps(boxes[0], one.extra["box"])) if boxes else (None, False)
-
-
-def _grit_hit(text: str, one: Sample) -> Hit:
-    boxes = json.loads(text)
-    return (boxes[0], bool(grit_refexp(boxes, [one.extra["box"]]))) if boxes else (None, False)
-
-
-def _overlaps(box: Sequence[float], true: Sequence[float]) -> bool:
-    import numpy as np
-
-    with np.errstate(all="ignore"):  # a box without area gives nan, which is never enough
-        return box_iou(np.asarray(box, np.float32), np.asarray(true, np.float32)) >= 0.5

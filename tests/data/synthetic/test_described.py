@@ -40,6 +40,23 @@ def test_the_same_number_gives_the_same_document():
     assert one.image.tobytes() == other.image.tobytes() and one.fields == other.fields
 
 
+def test_invented_labels_are_on_the_page_and_in_the_questions():
+    known = {
+        name.lower()
+        for group in vocabulary()["groups"].values()
+        for names in group.values()
+        for name in names
+    }
+    documents = SyntheticDocuments(seed=4, kinds="bank_statement", invented=1.0, **SIZES)
+    for document in (documents[n] for n in range(3)):
+        for field in document.fields:
+            assert field.name not in known
+            assert field.name.split()[0] in field.question
+            assert field.name.split()[0] in " ".join(document.lines).lower()
+    plain = SyntheticDocuments(seed=4, kinds="bank_statement", **SIZES)[0]
+    assert {field.name.split(" of ")[0] for field in plain.fields} & known
+
+
 def test_every_kind_of_value_that_the_vocabulary_names_can_be_drawn():
     groups = vocabulary()["groups"].values()
     kinds = {kind for group in groups for kind in group} - {"any"}

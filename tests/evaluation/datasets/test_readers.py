@@ -8,6 +8,7 @@ import pytest
 
 from hdvl.config import build, compose, to_plain
 from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.metrics.cmmmu import CATEGORY_FOLDERS
 from hdvl.evaluation.samples import Sample, image_bytes
 from hdvl.evaluation.scores import Scores
 from hdvl.evaluation.task import Task
@@ -142,6 +143,50 @@ def test_mmmu_from_parquet(tmp_path: Path) -> None:
     assert found.tables["domain"]["Art and Design"] == 50
 
 
+CMMMU_ROWS = [
+    {
+        **{
+            "id": 7,
+            "type": "选择",
+            "question": '看<img="q_2.png">和<img="q_1.png">选',
+            "answer": "B",
+        },
+        **{"option1": "甲", "option2": '<img="q_1.png">', "option3": "丙", "option4": "丁"},
+        **{"img_list": ["q_1.png", "q_2.png"], "category": "商业", "subcategory": "会计"},
+    },
+    {
+        **{"id": 8, "type": "判断", "question": '<img="q_1.png">对吗', "answer": "错"},
+        **{"img_list": ["q_1.png"], "category": "商业", "subcategory": "会计"},
+    },
+]
+
+
+def test_cmmmu_as_its_repository_has_it(tmp_path: Path) -> None:
+    place = tmp_path / "CMMMU/cmmmu-data-val/business"
+    with pytest.raises(FileNotFoundError, match=r"cmmmu-data-val/art_and_design/art_and_design"):
+        opened("cmmmu", tmp_path)
+    write(place / "business.jsonl", CMMMU_ROWS)
+    write(place / "q_1.png", png())
+    with pytest.raises(FileNotFoundError, match="art_and_design"):
+        opened("cmmmu", tmp_path)  # a category is missing
+    for name in CATEGORY_FOLDERS:
+        if name != "business":
+            write(tmp_path / f"CMMMU/cmmmu-data-val/{name}/{name}.jsonl", [])
+    task, (choice, judged) = opened("cmmmu", tmp_path)
+    assert [str(one).rpartition("/")[2] for one in choice.images] == [
+        "q_2.png",
+        "q_1.png",
+        "q_1.png",
+    ]
+    assert choice.images[1] == place / "q_1.png" and choice.options["B"] == "<image>"
+    assert task.chosen.text(judged).endswith("\n\n问题：<image>对吗\n正确答案：\n")
+    assert scored("cmmmu", tmp_path, {"7": "选B。", "8": "错误"}).value == 100
+    extracted = "task.cmmmu.protocols.official.score.extracted=true"
+    assert scored("cmmmu", tmp_path, {"7": "选B。", "8": "错"}, extracted).value == 50
+    lmms, (choice, _) = opened("cmmmu", tmp_path, "task.cmmmu.protocol=lmms_eval")
+    assert "看<图片 2>和<图片 1>选\n选项：\n(A) 甲\n(B) <图片 1>\n" in lmms.chosen.text(choice)
+
+
 @pytest.mark.slow
 def test_other_choices(tmp_path: Path) -> None:
     row = {"id": 1, "type": "选择", "question": "问", "option1": "a", "option2": "b", "answer": "B"}
@@ -169,8 +214,8 @@ def test_other_choices(tmp_path: Path) -> None:
         '"Index","Question","Options","Correct Answer"\n1,q,(a) O (b) C,(a)\n2,q,(a) O (b) C,(b)\n'
     )
     write(tmp_path / "MMVP/Questions.csv", table)
-    assert scored("mmvp", tmp_path, {"1": "(a)", "2": "B."}).value == 100
-    assert scored("mmvp", tmp_path, "(a)").values == {"pair accuracy": 0, "accuracy": 50}
+    assert scored("mmvp", tmp_path, {"1": "A", "2": "B."}).value == 100
+    assert scored("mmvp", tmp_path, "A").values == {"pair accuracy": 0, "accuracy": 50}
 
 
 @pytest.mark.slow
@@ -196,6 +241,9 @@ def test_high_resolution_sets(tmp_path: Path) -> None:
     assert found.tables["category"] == {"Perception/Monitoring/person/attribute": 100}
     assert scored("mme_realworld", tmp_path, "three").value == 100  # by the text of the choice
     one = {"index": "0", "question": "q", "A": "x", "B": "y", "answer": "B", "category": "single"}
+    write_tsv(tmp_path / "MME-RealWorld.tsv", [{**one, "image": png()}])
+    toolkit = "task.mme_realworld.protocol=vlmevalkit"
+    assert scored("mme_realworld", tmp_path, "<answer>b</answer>", toolkit).value == 100
     write_tsv(tmp_path / "HRBench4K.tsv", [{**one, "cycle_category": "0", "image": png()}])
     assert scored("hrbench_4k", tmp_path, "B").tables["category"] == {"single": 100}
 
@@ -265,14 +313,11 @@ def test_ocrbench_mathvista_captions_and_boxes(tmp_path: Path) -> None:
     }
     write(tmp_path / "refcoco/refcoco_val.jsonl", [box])
     assert scored("refcoco", tmp_path, "[[10, 20, 50, 60]]").value == 100
+    internvl = "task.refcoco.protocol=internvl"
+    assert scored("refcoco", tmp_path, "[[0.1, 0.1, 0.5, 0.3]]", internvl).value == 100
     swapped = scored("refcoco", tmp_path, "[[50, 60, 10, 20]]")
     assert swapped.value == 0 and scored("refcoco", tmp_path, "[]").unparsed == ["0"]
-    assert (
-        scored(
-            "refcoco", tmp_path, "[[100, 100, 500, 300]]", "task.refcoco.protocol=internvl"
-        ).value
-        == 100
-    )
+    assert scored("refcoco", tmp_path, "[[100, 100, 500, 300]]", internvl).value == 100
     given = "(100,100),(500,300)"
     assert scored("refcoco", tmp_path, given, "task.refcoco.protocol=qwen_vl").value == 100
 

@@ -9,18 +9,36 @@ from threading import Thread
 from typing import Any
 
 
+@dataclass(frozen=True)
+class Raw:
+    """A reply as it is sent, in place of a chat completion."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class FakeJudge:
     """Where it listens, what it was asked, and the words of its replies."""
 
-    say: Callable[[dict[str, Any]], str]
+    say: Callable[[dict[str, Any]], str | Raw]
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     url: str = ""
 
 
+def completion(text: str, model: str) -> Raw:
+    """The chat completion with a text."""
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    said: dict[str, Any] = {"id": "1", "object": "chat.completion", "created": 1}
+    return Raw(json.dumps({**said, "model": f"served-{model}", "choices": [choice]}).encode())
+
+
 @contextmanager
-def fake_judge(say: Callable[[dict[str, Any]], str]) -> Iterator[FakeJudge]:
+def fake_judge(say: Callable[[dict[str, Any]], str | Raw]) -> Iterator[FakeJudge]:
     """A server whose reply to a body is ``say(body)``; an exception of ``say`` is an error 400."""
     judge = FakeJudge(say)
 
@@ -30,19 +48,17 @@ def fake_judge(say: Callable[[dict[str, Any]], str]) -> Iterator[FakeJudge]:
             judge.asked.append(body)
             judge.keys.append(self.headers["Authorization"])
             try:
-                status, text = 200, judge.say(body)
+                said = judge.say(body)
             except ValueError as error:
-                status, text = 400, str(error)
-            message = {"role": "assistant", "content": text}
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
-            said: dict[str, Any] = {"id": "1", "object": "chat.completion", "created": 1}
-            said |= {"model": f"served-{body['model']}", "choices": [choice]}
-            raw = json.dumps(said if status == 200 else {"error": {"message": text}}).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(raw)))
+                said = Raw(json.dumps({"error": {"message": str(error)}}).encode(), 400)
+            raw = completion(said, body["model"]) if isinstance(said, str) else said
+            self.send_response(raw.status)
+            self.send_header("Content-Type", raw.content_type)
+            self.send_header("Content-Length", str(len(raw.body)))
+            for name, value in raw.headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(raw)
+            self.wfile.write(raw.body)
 
         def log_message(self, *given: Any) -> None:
             pass

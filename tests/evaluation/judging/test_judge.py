@@ -8,7 +8,7 @@ import pytest
 
 from hdvl.evaluation.judging.judge import Judge
 from hdvl.evaluation.judging.judging import query
-from tests.evaluation.judging.fake_judge import fake_judge
+from tests.evaluation.judging.fake_judge import Raw, fake_judge
 
 CHAINS = [[query(f"Question {n}", "Be just.", temperature=0.5, max_tokens=3)] for n in range(6)]
 
@@ -73,3 +73,48 @@ def test_what_a_judge_lacks_is_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="being written by another process"):
             Judge(url=server.url, model="m", record=path).__enter__()
     assert len(path.read_text().splitlines()) == 5
+
+
+NO_COMPLETION = {
+    "a page": Raw(b"<html>busy</html>", content_type="text/html"),
+    "a list": Raw(b"[1]"),
+    "no JSON": Raw(b"{oops"),
+    "an error": Raw(b'{"error": {"message": "overloaded"}}'),
+    "no message": Raw(b'{"id": "1", "choices": [{"index": 0, "message": null}]}'),
+    "parts": Raw(b'{"choices": [{"message": {"content": [{"type": "text", "text": "7"}]}}]}'),
+}
+
+
+@pytest.mark.parametrize("kind", NO_COMPLETION)
+def test_a_reply_that_is_no_completion_is_an_error_and_not_kept(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "judge.jsonl"
+
+    def say(body: dict[str, Any]) -> str | Raw:
+        return NO_COMPLETION[kind] if last_word(body) == "1" else last_word(body)
+
+    with fake_judge(say) as server, Judge(url=server.url, model="m", record=path) as judge:
+        with pytest.raises(ValueError, match=r"1 of 2 answers could not be judged"):
+            judge.replies(CHAINS[:2], str.isdigit)
+    assert [json.loads(line)["reply"] for line in path.read_text().splitlines()] == ["0"]
+
+
+def test_a_busy_judge_is_asked_again_and_an_empty_reply_is_a_reply(tmp_path: Path) -> None:
+    busy = iter((Raw(b"{}", 429, headers={"Retry-After-Ms": "1"}), Raw(b"", 500), "0"))
+    again = {"Retry-After-Ms": "1"}
+
+    def say(body: dict[str, Any]) -> str | Raw:
+        if last_word(body) == "0":
+            return next(busy)
+        return "" if last_word(body) == "1" else Raw(b"{}", 503, headers=again)
+
+    path = tmp_path / "judge.jsonl"
+    with fake_judge(say) as server:
+        given: dict[str, Any] = {"url": server.url, "model": "m", "record": path}
+        with Judge(**given) as judge:
+            assert judge.replies(CHAINS[:2], str.isdigit) == ["0", ""]
+            with pytest.raises(ValueError, match=r"1 of 3 answers .* Error code: 503"):
+                judge.replies(CHAINS[:3], str.isdigit)
+        asked = len(server.asked)
+        with Judge(**given) as judge:  # the empty reply is not asked for again
+            assert judge.replies(CHAINS[:2], str.isdigit) == ["0", ""] and judge.asked == 0
+        assert len(server.asked) == asked

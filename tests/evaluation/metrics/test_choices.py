@@ -13,7 +13,7 @@ from hdvl.evaluation.metrics.circular import (
     score_vanilla,
 )
 from hdvl.evaluation.metrics.cmmmu import CMMMUSample, score_cmmmu
-from hdvl.evaluation.metrics.mmmu import MMMUSample, score_mmmu
+from hdvl.evaluation.metrics.mmmu import PARSERS, MMMUSample, score_mmmu
 from hdvl.evaluation.metrics.mmstar import mmstar_hit, score_mmstar
 from hdvl.evaluation.metrics.option_inference import can_infer
 from hdvl.evaluation.metrics.scienceqa import ScienceQAProblem, parse_scienceqa, score_scienceqa
@@ -69,6 +69,23 @@ def test_mmmu_of_no_sample_is_zero() -> None:
 )
 def test_mmmu_choices(response: str, parsed: str | None) -> None:
     assert mmmu.parse_choice(response, list(OPTIONS), OPTIONS) == parsed
+
+
+@pytest.mark.parametrize(
+    ("parser", "response", "parsed"),
+    [
+        ("lmms_eval", "A DNA B or", "B"),  # "A ", at the end of DNA too, and "B "
+        ("lmms_eval", "C.B.x", "B"),  # neither stands alone
+        ("lmms_eval", "one two three four blue six", "B"),
+        ("lmms_eval", "blue", None),
+        ("internvl", "Blue", "B"),
+        ("internvl", "a green one", "C"),
+        ("internvl", "x", None),
+    ],
+)
+def test_mmmu_choices_of_other_protocols(parser: str, response: str, parsed: str | None) -> None:
+    options = {"A": "red", "B": "blue", "C": "green"}
+    assert PARSERS[parser](response, list(options), options) == parsed
 
 
 def test_mmmu_answers_may_be_several() -> None:

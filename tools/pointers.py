@@ -1,0 +1,181 @@
+"""Pointers of the small model's training: at which visual tokens the model has to look, and the loss for it.
+
+Two heads compare the state before a token of an answer with the states of the visual tokens of its image.
+One finds the label that the question names, or the value beside it, the other the next character of a value.
+They show the LLM where to look long before its answers are right.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from hdvl.data.synthetic import Document, Field, Glyph
+from hdvl.protocols import Box, TilePlan
+
+MOST = 12
+"""The most visual tokens that one pointer may find."""
+
+
+@dataclass
+class Wanted:
+    """What the model has to look at for an answer, as boxes in the image.
+
+    Attributes:
+        named: the characters of the label that the question names, and the first of the value.
+        read: the character that each character of the answer repeats, ``None`` for the others.
+        corners: the first and last character of the value, if the answer is its box.
+    """
+
+    named: list[Box] = field(default_factory=list)
+    read: list[Box | None] = field(default_factory=list)
+    corners: list[Box] = field(default_factory=list)
+
+
+@dataclass
+class Pointers:
+    """Positions in a packed row: of queries, of the visual tokens they may look at, of those they shall find.
+
+    Attributes:
+        queries: positions (n) of the states that look.
+        images: first and last + 1 position (n 2) of the visual tokens of the image.
+        found: positions (n, MOST) of the tokens to find, -1 where there are fewer.
+    """
+
+    queries: Tensor
+    images: Tensor
+    found: Tensor
+
+
+def wanted_of(document: Document, chosen: Field, answer: str, *, locates: bool) -> Wanted:
+    """What to look at for an answer about ``chosen``."""
+    value = list(document.glyphs[slice(*chosen.span)])
+    boxes = [glyph.box for glyph in value]
+    wanted = Wanted([glyph.box for glyph in label_glyphs(document, chosen)] + boxes[:1])
+    if locates:
+        wanted.corners = [boxes[0], boxes[-1]]
+    elif len(boxes) == len(answer.replace(" ", "")):
+        rest = iter(boxes)
+        wanted.read = [None if char == " " else next(rest) for char in answer]
+    return wanted
+
+
+def label_glyphs(document: Document, chosen: Field) -> list[Glyph]:
+    """The characters of the label of a field, in a table those of its row; none if they are not found."""
+    outside = [
+        glyph
+        for number, glyph in enumerate(document.glyphs)
+        if not chosen.span[0] <= number < chosen.span[1]
+    ]
+    text = "".join(glyph.char for glyph in outside).lower()
+    words = chosen.name.lower().split()
+    for count in range(len(words), 0, -1):
+        part = "".join(words[:count])
+        begin = text.find(part) if len(text) == len(outside) else -1
+        if begin >= 0 and text.find(part, begin + 1) < 0:
+            return outside[begin : begin + len(part)]
+    return []
+
+
+class TokenGrid:
+    """Finds the visual token that shows a point of an image."""
+
+    def __init__(self, plan: TilePlan, places: Sequence[Box | None]) -> None:
+        self.plan, self.count = plan, len(places)
+        cols = plan.canvas[0] // 16
+        self.cols, self.first = cols, len(places) - plan.canvas[1] // 16 * (cols + 1)
+        if self.first < 0:
+            raise ValueError(f"{plan} has more tokens than the image has places")
+
+    def token(self, box: Box) -> int:
+        """The number of the token that shows the centre of ``box``, among those of the image."""
+        left, top, right, bottom = self.plan.content
+        x = left + (box[0] + box[2]) / 2 / self.plan.width * (right - left)
+        y = top + (box[1] + box[3]) / 2 / self.plan.height * (bottom - top)
+        row, col = int(y) // 16, min(int(x) // 16, self.cols - 1)
+        return min(self.first + max(0, row) * (self.cols + 1) + max(0, col), self.count - 1)
+
+
+def pointers(
+    items: Sequence[tuple[int, int, TokenGrid, list[int], Wanted]],
+    labels: Tensor,
+    decode: Callable[[Tensor], str],
+    is_location: Callable[[int], bool],
+) -> tuple[Pointers, Pointers]:
+    """The pointers to what questions name, and those to the next characters.
+
+    Args:
+        items: first and last + 1 position of an image's tokens, its grid, the positions of the tokens of an
+            answer, and what these look at.
+        labels: the ids to predict (s).
+        decode: text of ids.
+        is_location: whether an id is a location of a box.
+    """
+    named, following = list[_Pointer](), list[_Pointer]()
+    for first, last, grid, run, wanted in items:
+        span = (first, last)
+        if wanted.named:
+            named.append((run[0] - 1, span, _tokens(grid, first, wanted.named)))
+        for position, box in _next(run, labels, wanted, decode, is_location):
+            following.append((position - 1, span, _tokens(grid, first, [box])))
+    return _pack(named), _pack(following)
+
+
+_Pointer = tuple[int, tuple[int, int], list[int]]
+
+
+def _next(
+    run: list[int],
+    labels: Tensor,
+    wanted: Wanted,
+    decode: Callable[[Tensor], str],
+    is_location: Callable[[int], bool],
+) -> Iterator[tuple[int, Box]]:
+    """The positions of an answer's tokens that repeat a character or a corner, with its box."""
+    if wanted.corners:
+        places = [position for position in run if is_location(int(labels[position]))]
+        corners = (*wanted.corners[:1] * 2, *wanted.corners[1:] * 2)
+        yield from zip(places, corners, strict=False)
+        return
+    for step, position in enumerate(run):
+        begun = len(decode(labels[run[:step]])) if step else 0
+        box = wanted.read[begun] if begun < len(wanted.read) else None
+        if box is not None:
+            yield position, box
+
+
+def _tokens(grid: TokenGrid, first: int, boxes: Sequence[Box]) -> list[int]:
+    return sorted({first + grid.token(box) for box in boxes})[:MOST]
+
+
+def _pack(found: Sequence[_Pointer]) -> Pointers:
+    padded = [tokens + [-1] * (MOST - len(tokens)) for _, _, tokens in found]
+    return Pointers(
+        torch.tensor([query for query, _, _ in found], dtype=torch.long),
+        torch.tensor([span for _, span, _ in found], dtype=torch.long).view(-1, 2),
+        torch.tensor(padded, dtype=torch.long).view(-1, MOST),
+    )
+
+
+class PointerHead(nn.Module):
+    """Compares states of the text with states of visual tokens, as an attention head of width 64 does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.query, self.key = (nn.Linear(width, 64, bias=False) for _ in range(2))
+
+    def forward(self, states: Tensor, wanted: Pointers) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and accuracy of the pointers: states (s width) of all positions."""
+        losses, hits = list[Tensor](), list[Tensor]()
+        for first, last in {tuple(span) for span in wanted.images.tolist()}:
+            own = (wanted.images == torch.tensor((first, last))).all(1)
+            queries = self.query(self.norm(states[wanted.queries[own]]))
+            scores = queries @ self.key(self.norm(states[first:last])).T / 8
+            known, places = wanted.found[own] >= 0, (wanted.found[own] - first).clamp(min=0)
+            picked = scores.log_softmax(-1).gather(1, places).masked_fill(~known, -torch.inf)
+            losses.append(-picked.logsumexp(1))
+            best = scores.argmax(1, keepdim=True)
+            hits.append(((best == places) & known).any(1))
+        return torch.cat(losses).mean(), torch.cat(hits).float().mean()
