@@ -130,9 +130,14 @@ class Judge:
             found = dict(zip(different, replies, strict=True))
         errors = [error for _, error in found.values() if error]
         if errors:
+            remedy = (
+                "ask for the others with judge.url and judge.record"
+                if self.replayed
+                else "the replies that came are kept, and the same command asks for the others"
+            )
             raise ValueError(
                 f"{len(errors)} of {len(found)} answers could not be judged, and the task has no score: "
-                f"{errors[0]}; the replies that came are kept, and the same command asks for the others"
+                f"{errors[0]}; {remedy}"
             )
         return [found[name][0] for name in names]
 
