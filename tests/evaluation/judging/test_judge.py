@@ -38,7 +38,9 @@ def test_replies_are_kept_and_replayed(tmp_path: Path, monkeypatch: pytest.Monke
     assert row["served"] == "served-m"
     with Judge(replay=path) as judge:  # the server is gone
         assert judge.model == "m" and judge.replies(CHAINS, str.isdigit) == list("012345")
-        with pytest.raises(ValueError, match=r"1 of 1 answers .* no reply of m to 'Other'; ask for"):
+        with pytest.raises(
+            ValueError, match=r"1 of 1 answers .* no reply of m to 'Other'; ask for"
+        ):
             judge.replies([[query("Other")]], str.isdigit)
 
 
