@@ -14,6 +14,7 @@ import numpy.typing as npt
 Box = Sequence[float]
 CORNERS = re.compile(r"\((.*?)\),\((.*?)\)")
 INTERNVL_CORNERS = re.compile(r"\[+(.*?),(.*?),(.*?),(.*?)\]")
+PLAIN_NUMBERS = re.compile(r"\[" + ",".join([r"\s*(-?\d+(?:\.\d+)?)"] * 4) + r"\s*\]")
 MAX_SUM_OF_SHARES = 4  # of four coordinates in 0..1
 GRID = 999  # the largest coordinate of Qwen-VL's grid
 MIN_IOU = 0.5
@@ -59,6 +60,28 @@ def internvl_box(answer: str, *, width: int, height: int) -> list[float] | None:
             box /= np.float32(1000)
         pixels: list[float] = (box * np.array([width, height] * 2, np.float32)).tolist()
     return pixels
+
+
+def shares_box(answer: str) -> tuple[float, ...]:
+    """The first "[x1, y1, x2, y2]" of plain numbers in an answer, as in lmms-eval; else four zeros."""
+    found = PLAIN_NUMBERS.search(answer)
+    return tuple(float(part) for part in found.groups()) if found else (0.0, 0.0, 0.0, 0.0)
+
+
+def plain_iou(first: Box, second: Box) -> float:
+    """Intersection over union in double precision; boxes with swapped corners may have a negative area."""
+    low = [max(one, other) for one, other in zip(first[:2], second[:2], strict=True)]
+    high = [min(one, other) for one, other in zip(first[2:], second[2:], strict=True)]
+    inside = max(0.0, high[0] - low[0]) * max(0.0, high[1] - low[1])
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    union = sum(areas) - inside
+    return inside / union if union else 0.0
+
+
+def holds_centre(box: Box, other: Box) -> bool:
+    """Whether the centre of ``other`` is in ``box``."""
+    x, y = (other[0] + other[2]) / 2, (other[1] + other[3]) / 2
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
 
 
 def area(box: npt.NDArray[np.float32]) -> Any:

@@ -9,8 +9,11 @@ from hdvl.evaluation.metrics.boxes import (
     MIN_IOU,
     box_iou,
     grit_refexp,
+    holds_centre,
     internvl_box,
+    plain_iou,
     refcoco_overlap,
+    shares_box,
 )
 from hdvl.evaluation.metrics.joining import listed
 from hdvl.evaluation.samples import Sample
@@ -47,6 +50,38 @@ def box_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, form: s
     scores = mean_scores("accuracy at IoU 0.5", samples, correct, unparsed=unparsed)
     true = {one.id: one.extra["box"] for one in samples}
     scores.notes += _odd_boxes(samples, given, "predicted") + _odd_boxes(samples, true, "true")
+    return scores
+
+
+THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def share_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Scores:
+    """Boxes as lmms-eval scores them: coordinates are shares of the sides of the image.
+
+    Given are the mean overlap, the shares of overlaps of at least 0.1 to 0.9, and the share of boxes whose
+    centre is in the true box. Where the official code divides by zero, the overlap is 0.
+    """
+    overlaps, centres = dict[str, float](), list[bool]()
+    given, unparsed = dict[str, Sequence[float]](), list[str]()
+    for one in samples:
+        sides = [float(one.extra[key]) for key in ("width", "height")] * 2
+        true = [value / side for value, side in zip(one.extra["box"], sides, strict=True)]
+        box = shares_box(answers[one.id])
+        overlaps[one.id] = plain_iou(true, box)
+        centres.append(holds_centre(true, box))
+        if any(box):
+            given[one.id] = [value * side for value, side in zip(box, sides, strict=True)]
+        else:
+            unparsed.append(one.id)
+    correct = {name: float(overlap >= MIN_IOU) for name, overlap in overlaps.items()}
+    scores = mean_scores("accuracy at IoU 0.5", samples, correct, unparsed=unparsed)
+    scores.values["mean IoU"] = 100 * sum(overlaps.values()) / len(overlaps)
+    for threshold in THRESHOLDS:
+        hits = sum(overlap >= threshold for overlap in overlaps.values())
+        scores.values[f"accuracy at IoU {threshold}"] = 100 * hits / len(overlaps)
+    scores.values["centre accuracy"] = 100 * sum(centres) / len(centres)
+    scores.notes += _odd_boxes(samples, given, "predicted")
     return scores
 
 

@@ -315,6 +315,12 @@ def test_ocrbench_mathvista_captions_and_boxes(tmp_path: Path) -> None:
     assert scored("refcoco", tmp_path, "[[10, 20, 50, 60]]").value == 100
     internvl = "task.refcoco.protocol=internvl"
     assert scored("refcoco", tmp_path, "[[0.1, 0.1, 0.5, 0.3]]", internvl).value == 100
+    toolkit = "task.refcoco.protocol=lmms_eval"
+    shares = scored("refcoco", tmp_path, "It is [0.1, 0.1, 0.5, 0.25].", toolkit)
+    assert shares.values["mean IoU"] == pytest.approx(75) and shares.value == 100
+    assert shares.values["accuracy at IoU 0.9"] == 0 and shares.values["centre accuracy"] == 100
+    assert scored("refcoco", tmp_path, "[0.5, 0.3, 0.1, 0.1]", toolkit).value == 0
+    assert scored("refcoco", tmp_path, "[1, 2]", toolkit).unparsed == ["0"]
     swapped = scored("refcoco", tmp_path, "[[50, 60, 10, 20]]")
     assert swapped.value == 0 and scored("refcoco", tmp_path, "[]").unparsed == ["0"]
     assert scored("refcoco", tmp_path, "[[100, 100, 500, 300]]", internvl).value == 100
