@@ -4,6 +4,7 @@ import ast
 import re
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hdvl.evaluation.datasets.vlmevalkit import table_samples
@@ -88,7 +89,13 @@ def seed_bench(folder: DataFolder, split: str) -> list[Sample]:
 
 
 def scienceqa(folder: DataFolder, split: str) -> list[Sample]:
-    """ScienceQA (Lu et al., 2022), the questions with an image of a split of ``problems.json``."""
+    """ScienceQA (Lu et al., 2022), the questions with an image of a split of ``problems.json``.
+
+    Or the table ``ScienceQA_{SPLIT}.tsv`` of VLMEvalKit.
+    """
+    table = f"ScienceQA_{split.upper()}.tsv"
+    if folder.has(table):
+        return table_samples(folder.rows(table), folder)
     problems = folder.plain("scienceqa/problems.json")
     samples = []
     for name in folder.plain("scienceqa/pid_splits.json")[split]:
@@ -115,8 +122,23 @@ def scienceqa(folder: DataFolder, split: str) -> list[Sample]:
     return samples
 
 
+def _by_number(sample: Sample) -> tuple[bool, int, str]:
+    """Ids in the order of their numbers; those that are no numbers come after them."""
+    number = sample.id.isdigit()
+    return not number, int(sample.id) if number else 0, sample.id
+
+
 def mmvp(folder: DataFolder, split: str) -> list[Sample]:
-    """MMVP (Tong et al., 2024): ``MMVP/Questions.csv``; rows 1 and 2 are a pair, rows 3 and 4 the next."""
+    """MMVP (Tong et al., 2024): ``MMVP/Questions.csv``; rows 1 and 2 are a pair, rows 3 and 4 the next.
+
+    Without that file, ``MMVP.tsv`` of VLMEvalKit, whose rows are pairs in the order of their index.
+    """
+    if folder.has("MMVP.tsv") and not folder.has("MMVP/Questions.csv"):
+        rows = sorted(table_samples(folder.rows("MMVP.tsv"), folder), key=_by_number)
+        return [
+            replace(one, extra={"pair": str(place // 2)}, group=f"pair {place // 2}")
+            for place, one in enumerate(rows)
+        ]
     samples = []
     for number, row in enumerate(folder.rows("MMVP/Questions.csv")):
         index = str(row.get("Index") or row.get("lndex") or number + 1)

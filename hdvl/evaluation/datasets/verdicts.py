@@ -84,9 +84,18 @@ def pope(folder: DataFolder, split: str) -> list[Sample]:
 
 
 def hallusionbench(folder: DataFolder, split: str) -> list[Sample]:
-    """HallusionBench (Guan et al., 2024): all questions of ``HallusionBench.json``, some without a figure."""
+    """HallusionBench (Guan et al., 2024): all questions of ``HallusionBench.json``, some without a figure.
+
+    Without that file, ``HallusionBench.tsv`` of VLMEvalKit, which has those with a figure. Its index names
+    set, figure and question after three other words.
+    """
+    official = "hallusion_bench/HallusionBench.json"
+    if folder.has("HallusionBench.tsv") and not folder.has(official):
+        kinds = {"category": "category", "l2-category": "subcategory"}
+        rows = table_samples(folder.rows("HallusionBench.tsv"), folder, kinds=kinds)
+        return [replace(one, extra=_named_by_index(one)) for one in rows]
     samples = []
-    for row in folder.rows("hallusion_bench/HallusionBench.json"):
+    for row in folder.rows(official):
         keys = ("category", "subcategory", "set_id", "figure_id", "question_id", "visual_input")
         images: tuple[ImageReference, ...] = ()
         image = str(row["filename"]) if str(row["visual_input"]) != "0" else ""
@@ -107,6 +116,19 @@ def hallusionbench(folder: DataFolder, split: str) -> list[Sample]:
             )
         )
     return samples
+
+
+def _named_by_index(sample: Sample) -> dict[str, str]:
+    """The keys of a question of HallusionBench in a table of VLMEvalKit."""
+    parts = sample.id.split("_")
+    if len(parts) < 6:
+        raise ValueError(
+            f"an index of HallusionBench must have six words joined by _, got {sample.id!r}; restore "
+            "the table"
+        )
+    keys = dict(zip(("set_id", "figure_id", "question_id"), parts[3:6], strict=True))
+    kinds = {key: sample.categories.get(key, "") for key in ("category", "subcategory")}
+    return {**kinds, **keys, "visual_input": "1", "gt_answer_details": ""}
 
 
 def ocrbench(folder: DataFolder, split: str) -> list[Sample]:

@@ -218,6 +218,28 @@ def test_other_choices(tmp_path: Path) -> None:
     assert scored("mmvp", tmp_path, "A").values == {"pair accuracy": 0, "accuracy": 50}
 
 
+def test_tables_of_vlmevalkit_in_place_of_official_files(tmp_path: Path) -> None:
+    row = {"question": "q", "A": "x", "B": "y", "answer": "B", "image": png()}
+    write_tsv(tmp_path / "ScienceQA_TEST.tsv", [{"index": 1, "hint": "h", **row}])
+    task, (sample,) = opened("scienceqa", tmp_path, "task.scienceqa.protocol=qwen_vl")
+    assert task.chosen.text(sample) == "Context: h\nQuestion: q\nOptions: A. x\nB. y\nAnswer:"
+    assert scored("scienceqa", tmp_path, "B. y").value == 100
+    write_tsv(tmp_path / "MMVP.tsv", [{"index": n, **row} for n in (10, 2, 1, 9)])
+    answers = {"1": "B", "2": "the y", "9": "B", "10": "A"}
+    assert scored("mmvp", tmp_path, answers).values == {"pair accuracy": 50, "accuracy": 75}
+    rows = [
+        {**row, "index": f"VD_x_x_0_{n}_0", "category": "VD", "l2-category": "map", "answer": "Yes"}
+        for n in range(2)
+    ]
+    write_tsv(tmp_path / "HallusionBench.tsv", rows)
+    said = {"VD_x_x_0_0_0": "Yes.", "VD_x_x_0_1_0": "no"}
+    found = scored("hallusionbench", tmp_path, said)
+    assert found.values == {"aAcc": 50, "fAcc": 50, "qAcc": 0}
+    write_tsv(tmp_path / "HallusionBench.tsv", [{**rows[0], "index": "VD_0_0"}])
+    with pytest.raises(ValueError, match="six words joined by _, got 'VD_0_0'"):
+        opened("hallusionbench", tmp_path)
+
+
 @pytest.mark.slow
 def test_high_resolution_sets(tmp_path: Path) -> None:
     text = "Which?\n(A) red\n(B) blue\nAnswer with the option's letter."
