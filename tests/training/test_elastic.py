@@ -109,38 +109,83 @@ def test_steps_keep_their_size(whole: dict[str, Path], tmp_path: Path) -> None:
         run(killed(whole["padded"], 9, tmp_path / "run", changes), Feeder())
 
 
-def test_kill_9_of_two_processes(tmp_path: Path, root: Path) -> None:
-    """From the command line: Lightning starts the second process, and one process resumes the run of two."""
-    rows = []
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """Overrides for twelve rows of data in a file, and an uninterrupted run of one process on them."""
+    place, rows = tmp_path_factory.mktemp("coloured"), []
     for index, colour in enumerate(["red", "green", "blue", "white"] * 3):
         name = f"{index}.png"
-        Image.new("RGB", (32 + 32 * (index % 2), 32), colour).save(tmp_path / name)
+        Image.new("RGB", (32 + 32 * (index % 2), 32), colour).save(place / name)
         said = {"from": "human", "value": "<image>Colour?"}, {"from": "gpt", "value": colour}
         rows.append({"id": name, "image": name, "conversations": said})
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    (place / "rows.json").write_text(json.dumps(rows))
     data = [
         "data=llava",
-        f"data.train.path={tmp_path / 'rows.json'}",
-        f"data.train.image_folder={tmp_path}",
+        f"data.train.path={place / 'rows.json'}",
+        f"data.train.image_folder={place}",
+        "trainer.max_steps=16",
     ]
-    plain = mixed(tmp_path / "alone", *data)
+    plain = mixed(place / "alone", *data)
     plain["callbacks"].pop("snapshots")
     run(plain, build_data)
-    folder = tmp_path / "killed"
-    words = [*SMALL, *MIXED, *data, "trainer=ddp", "trainer.devices=2", f"run_dir={folder}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hdvl.train", *words, "trainer.accumulate_grad_batches=1"],
+    return data, place / "alone"
+
+
+def two_processes(root: Path, *words: str) -> subprocess.Popen[str]:
+    """``hdvl train`` of a run on two ranks, the second of which Lightning starts."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "hdvl.train", *words],
         cwd=root,
         start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+
+
+def begin(root: Path, folder: Path, data: list[str]) -> subprocess.Popen[str]:
+    """A run on two ranks that has saved a checkpoint."""
+    two = ["trainer=ddp", "trainer.devices=2", "trainer.accumulate_grad_batches=1"]
+    process = two_processes(root, *SMALL, *MIXED, *data, *two, f"run_dir={folder}")
     checkpoint, end = folder / "checkpoints" / "last.ckpt", time.monotonic() + 600
     while not checkpoint.exists():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
+    return process
+
+
+def test_kill_9_of_two_processes(
+    coloured: tuple[list[str], Path], tmp_path: Path, root: Path
+) -> None:
+    """One process resumes the run of two."""
+    data, alone = coloured
+    folder = tmp_path / "killed"
+    process = begin(root, folder, data)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not (folder / "model").exists()
     run(resumed(folder, {**ONE, "trainer.strategy": "auto"}), build_data)
-    torch.testing.assert_close(losses(folder), losses(tmp_path / "alone"), rtol=0, atol=1e-5)
+    torch.testing.assert_close(losses(folder), losses(alone), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_two_processes_stop_and_save_once(
+    coloured: tuple[list[str], Path], tmp_path: Path, root: Path, number: signal.Signals
+) -> None:
+    """A terminal sends Ctrl-C to both processes, a scheduler mostly SIGTERM to the first alone."""
+    data, alone = coloured
+    folder = tmp_path / "stopped"
+    process = begin(root, folder, data)
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    said, _ = process.communicate(timeout=300)  # until both have closed their output
+    assert process.returncode == 128 + number, said
+    assert said.count("saving after this step") == said.count("stopped and saved; resume") == 1
+    assert "Traceback" not in said, said
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert len(losses(folder)) == state["global_step"] < 16
+    assert (folder / "model" / "model.safetensors").is_file()
+    again = two_processes(root, f"resume={folder}")
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert f"resuming from step {state['global_step']} of" in said
+    torch.testing.assert_close(losses(folder), losses(alone), rtol=0, atol=1e-5)
