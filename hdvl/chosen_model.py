@@ -1,5 +1,6 @@
 """Construction of a command's pipeline from its config: a checkpoint with changes, or a new composition."""
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,13 +46,20 @@ def is_composition(cfg: Mapping[str, Any], keys: Sequence[str]) -> bool:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Context without garbage collection, because the objects of imported libraries are never freed."""
+    """Context without garbage collection, because the objects of imported libraries are never freed.
+
+    Nor do later collections look at them, until the process ends.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if collecting:
+            gc.freeze()
+            atexit.register(
+                gc.unfreeze
+            )  # compiled libraries report objects that are left at the end
             gc.enable()
 
 

@@ -60,18 +60,25 @@ def misfits(model: Mapping[str, Any], first: str) -> tuple[list[str], dict[str, 
         found = mending(messages[-1])
         if found is None or found in overrides.items():
             break
-        key, value = found
-        for inner in [known for known in overrides if known.startswith(f"{key}.")]:
-            del overrides[inner]  # the whole part is replaced
-        overrides[key] = value
+        overrides = with_override(overrides, *found)
         try:
-            node = overridden(node, key, value)
+            node = overridden(node, *found)
             on_meta(node)
         except ValueError as error:
             messages.append(str(error))
         else:
             return messages, overrides
     return messages, {}
+
+
+def with_override(overrides: Mapping[str, str], key: str, value: str) -> dict[str, str]:
+    """Return ``overrides`` with one more, without those of a part that it replaces.
+
+    >>> with_override({"merger.newline": "false"}, "merger", "concat")
+    {'merger': 'concat'}
+    """
+    kept = {known: value for known, value in overrides.items() if not known.startswith(f"{key}.")}
+    return {**kept, key: value}
 
 
 def mending(message: str) -> tuple[str, str] | None:

@@ -7,7 +7,6 @@ compositions.
 import itertools
 import json
 import random
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from hdvl.checkpoints import load_folder, save_folder
 from hdvl.checkpoints.native import read_config
 from hdvl.config import build, compose, to_plain
 from hdvl.meta import on_meta
+from hdvl.misfits import MOST, mending, with_override
 from hdvl.probe import (
     check_layouts,
     check_token_order,
@@ -34,7 +34,6 @@ GROUPS = ("encoder", "bridge", "merger", "tiler")
 WIDTH = 64
 NEEDS_MORE = "from"
 """The choices that need the folder of a model."""
-MEND = re.compile(r"\b(tiler|bridge|merger)((?:\.\w+)?)=([\w.]+)")
 
 
 def named(group: str) -> list[str]:
@@ -97,27 +96,31 @@ def refusal(encoder: str, nodes: dict[str, str]) -> str | None:
     return None
 
 
-def mended(nodes: dict[str, str], message: str) -> dict[str, str]:
-    """The parts after the first override that a message names."""
-    found = MEND.search(message.rpartition("; ")[2])
-    assert found, f"no override is named: {message}"
-    part, key, value = found[1], found[2].removeprefix("."), found[3]
-    if not key:
-        return {**nodes, part: node_of(part, value)}
-    changed = json.loads(nodes[part])
-    assert key in changed
-    changed[key] = json.loads(value) if value.isdigit() else value
-    return {**nodes, part: json.dumps(changed)}
+def changed(nodes: dict[str, str], overrides: dict[str, str]) -> dict[str, str]:
+    """The parts with all ``overrides`` at once: chosen parts, and then single values."""
+    nodes = dict(nodes)
+    for key, value in sorted(overrides.items(), key=lambda item: "." in item[0]):
+        part, _, name = key.partition(".")
+        if not name:
+            nodes[part] = node_of(part, value)
+            continue
+        node = json.loads(nodes[part])
+        assert name in node
+        nodes[part] = json.dumps(node | {name: json.loads(value) if value.isdigit() else value})
+    return nodes
 
 
 def overrides_needed(encoder: str, bridge: str, merger: str, tiler: str) -> int:
+    """How many misfits there are; the overrides of all messages, given together, mend them."""
     names = {"bridge": bridge, "merger": merger, "tiler": tiler}
     nodes = {group: node_of(group, choice) for group, choice in names.items()}
-    messages: list[str] = []
-    while message := refusal(encoder, nodes):
+    messages, overrides = list[str](), dict[str, str]()
+    while message := refusal(encoder, changed(nodes, overrides)):
         messages.append(message)
-        assert len(messages) <= 6, (encoder, names, messages)
-        nodes = mended(nodes, message)
+        assert len(messages) <= MOST - 2, (encoder, names, messages)
+        found = mending(message)
+        assert found, f"no override is named: {message}"
+        overrides = with_override(overrides, *found)
     return len(messages)
 
 

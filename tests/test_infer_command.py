@@ -1,5 +1,6 @@
 """``hdvl infer``: the choice between checkpoint and new composition, options, and output."""
 
+import gc
 import json
 import os
 import subprocess
@@ -361,3 +362,16 @@ def test_many_questions_killed_on_the_command_line(tiny_folder: Path, scans: Pat
     rows = [json.loads(line) for line in outputs.read_text().splitlines()]
     assert [row["row"] for row in rows] == list(range(45))
     assert sum("error" in row for row in rows) == 1
+
+
+def test_collections_wait_until_the_model_is_there() -> None:
+    with chosen_model.collector_paused():
+        assert not gc.isenabled()
+    assert gc.isenabled() and gc.get_freeze_count() > 0
+    gc.disable()
+    try:
+        with chosen_model.collector_paused():
+            pass
+        assert not gc.isenabled(), "a caller's choice stays"
+    finally:
+        gc.enable()
