@@ -37,7 +37,9 @@ def test_stand_ins_have_the_layout_of_the_experiment(parts: Path) -> None:
     assert (encoder.tile_size, encoder.grid, encoder.width) == (256, (8, 8), 320)
     assert llm.width == 32
     held_out = read_rows(parts)[1]
-    assert all(Image.open(parts / "pictures" / name).width >= 160 for name, _ in held_out)
+    for name, _ in held_out:
+        with Image.open(parts / "pictures" / name) as picture:
+            assert picture.width >= 160
     assert len(held_out) == 2 * len(COLOURS)
 
 
