@@ -26,11 +26,13 @@ class Wanted:
         named: the characters of the label that the question names, and the first of the value.
         read: the character that each character of the answer repeats, ``None`` for the others.
         corners: the first and last character of the value, if the answer is its box.
+        around: that box.
     """
 
     named: list[Box] = field(default_factory=list)
     read: list[Box | None] = field(default_factory=list)
     corners: list[Box] = field(default_factory=list)
+    around: Box | None = None
 
 
 @dataclass
@@ -41,11 +43,13 @@ class Pointers:
         queries: positions (n) of the states that look.
         images: first and last + 1 position (n 2) of the visual tokens of the image.
         found: positions (n, MOST) of the tokens to find, -1 where there are fewer.
+        boxes: the locations (n 4) of the box around what is to be found.
     """
 
     queries: Tensor
     images: Tensor
     found: Tensor
+    boxes: Tensor
 
 
 def wanted_of(document: Document, chosen: Field, answer: str, *, locates: bool) -> Wanted:
@@ -54,7 +58,7 @@ def wanted_of(document: Document, chosen: Field, answer: str, *, locates: bool) 
     boxes = [glyph.box for glyph in value]
     wanted = Wanted([glyph.box for glyph in label_glyphs(document, chosen)] + boxes[:1])
     if locates:
-        wanted.corners = [boxes[0], boxes[-1]]
+        wanted.corners, wanted.around = [boxes[0], boxes[-1]], chosen.box
     elif len(boxes) == len(answer.replace(" ", "")):
         rest = iter(boxes)
         wanted.read = [None if char == " " else next(rest) for char in answer]
@@ -88,6 +92,13 @@ class TokenGrid:
         if self.first < 0:
             raise ValueError(f"{plan} has more tokens than the image has places")
 
+    def locations(self, box: Box) -> list[int]:
+        """``box`` in thousandths of the image."""
+        sides = (self.plan.width, self.plan.height) * 2
+        return [
+            min(999, max(0, round(1000 * v / side))) for v, side in zip(box, sides, strict=True)
+        ]
+
     def token(self, box: Box) -> int:
         """The number of the token that shows the centre of ``box``, among those of the image."""
         left, top, right, bottom = self.plan.content
@@ -116,13 +127,15 @@ def pointers(
     for first, last, grid, run, wanted in items:
         span = (first, last)
         if wanted.named:
-            named.append((run[0] - 1, span, _tokens(grid, first, wanted.named)))
+            around = grid.locations(wanted.named[-1])
+            named.append((run[0] - 1, span, _tokens(grid, first, wanted.named), around))
         for position, box in _next(run, labels, wanted, decode, is_location):
-            following.append((position - 1, span, _tokens(grid, first, [box])))
+            tokens = _tokens(grid, first, [box])
+            following.append((position - 1, span, tokens, grid.locations(wanted.around or box)))
     return _pack(named), _pack(following)
 
 
-_Pointer = tuple[int, tuple[int, int], list[int]]
+_Pointer = tuple[int, tuple[int, int], list[int], list[int]]
 
 
 def _next(
@@ -150,11 +163,12 @@ def _tokens(grid: TokenGrid, first: int, boxes: Sequence[Box]) -> list[int]:
 
 
 def _pack(found: Sequence[_Pointer]) -> Pointers:
-    padded = [tokens + [-1] * (MOST - len(tokens)) for _, _, tokens in found]
+    padded = [tokens + [-1] * (MOST - len(tokens)) for _, _, tokens, _ in found]
     return Pointers(
-        torch.tensor([query for query, _, _ in found], dtype=torch.long),
-        torch.tensor([span for _, span, _ in found], dtype=torch.long).view(-1, 2),
+        torch.tensor([query for query, *_ in found], dtype=torch.long),
+        torch.tensor([span for _, span, *_ in found], dtype=torch.long).view(-1, 2),
         torch.tensor(padded, dtype=torch.long).view(-1, MOST),
+        torch.tensor([box for *_, box in found], dtype=torch.long).view(-1, 4),
     )
 
 

@@ -8,9 +8,10 @@ cannot be learned by heart: the model has to compare the letters of the question
 Questions ask for a value, for its box, or for something that is not on the page, and some pictures are not
 documents.
 
-Three heads are trained with the model and discarded afterwards. Two of them point to what an answer has to
+Four heads are trained with the model and discarded afterwards. Two of them point to what an answer has to
 look at (``tools/pointers.py``): to the label that the question names, and to the next character of the value.
-The third predicts the character in each cell of 8 x 8 pixels from the features of the encoder.
+The third predicts the box of that character, or of the value that is to be located, the fourth the character
+in each cell of 8 x 8 pixels from the features of the encoder.
 
 The learning rate rises for 30 steps, stays constant, and falls to zero over the last third of ``--steps``.
 Started again with the same ``--out`` it continues from its last checkpoint, also with another ``--steps``.
@@ -23,7 +24,15 @@ from typing import Any
 
 import torch
 from pointers import PointerHead, Pointers, TokenGrid, Wanted, pointers, wanted_of
-from pretraining import Steps, arguments, save, states_after
+from pretraining import (
+    BoxHead,
+    Steps,
+    arguments,
+    box_figures,
+    location_rows,
+    save,
+    states_after,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from train_copying import PIXELS, some
@@ -44,8 +53,8 @@ KINDS = (*("described",) * 12, *OLDER, "picture")
 LOCATES, ABSENT, REWORDED, INVENTED = 0.5, 0.2, 0.45, 0.6
 """Shares of the fields that are also located, beside which something absent is asked for, of the questions in
 other words, and of invented labels."""
-NAMED, NEXT = 2, -2
-"""The layers of the LLM after whose states the heads find what is named, and the next character."""
+NAMED, NEXT, BOXED = 2, 3, 4
+"""The layers of the LLM after whose states the heads find what is named, the next character, and its box."""
 CELL = 8
 WARMUP, SETTLE, COOLDOWN = 30, 40, 1 / 3
 """Steps of the warm-up, steps in which the losses of the heads train these alone, share of the cooldown."""
@@ -206,6 +215,7 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
         {
             "named": PointerHead(vlm.llm.width),
             "next": PointerHead(vlm.llm.width),
+            "box": BoxHead(vlm.llm.width),
             "cell": nn.Linear(vlm.encoder.width, 1 + len(classes())),
         }
     )
@@ -225,6 +235,7 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
             torch.autocast("cpu", torch.bfloat16),
             states_after(vlm, NAMED) as early,
             states_after(vlm, NEXT) as late,
+            states_after(vlm, BOXED) as boxed,
         ):
             summed, weight = batch_loss(vlm, batch, first_token_weight=1.5)
         settled, (seen,) = steps.step >= SETTLE, features
@@ -238,6 +249,15 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
                 missed, hits = heads[name](states if settled else states.detach(), wanted)
                 figures |= {name: missed, f"{name} right": hits}
                 loss = loss + args.weight * missed
+        if len(following.queries):
+            states = boxed[0][0, following.queries].float()
+            around, found = heads["box"](
+                states if settled else states.detach(),
+                location_rows(vlm).detach(),
+                following.boxes,
+            )
+            figures |= {"box": around, **box_figures(found, following.boxes)}
+            loss = loss + args.boxes * around
         steps.take(loss, figures)
 
 
@@ -245,7 +265,8 @@ def main() -> None:
     parser = arguments(__doc__, steps=5000, batch=0.3, lr=9e-4)
     parser.add_argument("--decay", type=float, default=0.85, help="of the rate, a layer down")
     parser.add_argument("--pages", type=float, default=0.25, help="share of batches of whole pages")
-    parser.add_argument("--weight", type=float, default=0.3, help="of the loss of the next box")
+    parser.add_argument("--weight", type=float, default=0.3, help="of the losses of the pointers")
+    parser.add_argument("--boxes", type=float, default=0.2, help="of the loss of boxes")
     parser.add_argument("--cells", type=float, default=0.2, help="of the loss of the cells")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

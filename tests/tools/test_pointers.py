@@ -35,6 +35,12 @@ def test_a_token_shows_the_character(vlm: VLM, kind: str) -> None:
         assert place[1] - 1 <= (top + bottom) / 2 <= place[3] + 1
 
 
+def test_locations_are_thousandths_of_the_image(vlm: VLM) -> None:
+    plan = vlm.tiler.plan(400, 300)
+    grid = TokenGrid(plan, vlm.merger.places(plan))
+    assert grid.locations((40.0, 30.0, 400.0, 150.0)) == [100, 100, 999, 500]
+
+
 def test_a_plan_that_does_not_fit_the_tokens_is_refused(vlm: VLM) -> None:
     plan: TilePlan = vlm.tiler.plan(400, 300)
     with pytest.raises(ValueError, match="more tokens than the image has places"):
@@ -62,10 +68,14 @@ def test_an_answer_looks_at_each_of_its_characters() -> None:
     assert glyphs[0].box in read.named and len(read.named) > 1
     located = wanted_of(document, field, "<box>", locates=True)
     assert located.corners == [glyphs[0].box, glyphs[-1].box] and not located.read
+    assert located.around == field.box
 
 
 class Numbered:
     """A grid whose token is the left edge of a box."""
+
+    def locations(self, box: Box) -> list[int]:
+        return [int(value) for value in box]
 
     def token(self, box: Box) -> int:
         return int(box[0])
@@ -83,7 +93,8 @@ def test_positions_before_the_tokens_of_an_answer_are_packed() -> None:
     )
     assert named.queries.tolist() == [9] and named.found[0, :3].tolist() == [2, 3, -1]
     assert following.queries.tolist() == [9] and following.found[0, 0] == 4
-    located = Wanted(corners=[boxes[0], boxes[3]])
+    assert following.boxes.tolist() == [[2, 0, 0, 0]]
+    located = Wanted(corners=[boxes[0], boxes[3]], around=(1.0, 2.0, 3.0, 4.0))
     labels = torch.tensor([-100] * 8 + [65, 66, 90, 91, 92, 93])
     _, corners = pointers(
         [(2, 7, Numbered(), list(range(8, 14)), located)],  # type: ignore[list-item]
@@ -93,14 +104,15 @@ def test_positions_before_the_tokens_of_an_answer_are_packed() -> None:
     )
     assert corners.queries.tolist() == [9, 10, 11, 12]
     assert corners.found[:, 0].tolist() == [2, 2, 5, 5]
+    assert corners.boxes.tolist() == [[1, 2, 3, 4]] * 4
 
 
 def test_the_head_learns_where_to_look() -> None:
     torch.manual_seed(0)
     states, head = torch.randn(12, 16), PointerHead(16)
-    wanted = Pointers(
-        torch.tensor([9, 10]), torch.tensor([[0, 5], [5, 9]]), torch.tensor([[1, -1], [6, 7]])
-    )
+    queries, found = torch.tensor([9, 10]), torch.tensor([[1, -1], [6, 7]])
+    images, boxes = torch.tensor([[0, 5], [5, 9]]), torch.zeros(2, 4)
+    wanted = Pointers(queries, images, found, boxes)
     before, _ = head(states, wanted)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
     for _ in range(60):
