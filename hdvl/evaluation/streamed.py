@@ -17,6 +17,7 @@ from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.scorers.choices import choice_scores
 from hdvl.evaluation.scorers.letters import RULES
 from hdvl.evaluation.scorers.short_answers import (
+    GQA_ACCURACY_ONLY,
     GQA_CONVERTERS,
     METRICS,
     add_gqa_scores,
@@ -136,19 +137,25 @@ class StreamedGQA(StreamedMean):
     def __init__(self, convert: str | None = None, each: IO[str] | None = None) -> None:
         super().__init__("accuracy", lambda sample, answer: answer == sample.answer, each)
         self.convert, self.details = GQA_CONVERTERS[convert], GQATotals()
+        self.detailed = False
 
     def add(self, samples: Sequence[Sample], answers: Sequence[str]) -> None:
         balanced = list[tuple[Sample, str]]()
         for sample, said in zip(samples, map(self.convert, answers), strict=True):
-            question = sample.extra["gqa"]
-            self.details.add(sample.id, question, said)
-            if question["isBalanced"]:
+            question = sample.extra.get("gqa")
+            if question is not None:
+                self.detailed = True
+                self.details.add(sample.id, question, said)
+            if question is None or question["isBalanced"]:
                 balanced.append((sample, said))
         super().add([sample for sample, _ in balanced], [said for _, said in balanced])
 
     def scores(self) -> Scores:
         scores = super().scores()
-        add_gqa_scores(scores, self.details.score())
+        if self.detailed:
+            add_gqa_scores(scores, self.details.score())
+        else:
+            scores.notes.append(GQA_ACCURACY_ONLY)
         return scores
 
 

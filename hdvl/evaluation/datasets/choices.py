@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hdvl.evaluation.datasets.vlmevalkit import table_samples
+from hdvl.evaluation.datasets.vlmevalkit import answer_list, table_samples
 from hdvl.evaluation.folder import DataFolder
-from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.metrics.mmmu_domains import DOMAIN_OF
+from hdvl.evaluation.samples import ImageReference, Sample
 
 MMMU_CHOICE = "Answer with the option's letter from the given choices directly."
 MMMU_OPEN = "Answer the question using a single word or phrase."
+MMMU_TABLES = {"dev": "MMMU_DEV_VAL.tsv", "val": "MMMU_DEV_VAL.tsv", "test": "MMMU_TEST.tsv"}
 IMAGE_TAG = re.compile(r"<image (\d+)>")
 
 
@@ -24,10 +26,14 @@ def lettered(options: Sequence[str]) -> dict[str, str]:
 def mmmu(folder: DataFolder, split: str) -> list[Sample]:
     """MMMU (Yue et al., 2024): the parquet files ``MMMU/{subject}/{split}-*.parquet``.
 
-    Where question or options hold ``<image 1>``, it is replaced by the image with this number.
+    Or the table ``MMMU_DEV_VAL.tsv`` or ``MMMU_TEST.tsv`` of VLMEvalKit. Where question or options hold
+    ``<image 1>``, it is replaced by the image with this number.
     """
     names = {"val": "validation"}
     name = names.get(split, split)
+    table = MMMU_TABLES.get(split, "")
+    if table and folder.has(table):
+        return _mmmu_table(folder, table, name)
     files = folder.matching(f"MMMU/*/{name}-*.parquet")
     if not files:
         raise FileNotFoundError(
@@ -43,25 +49,79 @@ def mmmu(folder: DataFolder, split: str) -> list[Sample]:
 
 def _mmmu_sample(row: Mapping[str, Any], folder: DataFolder) -> Sample:
     options = lettered(ast.literal_eval(row["options"]))
-    texts = [str(row["question"]), *options.values()]
-    shown = [int(number) for text in texts for number in IMAGE_TAG.findall(text)]
+    shown = _tagged_images([str(row["question"]), *options.values()])
     images = folder.images([row[f"image_{number}"] for number in shown], "MMMU")
-    question, *rest = (IMAGE_TAG.sub("<image>", text) for text in texts)
     answer = row.get("answer") or ""
     answers = ast.literal_eval(answer) if str(answer).startswith("[") else [answer]
-    return Sample(
-        str(row["id"]),
-        question,
+    return _mmmu_worded(
+        Sample(
+            str(row["id"]),
+            str(row["question"]),
+            answers=tuple(map(str, answers)) if answer != "?" else (),
+            options=options,
+            group=str(row["id"]),
+        ),
         images,
-        tuple(map(str, answers)) if answer != "?" else (),
-        options=dict(zip(options, rest, strict=True)),
-        categories={"subject": "_".join(str(row["id"]).split("_")[1:-1])},
-        extra={
-            "instruction": f"\n{MMMU_CHOICE}" if options else MMMU_OPEN,
-            "bare_instruction": MMMU_CHOICE if options else MMMU_OPEN,
-        },
-        group=str(row["id"]),
+        _subject_of_id(str(row["id"])),
     )
+
+
+def _tagged_images(texts: Sequence[str]) -> list[int]:
+    """The numbers of the images in the order in which texts refer to them."""
+    return [int(number) for text in texts for number in IMAGE_TAG.findall(text)]
+
+
+def _subject_of_id(name: str) -> str:
+    """The subject that an id names: validation_Art_Theory_3 is of Art_Theory."""
+    return "_".join(name.split("_")[1:-1])
+
+
+def _mmmu_worded(sample: Sample, images: tuple[ImageReference, ...], subject: str) -> Sample:
+    """The question with its instruction, and with marks in place of the numbers of its images."""
+    return replace(
+        sample,
+        question=IMAGE_TAG.sub("<image>", sample.question),
+        images=images,
+        options={letter: IMAGE_TAG.sub("<image>", text) for letter, text in sample.options.items()},
+        categories={"subject": subject} if subject else {},
+        extra={
+            "instruction": f"\n{MMMU_CHOICE}" if sample.options else MMMU_OPEN,
+            "bare_instruction": MMMU_CHOICE if sample.options else MMMU_OPEN,
+        },
+    )
+
+
+def _mmmu_table(folder: DataFolder, table: str, split: str) -> list[Sample]:
+    """The rows of a table of VLMEvalKit that belong to a split; all rows if it has no column of splits.
+
+    The subject is that of the column ``id``, or of the column of categories that holds one. A question
+    without a number of an image is asked with all images before it.
+    """
+    rows = (row for row in folder.rows(table) if str(row.get("split", split)) == split)
+    columns = ("category", "l2-category")
+    samples = []
+    for one in table_samples(rows, folder, answers=_mmmu_answers, kinds={}, extra=("id", *columns)):
+        shown = _tagged_images([one.question, *one.options.values()])
+        if any(number > len(one.images) for number in shown):
+            raise ValueError(
+                f"question {one.id} of {table} must have {max(shown)} images, to which it refers, got "
+                f"{len(one.images)}; download the table again"
+            )
+        named = [str(one.extra.get(column, "")).strip().replace(" ", "_") for column in columns]
+        known = [name for name in named if name in DOMAIN_OF]
+        subject = _subject_of_id(str(one.extra.get("id", "")))
+        images = tuple(one.images[number - 1] for number in shown) if shown else one.images
+        samples.append(_mmmu_worded(one, images, subject or next(iter(known), "")))
+    if not samples:
+        raise ValueError(
+            f"{table} must have rows with {split} in the column split, it has none; download the table again"
+        )
+    return samples
+
+
+def _mmmu_answers(cell: str) -> tuple[str, ...]:
+    """The answers of a cell; none where the answer is hidden."""
+    return () if cell == "?" else answer_list(cell)
 
 
 def seed_bench(folder: DataFolder, split: str) -> list[Sample]:

@@ -1,16 +1,22 @@
-"""Reader of CMMMU in its three published forms."""
+"""Reader of CMMMU in its four published forms."""
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hdvl.evaluation.datasets.choices import lettered
+from hdvl.evaluation.datasets.vlmevalkit import image_references, present
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.metrics.cmmmu import CATEGORY_FOLDERS
+from hdvl.evaluation.rows import whole_number
 from hdvl.evaluation.samples import ImageReference, Sample
 
 CHOICE, JUDGEMENT = "选择", "判断"
 IMAGE_TAG = re.compile('<img="(.*?)">')
+NO_TAG = re.compile("(?!)")
+TABLE = "CMMMU_VAL.tsv"
+OPTIONS = ("option1", "option2", "option3", "option4")
+UNPLACED = "unplaced"  # field of a row whose texts name several images of a table without names
 IMAGE_KEY = re.compile(r"image_?\d+(_filename)?")
 INSTRUCTIONS = {
     CHOICE: "请回答以下多项选择题，并选出正确选项。这些题目可能包括单选和多选题型。"
@@ -31,6 +37,10 @@ def cmmmu(folder: DataFolder, split: str) -> list[Sample]:
     Its repository has ``CMMMU/cmmmu-data-{split}/CATEGORY/CATEGORY.jsonl`` with the images beside the file,
     Hugging Face ``CMMMU/SUBJECT/{split}-*.parquet``; ``CMMMU/{split}.jsonl`` with ``CMMMU/images`` is read
     too. The images are in the order in which the question and the options refer to them.
+
+    Without these files, ``CMMMU_VAL.tsv`` of VLMEvalKit, which does not name its images. A single image is
+    the one that the texts refer to. Several images are shown before the question, whose texts keep their
+    names, as in VLMEvalKit.
     """
     return [_sample(row, folder, places) for row, places in _rows(folder, split)]
 
@@ -48,9 +58,34 @@ def _rows(folder: DataFolder, split: str) -> Iterator[tuple[Mapping[str, Any], t
         for path in tables:
             for row in folder.rows(path.relative_to(folder.root).as_posix()):
                 yield row, ("CMMMU",)
+    elif split == "val" and folder.has(TABLE) and not folder.has(f"CMMMU/{split}.jsonl"):
+        for row in folder.rows(TABLE):
+            yield _of_table(row, folder), ("images",)
     else:
         for row in folder.rows(f"CMMMU/{split}.jsonl", *names, f"CMMMU/SUBJECT/{split}-*.parquet"):
             yield row, ("CMMMU/images", "CMMMU")
+
+
+def _of_table(row: Mapping[str, Any], folder: DataFolder) -> dict[str, Any]:
+    """A row of VLMEvalKit's table with the fields of the parquet files."""
+    for column in ("index", "question", "type"):
+        if column not in row:
+            raise ValueError(f"{TABLE} must have the column {column}, got {', '.join(row)}")
+    found: dict[str, Any] = {
+        column: cell
+        for column, cell in row.items()
+        if column not in ("image", "image_path") and present(cell)
+    }
+    found["id"] = whole_number(str(row["index"]))
+    images = image_references(row, folder, "images")
+    texts = [str(found.get(name, "")) for name in ("question", *OPTIONS)]
+    named = list(dict.fromkeys(name for text in texts for name in IMAGE_TAG.findall(text)))
+    single = len(images) == len(named) == 1
+    found[UNPLACED] = bool(named) and not single
+    for number, image in enumerate(images, 1):
+        found[f"image_{number}"] = image
+        found[f"image_{number}_filename"] = named[0] if single else f"{found['id']}_{number}"
+    return found
 
 
 def _images(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,11 +100,12 @@ def _images(row: Mapping[str, Any]) -> dict[str, Any]:
 def _sample(row: Mapping[str, Any], folder: DataFolder, places: tuple[str, ...]) -> Sample:
     kind = str(row["type"])
     question = str(row["question"])
-    options = [str(row[f"option{n}"]) for n in range(1, 5) if row.get(f"option{n}") is not None]
+    options = [str(row[name]) for name in OPTIONS if row.get(name) is not None]
     letters = lettered(options) if kind == CHOICE else {}
     texts = [question, *letters.values()]
     known = _images(row)
-    named = [name for text in texts for name in IMAGE_TAG.findall(text)]
+    tag = NO_TAG if row.get(UNPLACED) else IMAGE_TAG
+    named = [name for text in texts for name in tag.findall(text)]
     references: tuple[ImageReference, ...] = ()
     for name in named or known:
         if name not in known:
@@ -77,7 +113,7 @@ def _sample(row: Mapping[str, Any], folder: DataFolder, places: tuple[str, ...])
                 f"question {row['id']} of CMMMU must have the image {name}, it has not"
             )
         references += folder.images(known[name], *places)
-    question, *texts = (IMAGE_TAG.sub("<image>", text) for text in texts)
+    question, *texts = (tag.sub("<image>", text) for text in texts)
     return Sample(
         str(row["id"]),
         question,

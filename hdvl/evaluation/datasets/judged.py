@@ -1,5 +1,7 @@
 """Readers of benchmarks whose open answers a judge scores."""
 
+from dataclasses import replace
+
 from hdvl.evaluation.datasets.vlmevalkit import image_references, table_samples
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.samples import Sample
@@ -11,9 +13,14 @@ TOUCHSTONE = "touchstone/touchstone_20230831.tsv"
 def llava_bench(folder: DataFolder, split: str) -> list[Sample]:
     """LLaVA-Bench (in the wild; Liu et al., 2023): questions, contexts and GPT-4's answers of its folder.
 
+    Or the table ``LLaVABench.tsv`` of VLMEvalKit, with the columns ``caption`` and ``gpt4_ans``.
+
     Raises:
-        ValueError: an image has no context, or the answers of GPT-4 are not those to the questions.
+        ValueError: an image has no context, the answers of GPT-4 are not those to the questions, or the
+            table lacks a column.
     """
+    if folder.has("LLaVABench.tsv"):
+        return _llava_bench_table(folder)
     contexts = {str(row["image"]): row for row in folder.rows(f"{LLAVA_BENCH}/context.jsonl")}
     references = list(folder.rows(f"{LLAVA_BENCH}/answers_gpt4.jsonl"))
     questions = list(folder.rows(f"{LLAVA_BENCH}/questions.jsonl"))
@@ -40,6 +47,22 @@ def llava_bench(folder: DataFolder, split: str) -> list[Sample]:
                 },
                 group=image,
             )
+        )
+    return samples
+
+
+def _llava_bench_table(folder: DataFolder) -> list[Sample]:
+    columns = ("category", "caption", "gpt4_ans")
+    samples = []
+    for one in table_samples(folder.rows("LLaVABench.tsv"), folder, extra=columns):
+        missing = [name for name in columns if name not in one.extra]
+        if missing:
+            raise ValueError(
+                f"LLaVABench.tsv must have the column {missing[0]}, it has not; download it again"
+            )
+        known = {"caption": str(one.extra["caption"]), "reference": str(one.extra["gpt4_ans"])}
+        samples.append(
+            replace(one, categories={"category": str(one.extra["category"])}, extra=known)
         )
     return samples
 

@@ -1,16 +1,22 @@
-"""Readers of yes-or-no questions, OCRBench, MathVista, captions and boxes."""
+"""Readers of yes-or-no questions, OCRBench, captions and boxes."""
 
-from collections.abc import Mapping
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hdvl.evaluation.datasets.vlmevalkit import table_samples
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.metrics.mme import COGNITION, PERCEPTION
-from hdvl.evaluation.samples import ImageReference, Sample
+from hdvl.evaluation.samples import ImageReference, Sample, image_bytes
 
 POPE_SPLITS = ("random", "popular", "adversarial")
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
+LMMS_LAB = {"refcoco": "RefCOCO", "refcoco+": "RefCOCOplus", "refcocog": "RefCOCOg"}
+"""The repositories of lmms-lab on Hugging Face, by the names of Qwen-VL's files."""
+COCO_IMAGE = re.compile(r"COCO_[a-z]+\d+_\d+")  # what follows in a name is the number of an object
 
 
 def bare_question(question: str) -> str:
@@ -156,27 +162,6 @@ def ocrbench(folder: DataFolder, split: str) -> list[Sample]:
     return samples
 
 
-def mathvista(folder: DataFolder, split: str) -> list[Sample]:
-    """MathVista (Lu et al., 2024): ``mathvista/{split}.json``, a mapping from id to problem."""
-    samples = []
-    for name, row in folder.plain(f"mathvista/{split}.json").items():
-        metadata: Mapping[str, Any] = row.get("metadata") or {}
-        kinds = {key: str(metadata[key]) for key in ("task", "context") if key in metadata}
-        image = str(row["image"])
-        samples.append(
-            Sample(
-                str(name),
-                str(row["query"] if "query" in row else row["question"]),
-                folder.images(image, "mathvista", "mathvista/images"),
-                (str(row["answer"]),) if row.get("answer") not in (None, "") else (),
-                categories={**kinds, "question_type": str(row["question_type"])},
-                extra={"problem": dict(row)},
-                group=image,
-            )
-        )
-    return samples
-
-
 def captions(folder: DataFolder, split: str, *, file: str, images: str) -> list[Sample]:
     """Captions in the form of COCO: ``images`` and ``annotations``; NoCaps names the domain of each image.
 
@@ -232,9 +217,17 @@ def grit_refexp(folder: DataFolder, split: str) -> list[Sample]:
 
 
 def refcoco(folder: DataFolder, split: str, *, prefix: str) -> list[Sample]:
-    """RefCOCO in the JSON lines of Qwen-VL, ``refcoco/{prefix}_{split}.jsonl``, a sentence in each."""
+    """RefCOCO in the JSON lines of Qwen-VL, ``refcoco/{prefix}_{split}.jsonl``, a sentence in each.
+
+    Without that file, the parquet files of lmms-lab on Hugging Face, such as ``RefCOCO/data/val-*.parquet``.
+    """
+    name = f"refcoco/{prefix}_{split}.jsonl"
+    if not folder.has(name):
+        tables = folder.matching(f"{LMMS_LAB[prefix]}/data/{split}-*.parquet")
+        if tables:
+            return _refcoco_tables(folder, tables)
     samples = []
-    for number, row in enumerate(folder.rows(f"refcoco/{prefix}_{split}.jsonl")):
+    for number, row in enumerate(folder.rows(name)):
         image = str(row["image"])
         samples.append(
             Sample(
@@ -250,3 +243,36 @@ def refcoco(folder: DataFolder, split: str, *, prefix: str) -> list[Sample]:
             )
         )
     return samples
+
+
+def _refcoco_tables(folder: DataFolder, tables: Iterable[Path]) -> list[Sample]:
+    """A question for each sentence of the column ``answer``; ``bbox`` is left, top, width and height."""
+    samples = list[Sample]()
+    for path in tables:
+        for row in folder.rows(path.relative_to(folder.root).as_posix()):
+            samples += _refcoco_sentences(row, folder, len(samples))
+    return samples
+
+
+def _refcoco_sentences(row: Mapping[str, Any], folder: DataFolder, start: int) -> Iterator[Sample]:
+    """The sentences of a row, whose ids are numbers from ``start`` on."""
+    from PIL import Image
+
+    images = folder.images(row["image"], "")
+    with Image.open(io.BytesIO(image_bytes(images[0]))) as opened:
+        width, height = opened.size
+    left, top, wide, high = row["bbox"]
+    named = COCO_IMAGE.match(str(row.get("file_name")))
+    group = named[0] if named else str(images[0])
+    for number, sentence in enumerate(row["answer"], start):
+        yield Sample(
+            str(number),
+            str(sentence),
+            images,
+            extra={
+                "box": [left, top, left + wide, top + high],
+                "width": width,
+                "height": height,
+            },
+            group=group,
+        )

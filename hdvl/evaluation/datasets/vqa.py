@@ -188,10 +188,21 @@ def chartqa(folder: DataFolder, split: str) -> list[Sample]:
     return samples
 
 
-def gqa(folder: DataFolder, split: str) -> Iterator[Sample]:
-    """GQA (Hudson and Manning, 2019): ``gqa/{split}_balanced_questions.json``."""
-    path = folder.path(f"gqa/{split}_balanced_questions.json", f"gqa/{split}_all_questions.json")
-    for name, question in json_pairs(path):
+def gqa(folder: DataFolder, split: str) -> Iterable[Sample]:
+    """GQA (Hudson and Manning, 2019): ``gqa/{split}_balanced_questions.json``.
+
+    Without that file, ``GQA_TestDev_Balanced.tsv`` of VLMEvalKit, which does not have the types of the
+    questions: ``extra`` has no ``gqa``.
+    """
+    names = (f"gqa/{split}_balanced_questions.json", f"gqa/{split}_all_questions.json")
+    table = "GQA_TestDev_Balanced.tsv"
+    if split == "testdev" and folder.has(table) and not any(map(folder.has, names)):
+        return table_samples(folder.rows(table), folder)
+    return _gqa(folder, names)
+
+
+def _gqa(folder: DataFolder, names: Iterable[str]) -> Iterator[Sample]:
+    for name, question in json_pairs(folder.path(*names)):
         image = str(question["imageId"])
         scored = {key: question[key] for key in GQAQuestion.__annotations__ if key in question}
         yield Sample(

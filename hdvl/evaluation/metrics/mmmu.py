@@ -116,17 +116,20 @@ def open_correct(answer: str | Sequence[str], parsed: Sequence[str | float]) -> 
 
 @dataclass(frozen=True)
 class MMMUSample:
-    """A question with its answer and the response; ``choices`` is empty for an open question."""
+    """A question with its answer and the response; ``options`` is empty for an open question.
+
+    An empty ``subject`` becomes the one that the id names: validation_Art_Theory_3 is of Art_Theory.
+    """
 
     id: str
     answer: str | Sequence[str]
     response: str
     options: Mapping[str, str] = field(default_factory=dict)
+    subject: str = ""
 
-    @property
-    def subject(self) -> str:
-        """The subject that the id names: validation_Art_Theory_3 is of Art_Theory."""
-        return "_".join(self.id.split("_")[1:-1])
+    def __post_init__(self) -> None:
+        if not self.subject:
+            object.__setattr__(self, "subject", "_".join(self.id.split("_")[1:-1]))
 
 
 @dataclass

@@ -165,6 +165,7 @@ def mmmu_scores(
                 one.answer if len(one.answers) == 1 else list(one.answers),
                 answers[one.id],
                 one.options,
+                one.categories.get("subject", ""),
             )
             for one in samples
         ],

@@ -63,6 +63,11 @@ GQA_CONVERTERS: dict[str | None, Callable[[str], str]] = {
 }
 """How the scripts of protocols change an answer to GQA before it is scored."""
 
+GQA_ACCURACY_ONLY = (
+    "the table has no types of questions; the scores by type, consistency and distribution need "
+    "gqa/testdev_balanced_questions.json"
+)
+
 
 def gqa_scores(
     samples: Sequence[Sample], answers: Mapping[str, str], *, convert: str | None = None
@@ -70,7 +75,8 @@ def gqa_scores(
     """GQA: accuracy on the balanced questions, with its scores by type and its consistency.
 
     Args:
-        samples: questions whose ``extra["gqa"]`` is their entry in the question file.
+        samples: questions whose ``extra["gqa"]`` is their entry in the question file. Those of a table
+            without such entries count as balanced, and only their accuracy is computed.
         answers: the answer to each.
         convert: ``"llava"`` removes periods at the end and lowers the case, ``"qwen_vl"`` cuts as Qwen-VL's
             script does; ``None`` leaves the answers as they are.
@@ -78,11 +84,18 @@ def gqa_scores(
     if convert not in GQA_CONVERTERS:
         raise ValueError(f"convert must be llava, qwen_vl or null, got {convert!r}")
     given = {sample.id: GQA_CONVERTERS[convert](answers[sample.id]) for sample in samples}
-    questions = {sample.id: sample.extra["gqa"] for sample in samples}
-    balanced = [sample for sample in samples if sample.extra["gqa"]["isBalanced"]]
+    questions = {sample.id: sample.extra["gqa"] for sample in samples if "gqa" in sample.extra}
+    balanced = [
+        sample
+        for sample in samples
+        if sample.id not in questions or questions[sample.id]["isBalanced"]
+    ]
     correct = {sample.id: float(given[sample.id] == sample.answer) for sample in balanced}
     scores = mean_scores("accuracy", balanced, correct, parsed=given)
-    add_gqa_scores(scores, score_gqa(questions, given))
+    if questions:
+        add_gqa_scores(scores, score_gqa(questions, given))
+    else:
+        scores.notes.append(GQA_ACCURACY_ONLY)
     return scores
 
 

@@ -2,32 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hdvl.config import build, compose, to_plain
-from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.metrics.cmmmu import CATEGORY_FOLDERS
-from hdvl.evaluation.samples import Sample, image_bytes
-from hdvl.evaluation.scores import Scores
-from hdvl.evaluation.task import Task
+from hdvl.evaluation.samples import image_bytes
 from tests.evaluation.made_up import png, write, write_tsv
+from tests.evaluation.tasks import opened, scored
 
 TEN = [{"answer": "red" if n < 3 else "blue", "answer_id": n} for n in range(10)]
-
-
-def opened(name: str, root: Path, *overrides: str) -> tuple[Task, list[Sample]]:
-    config = to_plain(compose(f"task=[{name}]", *overrides, config_name="evaluate"))
-    task: Task = build(config["task"][name])
-    return task, task.samples(DataFolder(root))
-
-
-def scored(name: str, root: Path, answers: Any, *overrides: str) -> Scores:
-    task, samples = opened(name, root, *overrides)
-    assert all(task.chosen.text(one) for one in samples)
-    given = answers if isinstance(answers, dict) else {one.id: answers for one in samples}
-    return task.score(samples, given)
 
 
 def test_vqav2(tmp_path: Path) -> None:

@@ -134,6 +134,23 @@ def test_llava_bench(tmp_path: Path) -> None:
     scores, _ = judged("llava_bench", tmp_path, answers, say)  # "10, 5" has three parts
     assert scores.unparsed == ["1"] and scores.value == pytest.approx(77.8)
     assert scores.values["official"] == pytest.approx(100 * 4.333 / 5.667, abs=0.1)
+    table = [
+        {
+            **{"index": n, "image": png(int(image[0])), "question": "q", "category": kind},
+            **{"caption": "a\nb", "gpt4_ans": f"gold {n}"},
+        }
+        for n, (image, kind) in enumerate(names)
+    ]
+    write_tsv(tmp_path / "LLaVABench.tsv", table)
+    for name in ("questions", "context", "answers_gpt4"):
+        (root / f"{name}.jsonl").unlink()
+    (tmp_path / "judge.jsonl").unlink()
+    found, again = judged("llava_bench", tmp_path, answers, say)
+    assert (found.value, found.values, found.tables) == (scores.value, scores.values, scores.tables)
+    assert text in [one["messages"][1]["content"] for one in again]
+    write_tsv(tmp_path / "LLaVABench.tsv", [{"index": 0, "question": "q", "category": "conv"}])
+    with pytest.raises(ValueError, match="must have the column caption"):
+        judged("llava_bench", tmp_path, answers, say)
 
 
 def touchstone(root: Path) -> None:

@@ -1,0 +1,25 @@
+"""Tasks of the project's configuration on small files, for the tests."""
+
+from pathlib import Path
+from typing import Any
+
+from hdvl.config import build, compose, to_plain
+from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.samples import Sample
+from hdvl.evaluation.scores import Scores
+from hdvl.evaluation.task import Task
+
+
+def opened(name: str, root: Path, *overrides: str) -> tuple[Task, list[Sample]]:
+    """A task with its questions, read from the folder ``root``."""
+    config = to_plain(compose(f"task=[{name}]", *overrides, config_name="evaluate"))
+    task: Task = build(config["task"][name])
+    return task, task.samples(DataFolder(root))
+
+
+def scored(name: str, root: Path, answers: Any, *overrides: str) -> Scores:
+    """Scores of answers by id, or of one answer to every question."""
+    task, samples = opened(name, root, *overrides)
+    assert all(task.chosen.text(one) for one in samples)
+    given = answers if isinstance(answers, dict) else {one.id: answers for one in samples}
+    return task.score(samples, given)
