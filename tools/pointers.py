@@ -7,6 +7,7 @@ They show the LLM where to look long before its answers are right.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,14 @@ class Wanted:
 
     Attributes:
         named: the characters of the label that the question names, and the first of the value.
-        read: the character that each character of the answer repeats, ``None`` for the others.
+        read: the character that each character of the answer repeats: for a space the character after it, and
+            for the end of the answer, which comes last, the last one.
         corners: the first and last character of the value, if the answer is its box.
         around: that box.
     """
 
     named: list[Box] = field(default_factory=list)
-    read: list[Box | None] = field(default_factory=list)
+    read: list[Box] = field(default_factory=list)
     corners: list[Box] = field(default_factory=list)
     around: Box | None = None
 
@@ -60,8 +62,8 @@ def wanted_of(document: Document, chosen: Field, answer: str, *, locates: bool) 
     if locates:
         wanted.corners, wanted.around = [boxes[0], boxes[-1]], chosen.box
     elif len(boxes) == len(answer.replace(" ", "")):
-        rest = iter(boxes)
-        wanted.read = [None if char == " " else next(rest) for char in answer]
+        starts = accumulate((char != " " for char in answer), initial=0)
+        wanted.read = [boxes[min(start, len(boxes) - 1)] for start in starts]
     return wanted
 
 
@@ -153,9 +155,8 @@ def _next(
         return
     for step, position in enumerate(run):
         begun = len(decode(labels[run[:step]])) if step else 0
-        box = wanted.read[begun] if begun < len(wanted.read) else None
-        if box is not None:
-            yield position, box
+        if begun < len(wanted.read):
+            yield position, wanted.read[begun]
 
 
 def _tokens(grid: TokenGrid, first: int, boxes: Sequence[Box]) -> list[int]:

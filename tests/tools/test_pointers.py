@@ -64,8 +64,11 @@ def test_an_answer_looks_at_each_of_its_characters() -> None:
     field = next(one for one in document.fields if " " not in one.value)
     read = wanted_of(document, field, field.value, locates=False)
     glyphs = document.glyphs[slice(*field.span)]
-    assert read.read == [glyph.box for glyph in glyphs] and not read.corners
+    shown = [glyph.box for glyph in glyphs]
+    assert read.read == [*shown, shown[-1]] and not read.corners
     assert glyphs[0].box in read.named and len(read.named) > 1
+    spaced = wanted_of(document, field, f"{field.value[0]} {field.value[1:]}", locates=False)
+    assert spaced.read == [shown[0], shown[1], *shown[1:], shown[-1]]
     located = wanted_of(document, field, "<box>", locates=True)
     assert located.corners == [glyphs[0].box, glyphs[-1].box] and not located.read
     assert located.around == field.box
@@ -84,7 +87,7 @@ class Numbered:
 def test_positions_before_the_tokens_of_an_answer_are_packed() -> None:
     boxes = [(float(n), 0.0, 0.0, 0.0) for n in range(4)]
     labels = torch.tensor([-100] * 10 + [65, 66, 90, 91])
-    read = Wanted(named=boxes[:2], read=[boxes[2], None])
+    read = Wanted(named=boxes[:2], read=[boxes[2]])
     named, following = pointers(
         [(2, 9, Numbered(), [10, 11], read)],  # type: ignore[list-item]
         labels,
