@@ -42,6 +42,20 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
+def run_shell(
+    *command: str, environment: dict[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+
 @needs("bash")
 @pytest.mark.parametrize(("typed", "expected"), TYPED)
 def test_in_bash(
@@ -52,15 +66,7 @@ def test_in_bash(
         f"COMP_LINE='{typed}'; COMP_POINT=${{#COMP_LINE}}; _hdvl\n"
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = run_shell("bash", "-c", script, environment=environment, folder=tmp_path)
     # Readline replaces only what stands behind the last =, which ends a word in bash.
     shown = [word[word.rstrip("= /").find("=") + 1 :] for word in expected]
     assert done.stdout.splitlines() == shown, done.stderr
@@ -73,15 +79,8 @@ def test_in_bash(
 def test_in_fish(
     typed: str, expected: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        ["fish", "--no-config", "-c", f"hdvl completion fish | source; complete -C '{typed}'"],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    script = f"hdvl completion fish | source; complete -C '{typed}'"
+    done = run_shell("fish", "--no-config", "-c", script, environment=environment, folder=tmp_path)
     # fish itself puts a space behind a word that ends with none of =, / and the like.
     assert done.stdout.splitlines() == [word.strip() for word in expected], done.stderr
 
