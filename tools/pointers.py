@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
+from pretraining import LOCATIONS, TOKEN
 from torch import Tensor, nn
 
 from hdvl.data.synthetic import Document, Field, Glyph
@@ -89,8 +90,8 @@ class TokenGrid:
 
     def __init__(self, plan: TilePlan, places: Sequence[Box | None]) -> None:
         self.plan, self.count = plan, len(places)
-        cols = plan.canvas[0] // 16
-        self.cols, self.first = cols, len(places) - plan.canvas[1] // 16 * (cols + 1)
+        cols, rows = (side // TOKEN for side in plan.canvas)
+        self.cols, self.first = cols, len(places) - rows * (cols + 1)
         if self.first < 0:
             raise ValueError(f"{plan} has more tokens than the image has places")
 
@@ -98,7 +99,8 @@ class TokenGrid:
         """``box`` in thousandths of the image."""
         sides = (self.plan.width, self.plan.height) * 2
         return [
-            min(999, max(0, round(1000 * v / side))) for v, side in zip(box, sides, strict=True)
+            min(LOCATIONS - 1, max(0, round(LOCATIONS * value / side)))
+            for value, side in zip(box, sides, strict=True)
         ]
 
     def token(self, box: Box) -> int:
@@ -106,7 +108,7 @@ class TokenGrid:
         left, top, right, bottom = self.plan.content
         x = left + (box[0] + box[2]) / 2 / self.plan.width * (right - left)
         y = top + (box[1] + box[3]) / 2 / self.plan.height * (bottom - top)
-        row, col = int(y) // 16, min(int(x) // 16, self.cols - 1)
+        row, col = int(y) // TOKEN, min(int(x) // TOKEN, self.cols - 1)
         return min(self.first + max(0, row) * (self.cols + 1) + max(0, col), self.count - 1)
 
 

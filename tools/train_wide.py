@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from pointers import PointerHead, Pointers, TokenGrid, Wanted, pointers, wanted_of
 from pretraining import (
+    LOCATIONS,
     BoxHead,
     Steps,
     arguments,
@@ -107,7 +108,7 @@ class Wide(Dataset):
             items,
             batch.labels[0],
             self.tokenizer.decode,
-            lambda token: located <= token < located + 1000,
+            lambda token: located <= token < located + LOCATIONS,
         )
 
     def documents(self, rng: random.Random) -> Iterator[Document]:

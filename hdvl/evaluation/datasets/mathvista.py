@@ -11,9 +11,10 @@ from hdvl.evaluation.datasets.vlmevalkit import present, table_samples
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.samples import Sample
 
+METADATA = ("task", "context", "category", "grade", "source", "language")
 COLUMNS = (
-    *("question_type", "answer_type", "choices", "answer_option", "precision", "answer"),
-    *("task", "skills", "context", "category", "grade", "source", "language"),
+    *("question_type", "answer_type", "choices", "answer_option", "precision", "answer", "skills"),
+    *METADATA,
 )
 DECIMALS = re.compile(r"floating-point number with (one|two) decimal places?")
 
@@ -84,11 +85,7 @@ def _mathvista_problem(one: Sample) -> dict[str, Any]:
                 f"the answer to question {one.id} of MathVista_MINI.tsv must be one of its choices "
                 f"{choices}, got {answer!r}; download the table again"
             )
-    metadata: dict[str, Any] = {
-        key: str(row[key])
-        for key in ("task", "context", "category", "grade", "source", "language")
-        if present(row.get(key))
-    }
+    metadata: dict[str, Any] = {key: str(row[key]) for key in METADATA if present(row.get(key))}
     if present(row.get("skills")):
         skills = str(row["skills"])
         metadata["skills"] = ast.literal_eval(skills) if skills.startswith("[") else [skills]
