@@ -57,9 +57,8 @@ def collector_paused() -> Iterator[None]:
     finally:
         if collecting:
             gc.freeze()
-            atexit.register(
-                gc.unfreeze
-            )  # compiled libraries report objects that are left at the end
+            # Compiled libraries report objects that are still there when the process ends.
+            atexit.register(gc.unfreeze)
             gc.enable()
 
 
