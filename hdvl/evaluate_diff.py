@@ -88,7 +88,8 @@ def run(cfg: Mapping[str, Any]) -> None:
     from hdvl.evaluation.report import CONFIG
     from hdvl.files import read_json
 
-    data_dir = Path(cfg["data_dir"] or read_json(runs[0] / CONFIG)["data_dir"])
+    # Generated questions need no folder.
+    data_dir = Path(cfg["data_dir"] or read_json(runs[0] / CONFIG)["data_dir"] or ".")
     cards = [
         one
         for name, changed in changes.items()

@@ -29,7 +29,8 @@ def check(cfg: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` if the command lacks a task, a file or a folder."""
     if len(cfg.get("task") or ()) != 1:
         raise ValueError("task must be one benchmark, such as task=docvqa")
-    for key in ("predictions", "data_dir"):
+    (node,) = cfg["task"].values()
+    for key in ("predictions",) if node.get("generated") else ("predictions", "data_dir"):
         if cfg[key] is None:
             raise ValueError(f"{key} must be given")
 
@@ -117,7 +118,7 @@ def run(cfg: Mapping[str, Any]) -> None:
     from hdvl.evaluation.task import first_questions, protocol_hash
 
     ((name, node),) = cfg["task"].items()
-    task, folder = build(node), DataFolder(Path(cfg["data_dir"]), look=False)
+    task, folder = build(node), DataFolder(Path(cfg["data_dir"] or "."), look=False)
     if task.hidden:
         raise ValueError(f"the answers of split {task.split} of {name} are not published")
     row_id = task.identify(task.stream(folder)) if task.identify is not None else None

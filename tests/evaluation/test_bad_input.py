@@ -370,3 +370,10 @@ def test_an_empty_field_of_an_image_fails_when_it_is_read(tmp_path: Path) -> Non
             image_bytes(sample.images[0])
     file = write(tmp_path / "p.json", [{"index": 0, "prediction": "A"}])
     assert run(tmp_path, "mmstar", file)["score"] == 100
+
+
+def test_predictions_for_generated_questions_need_no_folder() -> None:
+    given = ["task=suite_reading", "predictions=answers.jsonl"]
+    score.check(to_plain(compose(*given, config_name="score")))
+    with pytest.raises(ValueError, match="data_dir must be given"):
+        score.check(to_plain(compose("task=docvqa", *given[1:], config_name="score")))
