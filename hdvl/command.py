@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any
 
 from hdvl import config as configs
+from hdvl.allowed import checked, kinds_of
 from hdvl.config import CONF_DIR, resolve
 from hdvl.inputs import check_inputs
-from hdvl.keys import check_added, check_values, similar, unknown_key
+from hdvl.keys import check_added, check_values, is_empty, similar, unknown_key
 from hdvl.overrides import (
     REQUIRED_GROUPS,
     check_renamed,
@@ -63,7 +64,7 @@ def command(
         try:
             with exit_with_message(name, trace=trace):
                 _check_given(name, unchecked)
-                plain = plain_config(config, words, resolved=resolved)
+                plain = checked(name, plain_config(config, words, resolved=resolved))
                 check_inputs(plain)
                 return run(plain)
         finally:
@@ -77,7 +78,8 @@ def command(
             check_words(words, groups())
             for key, _ in keys_of(words):
                 check_renamed(key)
-            options, overrides = split_options(typed_overrides(changed))
+            given = with_any_keys(name, changed)
+            options, overrides = split_options(typed_overrides(given))
             sys.argv[1:] = [*options, *overrides]
             start()
     finally:
@@ -113,6 +115,19 @@ def compose(*overrides: str, config_name: str = "train", return_hydra: bool = Fa
         return configs.compose(*overrides, config_name=config_name, return_hydra=return_hydra)
     except HydraException as error:
         raise ValueError(reason_of(error, config_name, overrides)) from error
+
+
+def with_any_keys(name: str, words: Sequence[str]) -> list[str]:
+    """Return ``words`` with ``++`` before each mapping for a key whose default is an empty mapping.
+
+    Such a key takes any names, but Hydra refuses names that the default does not have.
+    """
+    given = [key for key, value in keys_of(words) if value.startswith("{") and "." in key]
+    if not given:
+        return list(words)
+    base = _base(name, words)
+    empty = [key for key in given if is_empty(base, key)]
+    return [f"++{word}" if word.partition("=")[0] in empty else word for word in words]
 
 
 def groups() -> dict[str, list[str]]:
@@ -201,6 +216,9 @@ def reason_of(error: Exception, name: str, words: Sequence[str] | None = None) -
         return f"~{found[1]} must be a key of hdvl {name}{similar(last, list(node))}"
     if found := re.match(r"Multiple values for ([\w/]+)\. To override", text):
         return f"{found[1]} has a choice already; write {found[1]}=... without +"
+    if found := re.match(r"Error merging override '?([\w.]+)=(.*)", text.splitlines()[0]):
+        key, kind = found[1], kinds_of(name).get(found[1])
+        return f"{key} must be {kind.said if kind else 'a mapping'}, got {found[2]}"
     choice = re.match(r"(?:In '[^']*': )?Could not find '([\w.-]+)/([^']+)'", text)
     if choice and choice[1] in groups():
         names = groups()[choice[1]]
@@ -261,7 +279,9 @@ def _check_given(name: str, unchecked: Sequence[str]) -> None:
         own = [word for word in values if word.is_add() or word.is_force_add()]
         new = {word.key_or_group: word.value() for word in own}
         check_added(base, new, name.replace("_", " "))
-        check_values(base, {word.key_or_group: word.value() for word in values})
+        kinds = kinds_of(name)  # their values are checked in the whole config
+        given_here = {word.key_or_group: word.value() for word in values}
+        check_values(base, {key: value for key, value in given_here.items() if key not in kinds})
 
 
 def _check_groups(name: str, added: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from hdvl.chosen_model import is_composition, pipeline_of
 from hdvl.command import command
 from hdvl.composition import changes_of, keys_of
 from hdvl.config import given_words
+from hdvl.inputs import check_written_folder
 
 if TYPE_CHECKING:
     from hdvl.evaluation.folder import DataFolder
@@ -39,7 +40,7 @@ def model_identity(cfg: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
 
 
 def check(cfg: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` if no task or no folder of data is given."""
+    """Raise ``ValueError`` if no task or no folder of data is given, or no folder can be written."""
     if not cfg.get("task"):
         raise ValueError("task must be given, such as task=[docvqa,chartqa]")
     files = [name for name, node in cfg["task"].items() if not node.get("generated")]
@@ -47,6 +48,7 @@ def check(cfg: Mapping[str, Any]) -> None:
         raise ValueError("data_dir must be given: the folder with the files of the benchmarks")
     if cfg["data_dir"] is not None and not Path(cfg["data_dir"]).is_dir():
         raise ValueError(f"data_dir must be an existing folder, got {cfg['data_dir']}")
+    check_written_folder("outputs", Path(cfg["outputs"]))
 
 
 def run_task(

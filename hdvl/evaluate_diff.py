@@ -32,6 +32,19 @@ def tasks_of(runs: list[Path]) -> list[str]:
     return common
 
 
+def without_score(name: str, run: Path) -> str | None:
+    """Why a run has no score of a task; ``None`` if it has one."""
+    from hdvl.evaluation.results import FAILED
+    from hdvl.evaluation.rows import read_rows
+
+    if scores_of(run / name):
+        return None
+    file = run / name / FAILED
+    failed = sum(1 for _ in read_rows(file)) if file.is_file() else 0
+    asked = f": {failed} of its questions could not be asked, see {file}" if failed else ""
+    return f"{name} has no score in {run}{asked}"
+
+
 def compare_task(name: str, runs: list[Path], seed: int) -> tuple[list[str], list[str]]:
     """The row of a task in the table, and the ids of the questions whose score changed."""
     from hdvl.evaluation.statistics import paired_test
@@ -41,6 +54,11 @@ def compare_task(name: str, runs: list[Path], seed: int) -> tuple[list[str], lis
         {key: float(row["score"]) for key, row in rows.items()} for rows in (first, second)
     )
     groups = {key: str(row.get("group", "")) for key, row in first.items()}
+    if not one.keys() & other.keys():
+        raise ValueError(
+            f"the runs must have questions of {name} in common, {runs[0]} has {len(one)} and {runs[1]} "
+            f"{len(other)} others; compare runs with the same data and limit"
+        )
     found = paired_test(one, other, groups, scale=100, seed=seed)
     interval = f"{found.low:+.2f} to {found.high:+.2f}"
     row = [
@@ -77,11 +95,18 @@ def run(cfg: Mapping[str, Any]) -> None:
         raise ValueError(
             f"runs must be two folders, such as hdvl evaluate diff A B, got {len(runs)}"
         )
-    rows, changes = list[list[str]](), dict[str, list[str]]()
+    rows, changes, unscored = list[list[str]](), dict[str, list[str]](), list[str]()
     for name in tasks_of(runs):
-        row, changes[name] = compare_task(name, runs, cfg["seed"])
-        rows.append(row)
+        missing = [said for folder in runs if (said := without_score(name, folder))]
+        unscored += missing
+        if not missing:
+            row, changes[name] = compare_task(name, runs, cfg["seed"])
+            rows.append(row)
+    if not rows:
+        raise ValueError(f"the runs must have a score of the same task: {'; '.join(unscored)}")
     print(table([HEADS, *rows]))
+    for said in unscored:
+        print(f"left out: {said}")
     if cfg["out"] is None:
         return
     from hdvl.evaluation.page import write_page

@@ -13,6 +13,9 @@ ASSETS = Path(__file__).resolve().parent / "assets"
 SHIPPED = "hdvl/"
 """Beginning of the names of shipped models."""
 
+WRITTEN_FILES = ("out", "contact", "attention", "report", "quarantine")
+"""Keys of files that commands write."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 _DEVICE = re.compile(r"(cpu|cuda|mps)(:\d+)?")
 _OTHER_NAMES = {"gpu": "cuda", "half": "float16", "fp16": "float16", "bf16": "bfloat16"} | {
@@ -28,20 +31,57 @@ def check_inputs(plain: Mapping[str, Any]) -> None:
     """Check the inputs of a command before heavy libraries are imported.
 
     Args:
-        plain: the config of the command; ``image``, ``checkpoint``, ``device`` and ``dtype`` are checked
-            if they are there.
+        plain: the config of the command; ``image``, ``checkpoint``, ``device``, ``dtype`` and the keys of
+            ``WRITTEN_FILES`` are checked if they are there.
 
     Raises:
         ValueError: a file or a folder does not exist or is of another kind, or a name is unknown.
     """
-    if isinstance(plain.get("checkpoint"), str):
-        check_checkpoint(plain["checkpoint"])
+    given = plain.get("checkpoint")
+    for source in given if isinstance(given, list) else [given]:
+        if isinstance(source, str):
+            check_checkpoint(source)
+    for key in WRITTEN_FILES:
+        if isinstance(plain.get(key), str):
+            check_written_file(key, Path(plain[key]))
     check_name("device", plain.get("device"))
     check_name("dtype", plain.get("dtype"))
     found = plain.get("image")
     for path in [found] if isinstance(found, str) else found or ():
         if isinstance(path, str):
             check_image(path)
+
+
+def check_written_file(key: str, path: Path) -> None:
+    """Check that a file can be written to ``path``, in a folder that is there or can be made.
+
+    Raises:
+        ValueError: it is a folder, or below a file; ``key`` is named.
+    """
+    if path.is_dir():
+        raise ValueError(f"{key} must be a file, {path} is a folder; give a name in it")
+    check_written_folder(key, path.parent, path)
+
+
+def check_written_folder(key: str, folder: Path, path: Path | None = None) -> None:
+    """Check that ``folder`` is one that the user may write to, or can be made.
+
+    Args:
+        key: the key of the command line that is named.
+        folder: the folder.
+        path: what was given, if it is not the folder.
+
+    Raises:
+        ValueError: it cannot be written to.
+    """
+    above = next(place for place in (folder, *folder.parents, Path()) if place.exists())
+    what = "a file" if path else "a folder"
+    if not above.is_dir():
+        raise ValueError(
+            f"{key} must be {what}, {above} in {path or folder} is a file; give another"
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"{key} must be {what} that can be written, {above} may not be written to")
 
 
 def check_image(path: str) -> None:

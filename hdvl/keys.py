@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any
 
+from hdvl.allowed import shown
 from hdvl.plain import TARGET, dotted_keys
 
 NAMED_OBJECTS = ("callbacks", "logger")
@@ -165,9 +166,14 @@ def check_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         if isinstance(parent.get(TARGET), str) and _may_differ(default, value):
             needed = _needed_by_class(parent[TARGET], name, value)
         if needed:
-            shown = f"{key} must be {needed}, got {_shown(value)}"
+            said = f"{key} must be {needed}, got {shown(value)}"
             inner = next(iter(default), None) if isinstance(default, Mapping) else None
-            raise ValueError(f"{shown}; set its keys, such as {key}.{inner}" if inner else shown)
+            raise ValueError(f"{said}; set its keys, such as {key}.{inner}" if inner else said)
+
+
+def is_empty(base: Mapping[str, Any], key: str) -> bool:
+    """Return whether the value of ``key`` in the configuration is a mapping without keys."""
+    return bool(_at(base, key)[1] == {})
 
 
 def arguments_of(target: Callable[..., Any]) -> list[str] | None:
@@ -210,7 +216,7 @@ def _first_unknown(base: Mapping[str, Any], key: str) -> tuple[str, list[str], s
             known = None if name.startswith("_") else arguments_of(pkgutil.resolve_name(target))
             part = names[depth - 1] if depth else ""
             known = known and [own for own in known if own not in GIVEN.get(part, ())]
-        elif inside:
+        elif inside or (depth > 1 and not node):  # an empty mapping takes any names
             known = None
         if known is not None and name not in known:
             return place, known, target if isinstance(target, str) else None
@@ -297,8 +303,3 @@ def _needed_by_class(target: str, name: str, value: Any) -> str | None:
         return None
     names = {int: "a number", float: "a number", bool: "true or false", str: "text"}
     return " or ".join(sorted({names[kind] for kind in kinds}))
-
-
-def _shown(value: Any) -> str:
-    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else repr(value)
-    return str(text) if len(str(text)) <= 80 else f"{str(text)[:77]}..."

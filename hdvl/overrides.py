@@ -29,6 +29,7 @@ PATHS = (
     *LITERAL_PATHS,
     *("path", "image_folder", "run_dir", "resume", "init_from", "folder"),
     *("questions", "runs", "local", "shards", "predictions", "data_dir", "save_dir", "from"),
+    *("record", "replay", "attention", "api_keys_file", "offload_folder", "image_cache_folder"),
 )
 """Last names of keys whose value is a path, never a number, a list of choices or a function call.
 

@@ -33,6 +33,9 @@ def check(cfg: Mapping[str, Any]) -> None:
     for key in ("predictions",) if node.get("generated") else ("predictions", "data_dir"):
         if cfg[key] is None:
             raise ValueError(f"{key} must be given")
+    out = cfg["out"] and Path(cfg["out"])
+    if out and out.exists() and out.samefile(cfg["predictions"]):
+        raise ValueError(f"out={out} would overwrite the predictions; give another file")
 
 
 def score_streamed(
@@ -154,15 +157,17 @@ def run(cfg: Mapping[str, Any]) -> None:
                 "data": folder.checksums(),
             }
             write_report(cfg["out"], report, each)
+            print(f"written  {cfg['out']}")
 
 
 def show(scores: "Scores", summary: Summary) -> None:
     """Print the scores with the error of the first, and what a reader must know of them."""
     rows = [[key, f"{value:.4f}"] for key, value in scores.values.items()]
-    around = summary.get("uncertainty")
-    if around and around["standard_error"] is not None:
-        low, high = around["low"], around["high"]
-        rows[0][1] += f" ± {around['standard_error']:.4f}  ({low:.4f} to {high:.4f})"
+    around = summary.get("uncertainty") or {"standard_error": None, "low": None}
+    if around["standard_error"] is not None:
+        rows[0][1] += f" ± {around['standard_error']:.4f}"
+    if around["low"] is not None:
+        rows[0][1] += f"  ({around['low']:.4f} to {around['high']:.4f})"
     print(table(rows))
     for line in scores.notes:
         print(line)

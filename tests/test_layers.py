@@ -17,6 +17,7 @@ PACKAGE = ROOT / "hdvl"
 # A file may import from the lines above its own, and from its own folder.
 LAYERS = [
     {
+        "allowed",
         "appended",
         "geometry",
         "config",

@@ -97,7 +97,7 @@ KEYS = [
     ("train optimizer.common.lr=fast", r"optimizer.common.lr must be a number, got 'fast'"),
     ("train trainer.max_steps=many", r"trainer.max_steps must be a number, got 'many'"),
     ("train trainer.max_steps=1.5", r"trainer.max_steps must be a whole number, got 1.5"),
-    ("train seed=x", r"seed must be a number, got 'x'"),
+    ("train seed=x", r"seed must be a whole number from 0 to 4294967295, got 'x'"),
     ("train data.batch_size=two", r"data.batch_size must be a number, got 'two'"),
     ("train data.shuffle=3", r"data.shuffle must be true or false, got 3"),
     ("train bridge.depth=two", r"bridge.depth must be a number, got 'two'"),
@@ -108,11 +108,41 @@ KEYS = [
     ("train stages=3", r"stages must be null or a list"),
     ("train template.system=[a]", r"template.system must be text"),
     ("plan images=big", r"images must be a list, got 'big'"),
-    ("plan gpus=two", r"gpus must be a number, got 'two'"),
-    ("data bench batches=x", r"batches must be a number, got 'x'"),
+    ("plan gpus=two", r"gpus must be a whole number of at least 1, got 'two'"),
+    ("data bench batches=x", r"batches must be a whole number of at least 1, got 'x'"),
     ("infer prompt=x stream=maybe", r"stream must be true or false, got 'maybe'"),
-    ("infer prompt=x generation.max_new_tokens=many", r"must be a number, got 'many'"),
-    ("tile image=x.png draw_size=x", r"draw_size must be a number, got 'x'"),
+    ("infer prompt=x generation.max_new_tokens=many", r"must be a whole number .*, got 'many'"),
+    ("infer prompt=x generation=null", r"generation must be a mapping, got null; set its keys, such as gen"),
+    ("tile image=receipt.png draw_size=x", r"draw_size must be a whole number of at least 1, got 'x'"),
+    ("evaluate task=suite_reading limit=abc", r"limit must be a whole number .* null, got 'abc'"),
+    ("evaluate task=suite_reading official_random_seed=abc", r"official_random_seed must be a whole number"),
+    (
+        "evaluate task=suite_reading task.suite_reading.read.pages=0",
+        r"task.suite_reading.read.pages must be at least 1, got 0",
+    ),
+    (
+        "evaluate task=suite_reading task.suite_reading.read.values={rotation:[abc]}",
+        r"task.suite_reading.read.values: rotation must be a list of numbers, got 'abc'",
+    ),
+    (
+        "evaluate task=suite_reading outputs=notes.txt/a",
+        r"outputs must be a folder, notes.txt in notes.txt/a is a file",
+    ),
+    (
+        "score task=suite_reading predictions=notes.txt judge.settings=[]",
+        r"judge.settings must be a mapping, .* got \[\]",
+    ),
+    (
+        "score task=suite_reading predictions=notes.txt out=folder",
+        r"out must be a file, folder is a folder",
+    ),
+    (
+        "score task=suite_reading predictions=notes.txt out=notes.txt",
+        r"out=notes.txt would overwrite the predictions",
+    ),
+    ("evaluate diff a b out=.", r"out must be a file, . is a folder"),
+    ("tile image=receipt.png out=notes.txt/a.png", r"out must be a file, notes.txt in .* is a file"),
+    ("serve checkpoint=[hdvl/small,nowhere]", r"checkpoint must be a folder, there is no nowhere"),
     # files, folders and devices
     ("infer", r"prompt must be given"),
     ("infer prompt=x image=folder", r"image must be a regular file, folder is a folder"),
@@ -149,7 +179,7 @@ IMPORTING = [
     ("train encoder.name=vit_hugee", r"encoder.name must be a model of timm"),
     ("train llm.config.model_type=gpt9", r"model_type must be one of transformers, got 'gpt9'"),
     ("train +llm.config.hiden_size=3", r"no hiden_size, did you mean hidden_size"),
-    ("plan encoder=timm encoder.config={depth:3}", r"add them with \+encoder.config=\{...\}"),
+    ("plan llm.config={depth:3}", r"add them with \+llm.config=\{...\}"),
     ("train init_from=nowhere", r"nowhere"),
     ("train resume=empty", r"resume must be a run folder"),
     ("train bridge.depth=0", r"depth must be at least 1"),
@@ -225,7 +255,8 @@ def test_the_trace_is_shown_on_request(folder: Path) -> None:
         timeout=100,
     )
     assert done.returncode == 1 and "Traceback" in done.stderr
-    assert done.stderr.splitlines()[-1] == "hdvl train: seed must be a number, got 'x'"
+    expected = "hdvl train: seed must be a whole number from 0 to 4294967295, got 'x'"
+    assert done.stderr.splitlines()[-1] == expected
 
 
 def test_there_are_at_least_sixty_kinds() -> None:

@@ -2,9 +2,10 @@
 
     python tools/check_lmms_eval.py --environment DIR [--install]
 
-``--install`` makes the environment (some GB) with torch, lmms-eval and this checkout in one command of pip,
-so that their requirements fit each other. The task has four questions about shipped images. It runs offline,
-through the plug-in, and the check fails unless every question is scored and has its number of tokens.
+``--install`` makes the environment (some GB) with torch and torchvision as in ``constraints.txt``, lmms-
+eval and this checkout in one command of pip, so that their requirements fit each other. The task has
+four questions about shipped images. It runs offline, through the plug-in, and the check fails unless
+every question is scored and has its number of tokens.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ["torch==2.13.0", "lmms-eval==0.7.3", "filelock<4"]  # lmms-eval imports filelock._api
+PACKAGES = ["lmms-eval==0.7.3", "filelock<4"]  # lmms-eval imports filelock._api
 ASSETS = ROOT / "hdvl/assets"
 TASK = """
 task: hdvl_local
@@ -45,10 +46,16 @@ def messages(doc, lmms_eval_specific_kwargs=None):
 """
 
 
+def torch_pins() -> list[str]:
+    """torch and torchvision, whose compiled operators fit exactly one torch, as the tests run with them."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith(("torch==", "torchvision=="))]
+
+
 def install(environment: Path) -> None:
     """Make the environment."""
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    pip = [str(environment / "bin/pip"), "install", *PACKAGES, "-e", str(ROOT)]
+    pip = [str(environment / "bin/pip"), "install", *torch_pins(), *PACKAGES, "-e", str(ROOT)]
     subprocess.run(pip, check=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hdvl.evaluation.samples import Sample
-from hdvl.evaluation.statistics import CONFIDENCE, uncertainty
+from hdvl.evaluation.statistics import uncertainty
 from hdvl.evaluation.summary import costs
 from hdvl.files import atomic_write, write_text
 
@@ -76,9 +76,6 @@ def point(
     scores = {one.id: float(rows[one.id]["score"]) for one in samples}
     found = uncertainty(samples, scores, scale=100.0)
     accuracy = 100.0 * sum(scores.values()) / len(scores)
-    low, high = found.low, found.high
-    if low == high:
-        low, high = _wilson(accuracy, found.groups)
     cost = costs([rows[one.id] for one in samples])
     return Point(
         task,
@@ -87,20 +84,12 @@ def point(
         len(samples),
         found.groups,
         accuracy,
-        low,
-        high,
+        found.low,
+        found.high,
         cost["tiles_per_image"],
         cost["visual_tokens_per_image"],
         int(cost["reduced_images"]),
     )
-
-
-def _wilson(accuracy: float, count: int) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    hits = round(accuracy / 100 * count)
-    interval = binomtest(hits, count).proportion_ci(CONFIDENCE, method="wilson")
-    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def _order(kind: str, value: str) -> tuple[str, float]:

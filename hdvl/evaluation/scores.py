@@ -20,11 +20,13 @@ class Resampling:
         data: values of each group of questions, such as sums, one array for each kind of value.
         statistic: function of arrays like those of ``data`` and of ``axis`` that gives the score.
         paired: draw the same groups from all arrays; otherwise each array is resampled independently.
+        is_share: the score is 100 times a mean over groups of values in 0..1.
     """
 
     data: tuple[Array, ...]
     statistic: Callable[..., Any]
     paired: bool = True
+    is_share: bool = False
 
 
 def ratio(scale: float = 100.0) -> Callable[..., Any]:

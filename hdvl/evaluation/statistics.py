@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 MOST_DRAWN = 20_000
 """Groups of a mean up to which intervals are drawn; that of more groups is the normal distribution's."""
+DEVIATIONS = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+"""Half the width of the interval of a normal distribution, in standard deviations."""
 Array = npt.NDArray[np.float64]
 
 
@@ -24,8 +27,10 @@ class Uncertainty:
 
     Attributes:
         standard_error: that of a mean clustered by the groups of its questions (Liang and Zeger, 1986), that
-            of another score by the bootstrap; NaN for one group.
-        low, high: the bootstrap interval of 95 per cent, groups being drawn with replacement.
+            of another score by the bootstrap; NaN for one group, and where all groups score alike.
+        low, high: the bootstrap interval of 95 per cent, groups being drawn with replacement. Where all
+            groups score alike, which a bootstrap takes for certain, it is Wilson's interval for that number
+            of groups if the score is a share, otherwise NaN.
         groups: the number of groups.
     """
 
@@ -60,16 +65,16 @@ def uncertainty(
 def mean_uncertainty(sums: Array, counts: Array, *, scale: float, seed: int = 0) -> Uncertainty:
     """The uncertainty of ``scale`` times a mean, from the sums (g,) and counts (g,) of the groups."""
     groups, total = len(sums), counts.sum()
-    if groups < 2:
-        mean = float(scale * sums.sum() / total) if total else math.nan
-        return Uncertainty(math.nan, mean, mean, groups)
-    mean = sums.sum() / total
+    if not total:
+        return Uncertainty(math.nan, math.nan, math.nan, groups)
+    mean = float(sums.sum() / total)
+    if _alike(sums / counts):
+        low, high = wilson_interval(mean, groups)
+        return Uncertainty(math.nan, scale * low, scale * high, groups)
     residuals = sums - mean * counts
     error = math.sqrt(groups / (groups - 1) * float((residuals**2).sum())) / total
     if groups > MOST_DRAWN:
-        from scipy.stats import norm
-
-        half = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
+        half = DEVIATIONS * error
         return Uncertainty(scale * error, scale * (mean - half), scale * (mean + half), groups)
     low, high, _ = _bootstrap(ratio(1.0), (sums, counts), seed)
     return Uncertainty(scale * error, scale * low, scale * high, groups)
@@ -82,13 +87,35 @@ def resampled_uncertainty(resampling: Resampling, *, seed: int = 0) -> Uncertain
     """
     sizes = [len(one) for one in resampling.data]
     groups = sizes[0] if resampling.paired else sum(sizes)
-    if min(sizes) < 2:
+    low = high = error = math.nan
+    if min(sizes) > 1:
+        low, high, error = _bootstrap(
+            resampling.statistic, resampling.data, seed, paired=resampling.paired
+        )
+    if min(sizes) < 2 or low == high:
         value = float(resampling.statistic(*resampling.data))
-        return Uncertainty(math.nan, value, value, groups)
-    low, high, error = _bootstrap(
-        resampling.statistic, resampling.data, seed, paired=resampling.paired
-    )
+        share = value / 100 if resampling.is_share else math.nan
+        low, high = (100 * bound for bound in wilson_interval(share, groups))
+        error = math.nan
     return Uncertainty(error, low, high, groups)
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's interval of 95 per cent for a share of ``count`` independent draws; NaN if it is no share.
+
+    >>> [round(bound, 4) for bound in wilson_interval(1.0, 4)]
+    [0.5101, 1.0]
+    """
+    if not 0 <= share <= 1:
+        return math.nan, math.nan
+    squared = DEVIATIONS**2 / count
+    middle = share + squared / 2
+    half = math.sqrt(squared * (share * (1 - share) + squared / 4))
+    return max(0.0, (middle - half) / (1 + squared)), min(1.0, (middle + half) / (1 + squared))
+
+
+def _alike(values: Array) -> bool:
+    return float(np.ptp(values)) < 1e-9
 
 
 def _bootstrap(
@@ -120,7 +147,8 @@ class PairedTest:
     Attributes:
         questions: how many these are.
         difference: the mean of the second run minus that of the first.
-        low, high: its bootstrap interval of 95 per cent, clustered by the groups of the questions.
+        low, high: its bootstrap interval of 95 per cent, clustered by the groups of the questions; where all
+            groups change alike, what Wilson's interval for the share of changed groups allows.
         better, worse: questions on which the second run has a higher or a lower value.
         p_value: of the exact test of McNemar if all values are 0 or 1, else of a sign test on the questions
             whose values differ; both are the binomial test of ``better`` among ``better + worse``.
@@ -166,8 +194,9 @@ def paired_test(
     samples = [Sample(name, "", group=groups.get(name, "")) for name in common]
     sums, counts = group_sums(samples, changes)
     mean = float(sums.sum() / counts.sum())
-    low = high = mean
-    if len(sums) > 1:
+    if _alike(sums / counts):
+        low, high = _equal_changes(mean, len(sums))
+    else:
         low, high, _ = _bootstrap(ratio(1.0), (sums, counts), seed)
     binary = {*first.values(), *second.values()} <= {0.0, 1.0}
     p_value = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
@@ -175,3 +204,14 @@ def paired_test(
     return PairedTest(
         len(common), scale * mean, scale * low, scale * high, better, worse, p_value, test
     )
+
+
+def _equal_changes(change: float, groups: int) -> tuple[float, float]:
+    """The interval of a mean change if each of the groups has this change.
+
+    Where nothing changed, the groups that may change are as many as Wilson's interval allows, either way.
+    """
+    low, high = wilson_interval(abs(change), groups)
+    if not change:
+        return -high, high
+    return (low, high) if change > 0 else (-high, -low)

@@ -96,9 +96,10 @@ def score_line(name: str, summary: Mapping[str, Any]) -> list[str]:
     score, interval = "-", "-"
     if "score" in summary:
         score = f"{summary['score']:.2f}"
-        around = summary.get("uncertainty")
-        if around and around["standard_error"] is not None:
+        around = summary.get("uncertainty") or {"standard_error": None, "low": None}
+        if around["standard_error"] is not None:
             score += f" ± {around['standard_error']:.2f}"
+        if around["low"] is not None:
             interval = f"{around['low']:.2f} to {around['high']:.2f}"
     return [
         name,

@@ -153,7 +153,8 @@ class Task:
                 "restore the file"
             )
         if not found:
-            raise ValueError(f"{self.name} has no question in split {self.split!r}; check the file")
+            fix = f"task.{self.name}.read" if self.generated else "the file"
+            raise ValueError(f"{self.name} has no question in split {self.split!r}; check {fix}")
         return found
 
     def score(

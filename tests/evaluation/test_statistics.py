@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from hdvl.evaluation.samples import Sample
-from hdvl.evaluation.statistics import paired_test, uncertainty
+from hdvl.evaluation.scores import Resampling, ratio
+from hdvl.evaluation.statistics import paired_test, resampled_uncertainty, uncertainty
 
 
 def test_the_standard_error_of_single_questions_is_the_usual_one() -> None:
@@ -27,9 +29,38 @@ def test_questions_about_one_image_do_not_count_as_independent() -> None:
     assert clustered.groups == 6
 
 
-def test_one_image_has_no_standard_error() -> None:
-    found = uncertainty([Sample("a", "q")], {"a": 1.0}, scale=100)
-    assert math.isnan(found.standard_error) and found.low == found.high == 100
+@pytest.mark.parametrize(("value", "count"), [(1.0, 1), (1.0, 12), (0.0, 12), (1.0, 30_000)])
+def test_groups_that_score_alike_have_the_interval_of_wilson(value: float, count: int) -> None:
+    names = [str(number) for number in range(count)]
+    found = uncertainty(
+        [Sample(name, "q") for name in names], dict.fromkeys(names, value), scale=100
+    )
+    wilson = binomtest(round(value * count), count).proportion_ci(0.95, method="wilson")
+    assert math.isnan(found.standard_error)
+    assert (found.low, found.high) == pytest.approx((100 * wilson.low, 100 * wilson.high))
+
+
+def test_values_that_are_no_shares_have_no_interval_if_they_are_alike() -> None:
+    found = uncertainty([Sample("a", "q"), Sample("b", "q")], {"a": 3.0, "b": 3.0}, scale=1)
+    assert math.isnan(found.low) and math.isnan(found.high)
+
+
+def test_other_scores_that_are_drawn_alike_are_not_certain() -> None:
+    every = (np.ones(5), np.ones(5))
+    share = resampled_uncertainty(Resampling(every, ratio(), is_share=True))
+    assert (share.low, share.high) == pytest.approx((100 * 5 / (5 + 1.96**2), 100), rel=1e-4)
+    other = resampled_uncertainty(Resampling(every, ratio()))
+    assert math.isnan(other.low) and math.isnan(other.standard_error)
+
+
+def test_equal_runs_may_still_differ() -> None:
+    same = {str(number): float(number % 2) for number in range(10)}
+    found = paired_test(same, same, {}, scale=1)
+    assert found.difference == 0 and -found.low == found.high == pytest.approx(0.2775, abs=1e-4)
+    wrong, right = (dict.fromkeys(same, value) for value in (0.0, 1.0))
+    gained, lost = (paired_test(*pair, {}, scale=1) for pair in ((wrong, right), (right, wrong)))
+    assert (gained.low, gained.high) == pytest.approx((0.7225, 1), abs=1e-4)
+    assert (lost.low, lost.high) == pytest.approx((-1, -0.7225), abs=1e-4)
 
 
 def test_the_paired_test_is_that_of_mcnemar() -> None:

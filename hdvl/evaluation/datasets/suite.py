@@ -64,15 +64,17 @@ def suite(
         values: factors of :data:`VALUES` with other values; an empty list leaves a factor out.
 
     Raises:
-        ValueError: a task or a factor is unknown.
+        ValueError: a task or a factor is unknown, or a number or a value of a factor is out of its range.
     """
     makers = {"reading": _reading, "locating": _locating, "counting": _counting}
     if task not in (*makers, "comparing"):
         raise ValueError(f"task must be one of {', '.join([*makers, 'comparing'])}, got {task!r}")
+    place = f"task.suite_{task}.read"
+    for name, number in (("pages", pages), ("per_page", per_page), ("tile_size", tile_size)):
+        if number < 1:
+            raise ValueError(f"{place}.{name} must be at least 1, got {number}")
     chosen = {**VALUES, **(values or {})}
-    unknown = sorted(set(chosen) - set(VALUES))
-    if unknown:
-        raise ValueError(f"values must be of the factors {', '.join(VALUES)}, got {unknown}")
+    _check_values(chosen, tile_size, f"{place}.values")
     found = list[Sample]()
     for number in range(pages):
         for name, difficulty, categories, extra in _points(chosen, tile_size):
@@ -88,6 +90,42 @@ def suite(
                 for one in made
             ]
     return found
+
+
+def _check_values(chosen: Mapping[str, Any], tile_size: int, place: str) -> None:
+    """Raise a ``ValueError`` if a factor is unknown or one of its values is out of its range."""
+    for factor, values in chosen.items():
+        if factor not in VALUES:
+            raise ValueError(f"{place} must be of the factors {', '.join(VALUES)}, got {factor!r}")
+        if not isinstance(values, list | tuple):
+            raise ValueError(
+                f"{place}: {factor} must be a list, such as [{values}], got {values!r}"
+            )
+        for value in values:
+            try:
+                _check_value(factor, value, tile_size)
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from None
+
+
+def _check_value(factor: str, value: Any, tile_size: int) -> None:
+    """Raise a ``ValueError`` if a value of a factor has another type, or is out of its range."""
+    kinds: dict[str, tuple[Any, str]] = {
+        "density": ((str,), "text"),
+        "rotation": ((int, float), "numbers"),
+    }
+    allowed, said = kinds.get(factor, ((int,), "whole numbers"))
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        raise ValueError(f"{factor} must be a list of {said}, got {value!r}")
+    if factor == "tile budget" and value < 1:
+        raise ValueError(f"{factor} must be at least 1, got {value}")
+    if factor == "overlap" and not 0 <= value < tile_size:
+        raise ValueError(
+            f"{factor} must be at least 0 and below tile_size={tile_size}, got {value}"
+        )
+    if factor in PAGE_FACTORS:
+        changed: dict[str, Any] = {PAGE_FACTORS[factor]: value}
+        replace(Difficulty(), **changed)
 
 
 @lru_cache(maxsize=2048)

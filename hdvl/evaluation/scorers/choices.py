@@ -39,7 +39,19 @@ def subcategory_scores(
         raise ValueError("MMStar of lmms-eval needs the column l2_category, the table has none")
     value = sum(means.values()) / len(means)
     values = {"mean of subcategories": value, "accuracy": single.value}
-    return replace(single, metric="mean of subcategories", value=value, values=values, scale=None)
+    groups = dict[str, list[float]]()
+    for sample in samples:
+        groups.setdefault(sample.categories["l2-category"], []).append(single.correct[sample.id])
+    resampling = Resampling(
+        tuple(np.array(one, float) for one in groups.values()),
+        lambda *drawn, axis=-1: 100 * sum(one.mean(axis) for one in drawn) / len(drawn),
+        paired=False,
+        is_share=True,
+    )
+    name = "mean of subcategories"
+    return replace(
+        single, metric=name, value=value, values=values, scale=None, resampling=resampling
+    )
 
 
 def pair_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, rule: str) -> Scores:
@@ -55,7 +67,9 @@ def pair_scores(samples: Sequence[Sample], answers: Mapping[str, str], *, rule: 
         100 * sum(whole) / len(whole) if whole else 0.0,
         {"accuracy": single.value},
         single.correct,
-        resampling=Resampling((np.array(whole, float), np.ones(len(whole))), ratio()),
+        resampling=Resampling(
+            (np.array(whole, float), np.ones(len(whole))), ratio(), is_share=True
+        ),
         unparsed=single.unparsed,
         parsed=single.parsed,
         notes=notes,
@@ -91,7 +105,7 @@ def by_cycle(samples: Sequence[Sample], scores: Scores) -> Scores:
         value=value,
         values={scores.metric: value, **values},
         scale=None,
-        resampling=Resampling(data, statistic),
+        resampling=Resampling(data, statistic, is_share=True),
     )
 
 

@@ -56,7 +56,7 @@ def mmvp_judged(
     scores = Scores("pair accuracy", 100 * float(kept.mean()))
     scores.correct = {one.id: float(verdicts.first(one.id)) for one in readable(samples, verdicts)}
     scores.values["official"] = 100 * sum(map(all, said)) / len(said)
-    scores.resampling = Resampling((kept, np.ones(len(kept))), ratio())
+    scores.resampling = Resampling((kept, np.ones(len(kept))), ratio(), is_share=True)
     scores.unparsed = list(verdicts.unparsed)
     return scores
 
