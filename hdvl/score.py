@@ -72,8 +72,8 @@ def score_whole(
     from hdvl.evaluation.summary import task_summary
 
     samples = list(questions)
-    pairs = zip(samples, answers.take([one.id for one in samples]), strict=True)
-    given = {one.id: answer for one, answer in pairs if answer is not None}
+    pairs = answers.take([one.id for one in samples])
+    given = {samples[place].id: answer for place, answer in pairs}
     answers.finish(partial=cfg["partial"])
     kept = [one for one in samples if one.id in given]
     refuse_no_answer(len(kept), answers)
@@ -118,17 +118,18 @@ def run(cfg: Mapping[str, Any]) -> None:
     from hdvl.evaluation.folder import DataFolder
     from hdvl.evaluation.predictions import read_predictions, rules_of
     from hdvl.evaluation.streamed import streamed
-    from hdvl.evaluation.task import first_questions, protocol_hash
+    from hdvl.evaluation.task import every_id, first_questions, protocol_hash
 
     ((name, node),) = cfg["task"].items()
     task, folder = build(node), DataFolder(Path(cfg["data_dir"] or "."), look=False)
     if task.hidden:
         raise ValueError(f"the answers of split {task.split} of {name} are not published")
     row_id = task.identify(task.stream(folder)) if task.identify is not None else None
-    predictions = read_predictions(Path(cfg["predictions"]), row_id)
+    predictions = read_predictions(Path(cfg["predictions"]), row_id, folders=task.folders)
     with ExitStack() as stack:
         each = stack.enter_context(TemporaryFile("w+", encoding="utf-8"))
-        answers = stack.enter_context(AnswerTable(rules_of(task), predictions))
+        table = AnswerTable(rules_of(task), predictions, lambda: every_id(task, folder))
+        answers = stack.enter_context(table)
         scorer = streamed(task.chosen.score, each)
         if scorer is not None:
             scores, summary = score_streamed(

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from hdvl.evaluation.encoding import opened_text
+
 CHUNK = 1 << 20
 """Characters that are read at once."""
 SPACE = " \t\n\r"
 SPACES = re.compile(r"[ \t\n\r]*")
 AFTER = f",:]}}{SPACE}"
 """Characters that may follow a value."""
+UNSURE = 16
+"""Characters at the end of the text read so far in which a fault may be that of a literal cut short."""
 
 
 class JsonStream:
@@ -25,13 +29,29 @@ class JsonStream:
     def __init__(self, path: Path, file: IO[str]) -> None:
         self.path, self.file = path, file
         self.text, self.place, self.ended = "", 0, False
+        self.lines, self.column = 0, 0  # those before ``text``
         self.decoder = json.JSONDecoder()
 
     def more(self) -> None:
         """Read the next part, and drop the text that was parsed."""
         found = self.file.read(max(CHUNK, len(self.text) - self.place))
+        self.lines, self.column = self._position(self.place)
         self.text, self.place = self.text[self.place :] + found, 0
         self.ended = not found
+
+    def _position(self, place: int) -> tuple[int, int]:
+        """Line and column of a place of ``text``, both from 0."""
+        lines = self.text.count("\n", 0, place)
+        column = place - 1 - self.text.rfind("\n", 0, place) if lines else self.column + place
+        return self.lines + lines, column
+
+    def fault(self, said: str, place: int) -> ValueError:
+        """The error for a file that is no JSON at a place of ``text``."""
+        line, column = self._position(place)
+        return ValueError(
+            f"{self.path} must be JSON, line {line + 1}, column {column + 1} is not: {said}; restore the "
+            "file"
+        )
 
     def mark(self) -> str:
         """The next character that is no space; empty at the end of the file."""
@@ -50,12 +70,16 @@ class JsonStream:
         """Pass the next character, which must be one of ``expected``."""
         found = self.mark()
         if not found or found not in expected:
-            raise ValueError(
-                f"{self.path} must be JSON, it is not: expected one of {expected}, got {found!r}; restore "
-                "the file"
-            )
+            got = repr(found) if found else "the end of the file"
+            raise self.fault(f"expected {' or '.join(expected)}, got {got}", self.place)
         self.place += 1
         return found
+
+    def end(self) -> None:
+        """Check that nothing follows."""
+        found = self.mark()
+        if found:
+            raise self.fault(f"expected the end of the file, got {found!r}", self.place)
 
     def value(self) -> Any:
         """The next value, whole."""
@@ -64,16 +88,21 @@ class JsonStream:
             try:
                 found, end = self.decoder.raw_decode(self.text, self.place)
             except json.JSONDecodeError as error:
-                if self.ended:
-                    raise ValueError(
-                        f"{self.path} must be JSON, it is not: {error}; restore the file"
-                    ) from None
+                if self.ended or self._is_broken(error):
+                    raise self.fault(error.msg, error.pos) from None
+            except (ValueError, RecursionError) as error:  # an endless number, or very deep nesting
+                raise self.fault(f"the value from there on: {error}", self.place) from None
             else:
                 # A number at the end of the text read so far may continue.
                 if self.ended or (end < len(self.text) and self.text[end] in AFTER):
                     self.place = end
                     return found
             self.more()
+
+    def _is_broken(self, error: json.JSONDecodeError) -> bool:
+        """Whether a value that was not read whole is broken, whatever follows."""
+        unended = error.msg.startswith("Unterminated string")
+        return not unended and error.pos < len(self.text) - UNSURE
 
     def items(self) -> Iterator[Any]:
         """The values of the list that is next."""
@@ -94,7 +123,7 @@ class JsonStream:
             self.place = self._after_spaces(self.place)
             try:
                 found, end = decode(self.text, self.place)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):  # ``value`` says which
                 return
             if self.text[end : end + 1] != ",":
                 return
@@ -108,9 +137,11 @@ class JsonStream:
             self.take("}")
             return
         while True:
-            key = self.value()
+            if self.mark() != '"':
+                self.take('"')
+            key: str = self.value()
             self.take(":")
-            yield str(key)
+            yield key
             if self.take(",}") == "}":
                 return
 
@@ -121,38 +152,42 @@ def json_items(path: Path, under: str | None = None) -> Iterator[Any]:
     Raises:
         ValueError: the file is no JSON, or has no such list.
     """
-    with path.open(encoding="utf-8-sig") as file:
+    with opened_text(path) as file:
         stream = JsonStream(path, file)
         if under is None:
-            if stream.mark() != "[":
-                kind = type(stream.value()).__name__
-                raise ValueError(f"{path} must hold a list of rows, got {kind}")
-            yield from stream.items()
-            return
-        found = False
-        if stream.mark() == "{":
-            for key in stream.keys():
-                if key != under:
-                    stream.value()
-                    continue
-                found = True
-                if stream.mark() != "[":
-                    kind = type(stream.value()).__name__
-                    raise ValueError(f"{path} must hold a list of rows, got {kind}")
-                yield from stream.items()
-        if not found:
-            raise ValueError(f"{path} must have the key {under!r}, it has none; check the file")
+            yield from _list(stream)
+        else:
+            found = False
+            if stream.mark() == "{":
+                for key in stream.keys():
+                    if key == under:
+                        found = True
+                        yield from _list(stream)
+                    else:
+                        stream.value()
+            if not found:
+                raise ValueError(f"{path} must have the key {under!r}, it has none; check the file")
+        stream.end()
+
+
+def _list(stream: JsonStream) -> Iterator[Any]:
+    """The values of the list that must be next."""
+    if stream.mark() != "[":
+        kind = type(stream.value()).__name__
+        raise ValueError(f"{stream.path} must hold a list of rows, got {kind}")
+    yield from stream.items()
 
 
 def json_pairs(path: Path) -> Iterator[tuple[str, Any]]:
     """The keys and values of the mapping in a JSON file."""
-    with path.open(encoding="utf-8-sig") as file:
+    with opened_text(path) as file:
         stream = JsonStream(path, file)
         for key in stream.keys():
             yield key, stream.value()
+        stream.end()
 
 
 def holds_mapping(path: Path) -> bool:
     """Whether a JSON file holds a mapping."""
-    with path.open(encoding="utf-8-sig") as file:
+    with opened_text(path) as file:
         return JsonStream(path, file).mark() == "{"

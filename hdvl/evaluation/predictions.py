@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hdvl.evaluation.encoding import opened_text
 from hdvl.evaluation.identifying import RowId
 from hdvl.evaluation.json_stream import holds_mapping, json_pairs
 from hdvl.evaluation.metrics.joining import Rules
 from hdvl.evaluation.metrics.official_rules import RULES
-from hdvl.evaluation.rows import read_rows, whole_number
+from hdvl.evaluation.rows import jsonl_rows, read_rows, whole_number
 from hdvl.evaluation.task import Task
 
 IDS = (
@@ -37,23 +38,55 @@ of MMVP, which have ``response``.
 """
 
 
-def read_predictions(path: Path, row_id: RowId | None = None) -> Iterator[tuple[str, object]]:
+def read_predictions(
+    path: Path, row_id: RowId | None = None, *, folders: bool = False
+) -> Iterator[tuple[str, object]]:
     """(id, answer) of each row of JSON, JSONL, TSV, CSV or XLSX; a JSON mapping from id to answer too.
 
-    An answer may be no text, as the empty cell of a table, which is None.
+    An answer may be no text, as the empty cell of a table, which is NaN.
 
     Args:
-        path: the file, or the folder of MME's official tool with a text file for each task.
+        path: the file, or the folder of MME's official tool with a text file for each task. A file that
+            ends with ``.json`` may hold JSON lines, as those of POPE do.
         row_id: the id of a row where it is not in a field; see :mod:`hdvl.evaluation.identifying`.
+        folders: whether ``path`` may be such a folder.
 
     Raises:
-        ValueError: a row has no field for the id or for the answer.
+        ValueError: a row has no field for the id or for the answer, or there is no row.
     """
     if path.is_dir():
-        return _pairs(path, _mme_rows(path), row_id)
-    if path.suffix.lower() == ".json" and holds_mapping(path):
-        return ((name, _of_mapping(answer)) for name, answer in json_pairs(path))
-    return _pairs(path, read_rows(path), row_id)
+        if not folders:
+            raise ValueError(f"predictions must be a file, {path} is a folder; name the file in it")
+        pairs = _pairs(path, _mme_rows(path), row_id)
+    elif path.suffix.lower() == ".json" and holds_mapping(path):
+        if _holds_lines(path):
+            pairs = _pairs(path, jsonl_rows(path), row_id)
+        else:
+            pairs = ((name, _of_mapping(answer)) for name, answer in json_pairs(path))
+    else:
+        pairs = _pairs(path, read_rows(path, stored_images=False), row_id)
+    return _some(path, pairs)
+
+
+def _some(path: Path, pairs: Iterator[tuple[str, object]]) -> Iterator[tuple[str, object]]:
+    first = next(pairs, None)
+    if first is None:
+        raise ValueError(f"{path} must have a row with an id and an answer, it has none")
+    yield first
+    yield from pairs
+
+
+def _holds_lines(path: Path) -> bool:
+    """Whether the first line of a file is a whole mapping, and the next one begins another."""
+    with opened_text(path) as file:
+        lines = (line for line in file if line.strip())
+        first, second = next(lines, ""), next(lines, "")
+    if not second.startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(first), dict)
+    except ValueError:
+        return False
 
 
 def _mme_rows(folder: Path) -> Iterator[dict[str, Any]]:
@@ -63,7 +96,7 @@ def _mme_rows(folder: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(f"predictions must be a file, or a folder with TASK.txt, {folder} is none")
     for path in files:
         # str.splitlines would also split at characters such as U+2028, which answers may have.
-        with path.open(encoding="utf-8") as lines:
+        with opened_text(path) as lines:
             for number, line in enumerate(lines, 1):
                 cells = line.rstrip("\n").split("\t")
                 if len(cells) != 4:
@@ -76,11 +109,16 @@ def _mme_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _of_mapping(answer: Any) -> object:
-    if isinstance(
-        answer, Mapping
-    ):  # MathVista and MMMU store the problem together with the response
-        return next((answer[name] for name in ANSWERS if name in answer), None)
+    if isinstance(answer, Mapping):
+        # MathVista and MMMU store the problem together with the response
+        key = next((name for name in ANSWERS if name in answer), None)
+        return None if key is None else _answer(key, answer[key])
     return answer
+
+
+def _answer(key: str, value: Any) -> object:
+    """The value of the field ``key``; a list of boxes as text."""
+    return json.dumps(value) if key == BOXES and isinstance(value, list) else value
 
 
 def _pairs(
@@ -96,26 +134,26 @@ def _pairs(
         ids, key = known[fields]
         name = row_id(number, row) if row_id is not None else None
         if name is None:
-            name = next((row[one] for one in ids if row[one] is not None), None)
+            name = next((row[one] for one in ids if row[one] not in ("", None)), None)
         if name is None:
             raise ValueError(
-                f"row {number} of {path} must have an id in one of {', '.join(IDS)}, got the fields "
+                f"row {number + 1} of {path} must have an id in one of {', '.join(IDS)}, got the fields "
                 f"{', '.join(row)}"
             )
         if key is None:
             raise ValueError(
-                f"row {number} of {path} must have an answer in one of {', '.join(ANSWERS)}, got the "
+                f"row {number + 1} of {path} must have an answer in one of {', '.join(ANSWERS)}, got the "
                 f"fields {', '.join(row)}"
             )
-        answer = row[key]
+        answer = _answer(key, row[key])
         if answer in ("", None) and table:
             answer = math.nan  # as the official scorers read an empty cell
         text = _text_of_id(name)
-        yield whole_number(text) if table else text, json.dumps(answer) if key == BOXES else answer
+        yield whole_number(text) if table else text, answer
 
 
 def _text_of_id(value: object) -> str:
-    """An id as text; a table may have turned 12 into 12.0."""
+    """An id as text; a file may have turned 12 into 12.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

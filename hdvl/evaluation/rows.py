@@ -1,67 +1,57 @@
 """Rows of JSON, JSONL, TSV, CSV, XLSX and parquet files, as the benchmarks are published.
 
-Cells of a TSV are kept as text without conversion: "None", "NA" and "1.0" stay these texts, and an empty
-cell is an empty text. The column ``image`` of a TSV may hold a large image in each row, so it is not kept in
-memory: a row has a list of :class:`StoredImage` in its place, which read their line again when they are
-needed.
+Cells of a TSV or CSV are kept as text without conversion: "None", "NA" and "1.0" stay these texts, and an
+empty cell is an empty text. The column ``image`` of a TSV may hold a large image in each row, so it is not
+kept in memory: a row has a list of :class:`StoredImage` in its place, which read their line again when they
+are needed.
 """
 
 import ast
-import csv
-import io
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
+from hdvl.evaluation.delimited import Record, cells_of, table_records
+from hdvl.evaluation.encoding import not_utf8, opened_text
 from hdvl.evaluation.json_stream import json_items
 from hdvl.evaluation.samples import StoredImage, digest, from_base64
-
-csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images in cells are longer than the default
+from hdvl.evaluation.workbook import workbook_rows
 
 IMAGE = "image"
-BOM = b"\xef\xbb\xbf"
+DELIMITERS = {".tsv": "\t", ".csv": ","}
 WHOLE = re.compile(r"\s*([+-]?\d+)(?:\.0*)?\s*")
 LONGEST_REFERENCE = (
     64  # characters; a shorter cell names the row whose image is meant, as in VLMEvalKit
 )
 
 
-def read_rows(path: Path, under: str | None = None) -> Iterator[dict[str, Any]]:
+def read_rows(
+    path: Path, under: str | None = None, *, stored_images: bool = True
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file.
 
     Args:
         path: the file; its suffix determines the format.
         under: key of a JSON file whose value is the list of rows.
+        stored_images: whether the column ``image`` of a TSV holds images; otherwise it is text as others.
 
     Raises:
         ValueError: the suffix is unknown, or the content of the file does not match its suffix.
     """
-    readers = {
+    readers: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         ".json": lambda: _json_rows(path, under),
         ".jsonl": lambda: jsonl_rows(path),
-        ".tsv": lambda: _tsv_rows(path),
-        ".csv": lambda: _csv_rows(path),
-        ".xlsx": lambda: _xlsx_rows(path),
+        ".tsv": lambda: _image_rows(path) if stored_images else _plain_rows(path),
+        ".csv": lambda: _plain_rows(path),
+        ".xlsx": lambda: workbook_rows(path),
         ".parquet": lambda: _parquet_rows(path),
     }
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} must end with one of {', '.join(readers)}, got {path.suffix!r}")
-    return _checked(path, readers[path.suffix.lower()]())
-
-
-def _checked(path: Path, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows, with an error that names the file if it is not of the form that its suffix says."""
-    try:
-        yield from rows
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8, it is not: {error}; convert it") from None
-    except BadZipFile as error:
-        raise ValueError(f"{path} must be a workbook of Excel, it is not: {error}") from None
+    return readers[path.suffix.lower()]()
 
 
 def whole_number(text: str) -> str:
@@ -73,107 +63,70 @@ def whole_number(text: str) -> str:
 def read_plain(path: Path) -> Any:
     """The value of a JSON file; benchmarks may be larger than the files that :mod:`hdvl.files` bounds."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        with opened_text(path) as file:
+            return json.load(file)
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path} must be JSON, it is not: {error}; download it again") from None
 
 
 def _json_rows(path: Path, under: str | None) -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(json_items(path, under)):
-        yield row if type(row) is dict else _mapping(row, path, number)
+    for number, row in enumerate(json_items(path, under), 1):
+        yield row if type(row) is dict else _mapping(row, path, f"row {number}")
 
 
 def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a file of JSON lines."""
-    with path.open(encoding="utf-8-sig") as lines:
+    with opened_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
+                said = str(error)
+                if isinstance(error, json.JSONDecodeError):
+                    said = f"{error.msg} at column {error.colno}"
                 raise ValueError(
-                    f"line {number} of {path} must be JSON, it is not: {error}"
+                    f"line {number} of {path} must be JSON, it is not: {said}; restore the file"
                 ) from None
-            yield _mapping(row, path, number)
+            yield _mapping(row, path, f"line {number}")
 
 
-def _mapping(row: Any, path: Path, number: int) -> dict[str, Any]:
+def _mapping(row: Any, path: Path, place: str) -> dict[str, Any]:
     if not isinstance(row, Mapping):
-        raise ValueError(
-            f"row {number} of {path} must be a mapping of fields, got {type(row).__name__}"
-        )
+        raise ValueError(f"{place} of {path} must be a mapping of fields, got {type(row).__name__}")
     return dict(row)
 
 
-def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """(start, end, bytes) of each record of a table with quoted cells, which may contain line breaks."""
-    with path.open("rb") as file:
-        start, parts, inside = 0, list[bytes](), False
-        for line in file:
-            parts.append(line)
-            inside = _inside_quotes(line, inside)
-            if not inside:
-                record = b"".join(parts)
-                yield start, start + len(record), record
-                start += len(record)
-                parts = []
-        if parts:
-            raise ValueError(f"{path} ends inside of a quoted cell; close its quotes")
+def _table(path: Path) -> Iterator[tuple[Record, dict[str, str]]]:
+    """The records of a TSV or CSV, each with its cells by the names of their columns."""
+    records = table_records(path, DELIMITERS[path.suffix.lower()])
+    try:
+        header = next(records, None)
+        if header is not None:
+            yield from ((one, dict(zip(header.cells, one.cells, strict=True))) for one in records)
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
 
 
-def _inside_quotes(line: bytes, inside: bool) -> bool:
-    """Whether a quoted cell is open after a line, given whether one is open before it.
-
-    Only a quote at the start of a cell opens it; one in the middle, as in 5" pipe, is a character.
-    """
-    if b'"' not in line:
-        return inside
-    for cell in line.split(b"\t"):
-        if inside or cell.removeprefix(BOM).startswith(b'"'):
-            # The second of two quotes closes the cell, or stands for a quote with the third.
-            inside ^= cell.count(b'"') % 2 == 1
-    return inside
+def _plain_rows(path: Path) -> Iterator[dict[str, Any]]:
+    return (row for _, row in _table(path))
 
 
-def _cells(record: bytes, delimiter: str = "\t") -> list[str]:
-    text = record.decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-
-
-def _tsv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    header: list[str] | None = None
+def _image_rows(path: Path) -> Iterator[dict[str, Any]]:
     places: dict[str, tuple[int, int, str]] = {}
-    for number, (start, end, record) in enumerate(_records(path)):
-        if not record.strip():
-            continue
-        cells = _cells(record)
-        if header is None:
-            header = cells
-            refuse_repeated(path, header)
-            continue
-        if len(cells) != len(header):
-            raise ValueError(
-                f"record {number} of {path} must have {len(header)} cells as the first line, got {len(cells)}"
-            )
-        row: dict[str, Any] = dict(zip(header, cells, strict=True))
+    for number, (record, cells) in enumerate(_table(path), 1):
+        row: dict[str, Any] = cells
         if row.get(IMAGE):
-            place = (start, end, digest(row[IMAGE])[:16])
+            place = (record.start, record.end, digest(row[IMAGE])[:16])
             if len(row[IMAGE]) <= LONGEST_REFERENCE and row[IMAGE] in places:
                 place = places[row[IMAGE]]
             index = whole_number(str(row.get("index", number)))
-            count, column = len(_listed(row[IMAGE])), header.index(IMAGE)
+            count, column = len(_listed(row[IMAGE])), list(row).index(IMAGE)
             names = [f"{path.name}:{index}" + f":{one}" * (count > 1) for one in range(count)]
             row[IMAGE] = [_stored(path, place, column, name, one) for one, name in enumerate(names)]
             places[index] = place
         yield row
-
-
-def refuse_repeated(path: Path, header: Sequence[str]) -> None:
-    """Raise ``ValueError`` if two columns have the same name."""
-    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
-    if twice:
-        raise ValueError(f"columns of {path} must have different names, got {twice[0]!r} twice")
 
 
 def _stored(
@@ -182,7 +135,7 @@ def _stored(
     def read() -> bytes:
         with path.open("rb") as file:
             file.seek(place[0])
-            cell = _cells(file.read(place[1] - place[0]))[column]
+            cell = cells_of(file.read(place[1] - place[0]), "\t")[column]
         return from_base64(_listed(cell)[number], name)
 
     return StoredImage(name, read, place[2])
@@ -194,28 +147,6 @@ def _listed(cell: str) -> list[str]:
         return [cell]
     found = ast.literal_eval(cell)
     return [str(one) for one in found]
-
-
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        refuse_repeated(path, rows.fieldnames or ())
-        yield from rows
-
-
-def _xlsx_rows(path: Path) -> Iterator[dict[str, Any]]:
-    from openpyxl import load_workbook
-
-    book = load_workbook(path, read_only=True)
-    try:
-        rows = book.active.iter_rows(values_only=True)
-        header = [str(cell) for cell in next(rows, ())]
-        refuse_repeated(path, [name for name in header if name != "None"])
-        for cells in rows:
-            if any(cell is not None for cell in cells):
-                yield dict(zip(header, cells, strict=True))
-    finally:
-        book.close()
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:

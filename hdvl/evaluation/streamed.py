@@ -187,11 +187,8 @@ def score_stream(
     seen, source = array("q"), iter(read())
     while lot := list(islice(source, ROWS)):
         seen.extend(hash(sample.id) for sample in lot)
-        answers = table.take([sample.id for sample in lot])
-        pairs = [
-            (sample, said) for sample, said in zip(lot, answers, strict=True) if said is not None
-        ]
-        scorer.add([sample for sample, _ in pairs], [said for _, said in pairs])
+        pairs = table.take([sample.id for sample in lot])
+        scorer.add([lot[place] for place, _ in pairs], [said for _, said in pairs])
     hashes, times = np.unique(np.frombuffer(seen, np.int64), return_counts=True)
     twice = set(hashes[times > 1].tolist())
     if twice:

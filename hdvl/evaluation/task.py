@@ -96,6 +96,7 @@ class Task:
             predictions; ``None`` refuses it.
         identify: how questions are named in files of predictions without their ids; see
             :mod:`hdvl.evaluation.identifying`.
+        folders: whether predictions may be a folder of text files, as MME's official tool reads them.
         submission: function that writes answers in the form that the server takes.
         published: scores of published models, by model, as their papers report them.
         generated: whether the questions are generated, so that no files are needed.
@@ -110,6 +111,7 @@ class Task:
     hidden_splits: Sequence[str] = ()
     rules: str | None = None
     identify: Identify | None = None
+    folders: bool = False
     submission: Callable[..., Path] | None = None
     published: Mapping[str, float] = field(default_factory=dict)
     generated: bool = False
@@ -177,6 +179,11 @@ def protocol_hash(node: Mapping[str, Any], name: str) -> str:
     """A short hash of all that protocol ``name`` of a task's config says."""
     said = json.dumps(node["protocols"][name], sort_keys=True, ensure_ascii=False)
     return digest(name, said)[:12]
+
+
+def every_id(task: Task, folder: DataFolder) -> Iterator[str]:
+    """The ids of all questions of the split, those included that the protocol does not ask."""
+    return (one.id for one in task.read(folder, task.split))
 
 
 def first_questions(task: Task, samples: Iterable[Sample], limit: int | None) -> Iterator[Sample]:

@@ -37,9 +37,9 @@ def test_each_form_is_read(tmp_path: Path) -> None:
 
 
 def test_rows_without_id_or_answer_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"row 0 of .* must have an id"):
+    with pytest.raises(ValueError, match=r"row 1 of .* must have an id"):
         list(read_predictions(write(tmp_path / "a.jsonl", [{"text": "a"}])))
-    with pytest.raises(ValueError, match=r"row 0 of .* must have an answer .* got the fields id"):
+    with pytest.raises(ValueError, match=r"row 1 of .* must have an answer .* got the fields id"):
         list(read_predictions(write(tmp_path / "a.jsonl", [{"id": 1}])))
 
 

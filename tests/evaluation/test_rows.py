@@ -69,7 +69,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"torn\.tsv ends inside of a quoted cell"):
         list(read_rows(torn))
     short = write(tmp_path / "short.tsv", "index\tquestion\n1\n")
-    with pytest.raises(ValueError, match=r"record 1 of .*must have 2 cells .*got 1"):
+    with pytest.raises(ValueError, match=r"line 2 of .*must have 2 cells .*got 1"):
         list(read_rows(short))
     broken = write(tmp_path / "broken.jsonl", '{"a": 1}\n{"a"\n')
     with pytest.raises(ValueError, match=r"line 2 of .*must be JSON"):

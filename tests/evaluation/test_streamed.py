@@ -105,25 +105,28 @@ def test_gqa_and_choices_are_scored_as_whole_files(monkeypatch: pytest.MonkeyPat
 
 PREDICTIONS: list[tuple[str, object]] = [
     *(("1", "a"), ("2", "b"), ("1", "c"), ("9", "x"), ("9", "y"), ("3", None), ("4", "d")),
-    *(("4", float("nan")), ("5", None), ("5", "e"), ("6", "\udc80")),
+    *(("4", float("nan")), ("5", None), ("5", "e"), ("6", "\udc80"), ("7", 5), ("7", 0.5)),
 ]
 
 
 @pytest.mark.parametrize("missing", ["refuse", "skip", "empty"])
 @pytest.mark.parametrize("not_text", ["refuse", "str"])
-def test_answers_are_joined_as_by_join(missing: Any, not_text: Any) -> None:
-    rules = Rules("x", missing=missing, not_text=not_text)
+@pytest.mark.parametrize("duplicate", ["refuse", "last", "each"])
+def test_answers_are_joined_as_by_join(missing: Any, not_text: Any, duplicate: Any) -> None:
+    rules = Rules("x", missing=missing, not_text=not_text, duplicate=duplicate)
     names = [str(n) for n in range(1, 9)]
     wanted = join(names, PREDICTIONS, rules, partial=True)
     with AnswerTable(rules, PREDICTIONS) as table:
-        found = dict(zip(names, table.take(names), strict=True))
+        found = [(names[place], text) for place, text in table.take(names)]
         problems = table.finish(partial=True)
-        assert {name: text for name, text in found.items() if text is not None} == wanted.answers
+        assert dict(found) == wanted.answers
+        assert sorted(found) == sorted([*wanted.answers.items(), *wanted.earlier])
+        assert wanted.earlier or duplicate != "each"
         assert problems.missing == wanted.problems.missing
         assert sorted(problems.duplicate) == sorted(wanted.problems.duplicate)
         assert sorted(problems.not_text) == sorted(wanted.problems.not_text)
-        assert problems.unknown == ["9"] and table.counts["missing"] == len(problems.missing)
-        if "refuse" in (missing, not_text):
+        assert set(problems.unknown) == {"9"} and table.counts["missing"] == len(problems.missing)
+        if "refuse" in (missing, not_text, duplicate):
             with pytest.raises(ValueError, match="must answer every question once"):
                 table.finish(partial=False)
 

@@ -29,9 +29,10 @@ def score_set(
     """Score (id, prediction) pairs against the accepted answers of each id.
 
     ``rules`` is the entry of the benchmark in ``official_rules.RULES``. A question that is left out
-    does not count in the mean.
+    does not count in the mean. Where each of several answers counts, ``scores`` has that of the last.
     """
     joined = join(answers, predictions, rules, partial=partial)
     scores = {key: metric(answers[key], given) for key, given in joined.answers.items()}
-    mean = sum(scores.values()) / len(scores) if scores else 0.0
+    values = [*scores.values(), *(metric(answers[key], given) for key, given in joined.earlier)]
+    mean = sum(values) / len(values) if values else 0.0
     return SetScore(mean, scores, joined.problems)

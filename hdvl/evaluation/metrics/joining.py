@@ -4,8 +4,10 @@ Official scorers treat incomplete prediction files differently: some refuse them
 answers as wrong, and some ignore the questions. ``Rules`` describes what each does.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Generic, Literal, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -14,11 +16,14 @@ MAX_LISTED = 5  # number of ids that a message lists
 
 @dataclass(frozen=True)
 class Rules:
-    """What the official scorer of ``benchmark`` does with bad input."""
+    """What the official scorer of ``benchmark`` does with bad input.
+
+    Of a repeated answer the ``last`` counts, or ``each`` as if it were that to another question.
+    """
 
     benchmark: str
     missing: Literal["refuse", "skip", "empty"] = "refuse"
-    duplicate: Literal["refuse", "last"] = "last"
+    duplicate: Literal["refuse", "last", "each"] = "last"
     unknown: Literal["refuse", "ignore"] = "ignore"
     not_text: Literal["refuse", "str"] = "refuse"
 
@@ -47,10 +52,14 @@ class Problems(Generic[Key]):
 
 @dataclass
 class Joined(Generic[Key]):
-    """The answers to score, in the order of the questions, and the problems of the input."""
+    """The answers to score, in the order of the questions, and the problems of the input.
+
+    ``earlier`` are those before the last where each of several answers to a question counts.
+    """
 
     answers: dict[Key, str]
     problems: Problems[Key]
+    earlier: list[tuple[Key, str]] = field(default_factory=list)
 
 
 def listed(ids: list[Key], count: int | None = None) -> str:
@@ -58,6 +67,21 @@ def listed(ids: list[Key], count: int | None = None) -> str:
     more = ", ..." if len(ids) > MAX_LISTED else ""
     number = len(ids) if count is None else count
     return f"{number} ({', '.join(repr(key) for key in ids[:MAX_LISTED])}{more})"
+
+
+def answer_text(answer: object, rules: Rules) -> str | None:
+    """The text of an answer that is scored; ``None`` if it is not text and the official scorer refuses such.
+
+    A number is its text as ``str`` writes it.
+    """
+    if is_text(answer) or rules.not_text == "str":
+        return str(answer)
+    return None
+
+
+def is_text(answer: object) -> bool:
+    """Whether an answer is a text, or a number, which any table or JSON file may make of one."""
+    return isinstance(answer, str) or (isinstance(answer, Real) and math.isfinite(answer))
 
 
 def join(
@@ -69,12 +93,13 @@ def join(
 ) -> Joined[Key]:
     """Pair ``predictions`` with ``questions`` according to ``rules``.
 
-    A prediction that is not text (``None``, or the NaN of an empty table cell) is converted with ``str``
-    if the official scorer does so, and otherwise counts as missing. With ``partial``, a file that the
-    official scorer would refuse is scored for the questions that it answers.
+    A prediction that is neither text nor a number (``None``, or the NaN of an empty table cell) is
+    converted with ``str`` if the official scorer does so, and otherwise counts as missing. With
+    ``partial``, a file that the official scorer would refuse is scored for the questions that it answers.
     """
     problems: Problems[Key] = Problems()
     given: dict[Key, str] = {}
+    earlier: list[tuple[Key, str]] = []
     seen: set[Key] = set()
     known = dict.fromkeys(questions)
     for key, answer in predictions:
@@ -84,34 +109,35 @@ def join(
         if key in seen:
             problems.duplicate.append(key)
         seen.add(key)
-        if not isinstance(answer, str):
+        text = answer_text(answer, rules)
+        if not is_text(answer):
             problems.not_text.append(key)
+        if rules.duplicate == "each":
+            if text is not None and key in given:
+                earlier.append((key, given[key]))
+        else:
             given.pop(key, None)
-            if rules.not_text == "refuse":
-                continue
-        given[key] = str(answer)
+        if text is not None:
+            given[key] = text
     problems.missing = [key for key in known if key not in given]
     if not partial:
         refuse(problems, rules)
     if rules.missing == "empty":
-        return Joined({key: given.get(key, "") for key in known}, problems)
-    return Joined({key: given[key] for key in known if key in given}, problems)
+        given = {key: given.get(key, "") for key in known}
+    return Joined({key: given[key] for key in known if key in given}, problems, earlier)
 
 
 def refuse(problems: Problems[Key], rules: Rules, counts: Mapping[str, int] | None = None) -> None:
     """Raise a ``ValueError`` if the official scorer would refuse the file.
 
-    For ``counts`` see :meth:`Problems.lines`.
+    The message names the other problems too, since ids of another form are missing and unknown at once. For
+    ``counts`` see :meth:`Problems.lines`.
     """
     totals = counts or problems.counts()
     found = {kind: ids for kind, ids in vars(problems).items() if ids}
-    bad = [
-        f"{kind} {listed(found[kind], totals[kind])}"
-        for kind in found
-        if getattr(rules, kind) == "refuse"
-    ]
-    if bad:
+    if any(getattr(rules, kind) == "refuse" for kind in found):
+        said = "; ".join(f"{kind} {listed(ids, totals[kind])}" for kind, ids in found.items())
         raise ValueError(
-            f"predictions of {rules.benchmark} must answer every question once with a text, got "
-            f"{'; '.join(bad)}; correct the file, or pass partial=True to score the others"
+            f"predictions of {rules.benchmark} must answer every question once with a text, got {said}; "
+            "correct the file, or set partial=true to score the others"
         )

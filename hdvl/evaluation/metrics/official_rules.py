@@ -7,7 +7,8 @@ RULES = {
     for rules in (
         Rules("VQA v2", unknown="refuse"),
         Rules("VizWiz", unknown="refuse"),
-        Rules("TextVQA", missing="skip", unknown="refuse"),
+        # The M4C evaluator takes the mean over the rows of the file
+        Rules("TextVQA", missing="skip", duplicate="each", unknown="refuse"),
         Rules("DocVQA", duplicate="refuse", unknown="refuse"),
         Rules("GQA"),
         Rules("ScienceQA", missing="empty"),

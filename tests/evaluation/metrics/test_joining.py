@@ -30,7 +30,7 @@ def test_a_file_is_refused_where_the_official_scorer_refuses_it() -> None:
     with pytest.raises(ValueError, match=wanted):
         join([1, 2, 3], BAD, RULES["VQA v2"])
     with pytest.raises(
-        ValueError, match=r"duplicate 1 \(1\); correct the file, or pass partial=True"
+        ValueError, match=r"duplicate 1 \(1\); correct the file, or set partial=true"
     ):
         join([1], [(1, "a"), (1, "b")], RULES["DocVQA"])
 
