@@ -50,7 +50,7 @@ def score_streamed(
 
     score_stream(read, answers, scorer)
     answers.finish(partial=cfg["partial"])
-    refuse_no_answer(len(scorer.totals.values), answers)
+    refuse_no_answer(answers)
     scores, totals = scorer.scores(), scorer.totals
     around = asdict(totals.uncertainty())
     fields = {"questions": len(totals.values), "cost": costs([]), **scores_fields(scores)}
@@ -76,7 +76,7 @@ def score_whole(
     given = {samples[place].id: answer for place, answer in pairs}
     answers.finish(partial=cfg["partial"])
     kept = [one for one in samples if one.id in given]
-    refuse_no_answer(len(kept), answers)
+    refuse_no_answer(answers)
     verdicts = None
     if task.chosen.judge is not None:
         with judge_of(cfg) as judge:
@@ -90,10 +90,10 @@ def score_whole(
     return scores, summary
 
 
-def refuse_no_answer(scored: int, answers: "AnswerTable") -> None:
+def refuse_no_answer(answers: "AnswerTable") -> None:
     """Raise ``ValueError`` if no question has an answer."""
-    if not scored:
-        said = "; ".join(answers.problems.lines(answers.counts)) or "no row"
+    if not answers.answered:
+        said = "; ".join(answers.problems.lines(answers.counts))
         raise ValueError(
             f"predictions must answer at least one question, got {said}; compare the ids with those of the "
             "questions"

@@ -39,6 +39,7 @@ class AnswerTable:
             not looked up, such as those beyond a limit. It is called if there are answers to such ids.
 
     Attributes:
+        answered: how many questions that were looked up have an answer.
         counts: how many ids each kind of problem concerns.
         problems: the first ``LISTED`` of them.
     """
@@ -51,6 +52,7 @@ class AnswerTable:
     ) -> None:
         self.rules, self.predictions, self.not_asked = rules, predictions, not_asked
         self.problems: Problems[str] = Problems()
+        self.answered = 0
         self.counts = dict.fromkeys(vars(self.problems), 0)
         self._undo = ExitStack()
 
@@ -119,6 +121,7 @@ class AnswerTable:
         if not answers:
             self._note("missing", name, 1)
             return [""] if self.rules.missing == "empty" else []
+        self.answered += 1
         return answers
 
     def _mark(self, rows: Iterable[Stored]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from hdvl.evaluation.rows import whole_number
 from hdvl.evaluation.samples import Sample, image_name
 
 Row = Mapping[str, Any]
@@ -18,12 +19,18 @@ Identify = Callable[[Iterable[Sample]], RowId]
 
 def llava_textvqa(samples: Iterable[Sample]) -> RowId:
     """TextVQA as LLaVA writes it: ``question_id`` is the image, and ``prompt`` begins with the question."""
-    known = {(str(one.extra.get("image_id")), one.question.lower()): one.id for one in samples}
+    known, ids = dict[tuple[str, str], str](), set[str]()
+    for (
+        one
+    ) in samples:  # of two equal questions about an image the last is meant, as by LLaVA's script
+        known[str(one.extra.get("image_id")), one.question.lower()] = one.id
+        ids.add(one.id)
 
     def found(number: int, row: Row) -> str | None:
-        if "prompt" not in row:
+        name = str(row.get("question_id"))
+        if "prompt" not in row or "question_id" not in row or name in ids:
             return None
-        name, asked = str(row["question_id"]), asked_question(str(row["prompt"])).lower()
+        asked = asked_question(str(row["prompt"])).lower()
         return known.get((name, asked), f"{name} {asked}")
 
     return found
@@ -53,20 +60,21 @@ def pope_splits(samples: Iterable[Sample]) -> RowId:
     def found(number: int, row: Row) -> str | None:
         if bare_ids:  # those of a table of VLMEvalKit are the ids
             return None
-        bare = row.get("question_id", row.get("index"))
-        if bare is not None and str(bare).partition("_")[0] in splits:
-            return str(bare)
+        cell = row.get("question_id", row.get("index"))
+        bare = None if cell is None else whole_number(str(cell))
+        if bare is not None and bare.partition("_")[0] in splits:
+            return bare
         split = str(row.get("category", next(iter(splits)) if len(splits) == 1 else ""))
         if split not in splits:
             raise ValueError(
-                f"row {number} of the predictions must have a category of {', '.join(sorted(splits))}, got "
-                f"{split!r}; score one split with task.pope.split={min(splits)}"
+                f"row {number + 1} of the predictions must have a category of {', '.join(sorted(splits))}, "
+                f"got {split!r}; score one split with task.pope.split={min(splits)}"
             )
         if bare is not None:
             return f"{split}_{bare}"
         if len(splits) > 1:
-            raise ValueError(f"row {number} of the predictions must have a question_id")
-        return ids[number] if number < len(ids) else f"row {number}"
+            raise ValueError(f"row {number + 1} of the predictions must have a question_id")
+        return ids[number] if number < len(ids) else f"row {number + 1}"
 
     return found
 
@@ -83,7 +91,7 @@ def mme_lines(samples: Iterable[Sample]) -> RowId:
     }
 
     def found(number: int, row: Row) -> str | None:
-        if "task" not in row or "image" not in row:
+        if any(key not in row for key in ("task", "image", "question")):
             return None
         stem, asked = PurePosixPath(str(row["image"])).stem, str(row["question"]).strip()
         name = (str(row["task"]), stem, asked)
@@ -101,7 +109,7 @@ def hallusion_rows(samples: Iterable[Sample]) -> RowId:
     def found(number: int, row: Row) -> str | None:
         if any(key not in row for key in HALLUSION_KEYS):
             return None
-        return "_".join(str(row[key]) for key in HALLUSION_KEYS)
+        return "_".join(whole_number(str(row[key])) for key in HALLUSION_KEYS)
 
     return found
 
@@ -113,6 +121,6 @@ def table_order(samples: Iterable[Sample]) -> RowId:
     def found(number: int, row: Row) -> str | None:
         if row.get("index") not in (None, ""):
             return str(row["index"])
-        return ids[number] if number < len(ids) else f"row {number}"
+        return ids[number] if number < len(ids) else f"row {number + 1}"
 
     return found

@@ -18,6 +18,11 @@ UNSURE = 16
 """Characters at the end of the text read so far in which a fault may be that of a literal cut short."""
 
 
+def reason_of(error: json.JSONDecodeError) -> str:
+    """What is wrong, without the place."""
+    return error.msg.removesuffix(" starting at")
+
+
 class JsonStream:
     """Reads one value after the other from an open file of JSON.
 
@@ -83,13 +88,14 @@ class JsonStream:
 
     def value(self) -> Any:
         """The next value, whole."""
-        self.mark()
+        if not self.mark():
+            raise self.fault("expected a value, got the end of the file", self.place)
         while True:
             try:
                 found, end = self.decoder.raw_decode(self.text, self.place)
             except json.JSONDecodeError as error:
                 if self.ended or self._is_broken(error):
-                    raise self.fault(error.msg, error.pos) from None
+                    raise self.fault(reason_of(error), error.pos) from None
             except (ValueError, RecursionError) as error:  # an endless number, or very deep nesting
                 raise self.fault(f"the value from there on: {error}", self.place) from None
             else:

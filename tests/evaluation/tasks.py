@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from hdvl import score
 from hdvl.config import build, compose, to_plain
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.scores import Scores
 from hdvl.evaluation.task import Task
+from hdvl.files import read_json
 
 
 def opened(name: str, root: Path, *overrides: str) -> tuple[Task, list[Sample]]:
@@ -23,3 +25,11 @@ def scored(name: str, root: Path, answers: Any, *overrides: str) -> Scores:
     assert all(task.chosen.text(one) for one in samples)
     given = answers if isinstance(answers, dict) else {one.id: answers for one in samples}
     return task.score(samples, given)
+
+
+def scored_file(root: Path, name: str, predictions: Path, *overrides: str) -> dict[str, Any]:
+    """The report of ``hdvl score`` about a file of predictions."""
+    words = [f"predictions={predictions}", f"data_dir={root}", f"out={root / 'out.json'}"]
+    score.run(to_plain(compose(f"task=[{name}]", *words, *overrides, config_name="score")))
+    report: dict[str, Any] = read_json(root / "out.json")
+    return report

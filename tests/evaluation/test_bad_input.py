@@ -11,15 +11,8 @@ from hdvl.config import build, compose, to_plain
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.samples import Sample, image_bytes
 from hdvl.evaluation.task import Task
-from hdvl.files import read_json
 from tests.evaluation.made_up import docvqa, png, write, write_tsv
-
-
-def run(root: Path, name: str, predictions: Path, *more: str) -> dict[str, Any]:
-    words = [f"predictions={predictions}", f"data_dir={root}", f"out={root / 'out.json'}"]
-    score.run(to_plain(compose(f"task=[{name}]", *words, *more, config_name="score")))
-    report: dict[str, Any] = read_json(root / "out.json")
-    return report
+from tests.evaluation.tasks import scored_file as run
 
 
 def task_of(name: str, *overrides: str) -> Task:
@@ -350,7 +343,7 @@ def test_touchstone_rows_without_an_index_are_in_order() -> None:
     assert task.identify is not None
     found = task.identify([Sample("0", "q"), Sample("x", "q")])
     assert [found(0, {"response": "a"}), found(1, {}), found(2, {}), found(0, {"index": 5})] == [
-        *("0", "x", "row 2", "5"),
+        *("0", "x", "row 3", "5"),
     ]
 
 
