@@ -4,11 +4,12 @@ On a CPU a product of few rows in float32 takes up to 40 % less time with transp
 to 40 % more; one product of several layers takes less than one of each. The copies take as many bytes as the
 weights.
 
-A product of 2 to 256 rows in float32 takes up to half of that time again with the weights in panels. A panel
-is the weights of :data:`PANEL` outputs, one input after the other in memory, and the product with each panel
-is one of a batch of small products. MKL copies larger matrices into an order of its own before it
-multiplies them, at each call. Panels take as many bytes again, from the first batch on. Layers whose outputs
-do not fill the last panel have none.
+A product of 2 to 256 rows in float32 takes up to half of that time again with the weights in panels, and on
+some processors (:func:`~hdvl.llms.small_products.mkl_is_slow`) that of a single row does, too. A panel is the
+weights of :data:`PANEL` outputs, one input after the other in memory, and the product with each panel is one
+of a batch of small products. MKL copies larger matrices into an order of its own before it multiplies
+them, at each call. Panels take as many bytes again, from their first use on. Layers whose outputs do not fill
+the last panel have none.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hdvl.llms.huge_pages import ALIGNED, HugePages
+from hdvl.llms.small_products import mkl_is_slow, products_side_by_side
 
 COPIES = 2**30
 """The most bytes of copied weights of one model; the weights of larger models are read as they are."""
@@ -97,8 +99,9 @@ class JointLinear:
                 for layer in self._layers
             ]
             return found[0] if len(found) == 1 else torch.cat(found, -1)
-        if self._memory is not None and 1 < len(hidden) <= PANEL_ROWS:
-            return self._by_panel(hidden, self._memory).flatten(1)
+        if self._memory is not None and _pays_by_panel(len(hidden)):
+            joint = self._by_panel(hidden, self._memory)
+            return joint if self._bias is None else joint.add_(self._bias)
         if self._bias is None:
             return hidden.mm(self._weight)
         return torch.addmm(self._bias, hidden, self._weight)
@@ -109,22 +112,20 @@ class JointLinear:
         """Return the sum of ``residual`` and the outputs."""
         if self._weight is None or self._bias is not None:
             return residual + self(hidden)
-        if self._memory is not None and 1 < len(hidden) <= PANEL_ROWS:
-            found = self._by_panel(hidden, self._memory)
-            return (residual.view(found.shape) + found).view(residual.shape)
+        if self._memory is not None and _pays_by_panel(len(hidden)):
+            return self._by_panel(hidden, self._memory).add_(residual)
         return torch.addmm(residual, hidden, self._weight)
 
-    def _by_panel(self, hidden: Tensor, memory: HugePages) -> Float[Tensor, "n p c"]:
+    def _by_panel(self, hidden: Tensor, memory: HugePages) -> Float[Tensor, "n o"]:
         if self._panels is None:
             assert self._weight is not None
             panels = self._weight.view(len(self._weight), -1, PANEL).transpose(0, 1)
             self._panels = memory.zeros(panels.shape, panels).copy_(panels)
-        rows = hidden.expand(len(self._panels), -1, -1)
-        if self._bias is None:
-            found = torch.bmm(rows, self._panels)
-        else:
-            found = torch.baddbmm(self._bias.view(-1, 1, PANEL), rows, self._panels)
-        return found.transpose(0, 1)
+        return products_side_by_side(hidden, self._panels)
+
+
+def _pays_by_panel(rows: int) -> bool:
+    return rows <= PANEL_ROWS and (rows > 1 or mkl_is_slow())
 
 
 def copies_for(layers: Sequence[Any], most: int = COPIES) -> Copies | None:

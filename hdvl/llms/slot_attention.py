@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from hdvl.llms.small_products import products
+
 SHARED = 64
 """Shared positions are read once if there are at least this many of them."""
 
@@ -104,7 +106,7 @@ def attended_once(
         scores = torch.bmm(query * scaling, turned)
     else:
         scores = torch.baddbmm(mask, query, turned, alpha=scaling)
-    return torch.bmm(torch.softmax(scores, -1, out=scores), value)
+    return products(torch.softmax(scores, -1, out=scores), value)
 
 
 def _shared(

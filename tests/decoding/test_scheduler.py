@@ -130,7 +130,10 @@ def test_an_error_ends_its_own_sequence_alone() -> None:
         scheduler.add(one)
     scheduler.run()
     assert made[0].ids == recomputed(llm, prompts[0], 10)
-    assert made[1].finish_reason == "error" and isinstance(made[1].error, RuntimeError)
+    assert made[1].finish_reason == "error" and isinstance(
+        made[1].error,
+        (RuntimeError, ValueError),  # torch and numpy, for a row of another width
+    )
     assert "ids of logit_bias must be below the 300 rows" in str(made[2].error)
 
 
