@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hdvl.evaluation.samples import Sample
 from hdvl.files import atomic_write, write_text
@@ -49,7 +50,10 @@ def cmmmu_lines(folder: Path, samples: Sequence[Sample], answers: Mapping[str, s
 
 
 def workbook(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]) -> Path:
-    """A table of XLSX with index, question, options and prediction, as MMBench's server takes it."""
+    """A table of XLSX with index, question, options and prediction, as MMBench's server takes it.
+
+    Control characters, which a workbook cannot have, become spaces.
+    """
     from openpyxl import Workbook
 
     letters = list(dict.fromkeys(letter for sample in samples for letter in sample.options))
@@ -62,11 +66,21 @@ def workbook(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]
         options = [sample.options.get(letter) for letter in letters]
         groups = [sample.categories.get(kind) for kind in kinds]
         answer = sample.answers[0] if sample.answers else None
-        sheet.append([index, sample.question, *options, *groups, answer, answers[sample.id]])
+        texts = [sample.question, *options, *groups, answer, answers[sample.id]]
+        sheet.append([index, *(text and _text_cell(sheet, text) for text in texts)])
     path = folder / "submission.xlsx"
     with atomic_write(path) as part:
         book.save(part)
     return path
+
+
+def _text_cell(sheet: Any, text: str) -> Any:
+    """A cell that is text even if it begins with "=", as a formula does."""
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE, WriteOnlyCell
+
+    cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub(" ", text))
+    cell.data_type = "s"
+    return cell
 
 
 def grit_boxes(folder: Path, samples: Sequence[Sample], answers: Mapping[str, str]) -> Path:

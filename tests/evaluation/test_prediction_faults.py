@@ -90,14 +90,12 @@ TORN = {
     "a.tsv quote": '100\tx\n101\t"y\n102\t"w\n',
     "a.csv open": '100,x\n101,"y\n102,w\n',
     "a.tsv open": '100\tx\n101\t"y\n102\tw\n',
-    "a.tsv return": "100\tx\n101\ty\rz\n102\tw\n",
 }
 SAID = {
     "surplus": "line 3 of .*must have 2 cells as the first line, got 3; put a cell with a (tab|comma)",
     "few": "line 3 of .*must have 2 cells as the first line, got 1; put a cell with a line break",
     "quote": "line 3 of .*must be a row of a table, it is not: .* expected after '\"'",
     "open": "ends inside of a quoted cell of the row in line 3; close its quotes",
-    "return": "line 3 of .*it is not: a carriage return outside of quotes",
 }
 
 
@@ -116,6 +114,14 @@ def test_quotes_inside_of_a_cell_and_empty_records_are_read(tmp_path: Path) -> N
         'index,prediction\r\n1,"a, ""b""\nc"\r\n\r\n,\r\n2,5" pipe\r\n3,"x" y\r\n',
     )
     assert list(read_predictions(file)) == [("1", 'a, "b"\nc'), ("2", '5" pipe'), ("3", "x y")]
+
+
+def test_carriage_returns_are_characters_of_a_cell(tmp_path: Path) -> None:
+    pairs = [("1", "a\rb"), ("2", "c\r\nd"), ("3", "\r")]
+    for name in ("a.csv", "a.tsv"):
+        mark = "," if name == "a.csv" else "\t"
+        text = f'index{mark}prediction\r\n1{mark}a\rb\r\n2{mark}"c\r\nd"\r\n3{mark}"\r"\r\n'
+        assert list(read_predictions(write(tmp_path / name, text.encode()))) == pairs
 
 
 def test_cells_of_a_workbook_outside_of_its_columns_are_refused(tmp_path: Path) -> None:

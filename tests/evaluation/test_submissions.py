@@ -24,6 +24,18 @@ def test_submissions_are_read_back(tmp_path: Path) -> None:
     assert dict(read_predictions(workbook(tmp_path, SAMPLES, ANSWERS))) == ANSWERS
 
 
+def test_a_workbook_has_answers_that_look_like_formulas_or_have_control_characters(
+    tmp_path: Path,
+) -> None:
+    from openpyxl import load_workbook
+
+    path = workbook(tmp_path, SAMPLES, {"7": "=1+1", "1000007": "a\x08b"})
+    book = load_workbook(path, data_only=True)  # as pandas reads it: the values of formulas
+    rows = list(book.active.iter_rows(values_only=True))
+    assert [row[-1] for row in rows] == ["prediction", "=1+1", "a b"]
+    assert rows[1][0] == 7 and rows[1][2:5] == ("None", "x", "c")
+
+
 def test_cmmmu_has_exactly_the_fields_that_its_script_reads(tmp_path: Path) -> None:
     sample = Sample("3", "问", extra={"kind": "判断"})
     path = cmmmu_lines(tmp_path, [sample], {"3": "对"})
