@@ -90,7 +90,7 @@ class AnswerTable:
     def take(self, names: Sequence[str]) -> list[tuple[int, str]]:
         """The answers to score, each with the place of its question in ``names``.
 
-        A question has none if it is not to be scored, and several where each of them counts.
+        A question has none if it is not to be scored, and several where more than the last counts.
         """
         places = enumerate(zip(names, self._rows(names), strict=True))
         return [
@@ -122,7 +122,7 @@ class AnswerTable:
             self._note("missing", name, 1)
             return [""] if self.rules.missing == "empty" else []
         self.answered += 1
-        return answers
+        return answers * times if self.rules.duplicate == "repeat" else answers
 
     def _mark(self, rows: Iterable[Stored]) -> None:
         """Note that the answers in these rows belong to a question."""

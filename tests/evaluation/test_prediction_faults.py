@@ -323,3 +323,18 @@ def test_ids_that_a_table_made_numbers_are_joined(tmp_path: Path) -> None:
     pairs = [("0.0", "yes"), ("1.0", "yes")]
     file = save(tmp_path / "a.csv", pairs, names=("question_id", "answer"))
     assert run(tmp_path, "pope", file, "task.pope.split=popular")["questions"] == 2
+
+
+def test_the_last_answer_to_a_question_of_vqav2_counts_as_often_as_it_has_answers(
+    tmp_path: Path,
+) -> None:
+    questions = [{"question_id": n, "image_id": 1, "question": "q"} for n in range(2)]
+    ten = [[{"answer": str(n), "answer_id": k} for k in range(10)] for n in range(2)]
+    notes = [{"question_id": n, "answers": ten[n]} for n in range(2)]
+    write(tmp_path / "vqav2/v2_OpenEnded_mscoco_val2014_questions.json", {"questions": questions})
+    write(tmp_path / "vqav2/v2_mscoco_val2014_annotations.json", {"annotations": notes})
+    pairs = [("0", "x"), ("1", "x"), ("0", "0")]
+    report = run(
+        tmp_path, "vqav2", save(tmp_path / "a.json", pairs, names=("question_id", "answer"))
+    )
+    assert report["score"] == pytest.approx(200 / 3) and report["problem_counts"]["duplicate"] == 1

@@ -111,7 +111,7 @@ PREDICTIONS: list[tuple[str, object]] = [
 
 @pytest.mark.parametrize("missing", ["refuse", "skip", "empty"])
 @pytest.mark.parametrize("not_text", ["refuse", "str"])
-@pytest.mark.parametrize("duplicate", ["refuse", "last", "each"])
+@pytest.mark.parametrize("duplicate", ["refuse", "last", "repeat", "each"])
 def test_answers_are_joined_as_by_join(missing: Any, not_text: Any, duplicate: Any) -> None:
     rules = Rules("x", missing=missing, not_text=not_text, duplicate=duplicate)
     names = [str(n) for n in range(1, 9)]
@@ -121,7 +121,7 @@ def test_answers_are_joined_as_by_join(missing: Any, not_text: Any, duplicate: A
         problems = table.finish(partial=True)
         assert dict(found) == wanted.answers
         assert sorted(found) == sorted([*wanted.answers.items(), *wanted.earlier])
-        assert wanted.earlier or duplicate != "each"
+        assert bool(wanted.earlier) == (duplicate in ("repeat", "each"))
         assert problems.missing == wanted.problems.missing
         assert sorted(problems.duplicate) == sorted(wanted.problems.duplicate)
         assert sorted(problems.not_text) == sorted(wanted.problems.not_text)

@@ -29,7 +29,7 @@ def score_set(
     """Score (id, prediction) pairs against the accepted answers of each id.
 
     ``rules`` is the entry of the benchmark in ``official_rules.RULES``. A question that is left out
-    does not count in the mean. Where each of several answers counts, ``scores`` has that of the last.
+    does not count in the mean. Where several answers to a question count, ``scores`` has that of the last.
     """
     joined = join(answers, predictions, rules, partial=partial)
     scores = {key: metric(answers[key], given) for key, given in joined.answers.items()}

@@ -18,12 +18,13 @@ MAX_LISTED = 5  # number of ids that a message lists
 class Rules:
     """What the official scorer of ``benchmark`` does with bad input.
 
-    Of a repeated answer the ``last`` counts, or ``each`` as if it were that to another question.
+    Of several answers to a question the ``last`` counts once, or as often as there are answers
+    (``repeat``), or ``each`` counts as if it were that to another question.
     """
 
     benchmark: str
     missing: Literal["refuse", "skip", "empty"] = "refuse"
-    duplicate: Literal["refuse", "last", "each"] = "last"
+    duplicate: Literal["refuse", "last", "repeat", "each"] = "last"
     unknown: Literal["refuse", "ignore"] = "ignore"
     not_text: Literal["refuse", "str"] = "refuse"
 
@@ -54,7 +55,7 @@ class Problems(Generic[Key]):
 class Joined(Generic[Key]):
     """The answers to score, in the order of the questions, and the problems of the input.
 
-    ``earlier`` are those before the last where each of several answers to a question counts.
+    ``earlier`` are those that count besides the last, where several answers to a question count.
     """
 
     answers: dict[Key, str]
@@ -119,6 +120,8 @@ def join(
             given.pop(key, None)
         if text is not None:
             given[key] = text
+    if rules.duplicate == "repeat":
+        earlier = [(key, given[key]) for key in problems.duplicate if key in given]
     problems.missing = [key for key in known if key not in given]
     if not partial:
         refuse(problems, rules)

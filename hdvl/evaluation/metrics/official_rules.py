@@ -5,7 +5,8 @@ from hdvl.evaluation.metrics.joining import Rules
 RULES = {
     rules.benchmark: rules
     for rules in (
-        Rules("VQA v2", unknown="refuse"),
+        # The script lists the ids of all rows, and looks up the last answer to each of them
+        Rules("VQA v2", duplicate="repeat", unknown="refuse"),
         Rules("VizWiz", unknown="refuse"),
         # The M4C evaluator takes the mean over the rows of the file
         Rules("TextVQA", missing="skip", duplicate="each", unknown="refuse"),
