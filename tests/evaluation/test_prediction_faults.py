@@ -34,7 +34,8 @@ def save(
             writer = csv.writer(file, delimiter="," if path.suffix == ".csv" else "\t")
             writer.writerows([names, *rows[:-1], [*rows[-1], *more]])
     elif path.stem == "mapping":
-        write(path, dict(rows))
+        items = [f"{json.dumps(name)}: {json.dumps(answer)}" for name, answer in rows]
+        write(path, f"{{{', '.join(items)}}}")  # a key may be repeated
     else:
         write(path, [dict(zip(names, row, strict=True)) for row in rows])
     return path
