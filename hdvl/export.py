@@ -19,12 +19,18 @@ def run(plain: dict[str, Any]) -> str:
         raise ValueError(f"{' and '.join(absent)} must be given: hdvl export checkpoint=DIR to=DIR")
     if plain["format"] not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {plain['format']!r}")
+    options = {} if plain["max_shard"] is None else {"max_shard": plain["max_shard"]}
+    if options and plain["format"] == "vllm":
+        raise ValueError(
+            "max_shard is an option of format=transformers, format=vllm copies the weight files as they "
+            "are; leave it out"
+        )
     found = FORMATS[plain["format"]](
         find_folder(plain["checkpoint"]),
         plain["to"],
         overrides=plain["overrides"] or {},
         allow=plain["allow"],
-        max_shard=plain["max_shard"],
+        **options,
     )
     notes = [f"note: {note}" for note in found.notes]
     return "\n".join([f"{found.architecture} -> {found.folder}", *notes])

@@ -28,11 +28,24 @@ def test_it_says_what_it_wrote_and_what_will_be_otherwise(tmp_path: Path) -> Non
     }
 
 
+def test_weights_in_several_files(tmp_path: Path) -> None:
+    saved(CASES["internvl"][1], tmp_path / "model")
+    words = [f"checkpoint={tmp_path}/model", "overrides={tiler: {background: null}}"]
+    export(*words, f"to={tmp_path}/one")
+    export(*words, f"to={tmp_path}/several", "max_shard=20000")
+    counts = [len(list((tmp_path / to).glob("*.safetensors"))) for to in ("one", "several")]
+    assert counts[0] == 1 < counts[1]
+
+
 def test_wrong_words(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="checkpoint and to must be given"):
         export()
     with pytest.raises(ValueError, match="format must be one of transformers, vllm, got 'gguf'"):
         export(f"checkpoint={tmp_path}", f"to={tmp_path}/a", "format=gguf")
+    with pytest.raises(
+        ValueError, match="max_shard is an option of format=transformers, format=vllm"
+    ):
+        export(f"checkpoint={tmp_path}", f"to={tmp_path}/a", "format=vllm", "max_shard=1000")
 
 
 @pytest.mark.slow

@@ -218,15 +218,38 @@ def test_damaged_files_are_named(tmp_path: Path, content: bytes, message: str) -
         read_image(path)
 
 
-def png_of_size(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing."""
+def png_of_size(width: int, height: int, *, colour: int = 2, rows: bytes = b"") -> bytes:
+    """A PNG that claims a size, with the pixels of ``rows``: by default none."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
+
+
+def test_a_palette_that_is_not_there_is_reported() -> None:
+    image = png_of_size(4, 3, colour=3, rows=(b"\0" + b"\5" * 4) * 3)
+    for background in (None, (255, 255, 255)):
+        with pytest.raises(ValueError, match="places in a palette, which it does not have"):
+            read_image(image, background=background)
+
+
+@pytest.mark.parametrize("kind", [7, 10])  # bytes, and fractions
+def test_a_tiff_whose_strip_is_at_no_number_is_reported(kind: int) -> None:
+    whole = encoded(IMAGE, "TIFF")
+    place = whole.index(struct.pack("<HH", 273, 4))  # the tag StripOffsets, a whole number
+    damaged = whole[: place + 2] + struct.pack("<H", kind) + whole[place + 4 :]
+    with pytest.raises(ValueError, match="is damaged or truncated"):
+        read_image(damaged)
+
+
+def test_a_program_for_ghostscript_is_not_run() -> None:
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n"
+    with pytest.raises(ValueError, match=r"is EPS, a program .* convert it to PNG"):
+        read_image(program)
 
 
 @pytest.mark.parametrize("side", [10_000, 50_000])

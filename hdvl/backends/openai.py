@@ -11,6 +11,7 @@ from hdvl.data.questions import Questions
 from hdvl.data.rows import SKIPPABLE, printable
 from hdvl.decoding import SamplingParams
 from hdvl.images import data_url
+from hdvl.inference.batch import written_box, written_confidence, written_numbers
 from hdvl.messages import as_turn
 
 
@@ -134,7 +135,11 @@ class OpenAIBackend:
                 )
         except (openai.APIStatusError, openai.APITimeoutError) as error:
             return _bad(questions, number, fields, f"the server says: {_error_message(error)}")
-        answer = _answer_fields(said)
+        try:
+            answer = _answer_fields(said)
+        except (TypeError, ValueError, AttributeError) as error:
+            reason = f"the server gave boxes, images or a confidence of an unknown form: {error}"
+            return _bad(questions, number, fields, reason)
         if answer is None:
             return _bad(questions, number, fields, "the server gave an answer without text")
         new = int(answer["numbers"].get("new_tokens", 0))
@@ -216,23 +221,35 @@ def _error_message(error: Any) -> str:
 
 
 def _answer_fields(said: Any) -> dict[str, Any] | None:
-    """The answer as ``hdvl infer`` writes it; ``None`` if it has no text."""
+    """The answer as ``hdvl infer`` writes it, as far as the server tells; ``None`` if it has no text.
+
+    Boxes, the images' tiles and the confidence are extensions of ``hdvl serve``.
+    """
     message = said.choices[0].message if said.choices else None
     if message is None or message.content is None:
         return None
     fields: dict[str, Any] = {"answer": message.content}
-    boxes = (message.model_extra or {}).get("boxes")  # an extension of hdvl serve
-    if boxes:
-        fields["boxes"] = [
-            {**box, "box": [round(value, 2) for value in box["box"]]} for box in boxes
-        ]
+    extra = message.model_extra or {}
+    if "boxes" in extra:
+        fields["boxes"] = [written_box(**box) for box in extra["boxes"]]
+    if extra.get("malformed_boxes"):
+        fields["malformed_boxes"] = extra["malformed_boxes"]
     fields["finish_reason"] = said.choices[0].finish_reason
-    numbers, usage = dict[str, int](), said.usage
-    if usage is not None:
-        numbers = {"prompt_tokens": usage.prompt_tokens, "new_tokens": usage.completion_tokens}
-        details = usage.prompt_tokens_details
-        images = (details.model_extra or {}).get("images", []) if details is not None else []
-        if images:
-            numbers["tiles"] = sum(image["tiles"] for image in images)
-            numbers["visual_tokens"] = sum(image["visual_tokens"] for image in images)
-    return {**fields, "numbers": numbers}
+    fields["numbers"] = {} if said.usage is None else _numbers(said.usage)
+    if extra.get("confidence"):
+        fields["confidence"] = written_confidence(**extra["confidence"])
+    return fields
+
+
+def _numbers(usage: Any) -> dict[str, int]:
+    extra: dict[str, Any] = {}
+    if usage.prompt_tokens_details is not None:
+        extra = usage.prompt_tokens_details.model_extra or {}
+    numbers = {"prompt_tokens": usage.prompt_tokens, "new_tokens": usage.completion_tokens}
+    if "images" not in extra:
+        return numbers
+    counted = {
+        name: sum(image.get(name, 0) for image in extra["images"])
+        for name in ("tiles", "visual_tokens", "missing_tiles")
+    }
+    return written_numbers(**numbers, **counted)

@@ -10,6 +10,9 @@ from torch import Tensor
 from hdvl.decoding.guidance import Guide
 from hdvl.decoding.sampling import SamplingParams
 
+_LOW_TEMPERATURE = 1e-6
+"""Below it, logits divided by the temperature may be infinite."""
+
 
 @dataclass(frozen=True)
 class TokenLogprob:
@@ -82,13 +85,18 @@ class Sampler:
                     f"ids of logit_bias must be below the {len(logits)} rows of the vocabulary, got "
                     f"{int(places.max())}"
                 )
-            logits = logits.index_add(0, places, values.float())
+            # Infinite numbers would have no probabilities; minus infinity excludes an id.
+            most = torch.finfo(logits.dtype).max
+            logits = logits.index_add(0, places, values.float()).clamp(max=most)
         return logits
 
     def _drawn(self, scores: Tensor) -> int:
         """Sample an id by inverse transform sampling: one uniform number, ids sorted by probability."""
         params = self.params
-        scores = scores / (1.0 if params.temperature is None else params.temperature)
+        if params.temperature is not None and params.temperature < _LOW_TEMPERATURE:
+            scores = scores - scores.max()  # 0 at the most likely ids, which no division changes
+        temperature = 1.0 if params.temperature is None else params.temperature
+        scores = scores / max(temperature, torch.finfo(scores.dtype).tiny)
         if params.top_k and params.top_k < len(scores):
             ordered, ids = scores.topk(params.top_k)
         else:

@@ -33,14 +33,8 @@ DECODER_COST = {"WEBP": 2, "AVIF": 2, "JPEG2000": 3}
 
 # Errors of Pillow's readers for damaged files, found by truncating files and changing their bytes.
 _BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
+    *(OSError, SyntaxError, ValueError, TypeError, AttributeError, AssertionError, EOFError),
+    *(LookupError, ArithmeticError, RuntimeError, struct.error, zlib.error),
 )
 _BAND_PIXELS = 2**20
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -224,6 +218,10 @@ def rgb_bands(
 def _plain_to_rgb(image: Image.Image, background: Colour | None, name: str) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ValueError(
+            f"image {name} is damaged: its pixels are places in a palette, which it does not have"
+        )
     try:
         if background is None or not image.has_transparency_data:
             return image.convert("RGB")
@@ -247,6 +245,10 @@ def _grey_to_rgb(image: Image.Image, background: Colour | None, name: str) -> Im
 
 
 def _check(image: Image.Image, name: str, max_pixels: int) -> None:
+    if image.format == "EPS":
+        raise ValueError(
+            f"image {name} is EPS, a program that Pillow would let Ghostscript run; convert it to PNG"
+        )
     if image.width < 1 or image.height < 1:
         raise ValueError(f"image {name} has no pixels: {image.width}x{image.height}")
     cost = DECODER_COST.get(image.format or "", 1)

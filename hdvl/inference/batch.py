@@ -75,30 +75,44 @@ def answer_questions(
 
 def answer_fields(answer: Answer) -> dict[str, Any]:
     """An answer as a row of JSON: text, boxes in pixels of their image, and what it took."""
-    numbers = answer.numbers
+    numbers, boxes = answer.numbers, answer.boxes
     fields: dict[str, Any] = {
         "answer": answer.text,
-        "boxes": [
-            {
-                "label": found.label,
-                "box": [round(value, 2) for value in found.box],
-                "image": found.image,
-            }
-            for found in answer.boxes
-        ],
+        "boxes": [written_box(found.label, found.box, found.image) for found in boxes],
     }
     if answer.malformed:
         fields["malformed_boxes"] = list(answer.malformed)
     fields["finish_reason"] = answer.finish_reason
-    fields["numbers"] = {
-        "tiles": numbers.tiles,
-        "visual_tokens": numbers.visual_tokens,
-        "prompt_tokens": numbers.prompt_tokens,
-        "new_tokens": numbers.new_tokens,
-        **({"blank_tiles": numbers.blank_tiles} if numbers.blank_tiles else {}),
-        **({"unselected_tiles": numbers.unselected_tiles} if numbers.unselected_tiles else {}),
-    }
-    sure = answer.confidence
-    if sure is not None:
-        fields["confidence"] = {**asdict(sure), "value": round(sure.value, 4)}
+    fields["numbers"] = written_numbers(
+        tiles=numbers.tiles,
+        visual_tokens=numbers.visual_tokens,
+        prompt_tokens=numbers.prompt_tokens,
+        new_tokens=numbers.new_tokens,
+        missing_tiles=sum(plan.missing for plan in answer.plans),
+    )
+    if answer.confidence is not None:
+        fields["confidence"] = written_confidence(**asdict(answer.confidence))
     return fields
+
+
+def written_box(label: str, box: Sequence[float], image: int) -> dict[str, Any]:
+    """A box as rows have it."""
+    return {"label": label, "box": [round(value, 2) for value in box], "image": image}
+
+
+def written_numbers(
+    *, tiles: int, visual_tokens: int, prompt_tokens: int, new_tokens: int, missing_tiles: int
+) -> dict[str, int]:
+    """The numbers of an answer as rows have them; ``missing_tiles`` only if tiles were left out."""
+    numbers = {
+        "tiles": tiles,
+        "visual_tokens": visual_tokens,
+        "prompt_tokens": prompt_tokens,
+        "new_tokens": new_tokens,
+    }
+    return numbers | ({"missing_tiles": missing_tiles} if missing_tiles else {})
+
+
+def written_confidence(value: float, calibrated: bool, low: bool) -> dict[str, Any]:
+    """The confidence in an answer as rows have it."""
+    return {"value": round(value, 4), "calibrated": calibrated, "low": low}

@@ -8,6 +8,7 @@ from typing import Any
 
 from hdvl.decoding import TokenLogprob
 from hdvl.inference import Pipeline
+from hdvl.inference.confidence import confidence_of
 from hdvl.inference.generation import Delta, Generation, ImageUsage
 from hdvl.protocols import TilePlan
 
@@ -21,12 +22,20 @@ class ChatForm:
         model: the name of the model that clients use.
         pipe: the model, for the text of ids and for boxes.
         logprobs: whether log-probabilities are reported.
+        confidence: whether the confidence in each answer is reported.
+
+    Attributes:
+        opened: the open tag at the end of the prompt, which the answer continues; empty if there is none.
     """
 
     kind, chunk_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
-    def __init__(self, model: str, pipe: Pipeline, *, logprobs: bool) -> None:
-        self.pipe, self.logprobs = pipe, logprobs
+    opened = ""
+
+    def __init__(
+        self, model: str, pipe: Pipeline, *, logprobs: bool, confidence: bool = False
+    ) -> None:
+        self.pipe, self.logprobs, self.confidence = pipe, logprobs, confidence
         self.head = {
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -49,9 +58,8 @@ class ChatForm:
 
     def last(self, index: int, generation: Generation) -> dict[str, Any]:
         """The chunk that ends an answer."""
-        boxes = self._boxes(generation)
-        extra = {"boxes": boxes} if boxes else {}
-        return self._chunk({"index": index, "delta": {}, **extra}, _reason(generation))
+        choice = {"index": index, "delta": {}, **self._additions(generation)}
+        return self._chunk(choice, _reason(generation))
 
     def usage_chunk(self, generations: Sequence[Generation]) -> dict[str, Any]:
         """The chunk of the numbers of tokens, after all answers."""
@@ -71,24 +79,35 @@ class ChatForm:
 
     def _choice(self, index: int, generation: Generation) -> dict[str, Any]:
         message = {"role": "assistant", "content": generation.text, "refusal": None}
-        boxes = self._boxes(generation)
         return {
             "index": index,
-            "message": {**message, **({"boxes": boxes} if boxes else {})},
+            "message": {**message, **self._additions(generation)},
             "logprobs": self._report(generation.logprobs),
             "finish_reason": _reason(generation),
         }
 
-    def _boxes(self, generation: Generation) -> list[dict[str, Any]]:
-        """The boxes of an answer, in pixels of the image that they are in."""
+    def _additions(self, generation: Generation) -> dict[str, Any]:
+        """What an answer has beside OpenAI's fields: boxes, and the confidence in it if it was requested.
+
+        The boxes are in pixels of the image that they are in.
+        """
         sizes = [(image.width, image.height) for image in generation.usage.images]
-        if not sizes:
-            return []
-        found = self.pipe.template.boxes.decode(generation.text, sizes)
-        return [
-            {"image": box.image, "label": box.label, "box": [float(value) for value in box.box]}
-            for box in found
-        ]
+        boxes, malformed = self.pipe.template.boxes.decode_with_errors(
+            self.opened + generation.text, sizes
+        )
+        found: dict[str, Any] = {
+            "boxes": [
+                {"label": box.label, "box": [float(value) for value in box.box], "image": box.image}
+                for box in boxes
+            ]
+        }
+        if malformed:
+            found["malformed_boxes"] = list(malformed)
+        if self.confidence:
+            logprobs = [token.logprob for token in generation.logprobs]
+            sure = confidence_of(logprobs, self.pipe.calibration, boxed=bool(boxes))
+            found["confidence"] = None if sure is None else asdict(sure)
+        return found
 
     def _report(self, found: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         if not self.logprobs:

@@ -13,6 +13,7 @@ from sse_starlette import EventSourceResponse
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
+from hdvl.inference.asking import open_end
 from hdvl.inference.generation import Generation
 from hdvl.inference.generation import Request as Question
 from hdvl.protocols import TilePlan, tiler_for
@@ -72,6 +73,12 @@ class Endpoints:
         if low is not None and asked.max_tiles is None and low_detail(asked.messages):
             options["max_tiles"] = low
         check_text(asked.messages, self.settings)
+        form = ChatForm(
+            served.id,
+            served.pipe,
+            logprobs=bool(asked.logprobs),
+            confidence=bool(asked.confidence),
+        )
 
         def questions() -> list[Question]:
             messages = read_messages(asked.messages, self.settings)
@@ -82,9 +89,9 @@ class Endpoints:
                     f"continue_final_message=true, got {last}",
                     "messages",
                 )
+            form.opened = open_end(messages[-1].text)
             return [served.question(messages, options, continue_final_message=going_on)]
 
-        form = ChatForm(served.id, served.pipe, logprobs=asked.top_logprobs_count is not None)
         return await self._answer(request, asked, served, questions, 1, form)
 
     async def complete(self, request: Request, asked: CompletionRequest) -> Response:

@@ -18,6 +18,10 @@ _TYPES = {
 }
 
 
+MAX_MESSAGE = 2000
+"""The most characters of a message; requests are quoted in some."""
+
+
 class APIError(Exception):
     """A request that is not answered.
 
@@ -38,6 +42,7 @@ class APIError(Exception):
         code: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
+        message = _sendable(message)
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.headers = headers or {}
@@ -51,6 +56,13 @@ class APIError(Exception):
         return {
             "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         }
+
+
+def _sendable(message: str) -> str:
+    """A message of bounded length, without halves of characters, which requests may hold."""
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]} ... ({len(message)} characters)"
+    return message.encode(errors="backslashreplace").decode()
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> APIError:

@@ -8,8 +8,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from hdvl.serving.errors import bad_request
@@ -43,9 +45,10 @@ def fetch(url: str, *, hosts: Sequence[str], max_bytes: int, seconds: float) -> 
                 continue
             if response.status != 200:
                 raise bad_request(f"{_shown(url)} answered with status {response.status}")
-            return _read(response, connection, url, max_bytes, end)
+            return _read(response, url, max_bytes, end)
         finally:
-            connection.close()
+            response.close()
+            connection.end()
     raise bad_request(f"{_shown(url)} redirects more than {MAX_REDIRECTS} times")
 
 
@@ -67,18 +70,17 @@ def _checked(url: str, hosts: Sequence[str]) -> tuple[SplitResult, int]:
     return parts, port
 
 
-def _get(
-    parts: SplitResult, port: int, end: float
-) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+def _get(parts: SplitResult, port: int, end: float) -> tuple[http.client.HTTPResponse, "_Pinned"]:
     host = str(parts.hostname)
     address = _address(host, port)
-    connection: http.client.HTTPConnection = _Pinned(host, port, address, parts.scheme, _left(end))
+    connection = _Pinned(host, port, address, parts.scheme, end)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
         connection.request("GET", path, headers={"User-Agent": "hdvl", "Accept": "image/*"})
         return connection.getresponse(), connection
     except (OSError, http.client.HTTPException, UnicodeError) as error:
-        connection.close()
+        connection.end()
+        _left(end)
         raise bad_request(f"{host} cannot be reached: {type(error).__name__}") from None
 
 
@@ -103,11 +105,16 @@ def _address(host: str, port: int) -> str:
 
 
 class _Pinned(http.client.HTTPConnection):
-    """A connection to an address that was checked, under the name of its host."""
+    """A connection to an address that was checked, under the name of its host.
 
-    def __init__(self, host: str, port: int, address: str, scheme: str, timeout: float) -> None:
-        super().__init__(host, port, timeout=timeout)
-        self._checked_address, self._scheme = address, scheme
+    A timer ends it. Timeouts of a socket hold for each reading, so a host that sends a byte now and then
+    could keep it for any time.
+    """
+
+    def __init__(self, host: str, port: int, address: str, scheme: str, end: float) -> None:
+        super().__init__(host, port, timeout=_left(end))
+        self._checked_address, self._scheme, self._end = address, scheme, end
+        self._timer: threading.Timer | None = None
 
     def connect(self) -> None:
         """Connect to the address that was checked, without resolving the name again."""
@@ -115,27 +122,33 @@ class _Pinned(http.client.HTTPConnection):
         if self._scheme == "https":
             sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self.host)
         self.sock = sock
+        self._timer = threading.Timer(_left(self._end), _shut, (sock,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> None:
+        """Close the connection and stop its timer."""
+        self.close()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
-def _read(
-    response: http.client.HTTPResponse,
-    connection: http.client.HTTPConnection,
-    url: str,
-    max_bytes: int,
-    end: float,
-) -> bytes:
+def _shut(sock: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _read(response: http.client.HTTPResponse, url: str, max_bytes: int, end: float) -> bytes:
     data = bytearray()
     try:
-        while True:
-            if connection.sock is not None:
-                connection.sock.settimeout(_left(end))
-            chunk = response.read1(_CHUNK)
-            if not chunk:
-                return bytes(data)
+        while chunk := response.read1(_CHUNK):
             data += chunk
             if len(data) > max_bytes:
                 raise bad_request(f"{_shown(url)} must be at most {max_bytes} bytes; scale it down")
+        _left(end)  # also a connection that the timer has ended has no more bytes
+        return bytes(data)
     except (OSError, http.client.HTTPException) as error:
+        _left(end)
         raise bad_request(f"{_shown(url)} cannot be read: {type(error).__name__}") from None
 
 

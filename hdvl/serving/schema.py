@@ -5,6 +5,7 @@ once. Fields of OpenAI's API that change the answer and are not supported are re
 """
 
 import logging
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -102,6 +103,7 @@ class SamplingFields(Lenient):
     max_tiles: int | None = None
     select: Literal["thumbnail"] | None = None
     select_tiles: int | None = None
+    modalities: list[str] | None = None
 
     @property
     def new_tokens(self) -> int | None:
@@ -147,6 +149,7 @@ class ChatCompletionRequest(SamplingFields):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     continue_final_message: bool | None = None
+    confidence: bool | None = None
 
     @property
     def new_tokens(self) -> int | None:
@@ -158,7 +161,7 @@ class ChatCompletionRequest(SamplingFields):
         """How many alternatives of each id are reported; ``None`` for no report."""
         if self.top_logprobs is not None and not self.logprobs:
             raise bad_request("top_logprobs needs logprobs=true", "top_logprobs")
-        return (self.top_logprobs or 0) if self.logprobs else None
+        return (self.top_logprobs or 0) if self.logprobs or self.confidence else None
 
 
 class CompletionRequest(SamplingFields):
@@ -192,14 +195,14 @@ def parse(kind: type[Request], fields: Any) -> Request:
     for name, reason in UNSUPPORTED.items():
         if fields.get(name) is not None and fields[name] not in _HARMLESS.get(name, ()):
             raise bad_request(f"{reason}; leave {name} out", name, "unsupported_parameter")
-    if "audio" in (fields.get("modalities") or ()):
-        raise bad_request(
-            "answers in audio are not supported", "modalities", "unsupported_parameter"
-        )
     try:
         request = kind.model_validate(fields)
     except ValidationError as error:
         raise _first_fault(error) from None
+    if "audio" in (getattr(request, "modalities", None) or ()):
+        raise bad_request(
+            "answers in audio are not supported", "modalities", "unsupported_parameter"
+        )
     for name in set(request.model_extra or ()) - set(UNSUPPORTED) - _reported:
         if len(_reported) < _MAX_REPORTED:
             _reported.add(name)
@@ -217,9 +220,7 @@ def _first_fault(error: ValidationError) -> Exception:
 
 
 def _ids(bias: dict[str, float]) -> dict[int, float]:
-    try:
-        return {int(token): value for token, value in bias.items()}
-    except ValueError:
-        raise bad_request(
-            f"keys of logit_bias must be ids, got {list(bias)[:5]}", "logit_bias"
-        ) from None
+    wrong = [token for token in bias if not re.fullmatch(r"\d{1,9}", token, re.ASCII)]
+    if wrong:
+        raise bad_request(f"keys of logit_bias must be ids, got {wrong[:5]!r:.100}", "logit_bias")
+    return {int(token): value for token, value in bias.items()}

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,15 +14,17 @@ import pytest
 from PIL import Image
 
 from hdvl import infer
-from hdvl.backends import OpenAIBackend
+from hdvl.backends import Job, OpenAIBackend
+from hdvl.backends.base import questions_of
+from hdvl.checkpoints import save_folder
 from hdvl.config import compose, resolve
 from hdvl.images import data_url
+from hdvl.inference import Pipeline
 from hdvl.inference.load import load
 from hdvl.messages import as_turn
 from hdvl.protocols import Message
-from tests.tiny_model import tiny_folder
+from tests.tiny_model import tiny_node, tiny_vlm
 
-__all__ = ["tiny_folder"]
 pytest.importorskip("openai")
 
 
@@ -144,7 +147,8 @@ def test_bad_rows_are_named_and_asked_again(server: tuple[Server, str], tmp_path
         if text == "What 3?":
             return failure(400, "the prompt is too long")
         return 200, said(
-            None if text == "What 4?" else "ok", boxes=[{"label": "", "box": [1.234] * 4}]
+            None if text == "What 4?" else "ok",
+            boxes=[{"label": "", "box": [1.234] * 4, "image": 0}],
         )
 
     state.answer = answer
@@ -155,7 +159,7 @@ def test_bad_rows_are_named_and_asked_again(server: tuple[Server, str], tmp_path
     assert "1.png is not an image" in rows[1]["error"]
     assert "row 3 (id r3)" in rows[3]["error"] and "the prompt is too long" in rows[3]["error"]
     assert "without text" in rows[4]["error"]
-    assert rows[0]["boxes"] == [{"label": "", "box": [1.23] * 4}]
+    assert rows[0]["boxes"] == [{"label": "", "box": [1.23] * 4, "image": 0}]
     before = len(state.asked)
     state.answer = lambda body, number: (200, said("now"))
     Image.new("RGB", (9, 9)).save(tmp_path / "1.png")
@@ -233,22 +237,72 @@ def test_images_as_urls_and_messages_as_turns() -> None:
         as_turn(Message("user", "<image>", ("a", "b")), str)
 
 
+@pytest.fixture(scope="module")
+def selecting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that leaves out blank windows, and can read a selection of the others."""
+    node = tiny_node(tiler={"skip_blank": True})
+    node["merger"] = {"_target_": "hdvl.mergers.Concat", "_partial_": True}
+    return save_folder(tiny_vlm(node), tmp_path_factory.mktemp("selecting") / "m", {"model": node})
+
+
 @pytest.mark.slow
-def test_the_same_text_as_in_this_process(tiny_folder: Path, tmp_path: Path) -> None:
+def test_the_same_rows_as_in_this_process(selecting: Path, tmp_path: Path) -> None:
     pytest.importorskip("fastapi")
     from hdvl.serving import ServedModel
     from tests.serving.live import serving
 
-    outputs, pipe = write_rows(tmp_path, 6), load(tiny_folder)
+    outputs, pipe = write_rows(tmp_path, 4), load(selecting)
+    noise = Image.effect_noise((96, 64), 80).convert("RGB")
+    noise.save(tmp_path / "0.png")
+    noise.paste((0, 0, 0), (0, 0, 96, 33))
+    noise.save(tmp_path / "1.png")
+    with outputs.with_name("rows.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"id": "none", "prompt": "Who?"}))
+    options = ["generation.max_new_tokens=6", "select=thumbnail", "select_tiles=2"]
     with serving([ServedModel("tiny", pipe)]) as running:
-        rows = run(outputs, f"{running.url}/v1", "generation.max_new_tokens=6")
+        url = f"{running.url}/v1"
+        rows = run(outputs, url, "engine.fields={confidence: true}", *options)
+        plain = run(outputs.with_name("plain.jsonl"), url, *options)
     local = tmp_path / "local.jsonl"
-    words = [f"inputs={tmp_path / 'rows.jsonl'}", f"outputs={local}", f"checkpoint={tiny_folder}"]
-    words.append("generation.max_new_tokens=6")
-    infer.run(resolve(compose(*words, config_name="infer")), words)
+    words = [f"inputs={tmp_path / 'rows.jsonl'}", f"outputs={local}", f"checkpoint={selecting}"]
+    infer.run(resolve(compose(*words, *options, config_name="infer")), [*words, *options])
     here = [json.loads(line) for line in local.read_text().splitlines()]
-    assert [row["answer"] for row in rows] == [row["answer"] for row in here]
-    assert all(
-        row["numbers"].items() <= other["numbers"].items()
-        for row, other in zip(rows, here, strict=True)
-    )
+    for row in (*rows, *here):
+        row["confidence"]["value"] = pytest.approx(row["confidence"]["value"], abs=1e-3)
+    assert rows == here
+    assert [list(row) for row in rows] == [list(row) for row in here]
+    assert [row["numbers"].get("missing_tiles") for row in rows[:2]] == [4, 4]
+    assert rows[-1]["numbers"]["tiles"] == 0 and "missing_tiles" not in rows[-1]["numbers"]
+    assert [row.pop("confidence") for row in here] and plain == here
+
+
+@pytest.mark.slow
+def test_the_same_boxes_as_in_this_process(tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
+    from hdvl.decoding import Guided
+    from hdvl.inference.batch import answer_fields
+    from hdvl.serving import ServedModel
+    from tests.serving.live import serving
+
+    boxes = {"_target_": "hdvl.templates.boxes.Unit"}  # written without special tokens
+    pipe = Pipeline(model=tiny_vlm(tiny_node(template={"boxes": boxes})))
+    write_rows(tmp_path, 1)
+    words = [f"inputs={tmp_path / 'rows.jsonl'}", "engine=openai"]
+    cfg: Any = resolve(compose(*words, config_name="infer"))
+    job = Job(cfg, words, questions_of(cfg), [0])
+    texts = {
+        "cat [0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.75, 1.0]": (2, 0),
+        "a [0.1, 0.2] [0, 0, 0.5, 1]": (1, 1),
+        "x": (0, 0),
+    }
+    with serving([ServedModel("tiny", pipe)]) as running:
+        for text, (count, malformed) in texts.items():
+            regex = re.escape(text)
+            fields = {"guided_regex": regex, "max_tokens": 99, "confidence": True}
+            (row,) = OpenAIBackend(url=f"{running.url}/v1", fields=fields).rows(job)
+            options: dict[str, Any] = {"guided": Guided(regex=regex), "max_new_tokens": 99}
+            answer = pipe.chat("What 0?", tmp_path / "0.png", **options)
+            found = answer_fields(answer)
+            assert answer.text == text and len(answer.boxes) == count
+            assert {key: row.fields[key] for key in found} == found
+            assert len(row.fields.get("malformed_boxes", ())) == malformed

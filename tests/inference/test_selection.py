@@ -135,7 +135,7 @@ def test_summaries_say_how_many_were_read(pipe: Pipeline, monkeypatch: pytest.Mo
     look_at(monkeypatch, pipe, "top right")
     answer = pipe.chat("Where?", PAGE, select="thumbnail", select_tiles=2, max_new_tokens=1)
     assert number_line(answer).startswith("numbers  3 of 7 tiles, ")
-    assert answer_fields(answer)["numbers"]["unselected_tiles"] == 4
+    assert answer_fields(answer)["numbers"]["missing_tiles"] == 4
     assert answer.confidence is not None
     assert answer_fields(answer)["confidence"]["value"] == round(answer.confidence.value, 4)
 

@@ -6,8 +6,10 @@ import json
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -50,6 +52,12 @@ class Elsewhere(BaseHTTPRequestHandler):
             self.wfile.write(b"\x89PNG")
         elif self.path == "/page":
             self._send(200, b"<html></html>")
+        elif self.path in ("/drip", "/dripping-headers"):
+            whole = b"HTTP/1.0 200 OK\r\n" + b"\r\n" * (self.path == "/drip")
+            for byte in whole + b"X: " + b"a" * 60:
+                time.sleep(0.1)  # each well within the time for all
+                with suppress(OSError):
+                    self.wfile.write(bytes([byte]))
         elif self.path == "/stall":
             self.server.stalled.wait(5)  # type: ignore[attr-defined]
         else:
@@ -310,11 +318,15 @@ def test_misbehaving_hosts(live: Live, elsewhere: int) -> None:
         "/half": "image",
         "/page": "image",
         "/none": "answered with status 404",
-        "/stall": "cannot be reached",
+        "/stall": "takes too long",
+        "/drip": "takes too long",
+        "/dripping-headers": "takes too long",
     }
     for path, reason in reasons.items():
+        start = time.monotonic()
         said = httpx2.post(live.url + PATH, json=question(url=base + path), timeout=30)
         assert said.status_code == 400 and reason in said.json()["error"]["message"], said.text
+        assert time.monotonic() - start < 5, path
     assert httpx2.post(live.url + PATH, json=question(url=f"{base}/image")).status_code == 200
     to = f"{base}/to//image"
     assert httpx2.post(live.url + PATH, json=question(url=to)).status_code in (200, 400)

@@ -20,7 +20,7 @@ from hdvl.checkpoints.importers.published import Published
 from hdvl.checkpoints.known import foreign_packages
 from hdvl.checkpoints.native import model_node, override, read_config, unfilled, write_folder
 from hdvl.checkpoints.nodes import Node, marked
-from hdvl.checkpoints.shards import GB, INDEX, find_shards
+from hdvl.checkpoints.shards import INDEX, find_shards
 from hdvl.files import atomic_folder
 from hdvl.llms import save_tokenizer
 from hdvl.llms.rotary import rotary_by_length
@@ -39,7 +39,6 @@ def export_for_vllm(
     *,
     overrides: Mapping[str, Any] | None = None,
     allow: str | Sequence[str] = (),
-    max_shard: int = 4 * GB,
 ) -> Exported:
     """Write the model in ``folder`` for vLLM: a copy of the folder, with the files that vLLM reads.
 
@@ -51,7 +50,6 @@ def export_for_vllm(
         to: the folder to write, which must not exist.
         overrides: values of the model node to change first, as in ``load_folder``.
         allow: packages whose classes the folder may name. A model that needs them is refused.
-        max_shard: not used, the weight files are copied as they are.
 
     Raises:
         ValueError: vLLM cannot run this model; all reasons are listed.
