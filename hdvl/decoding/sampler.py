@@ -106,7 +106,9 @@ class Sampler:
             shares = torch.where(shares >= params.min_p * shares[0], shares, 0.0)
         sums = shares.cumsum(0)
         if params.top_p < 1:  # the first id that reaches top_p is the last one that may be drawn
-            shares = torch.where(sums - shares < params.top_p * sums[-1], shares, 0.0)
+            kept = sums - shares < params.top_p * sums[-1]
+            kept[0] = True  # the product may be 0
+            shares = torch.where(kept, shares, 0.0)
             sums = shares.cumsum(0)
         drawn = torch.rand((), dtype=torch.float64, generator=self._generator).to(sums.device)
         place = int(torch.searchsorted(sums, drawn * sums[-1], right=True))

@@ -41,6 +41,7 @@ def test_shares_are_the_probabilities() -> None:
         ({"top_p": 0.7}, {4, 0}),
         ({"min_p": 0.3}, {4, 0}),  # exp(-1) = 0.37 of the largest, exp(-2) = 0.14
         ({"min_p": 1.0}, {4}),
+        ({"min_p": 1.0, "top_p": 5e-324}, {4}),
         ({"temperature": 1e-30}, {4}),
         ({"temperature": 5e-324}, {4}),  # by which no logit can be divided
         ({"temperature": 1.0, "logit_bias": {2: 1e308}}, {2}),

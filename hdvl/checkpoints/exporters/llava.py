@@ -33,6 +33,10 @@ _NAMES = (
 )
 # Published folders have this level; vLLM reads no other names.
 _STORED = ((r"^model\.vision_tower\.", "model.vision_tower.vision_model."),)
+_SEVERAL = (
+    "several images: transformers gives one view of each, as hdvl does, but vLLM would cut each into tiles; "
+    "start vLLM with --limit-mm-per-prompt '{\"image\": 1}', which refuses them, or export with format=vllm"
+)
 
 
 def is_like(vlm: VLM) -> bool:
@@ -98,7 +102,7 @@ def target(vlm: VLM) -> tuple[TransformersTarget | None, list[str]]:
         },
         stored=_STORED,
         processor=partial(_processor, vlm),
-        notes=reading_notes(vlm),
+        notes=(*reading_notes(vlm), *([_SEVERAL] if kind == "llava_onevision" else [])),
     ), []
 
 

@@ -33,6 +33,8 @@ def test_there_and_back(kind: str, changes: dict[str, Any], tmp_path: Path) -> N
     convert(tmp_path / "theirs", tmp_path / "ours")
     found = export(tmp_path / "ours", tmp_path / "back")
     assert found.architecture == type(model).__name__
+    several = [note for note in found.notes if "vLLM would cut each into tiles" in note]
+    assert bool(several) == (kind == "llava_onevision")
     again, report = AutoModelForImageTextToText.from_pretrained(
         tmp_path / "back", output_loading_info=True
     )
