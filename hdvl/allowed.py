@@ -214,6 +214,7 @@ OF_COMMAND: Mapping[str, Mapping[str, Kind]] = {
     "serve": {"checkpoint": PATH.or_list().or_null(), "page": FLAG},
     "tile": {"image": PATH.or_null(), "out": PATH},
     "demo": {"checkpoint": PATH},
+    "export": {"max_shard": COUNT.or_null()},
 }
 """What keys of the same name take in one command only."""
 

@@ -183,7 +183,8 @@ class ServedModel:
                     return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
             except TimeoutError:
                 raise bad_request(
-                    f"reading the request took longer than {seconds:g} seconds; send smaller images, or less text",
+                    f"reading the request took longer than {seconds:g} seconds; send smaller images or "
+                    "less text",
                     "messages",
                 ) from None
             except (ValueError, TypeError, OSError) as error:
