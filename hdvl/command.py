@@ -14,6 +14,7 @@ from hdvl.config import CONF_DIR, resolve
 from hdvl.inputs import check_inputs
 from hdvl.keys import check_added, check_values, is_empty, similar, unknown_key
 from hdvl.overrides import (
+    LIST_GROUPS,
     REQUIRED_GROUPS,
     check_renamed,
     check_words,
@@ -266,11 +267,12 @@ def _check_given(name: str, unchecked: Sequence[str]) -> None:
     words = OverridesParser.create().parse_overrides(given)
     added = [word for word in words if word.is_add() and word.key_or_group in choices]
     _check_groups(name, [word.key_or_group for word in added])
-    of_groups = [str(word.input_line) for word in words if word.key_or_group in choices]
+    chosen_groups = {*choices, *LIST_GROUPS}  # Hydra's choices lack groups with a list of choices
+    of_groups = [str(word.input_line) for word in words if word.key_or_group in chosen_groups]
     values = [
         word
         for word in words
-        if word.key_or_group not in choices
+        if word.key_or_group not in chosen_groups
         and word.key_or_group not in unchecked
         and not word.is_delete()
     ]

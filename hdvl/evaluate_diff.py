@@ -122,7 +122,9 @@ def run(cfg: Mapping[str, Any]) -> None:
     ]
     title = f"{runs[0]} and {runs[1]}"
     tables = [{"title": "Paired tests", "heads": HEADS, "rows": rows}]
-    print(f"written  {write_page(Path(cfg['out']), title, tables=tables, cards=cards)}")
+    shown = f"Questions whose score changed, up to {cfg['most']} of each task"
+    page = write_page(Path(cfg["out"]), title, tables=tables, cards=cards, cards_title=shown)
+    print(f"written  {page}")
 
 
 def main() -> None:

@@ -121,8 +121,12 @@ KEYS = [
         r"task.suite_reading.read.pages must be at least 1, got 0",
     ),
     (
-        "evaluate task=suite_reading task.suite_reading.read.values={rotation:[abc]}",
+        "evaluate task=[suite_reading,suite_counting] task.suite_reading.read.values={rotation:[abc]}",
         r"task.suite_reading.read.values: rotation must be a list of numbers, got 'abc'",
+    ),
+    (
+        "evaluate task=[suite_reading,suite_counting] task.suite_reading.read.pages=abc",
+        r"task.suite_reading.read.pages must be a number, got 'abc'",
     ),
     (
         "evaluate task=suite_reading outputs=notes.txt/a",

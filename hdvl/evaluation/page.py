@@ -27,6 +27,7 @@ def write_page(
     tables: Sequence[Mapping[str, Any]] = (),
     details: Sequence[Mapping[str, str]] = (),
     cards: Sequence[Mapping[str, Any]] = (),
+    cards_title: str = "",
 ) -> Path:
     """Write one HTML file without outside assets. Needs Jinja2 (``pip install 'hdvl[evaluation]'``).
 
@@ -36,6 +37,7 @@ def write_page(
         tables: ``title``, ``heads`` and ``rows`` of each table.
         details: ``title`` and ``text`` of texts that can be opened.
         cards: see :func:`card`.
+        cards_title: the heading of the cards.
     """
     from jinja2 import Environment
 
@@ -43,7 +45,13 @@ def write_page(
     template = Environment(autoescape=True, trim_blocks=True).from_string(source)
     groups = sorted({name for one in cards for name in one["groups"]})
     page = template.render(
-        title=title, style=STYLE, tables=tables, details=details, cards=cards, groups=groups
+        title=title,
+        style=STYLE,
+        tables=tables,
+        details=details,
+        cards=cards,
+        cards_title=cards_title,
+        groups=groups,
     )
     write_text(path, page)
     return path
@@ -67,7 +75,8 @@ def card(
         unread = ", could not be read" if row.get("unparsed") else ""
         lines.append({"name": name, "text": f"{row['answer']}{said}{unread}", "kind": kind})
         cost = [
-            f"{one['size'][0]} x {one['size'][1]} px, {one['tiles']} tiles, {one['visual_tokens']} tokens"
+            f"{one['size'][0]} x {one['size'][1]} px, {one['tiles']} tile{'s' * (one['tiles'] != 1)}, "
+            f"{one['visual_tokens']} tokens"
             for one in row.get("images", ())
         ]
         lines.append({"name": "images", "text": "; ".join(cost), "kind": "numbers"})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hdvl.evaluation.page import card, protocol_details, write_page
-from hdvl.evaluation.results import RESULTS
+from hdvl.evaluation.results import FAILED, RESULTS
 from hdvl.evaluation.rows import read_rows
 from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.summary import HEADS, score_line, versions
@@ -45,7 +45,9 @@ def write_failures(
     most: int,
     seconds: Mapping[str, float],
 ) -> Path:
-    """Write ``report.html``: the scores, and up to ``most`` answers of each task that are not right.
+    """Write ``report.html``: scores, questions that could not be asked, and answers that are not right.
+
+    Of each task, up to ``most`` questions that could not be asked and up to ``most`` answers are shown.
 
     ``seconds`` are what this run took: the loading of the model and each task, with the answers that an
     earlier run had stored costing nothing. They are stored here and in ``durations.json`` and not in
@@ -65,12 +67,30 @@ def write_failures(
     tables += [
         published_table(name, one) for name, one in summaries.items() if one.get("published")
     ]
+    unasked = [row for name in samples for row in failed_rows(folder / name, name)[:most]]
+    if unasked:
+        heads = ["task", "question", "reason"]
+        tables.append(
+            {"title": "Questions that could not be asked", "heads": heads, "rows": unasked}
+        )
     taken = [[name, f"{value:.1f}"] for name, value in seconds.items()]
     tables.append({"title": "This run", "heads": ["", "seconds"], "rows": taken})
     details = protocol_details(summaries)
+    shown = f"Answers that are wrong or have no score, up to {most} of each task"
     return write_page(
-        folder / "report.html", "Evaluation", tables=tables, details=details, cards=cards
+        folder / "report.html",
+        "Evaluation",
+        tables=tables,
+        details=details,
+        cards=cards,
+        cards_title=shown,
     )
+
+
+def failed_rows(folder: Path, name: str) -> list[list[str]]:
+    """The questions of task ``name`` in ``folder`` that could not be asked, with the reasons."""
+    rows = read_rows(folder / FAILED)
+    return [[name, str(row["id"]), str(row["error"])] for row in rows]
 
 
 def published_table(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,13 @@ def test_failed_questions_end_the_command_and_are_asked_again(
     with pytest.raises(ValueError, match=r"2 of docvqa could not be asked, .* have no score"):
         run(tiny_folder, data, out)
     assert "score" not in read_json(out / "report.json")["tasks"]["docvqa"]
+    page_of_report = (out / "report.html").read_text()
+    assert page_of_report.count("there is no file") == 2 and "could not be asked" in page_of_report
+    diff = to_plain(compose(f"runs=[{out},{out}]", config_name="evaluate_diff"))
+    with pytest.raises(
+        ValueError, match=r"docvqa has no score in .*: 2 of its questions could not"
+    ):
+        evaluate_diff.run(diff)
     write(page, png(1))
     assert run(tiny_folder, data, out)["tasks"]["docvqa"]["failed"] == []
 
