@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import lightning.pytorch as pl
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hdvl.data.conversations import Conversations
 from hdvl.data.faults import BadRows, SkippedRow, attempt, batch_of
@@ -92,6 +93,7 @@ class ChatData(pl.LightningDataModule):
         self.consumed = 0
         self._packs: Packs | None = None
         self._packs_state: dict[str, Any] | None = None
+        self._loaders: list[DataLoader[Sample | SkippedRow]] = []
 
     @property
     def per_batch(self) -> int:
@@ -168,7 +170,7 @@ class ChatData(pl.LightningDataModule):
                 num_workers=self.num_workers,
                 prefetch_factor=self.prefetch_factor,
             )
-        return DataLoader(
+        loader = DataLoader(
             samples,
             batch_sampler=batches,
             num_workers=self.num_workers,
@@ -178,6 +180,20 @@ class ChatData(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_ignore_first_sigterm,
         )
+        self._loaders.append(loader)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """End the worker processes of all loaders.
+
+        Lightning leaves them running when a run is stopped. At its exit Python sends them a SIGTERM, which
+        they ignore once, and then waits for them without a limit.
+        """
+        for loader in self._loaders:
+            iterator, loader._iterator = loader._iterator, None
+            if isinstance(iterator, _MultiProcessingDataLoaderIter):
+                iterator._shutdown_workers()  # type: ignore[no-untyped-call]
+        self._loaders = []
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Count the rows that were left out of the batch."""

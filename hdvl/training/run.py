@@ -199,6 +199,8 @@ def train_stage(
         if stop.saved:
             module.finish()
         raise
+    finally:
+        data.teardown("fit")  # Lightning does not call it after an error or a signal
     module.finish()
     if is_rank_zero():
         write_text(done, f"{steps}\n")

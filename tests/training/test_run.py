@@ -1,6 +1,8 @@
 """Complete runs with parts of a few thousand parameters: stages, resumption, Ctrl-C and written files."""
 
 import errno
+import gc
+import multiprocessing
 import os
 import shutil
 import signal
@@ -362,3 +364,19 @@ def test_a_signal_during_a_validation_saves_at_its_next_batch(tmp_path: Path) ->
     assert runs.losses(folder) == runs.losses(tmp_path / "whole")
     found = read_metrics(folder / "metrics.csv", "validation/loss")
     assert wanted.keys() == {2, 4} and found == {4: wanted[4]}
+
+
+@pytest.mark.slow
+def test_no_data_worker_outlives_a_run_stopped_before_a_validation(tmp_path: Path) -> None:
+    """A worker ignores the SIGTERM that Python sends at its exit, and Python then waits for it for ever."""
+    stop = Colours(3, lambda: os.kill(os.getppid(), signal.SIGINT))  # in the worker
+    data = Validated(Colours())
+    data.colours = stop
+    changes = ("data.num_workers=1", "trainer.limit_val_batches=1", "~callbacks.answers")
+    gc.disable()  # the end of a worker must not depend on when its loader is collected
+    try:
+        with pytest.raises(Stopped, match="stopped and saved"):
+            run(runs.config(tmp_path / "run", *changes), data)
+        assert multiprocessing.active_children() == []
+    finally:
+        gc.enable()
