@@ -10,26 +10,26 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 COMMANDS = {
-    "infer": "ask a model about an image, or about every row of a file or image of a folder",
+    "infer": "ask a model about an image, or about every image of a folder",
     "chat": "a conversation with a model in the terminal",
     "serve": "a server with OpenAI's interface, and a web page",
     "train": "train a model in stages, or resume a run",
-    "plan": "shapes, tokens, parameters, memory and FLOPs of a composition, without building it",
-    "evaluate": "answer and score benchmarks, with pictures, tiles and certainty beside each score",
-    "evaluate diff": "compare two evaluations question by question, with a paired test",
+    "plan": "shapes, tokens, parameters, memory and time of a composition",
+    "evaluate": "answer and score benchmarks, with a page of all answers",
+    "evaluate diff": "compare two evaluations question by question",
     "score": "score the predictions of anyone, without a model",
     "convert": "write a published model as a folder of hdvl",
-    "data lint": "look for faults in the rows of data, and write which to leave out",
-    "data bench": "how fast data load: reading, decoding, tiling, tokenising; processes and threads",
+    "data lint": "look for faults in the rows of data",
+    "data bench": "measure how fast data are loaded, stage by stage",
     "export": "write a model as a folder of transformers",
     "compare": "how the configs and the metrics of runs differ",
-    "parity": "compare two models, tensor by tensor and answer by answer",
+    "parity": "compare the tensors and the answers of two models",
     "tile": "draw the tiles on an image and count its tokens",
     "demo": "answer questions about the shipped images, offline",
     "doctor": "check this installation and this machine",
     "list": "the config groups, or the choices of some: hdvl list encoder",
-    "show": "a choice, its keys and the documentation of its class: hdvl show encoder=timm",
-    "completion": "print a script that completes commands and keys: bash, zsh or fish",
+    "show": "a choice, its keys and its class: hdvl show encoder=timm",
+    "completion": "print a script for bash, zsh or fish that completes keys",
 }
 
 BARE = {"compare": "runs", "evaluate diff": "runs"}
@@ -46,8 +46,9 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "hdvl COMMAND --help lists the keys and the groups of a command with examples, --cfg job prints",
-            "the config that it would run with, --multirun runs all combinations of comma-separated values.",
+            "hdvl COMMAND --help lists the keys and the groups of a command with examples,",
+            "--cfg job prints the config that it would run with, and --multirun runs all",
+            "combinations of comma-separated values.",
         ]
     )
 

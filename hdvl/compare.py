@@ -18,13 +18,15 @@ def config_table(runs: Sequence[Path]) -> list[list[str]]:
     """Return a row for each key whose values differ between the runs.
 
     Raises:
-        ValueError: a folder has no ``train.yaml``.
+        ValueError: a folder does not exist, or has no ``train.yaml``.
     """
     import yaml
 
     configs = []
     for run in runs:
         path = run / "train.yaml"
+        if not run.is_dir():
+            raise ValueError(f"each of runs must be a run folder, there is no folder {str(run)!r}")
         if not path.is_file():
             raise ValueError(f"each of runs must be a run folder, {str(run)!r} has no train.yaml")
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -99,12 +101,21 @@ def last(curve: Mapping[int, float], share: float) -> float:
 
 
 def _cells(numbers: Sequence[float | None]) -> list[str]:
-    cells = [ABSENT if number is None else f"{number:.6g}" for number in numbers]
+    cells = [ABSENT if number is None else _shown(number) for number in numbers]
     if len(numbers) == 2:
         one, other = numbers
         known = one is not None and other is not None
-        cells.append(f"{other - one:+.4g}" if known else "")  # type: ignore[operator]
+        cells.append(_shown(other - one, "+") if known else "")  # type: ignore[operator]
     return cells
+
+
+def _shown(number: float, sign: str = "") -> str:
+    """Format a number without an exponent, counts with separators.
+
+    >>> _shown(177700.0), _shown(0.663741), _shown(-138586.0, "+")
+    ('177,700', '0.663741', '-138,586')
+    """
+    return f"{number:{sign},.0f}" if abs(number) >= 1000 else f"{number:{sign}.{4 if sign else 6}g}"
 
 
 def sweep_tables(folders: Sequence[Path]) -> str | None:

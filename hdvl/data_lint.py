@@ -21,7 +21,6 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
             have no rows.
     """
     from hdvl.data.build import validation_node
-    from hdvl.data.folders import check_image_folders
     from hdvl.data.lint import FAULTS, lint, row_sources
     from hdvl.data.quarantine import write_json
     from hdvl.meta import on_meta
@@ -31,7 +30,6 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
     if unknown := sorted(set(leave_out) - set(FAULTS)):
         raise ValueError(f"leave_out must be among {', '.join(FAULTS)}, got {unknown}")
     data = config["data"]
-    check_image_folders(data)
     vlm = on_meta(config["model"])
     nodes = [data["train"], validation_node(data)]
     sources = [
@@ -61,6 +59,7 @@ def summary(report: "Report", config: dict[str, Any], share: float) -> str:
     lines.append(f"{share_text}; data.max_bad is {100 * config['data']['max_bad']:g}%")
     if report.findings:
         lines.append(f"every row with a fault is in {config['report']}; {_advice(report, config)}")
+    lines.append(f"  written {config['report']} and, with the rows to leave out, {config['quarantine']}")
     return "\n".join(lines)
 
 

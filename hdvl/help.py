@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from textwrap import wrap
 
-from hdvl.catalogue import CONF, Entry, choices, primary, settable
+from hdvl.catalogue import CONF, Entry, choices, inherited, primary, settable
 
 WIDTH = 100
+"""The width of the text where there is no narrower terminal."""
 UNUSED = {
     "tile": ("llm", "template"),
     **dict.fromkeys(
@@ -14,6 +16,20 @@ UNUSED = {
     ),
 }
 """Groups in the defaults of a command that exist only for presets; choosing them has no effect."""
+
+_DATA = ("data=llava", "train.path", "train.image_folder")
+OFTEN_SET: dict[str, tuple[tuple[str, ...], ...]] = {
+    **dict.fromkeys(("data_lint", "data_bench"), (_DATA,)),
+    **dict.fromkeys(
+        ("train", "plan"),
+        (
+            (*_DATA, "validation.path", "holdout", "batch_size"),
+            ("trainer=default", "max_steps", "max_epochs", "precision"),
+            ("optimizer=adamw", "common.lr"),
+        ),
+    ),
+}
+"""Choices of groups, each with the keys that users set most often."""
 
 OPTIONS = """\
 options
@@ -29,6 +45,9 @@ def help_text(name: str) -> str:
     blocks = [found.header or f"hdvl {name.replace('_', ' ')}"]
     if keys := list(settable(found.entries)):
         blocks.append("keys\n" + key_table(keys))
+    if OFTEN_SET.get(name):
+        shown = ", ".join(choice for choice, *_ in OFTEN_SET[name])
+        blocks.append(f"keys of groups that are set most often (of {shown})\n" + key_table(often(name)))
     taken = {key: value for key, value in found.groups.items() if key not in UNUSED.get(name, ())}
     if taken:
         blocks.append(
@@ -36,6 +55,16 @@ def help_text(name: str) -> str:
             + "\n\n".join(group_table(group, default) for group, default in taken.items())
         )
     return "\n\n".join([*blocks, OPTIONS])
+
+
+def often(name: str) -> list[Entry]:
+    """Return the keys of groups that users of the command ``name`` set most often."""
+    found = []
+    for choice, *keys in OFTEN_SET[name]:
+        group, _, chosen = choice.partition("=")
+        entries = {entry.key: entry for entry in inherited(group, chosen)}
+        found += [entries[f"{group}.{key}"] for key in keys]
+    return found
 
 
 def group_table(group: str, default: str | None = None, folders: Sequence[Path] = CONF) -> str:
@@ -54,10 +83,11 @@ def key_table(entries: Iterable[Entry]) -> str:
 
 def columns(rows: list[tuple[str, str]], *, indent: int) -> str:
     """Format rows as two columns, of which the second is wrapped."""
+    whole = min(WIDTH, max(60, get_terminal_size((WIDTH, 24)).columns))
     width = min(max((len(first) for first, _ in rows), default=0), 40)
     lines = []
     for first, second in rows:
-        pieces = wrap(second, WIDTH - indent - width - 2) or [""]
+        pieces = wrap(second, whole - indent - width - 2) or [""]
         if len(first) > width and second:
             lines.append(f"{'':{indent}}{first}")
             first = ""

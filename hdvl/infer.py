@@ -165,6 +165,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
             "attention shows what an answer attends to in all tiles, and select leaves tiles out; leave one "
             "of them out"
         )
+    check_images(cfg["image"])
     pipe = pipeline_of(cfg, overrides)
     if cfg["attention"] is not None:
         from hdvl.inference.attention import check_attention
@@ -179,6 +180,14 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
             print(f"drawn    {name}")
     if cfg["attention"] is not None:
         draw_attention(pipe, answer, cfg)
+
+
+def check_images(images: str | Sequence[str] | None) -> None:
+    """Raise a ValueError if a file is no image, before a model is loaded."""
+    from hdvl.images.reading import open_image
+
+    for image in [images] if isinstance(images, str) else images or ():
+        open_image(image, max_pixels=sys.maxsize)  # the tiler has a limit of its own
 
 
 def draw_attention(pipe: "Pipeline", answer: "Answer", cfg: Mapping[str, Any]) -> None:

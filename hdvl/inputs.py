@@ -3,7 +3,9 @@
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from glob import has_magic
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +33,24 @@ def check_inputs(plain: Mapping[str, Any]) -> None:
     """Check the inputs of a command before heavy libraries are imported.
 
     Args:
-        plain: the config of the command; ``image``, ``checkpoint``, ``device``, ``dtype`` and the keys of
-            ``WRITTEN_FILES`` are checked if they are there.
+        plain: the config of the command; ``image``, ``inputs``, ``checkpoint``, ``init_from``, ``data``,
+            ``device``, ``dtype`` and the keys of ``WRITTEN_FILES`` are checked if they are there.
 
     Raises:
         ValueError: a file or a folder does not exist or is of another kind, or a name is unknown.
     """
-    given = plain.get("checkpoint")
-    for source in given if isinstance(given, list) else [given]:
-        if isinstance(source, str):
-            check_checkpoint(source)
+    for key in ("checkpoint", "init_from"):
+        given = plain.get(key)
+        for source in given if isinstance(given, list) else [given]:
+            if isinstance(source, str) and "${" not in source:
+                check_checkpoint(source, key)
     for key in WRITTEN_FILES:
         if isinstance(plain.get(key), str):
             check_written_file(key, Path(plain[key]))
+    if isinstance(plain.get("data"), Mapping):
+        check_data(plain["data"])
+    if isinstance(plain.get("inputs"), str):
+        check_questions(plain["inputs"])
     check_name("device", plain.get("device"))
     check_name("dtype", plain.get("dtype"))
     found = plain.get("image")
@@ -89,9 +96,64 @@ def check_image(path: str) -> None:
     if len(path) > _LONGEST_PATH or re.match(r"data:|[a-z][a-z0-9+.-]*://", path, re.IGNORECASE):
         return
     if os.path.isdir(path):
-        raise ValueError(f"image must be a regular file, {path} is a folder; give the files in it")
+        raise ValueError(
+            f"image must be a regular file, {path} is a folder; give one of its files, or ask about all of "
+            f"them with inputs={path}"
+        )
+    if not path:
+        raise ValueError("image must be a file, got nothing; give a path, such as image=page.png")
     if not os.path.exists(path):
         raise ValueError(f"image must be a file, there is no {path}{_like_it(path)}")
+
+
+def check_questions(inputs: str) -> None:
+    """Raise a ValueError if ``inputs``, the questions of a command, is neither a path nor a pattern."""
+    if not has_magic(inputs) and not os.path.exists(inputs):
+        raise ValueError(
+            "inputs must be a folder, a pattern, or a JSON, JSONL or parquet file, there is no "
+            f"{inputs}{_like_it(inputs)}"
+        )
+
+
+def check_data(data: Mapping[str, Any]) -> None:
+    """Check the files and folders of the training and the validation data, and the share held out.
+
+    Args:
+        data: the ``data`` group of the config, as plain data. Values that are not yet known (``???`` and
+            interpolations) are not checked.
+
+    Raises:
+        ValueError: one is wrong; the message names its key, such as ``data.train.image_folder``.
+    """
+    for part in ("train", "validation"):
+        for key, value in _strings(data.get(part), f"data.{part}"):
+            name = key.rpartition(".")[2]
+            if name == "path" and not has_magic(value) and not os.path.exists(value):
+                raise ValueError(f"{key} must exist, there is no {value}{_like_it(value)}")
+            if name == "image_folder" and not os.path.isdir(value):
+                raise ValueError(
+                    f"{key} must be the folder that the paths of images in the rows are relative to, "
+                    f"there is no folder {value}{_like_it(value)}"
+                )
+    if data.get("holdout") is not None and "${" not in str(data["holdout"]):
+        check_share(data["holdout"])
+
+
+def check_share(share: object) -> None:
+    """Raise a ValueError if ``share`` is not a fraction of the rows that can be held out."""
+    if not isinstance(share, Real) or not 0 < float(share) < 1:
+        raise ValueError(
+            f"data.holdout must be a number above 0 and below 1, such as 0.1, or null, got {share}"
+        )
+
+
+def _strings(node: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and the value of each known string below ``node``."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _strings(value, f"{place}.{name}")
+    elif isinstance(node, str) and node != "???" and "${" not in node:
+        yield place, node
 
 
 def check_checkpoint(source: str, key: str = "checkpoint") -> None:
@@ -160,7 +222,7 @@ def _like_it(path: str) -> str:
     """Return the end of a message: the file in the same folder most similar to a missing ``path``."""
     folder, name = os.path.split(path)
     try:
-        siblings: Sequence[str] = os.listdir(folder or ".")
+        siblings: Sequence[str] = [each for each in os.listdir(folder or ".") if each != name]
     except OSError:
         return f"; the folder {folder} does not exist" if folder else ""
     like = difflib.get_close_matches(name, siblings, n=1)

@@ -189,11 +189,18 @@ def data_costs(vlm: "VLM", data: Any, config: Mapping[str, Any]) -> str:
             f"data: {found.length:,} conversations, {len(found.sizes):,} of them measured",
             table([*found.rows(), *layout.rows(), *epoch]),
             "",
-            f"each of {config['gpus']} (gpus), {estimated.strategy}, estimated from peak:",
+            accelerators(config["gpus"], estimated.strategy),
             table(devices, right=(1,)),
             *([time_here(vlm, layout, trainer, config, share)] if config["measure"] else []),
         ]
     )
+
+
+def accelerators(gpus: int, strategy: str) -> str:
+    """Return the heading of the estimates for accelerators, which need not be those of this machine."""
+    if gpus == 1:
+        return "on one GPU of the kind that peak describes (gpus=1):"
+    return f"on each of {gpus} (gpus), {strategy}, of the kind that peak describes:"
 
 
 def time_here(

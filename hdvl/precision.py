@@ -59,4 +59,7 @@ def check_device(name: Any) -> None:
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     count = counts.get(device.type, 1)
     if (device.index or 0) >= count:
-        raise ValueError(f"device={name} must exist, this machine has {count} of {device.type}")
+        raise ValueError(
+            f"device={name} must exist, this machine has {count or 'no'} {device.type} device"
+            f"{'s' * (count > 1)} that torch can use; choose another, such as device=cpu, or run hdvl doctor"
+        )

@@ -45,7 +45,7 @@ def describe(plan: "TilePlan", tiler: Any) -> str:
         place = "thumbnail" if view.is_thumbnail else f"row {view.row} col {view.col}"
         if view.size != (plan.tile_size, plan.tile_size):
             place += f" {view.size[0]}x{view.size[1]}"
-        x0, y0, x1, y1 = (f"{value:.6g}" for value in view.box)
+        x0, y0, x1, y1 = (f"{value:.0f}" for value in view.box)
         lines.append(f"  {index:>3}  {place:<13} x {x0} .. {x1}, y {y0} .. {y1}")
     return "\n".join(lines)
 
@@ -166,7 +166,7 @@ def run(cfg: Mapping[str, Any]) -> None:
     plan = plan_of(tiler, source, (width, height))
     print(describe(plan, tiler))
     if merger is None:
-        print("tokens   not counted without an encoder; add model=... or encoder=...")
+        print("tokens   not counted without an encoder; add model=small, another model=, or an encoder=")
     else:
         print(describe_layout(merger.layout(plan)))
     # Large JPEG files are decoded at a lower resolution, which is enough for the drawing.

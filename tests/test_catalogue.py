@@ -13,7 +13,7 @@ import hdvl
 from hdvl import catalogue, cli, completion, show
 from hdvl import list as listing
 from hdvl.config import CONF_DIR, compose, to_plain
-from hdvl.help import UNUSED, WIDTH, help_text
+from hdvl.help import OFTEN_SET, UNUSED, WIDTH, help_text, often
 from hdvl.plain import dotted_keys
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +37,18 @@ def test_help_has_purpose_examples_keys_and_groups(name: str) -> None:
         line for line in text.splitlines() if not line.startswith("  hdvl") and "={" not in line
     ]
     assert max(map(len, keys)) <= WIDTH + 20
+
+
+def test_keys_that_are_set_most_often_are_in_the_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, choices in OFTEN_SET.items():
+        assert [entry.key for entry in often(name)] == [
+            f"{choice.partition('=')[0]}.{key}" for choice, *keys in choices for key in keys
+        ]
+        assert all(entry.comment or entry.key.endswith(("folder", "size")) for entry in often(name))
+    assert "  data.holdout=null           fraction of the rows to validate on" in help_text("train")
+    monkeypatch.setenv("COLUMNS", "80")
+    keys = re.split(r"\nkeys of groups|\ngroups", help_text("train"))[1].splitlines()[1:]
+    assert max(map(len, keys)) <= 80
 
 
 @pytest.mark.parametrize("name", PRIMARY)

@@ -72,7 +72,7 @@ def test_help_lists_the_commands(
     printed = capsys.readouterr().out
     for command, text in cli.COMMANDS.items():
         assert re.search(rf"^  {command} +{re.escape(text)}$", printed, re.MULTILINE)
-    assert max(map(len, printed.splitlines())) <= 100
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,9 +81,10 @@ def section(name: str, sample: Sample, pieces: list[Piece], figures: list[str]) 
         for piece in pieces
     )
     supervised = int((sample.labels != IGNORED).sum())
+    images = f"{len(sample.plans)} image{'s' * (len(sample.plans) != 1)}"
     return (
         f"<section>\n<h2>{html.escape(name)}</h2>\n<p>{len(sample.ids)} tokens, {supervised} of them "
-        f"supervised; {len(sample.plans)} images, {view_count(sample.pixels)} tiles</p>\n"
+        f"supervised; {images}, {view_count(sample.pixels)} tiles</p>\n"
         f"<pre>{text}</pre>\n{''.join(figures)}</section>\n"
     )
 

@@ -62,7 +62,9 @@ class Summary(pl.Callback):
                 f"           no losses.png: this training has {trainer.max_steps} steps, fewer than "
                 f"trainer.log_every_n_steps={every}"
             )
-        elif draws and find_spec("matplotlib") is not None:
+        elif draws and find_spec("matplotlib") is None:
+            lines.append("           no losses.png without matplotlib: pip install 'hdvl[plots]'")
+        elif draws:
             lines.append(f"           {self.folder / 'losses.png'}  when the training ends")
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
             lines.append(f"           tensorboard --logdir {self.folder}")

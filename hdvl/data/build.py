@@ -5,10 +5,10 @@ from typing import Any
 
 from hdvl.config import build
 from hdvl.data.conversations import Conversations
-from hdvl.data.folders import check_image_folders
 from hdvl.data.holdout import hold_out
 from hdvl.data.module import ChatData
 from hdvl.data.packing import Budget
+from hdvl.inputs import check_data
 from hdvl.model import VLM
 from hdvl.processor import Processor
 from hdvl.protocols import BoxCodec
@@ -28,10 +28,10 @@ def build_conversations(
     """The training data and the validation data (or None) of the plain ``config``, the ``data`` group.
 
     Raises:
-        ValueError: a folder of images does not exist; validation data are given twice, as data of their
+        ValueError: a file or a folder of images does not exist; validation data are given twice, as data of their
             own and as ``holdout``; or the rows cannot be split (see :func:`hdvl.data.holdout.hold_out`).
     """
-    check_image_folders(config)
+    check_data(config)
     node, share = validation_node(config), config.get("holdout")
     train: Conversations = build(config["train"])(boxes=boxes)
     if share is None:

@@ -12,6 +12,7 @@ from hdvl.data.quarantine import digest_at, row_digest
 from hdvl.data.readers.base import RowConversations
 from hdvl.data.rows import UNREADABLE
 from hdvl.data.sources import Composite, leaves
+from hdvl.inputs import check_share
 from hdvl.protocols import Conversation, Message
 
 
@@ -84,8 +85,7 @@ def hold_out(
         ValueError: ``share`` is out of range, a row lacks the field ``by``, or the rows cannot be split
             because they are all connected.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"data.holdout must be above 0 and below 1, or null, got {share}")
+    check_share(share)
     sources = list({id(leaf): leaf for leaf in leaves(conversations)}.values())
     rows = [(number, index) for number, leaf in enumerate(sources) for index in range(len(leaf))]
     groups = _groups(key for leaf in sources for key in _row_keys(leaf, by, len(sources) == 1))

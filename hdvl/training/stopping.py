@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -63,4 +64,7 @@ class StopSignals:
         self.number = number
         if is_rank_zero():
             name = _NAMES[signal.Signals(number)]
-            print(f"\n{name}: saving after this step; once more to stop at once", flush=True)
+            # A terminal echoes ^C into the progress bar, whose second line is below the cursor.
+            clear = "\033[J" if sys.stdout.isatty() else ""
+            text = f"{name}: saving after this step; once more to stop at once"
+            print(f"\n{clear}{text}", flush=True)
