@@ -59,7 +59,9 @@ def summary(report: "Report", config: dict[str, Any], share: float) -> str:
     lines.append(f"{share_text}; data.max_bad is {100 * config['data']['max_bad']:g}%")
     if report.findings:
         lines.append(f"every row with a fault is in {config['report']}; {_advice(report, config)}")
-    lines.append(f"  written {config['report']} and, with the rows to leave out, {config['quarantine']}")
+    lines.append(
+        f"  written {config['report']} and, with the rows to leave out, {config['quarantine']}"
+    )
     return "\n".join(lines)
 
 

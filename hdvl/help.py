@@ -47,7 +47,9 @@ def help_text(name: str) -> str:
         blocks.append("keys\n" + key_table(keys))
     if OFTEN_SET.get(name):
         shown = ", ".join(choice for choice, *_ in OFTEN_SET[name])
-        blocks.append(f"keys of groups that are set most often (of {shown})\n" + key_table(often(name)))
+        blocks.append(
+            f"keys of groups that are set most often (of {shown})\n" + key_table(often(name))
+        )
     taken = {key: value for key, value in found.groups.items() if key not in UNUSED.get(name, ())}
     if taken:
         blocks.append(

@@ -166,7 +166,9 @@ def run(cfg: Mapping[str, Any]) -> None:
     plan = plan_of(tiler, source, (width, height))
     print(describe(plan, tiler))
     if merger is None:
-        print("tokens   not counted without an encoder; add model=small, another model=, or an encoder=")
+        print(
+            "tokens   not counted without an encoder; add model=small, another model=, or an encoder="
+        )
     else:
         print(describe_layout(merger.layout(plan)))
     # Large JPEG files are decoded at a lower resolution, which is enough for the drawing.

@@ -105,7 +105,7 @@ def test_everything_is_printed(two: list[Path], capsys: pytest.CaptureFixture[st
 
 
 def test_wrong_runs_are_named(two: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"each of runs must be a run folder, '.*/none' has no"):
+    with pytest.raises(ValueError, match=r"must be a run folder, there is no folder '.*/none'"):
         compare(f"runs=[{two[0]},{tmp_path / 'none'}]")
     with pytest.raises(ValueError, match="runs must be at least two folders, got 1"):
         compare(f"runs=[{two[0]}]")

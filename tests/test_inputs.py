@@ -49,7 +49,10 @@ def test_the_key_of_a_missing_folder_is_named() -> None:
         ({"inputs": "picturs"}, r"^inputs must be a folder.* no picturs, did you mean pictures\?$"),
         ({"image": "pictures"}, r"is a folder; .* about all of them with inputs=pictures$"),
         ({"image": ""}, r"^image must be a file, got nothing; give a path"),
-        ({"init_from": "picture"}, r"^init_from must be a folder, there is no picture, did you mean"),
+        (
+            {"init_from": "picture"},
+            r"^init_from must be a folder, there is no picture, did you mean",
+        ),
     ],
     ids=str,
 )
@@ -69,7 +72,13 @@ def test_what_is_not_known_yet_is_not_checked() -> None:
     [
         ["infer", "inputs=picturs", "prompt=x", "outputs=a.jsonl"],
         ["train", "data=llava", "data.train.path=mien.json"],
-        ["data", "lint", "data=llava", "data.train.path=mine.json", "data.train.image_folder=picture"],
+        [
+            "data",
+            "lint",
+            "data=llava",
+            "data.train.path=mine.json",
+            "data.train.image_folder=picture",
+        ],
     ],
     ids=" ".join,
 )

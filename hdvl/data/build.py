@@ -28,8 +28,9 @@ def build_conversations(
     """The training data and the validation data (or None) of the plain ``config``, the ``data`` group.
 
     Raises:
-        ValueError: a file or a folder of images does not exist; validation data are given twice, as data of their
-            own and as ``holdout``; or the rows cannot be split (see :func:`hdvl.data.holdout.hold_out`).
+        ValueError: a file or a folder of images does not exist; validation data are given twice, as data
+            of their own and as ``holdout``; or the rows cannot be split (see
+            :func:`hdvl.data.holdout.hold_out`).
     """
     check_data(config)
     node, share = validation_node(config), config.get("holdout")

@@ -138,13 +138,13 @@ def _uniform_place(
             place = (x, y, x + size[0], y + size[1])
             if any(_overlap(place, other, margin) for other in occupied):
                 continue
-            spread = _contrast(grey, place)
+            spread = contrast(grey, place)
             distance = abs(x + size[0] / 2 - near[0]) + abs(y + size[1] / 2 - near[1])
             best.append((round(spread) + distance / sum(image.size), place))
     return min(best)[1] if best else None
 
 
-def _contrast(grey: Image.Image, place: Box) -> float:
+def contrast(grey: Image.Image, place: Box) -> float:
     """Return the standard deviation of the pixels at ``place``, which is 0 for a uniform area."""
     x0, y0, x1, y1 = map(round, place)
     return ImageStat.Stat(grey.crop((x0, y0, x1, y1))).stddev[0]
@@ -210,7 +210,7 @@ def _label(
         place = (x, y, x + width, y + height)
         if x < 0 or y < 0 or place[2] > drawn.width or place[3] > drawn.height:
             continue
-        spread = _contrast(grey, place)
+        spread = contrast(grey, place)
         covers = any(_overlap(place, other) for other in occupied if other != frame)
         best.append((covers, round(spread / 8), (x, y)))
     # If there is no room on any side, the label is written inside the frame.

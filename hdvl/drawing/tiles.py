@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from hdvl.drawing.boxes import COLOURS
-from hdvl.drawing.fonts import Colour, default_font, write_label
+from hdvl.drawing.boxes import COLOURS, contrast
+from hdvl.drawing.fonts import Colour, default_font, label_size, write_label
 from hdvl.geometry import Box, Rect, Size, TilePlan
 
 PAPER: Colour = (246, 246, 244)
 INK: Colour = (60, 60, 60)
 GAP = 16
+UNIFORM = 8.0
+"""The standard deviation below which pixels of 0 to 255 show nothing that a label would hide."""
 SMALLEST_CANVAS = 640
 """Canvases with fewer pixels on their longer side are drawn enlarged, each pixel as a square."""
 
@@ -44,7 +46,7 @@ def draw_tiles(image: Image.Image, plan: TilePlan) -> Image.Image:
 
 def _outline(drawn: Image.Image, plan: TilePlan, boxes: Sequence[Box]) -> None:
     """Draw the outline and the number of every window; ``boxes`` are those of all views, in ``drawn``."""
-    pen = ImageDraw.Draw(drawn)
+    pen, grey = ImageDraw.Draw(drawn), drawn.convert("L")
     sides = [min(box[2] - box[0], box[3] - box[1]) for box in boxes[plan.window_slice]]
     side = min([*sides, *drawn.size])
     width = min(4, max(1, round(side / 90), round(min(drawn.size) / 400)))
@@ -58,7 +60,26 @@ def _outline(drawn: Image.Image, plan: TilePlan, boxes: Sequence[Box]) -> None:
         y1 = max(y0, min(box[3], float(drawn.height)) - 1 - inset)
         colour = COLOURS[(view.row * 3 + view.col) % len(COLOURS)]
         pen.rectangle((x0, y0, x1, y1), outline=colour, width=width)
-        write_label(pen, str(number), (x0 + width, y0 + width), font, colour)
+        inside = (x0 + width, y0 + width, x1 - width, y1 - width)
+        at = _uniform_edge(grey, inside, label_size(str(number), font))
+        write_label(pen, str(number), at, font, colour)
+
+
+def _uniform_edge(grey: Image.Image, inside: Box, size: Size) -> tuple[float, float]:
+    """Return where a label of ``size`` hides least of what is drawn inside a tile.
+
+    It is the top left corner if that is uniform, otherwise the place with the least contrast on the first
+    half of the upper or the left side.
+    """
+    x0, y0, x1, y1 = inside
+    (width, height), corner = size, (x0, y0)
+    across = range(1, 1 + int((x1 - x0) / 2 // width))
+    down = range(1, 1 + int((y1 - y0) / 2 // height))
+    places = [(x0 + step * width, y0) for step in across]
+    places += [(x0, y0 + step * height) for step in down]
+    found = {(x, y): contrast(grey, (x, y, x + width, y + height)) for x, y in [corner, *places]}
+    best = min(found, key=lambda place: found[place])
+    return corner if found[corner] < max(UNIFORM, 2 * found[best]) else best
 
 
 def canvas_scale(plan: TilePlan, draw_size: int) -> float:

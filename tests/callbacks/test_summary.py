@@ -50,7 +50,7 @@ def test_files_and_data_are_named_before_the_first_step(capsys: pytest.CaptureFi
 
 
 def test_plots_are_announced_only_if_they_will_be_written(
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = Summary(folder="runs/mine")
     summary.on_train_start(trainer(max_steps=8), fake_module())
@@ -58,6 +58,9 @@ def test_plots_are_announced_only_if_they_will_be_written(
     assert "no losses.png: this training has 8 steps, fewer than trainer.log_every" in said
     summary.on_train_start(trainer(callbacks=[]), fake_module())
     assert "losses.png" not in capsys.readouterr().out
+    monkeypatch.setattr("hdvl.callbacks.summary.find_spec", lambda name: None)
+    summary.on_train_start(trainer(), fake_module())
+    assert "no losses.png without matplotlib: pip install 'hdvl[plots]'" in capsys.readouterr().out
 
 
 def test_a_validation_is_one_line_with_the_best_before(capsys: pytest.CaptureFixture[str]) -> None:

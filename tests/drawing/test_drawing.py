@@ -108,6 +108,17 @@ def test_tiles() -> None:
     assert coloured(squashed)[0].all()
 
 
+def test_the_number_of_a_tile_hides_no_text() -> None:
+    """The page has a word in the corner of its only tile."""
+    page = blank()
+    word = (5, 5, 50, 26)
+    ImageDraw.Draw(page).text((6, 4), "Total", font=fonts.default_font(20), fill=(0, 0, 0))
+    drawn = draw_tiles(page, Squash(tile_size=64).plan(200, 160))
+    assert drawn.crop(word).tobytes() == page.crop(word).tobytes()
+    changed = (np.asarray(drawn) != np.asarray(page)).any(-1)
+    assert changed[8:-8, 8:-8].any(), "the number is elsewhere"
+
+
 def test_a_box_outside_of_its_image_is_drawn_at_the_border() -> None:
     for box in ((300.0, 300.0, 400.0, 400.0), (-50.0, -50.0, -20.0, -20.0)):
         marks = coloured(draw_boxes(blank(), [GroundedBox(label="", box=box)]))
