@@ -1,7 +1,5 @@
 """Files, folders and shares that commands are given are checked before heavy libraries are imported."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,32 +63,3 @@ def test_what_is_not_known_yet_is_not_checked() -> None:
     unknown = {"path": "???", "image_folder": "${data.train.image_folder}"}
     check_data({"train": {"path": "shards/*.json"}, "validation": unknown, "holdout": None})
     check_inputs({"inputs": "pictures/*.png", "init_from": "${oc.env:MODEL}", "data": None})
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["infer", "inputs=picturs", "prompt=x", "outputs=a.jsonl"],
-        ["train", "data=llava", "data.train.path=mien.json"],
-        [
-            "data",
-            "lint",
-            "data=llava",
-            "data.train.path=mine.json",
-            "data.train.image_folder=picture",
-        ],
-    ],
-    ids=" ".join,
-)
-@pytest.mark.slow
-def test_no_heavy_library_is_imported_for_a_mistake(words: list[str]) -> None:
-    check = (
-        "import sys; from hdvl import cli; sys.argv = ['hdvl', *sys.argv[1:]]\n"
-        "try: cli.main()\n"
-        "except SystemExit as end: print(end.code, 'torch' in sys.modules, sep='\\n')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", check, *words], stdout=subprocess.PIPE, text=True, check=True
-    )
-    message, imported = done.stdout.splitlines()
-    assert "did you mean" in message and imported == "False"

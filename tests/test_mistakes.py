@@ -44,6 +44,9 @@ QUICK = [
     ("train +encodr=tiny", r"encodr is no key of hdvl train, did you mean encoder\?"),
     ("infer prompt=x +max_new_tokens=2", r"did you mean generation.max_new_tokens\?"),
     ("infer prompt=x image=nowhere.png", r"image must be a file, there is no nowhere.png"),
+    ("infer prompt=x inputs=foldr", r"inputs must be a folder, .* no foldr, did you mean folder\?"),
+    ("train data=llava data.train.path=note.txt", r"data.train.path .*, did you mean notes.txt\?"),
+    ("train data.holdout=10%", r"data.holdout must be a number above 0 and below 1, .* got 10%"),
 ]
 KEYS = [
     ("train max_steps=1", r"max_steps is no key of hdvl train, did you mean trainer.max_steps\?"),
@@ -232,7 +235,7 @@ def test_more_mistakes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["train +encodr=tiny", "infer prompt=x image=nowhere.png"])
+@pytest.mark.parametrize("line", [line for line, _ in QUICK])
 def test_mistakes_end_a_process_before_torch_is_imported(line: str, folder: Path) -> None:
     before = os.times()
     done = subprocess.run(
