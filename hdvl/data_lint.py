@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hdvl.command import command
 from hdvl.composition import with_init_from
 from hdvl.config import build, given_values, resolve
+from hdvl.inputs import check_data
 from hdvl.sequences import one_or_several
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def run(config: dict[str, Any]) -> "tuple[Report, float]":
     if unknown := sorted(set(leave_out) - set(FAULTS)):
         raise ValueError(f"leave_out must be among {', '.join(FAULTS)}, got {unknown}")
     data = config["data"]
+    check_data(data)
     vlm = on_meta(config["model"])
     nodes = [data["train"], validation_node(data)]
     sources = [
@@ -57,11 +59,11 @@ def summary(report: "Report", config: dict[str, Any], share: float) -> str:
             lines.append(f"{'':>9} {first.name}: {dict(first.faults)[fault][:200]}")
     share_text = f"{100 * share:>8.2f}% to leave out"
     lines.append(f"{share_text}; data.max_bad is {100 * config['data']['max_bad']:g}%")
-    if report.findings:
-        lines.append(f"every row with a fault is in {config['report']}; {_advice(report, config)}")
     lines.append(
         f"  written {config['report']} and, with the rows to leave out, {config['quarantine']}"
     )
+    if report.findings:
+        lines.append(f"every row with a fault is in {config['report']}; {_advice(report, config)}")
     return "\n".join(lines)
 
 

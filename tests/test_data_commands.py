@@ -90,7 +90,10 @@ def test_bench_splits_the_time(folder: Path) -> None:
 
 def test_the_summary_says_what_to_do_only_if_there_are_faults() -> None:
     plain = {"report": "lint.json", "quarantine": "q.json", "data": {"max_bad": 0.001}}
-    assert summary(Report({"a": 2}, (), ()), plain, 0.0).endswith("data.max_bad is 0.1%")
+    assert summary(Report({"a": 2}, (), ()), plain, 0.0).splitlines()[1:] == [
+        "    0.00% to leave out; data.max_bad is 0.1%",
+        "  written lint.json and, with the rows to leave out, q.json",
+    ]
     cut = Finding("a", 0, "row 0 of a", (("image", "cut short"),))
     said = summary(Report({"a": 2}, (cut,), ()), plain, 0.5)
     assert said.endswith("in lint.json; leave them out with data.train.quarantine=q.json")
@@ -100,5 +103,5 @@ def test_the_summary_says_what_to_do_only_if_there_are_faults() -> None:
 
 
 def test_lint_refuses_a_missing_folder_of_images(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"^data\.train\.image_folder must be .* no folder lost$"):
+    with pytest.raises(ValueError, match=r"^data\.train\.image_folder must be .* no folder lost;"):
         lint(config(folder, "data_lint", "data.train.image_folder=lost"))
