@@ -192,7 +192,7 @@ class ChatData(pl.LightningDataModule):
         for loader in self._loaders:
             iterator, loader._iterator = loader._iterator, None
             if isinstance(iterator, _MultiProcessingDataLoaderIter):
-                iterator._shutdown_workers()  # type: ignore[no-untyped-call]
+                iterator._shutdown_workers()
         self._loaders = []
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
