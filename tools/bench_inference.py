@@ -9,11 +9,14 @@ sides read that folder. One process, both sides in turn in each round and the fi
 seconds of all threads, medians [min-max], and ratios paired by round. The ids of both sides must be equal.
 
 * ``step``: one prompt, and eight with different images: the first token, each later one, the whole call;
-  transformers with its dynamic and its static cache (not compiled).
+  transformers with its dynamic and its static cache (not compiled). Later tokens are timed within the
+  call, in the steps in which all prompts get one. Beside them stands how long it takes to read the weights,
+  keys and values of a step at the measured rate of memory, which no way that reads all of them can beat.
 * ``questions``: eight questions about one image of 12 tiles, half as many tokens each: transformers from
   scratch, and with the cache of the common prefix read once and copied, as its documentation shows.
 * ``turns``: four turns of one chat about that image; transformers reads all of it in each turn.
-* ``mixed``: eight images of 1 to 13 tiles: hdvl together against hdvl and transformers one at a time.
+* ``mixed``: eight images of 1 to 13 tiles: hdvl together against hdvl and transformers one at a time; and
+  the time until the first tokens, which bounds the first ratio.
 * ``half``: one prompt, hdvl in bfloat16 against hdvl in float32, with the error of the logits after the
   prompt. The ids may differ.
 * ``load``: load the folder and read every weight once.
@@ -21,20 +24,20 @@ seconds of all threads, medians [min-max], and ratios paired by round. The ids o
 
 import argparse
 import copy
-import gc
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from generate_layouts import LAYOUTS, SIZES, Question, Reference, question
+from races import Ids, Race, Steps, bytes_per_second, run
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, StoppingCriteriaList
 from transformers.utils import logging
 
 import hdvl
@@ -56,50 +59,12 @@ MIXED = (
     IMAGE,
 )
 
-Ids = list[list[int]]
 
-
-@dataclass
-class Race:
-    """Several implementations that must give the same ids, run alternately; the first is hdvl's."""
-
-    name: str
-    ways: dict[str, Callable[[], Ids]]
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    equal: bool = True
-
-    def round(self, number: int) -> None:
-        """Run each way once; the round 0 warms up."""
-        names = list(self.ways) if number % 2 else list(reversed(self.ways))
-        said = {}
-        for name in names:
-            gc.collect()
-            start = time.process_time()
-            said[name] = self.ways[name]()
-            if number:
-                self.seconds.setdefault(name, []).append(time.process_time() - start)
-        self.equal &= all(ids == next(iter(said.values())) for ids in said.values())
-
-    def report(self) -> None:
-        """Print the times and the ratios of each round."""
-        own, *others = self.seconds
-        print(f"  {self.name}{'' if self.equal else '   IDS DIFFER'}")
-        print(f"    {own:32} {spread(self.seconds[own])}")
-        for name in others:
-            pairs = zip(self.seconds[own], self.seconds[name], strict=True)
-            ratios = sorted(theirs / mine for mine, theirs in pairs)
-            print(
-                f"    {name:32} {spread(self.seconds[name])}   x {statistics.median(ratios):.2f} "
-                f"[{ratios[0]:.2f}-{ratios[-1]:.2f}]"
-            )
-
-
-def spread(seconds: Sequence[float]) -> str:
-    """Median [min-max] in milliseconds."""
-    middle, least, most = (
-        value * 1e3 for value in (statistics.median(seconds), min(seconds), max(seconds))
-    )
-    return f"{middle:8.2f} ms [{least:.2f}-{most:.2f}]"
+def _note_time(rows: list[list[float]], ids: Sequence[int]) -> bool:
+    """Append the CPU time to each of ``rows``; no answer ends here."""
+    for row in rows:
+        row.append(time.process_time())
+    return False
 
 
 class Bench:
@@ -116,18 +81,38 @@ class Bench:
         return question(self.vlm, self.layout, image, seed)
 
     def own(
-        self, ids: Sequence[Tensor], shown: Sequence[Question], tokens: int, engine: Engine
+        self,
+        ids: Sequence[Tensor],
+        shown: Sequence[Question],
+        tokens: int,
+        engine: Engine,
+        times: list[list[float]] | None = None,
     ) -> Ids:
-        """Return the ids of hdvl for prompts that are submitted together."""
+        """Return the ids of hdvl for prompts that are submitted together; ``times`` get those of each."""
         params = SamplingParams(max_new_tokens=tokens, stop_ids=())
         made = [
-            engine.submit(Request(row, one.pixels, tuple(one.plans), params))
-            for row, one in zip(ids, shown, strict=True)
+            engine.submit(
+                Request(
+                    row,
+                    one.pixels,
+                    tuple(one.plans),
+                    params,
+                    None if times is None else partial(_note_time, [times[number]]),
+                )
+            )
+            for number, (row, one) in enumerate(zip(ids, shown, strict=True))
         ]
         return [generation.wait().ids for generation in made]
 
-    def theirs(self, ids: Tensor, tokens: int, **options: Any) -> Ids:
-        """Return the ids of transformers for prompts (b, s)."""
+    def theirs(
+        self, ids: Tensor, tokens: int, times: list[list[float]] | None = None, **options: Any
+    ) -> Ids:
+        """Return the ids of transformers for prompts (b, s); ``times`` get those of each new id."""
+        noted = (
+            []
+            if times is None
+            else [lambda found, scores, **_: torch.full((len(found),), _note_time(times, []))]
+        )
         with torch.inference_mode():
             found = self.peer.generate(
                 ids,
@@ -135,6 +120,7 @@ class Bench:
                 max_new_tokens=tokens,
                 do_sample=False,
                 pad_token_id=0,
+                stopping_criteria=StoppingCriteriaList(noted),
                 **options,
             )
         rows: Ids = found[:, ids.shape[1] :].tolist()
@@ -146,34 +132,57 @@ class Bench:
         ids = torch.cat([one.ids for one in shown])
         peer = {name: torch.cat([one.peer[name] for one in shown]) for name in shown[0].peer}
         static = {"cache_implementation": "static", "disable_compile": True}
+        steps: dict[str, list[Steps]] = {}
 
-        def race(tokens: int) -> Race:
-            def own() -> Ids:
+        def timed(name: str, call: Callable[[list[list[float]]], Ids]) -> Callable[[], Ids]:
+            def way() -> Ids:
                 self.engine.clear_caches()
-                return self.own(list(ids), shown, tokens, self.engine)
+                found = Steps(time.process_time(), [[] for _ in range(batch)])
+                steps.setdefault(name, []).append(found)
+                return call(found.rows)
 
-            return Race(
-                f"batch {batch}, {tokens} new tokens",
-                {
-                    "hdvl": own,
-                    "transformers, dynamic cache": lambda: self.theirs(ids, tokens, **peer),
-                    "transformers, static cache": lambda: self.theirs(
-                        ids, tokens, **peer, **static
-                    ),
-                },
-            )
+            return way
 
-        first, whole = race(1), race(self.tokens)
+        calls: dict[str, Callable[[list[list[float]]], Ids]] = {
+            "hdvl": lambda rows: self.own(list(ids), shown, self.tokens, self.engine, rows),
+            "transformers, dynamic cache": lambda rows: self.theirs(ids, self.tokens, rows, **peer),
+            "transformers, static cache": lambda rows: self.theirs(
+                ids, self.tokens, rows, **peer, **static
+            ),
+        }
+        whole = Race(
+            f"batch {batch}, {self.tokens} new tokens",
+            {name: timed(name, call) for name, call in calls.items()},
+        )
         for number in range(rounds + 1):
-            first.round(number)
             whole.round(number)
-        each = Race(f"batch {batch}, each token after the first", {})
-        for name, seconds in whole.seconds.items():
-            pairs = zip(seconds, first.seconds[name], strict=True)
-            each.seconds[name] = [(all_ - one) / (self.tokens - 1) for all_, one in pairs]
-        for found in (first, each, whole):
+        first = Race(f"batch {batch}, all first tokens", {})
+        later = Race(f"batch {batch}, each later token", {})
+        for name in calls:
+            first.seconds[name] = [one.first for one in steps[name][1:]]
+            later.seconds[name] = [one.later for one in steps[name][1:]]
+        for found in (first, later, whole):
             found.report()
-        return first.equal and whole.equal
+        self.report_roof(batch, ids.shape[1] + self.tokens // 2, later)
+        return whole.equal
+
+    def report_roof(self, batch: int, positions: int, later: Race) -> None:
+        """Print how long reading weights, keys and values takes, and what share of a step that is."""
+        text: Any = self.peer.get_decoder()
+        read = [*text.layers.parameters(), self.peer.get_output_embeddings().weight]
+        size = sum(value.numel() * value.element_size() for value in read)
+        config = self.peer.config.get_text_config()
+        width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+        size += batch * positions * config.num_hidden_layers * 2 * width * read[0].element_size()
+        rate = bytes_per_second()
+        names = ", ".join(
+            f"{name} {size / rate / statistics.median(seconds):.0%}"
+            for name, seconds in later.seconds.items()
+        )
+        print(
+            f"    a step reads {size / 1e6:.0f} MB, which takes {size / rate * 1e3:.2f} ms at "
+            f"{rate / 1e9:.1f} GB/s; share of a later token: {names}"
+        )
 
     def prompts(self, shown: Question, count: int) -> list[Tensor]:
         """Prompts (s,) that differ in the words after the image."""
@@ -256,6 +265,11 @@ class Bench:
             engine.clear_caches()
             return self.own(ids, shown, self.tokens, engine)
 
+        def prompts() -> Ids:
+            self.engine.clear_caches()
+            self.own(ids, shown, 1, self.engine)
+            return []
+
         tiles = ", ".join(str(len(one.pixels)) for one in shown)
         race = Race(
             f"eight images of {tiles} tiles, {self.tokens} new tokens each",
@@ -268,7 +282,8 @@ class Bench:
                 ],
             },
         )
-        return run(race, rounds)
+        alone = Race("the same, the first new token of each alone", {"hdvl, together": prompts})
+        return run(race, rounds) and run(alone, rounds)
 
     def half(self, rounds: int) -> bool:
         """The whole call in bfloat16 and in float32."""
@@ -304,14 +319,6 @@ class Bench:
             f"{len(found)} positions; the first {same} of {self.tokens} new ids are equal"
         )
         return ok
-
-
-def run(race: Race, rounds: int) -> bool:
-    """All rounds of a race; whether the ids were equal."""
-    for number in range(rounds + 1):
-        race.round(number)
-    race.report()
-    return race.equal
 
 
 def load(folder: Path, layout: Reference, rounds: int) -> bool:

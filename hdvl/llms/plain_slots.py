@@ -21,7 +21,7 @@ from hdvl.llms.slot_attention import SHARED, Attending, attended, attended_once
 from hdvl.llms.slot_cache import SlotCache
 from hdvl.llms.slots import ModelSlots
 
-UNUSED = 2**18
+UNUSED = 2**19
 """The attention of a row is a call of its own if it saves reading this many bytes for each row."""
 
 Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

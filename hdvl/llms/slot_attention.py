@@ -126,5 +126,5 @@ def _shared(
         own += call.mask[..., start:]
     shares = torch.cat((first, own), -1).softmax(-1)
     weights = shares[..., :start].transpose(0, 1).reshape(groups, batch * each, start)
-    read = torch.bmm(weights, value[0, :, :start]).view(groups, batch, each, width)
+    read = products(weights, value[0, :, :start]).view(groups, batch, each, width)
     return read.transpose(0, 1) + shares[..., start:] @ value[:, :, start:]
