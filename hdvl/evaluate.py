@@ -107,7 +107,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     from hdvl.evaluation.judging.judge import judge_of
     from hdvl.evaluation.report import write_failures, write_reports
     from hdvl.evaluation.runner import Ranks
-    from hdvl.evaluation.summary import HEADS, score_line
+    from hdvl.evaluation.summary import HEADS, remarks, score_line
     from hdvl.evaluation.task import first_questions
     from hdvl.tables import table
 
@@ -137,7 +137,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
         seconds[task.name] = time.monotonic() - begun
         if not ranks.rank:
             line = score_line(task.name, summaries[task.name])
-            print(table([HEADS, line]), flush=True)
+            print("\n".join([table([HEADS, line]), *remarks(summaries[task.name])]), flush=True)
     failed = {name: one["failed"] for name, one in summaries.items() if one["failed"]}
     if not ranks.rank:
         written = write_reports(Path(cfg["outputs"]), summaries, model, cfg)

@@ -37,6 +37,9 @@ Lists ``[a,b]`` and mappings ``{a: b}`` of paths, ``null`` and quoted values are
 interpolations, except for ``LITERAL_PATHS``.
 """
 
+ALSO_FLAGS = ("page",)
+"""Keys of ``PATHS`` that are true or false in another command."""
+
 RENAMED = {
     "initialise": "init_from",
     "pictures": "images",
@@ -290,6 +293,8 @@ def _value(key: str, value: str, sweep: bool) -> str:
 def _path(name: str, value: str, sweep: bool) -> str:
     kind, interpolate = _kind(value), name not in LITERAL_PATHS and _interpolates(value)
     if value == "null" or kind in ("list", "mapping", "quoted") or (kind == "sweep" and sweep):
+        return value
+    if name in ALSO_FLAGS and value in ("true", "false"):
         return value
     if value[0] == "[" and value[-1] == "]":
         items = [quoted(item.strip(), interpolate=interpolate) for item in value[1:-1].split(",")]

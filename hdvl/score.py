@@ -163,6 +163,8 @@ def run(cfg: Mapping[str, Any]) -> None:
 
 def show(scores: "Scores", summary: Summary) -> None:
     """Print the scores with the error of the first, and what a reader must know of them."""
+    from hdvl.evaluation.summary import remarks
+
     rows = [[key, f"{value:.4f}"] for key, value in scores.values.items()]
     around = summary.get("uncertainty") or {"standard_error": None, "low": None}
     if around["standard_error"] is not None:
@@ -170,13 +172,8 @@ def show(scores: "Scores", summary: Summary) -> None:
     if around["low"] is not None:
         rows[0][1] += f"  ({around['low']:.4f} to {around['high']:.4f})"
     print(table(rows))
-    for line in scores.notes:
+    for line in remarks(summary):
         print(line)
-    if "judge" in summary:
-        judge = summary["judge"]
-        print(f"judge {judge['judge']}, words {judge['wording']}, {judge['replies']} replies")
-    if scores.unparsed:
-        print(f"unparsed: {len(scores.unparsed)}")
 
 
 def main() -> None:

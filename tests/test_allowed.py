@@ -9,7 +9,7 @@ import pytest
 from hdvl.allowed import KEYS, OF_COMMAND, PATH, checked, kinds_of
 from hdvl.catalogue import entries, file_of, settable
 from hdvl.config import CONF_DIR, compose, to_plain, to_unresolved
-from hdvl.overrides import PATHS
+from hdvl.overrides import PATHS, typed_overrides
 
 COMMANDS = sorted(path.stem for path in CONF_DIR.glob("*.yaml") if path.stem != "train")
 ELSEWHERE = {"device", "dtype", "images", "example.image", "example.text_tokens", "example"}
@@ -132,3 +132,12 @@ def test_paths_are_read_as_they_are_typed() -> None:
         key.rpartition(".")[2] for key, kind in kinds.items() if kind.said.startswith(PATH.said)
     }
     assert paths - {"page"} <= set(PATHS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_and_numbers_are_not_read_as_paths(command: str) -> None:
+    for key in keys_of(command):
+        kind = kinds_of(command)[key]
+        values = [(True, "true"), (False, "false"), (1, "1")]
+        for value, text in [pair for pair in values if kind.fits(pair[0])]:
+            assert typed_overrides([f"{key}={text}"]) == [f"{key}={text}"], value

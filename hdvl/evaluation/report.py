@@ -11,7 +11,7 @@ from hdvl.evaluation.page import card, protocol_details, write_page
 from hdvl.evaluation.results import FAILED, RESULTS
 from hdvl.evaluation.rows import read_rows
 from hdvl.evaluation.samples import Sample
-from hdvl.evaluation.summary import HEADS, score_line, versions
+from hdvl.evaluation.summary import HEADS, remarks, score_line, versions
 from hdvl.files import write_text
 
 DURATIONS = "durations.json"
@@ -67,6 +67,9 @@ def write_failures(
     tables += [
         published_table(name, one) for name, one in summaries.items() if one.get("published")
     ]
+    said = [[name, line] for name, one in summaries.items() for line in remarks(one)]
+    if said:
+        tables.append({"title": "Remarks", "heads": ["task", ""], "rows": said})
     unasked = [row for name in samples for row in failed_rows(folder / name, name)[:most]]
     if unasked:
         heads = ["task", "question", "reason"]

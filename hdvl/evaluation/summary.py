@@ -115,6 +115,20 @@ def score_line(name: str, summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of the scores of a task: notes, the judge, and answers that were not parsed."""
+    lines = list(summary.get("notes", ()))
+    if "judge" in summary:
+        judge = summary["judge"]
+        lines.append(
+            f"judge {judge['judge']}, words {judge['wording']}, {judge['replies']} replies, "
+            f"{judge['unparsed']} of them could not be read"
+        )
+    if summary.get("unparsed"):
+        lines.append(f"unparsed: {len(summary['unparsed'])} of {summary['questions']} questions")
+    return lines
+
+
 HEADS = [
     *("task", "protocol", "metric", "score", "95 % interval", "questions"),
     *("tiles/image", "tokens/image", "reduced", "truncated"),

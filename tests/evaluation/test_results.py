@@ -8,9 +8,10 @@ import pytest
 
 from hdvl.config import build, compose, to_plain
 from hdvl.evaluation.folder import DataFolder
-from hdvl.evaluation.report import write_reports
+from hdvl.evaluation.report import write_failures, write_reports
 from hdvl.evaluation.results import finish_task
 from hdvl.evaluation.runner import Answers
+from hdvl.evaluation.summary import remarks
 from tests.evaluation.made_up import docvqa
 
 IMAGE = {"size": [48, 40], "resized": [24, 20], "tiles": 3, "visual_tokens": 30}
@@ -89,3 +90,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         FileNotFoundError, match=r"docvqa/val_v1\.0_withQT\.json or .*val_v1\.0\.json"
     ):
         finished(tmp_path, tmp_path, Answers())
+
+
+def test_remarks_name_the_judge_and_what_was_not_parsed(tmp_path: Path) -> None:
+    judge = {"judge": "m", "wording": "abc", "replies": 4, "unparsed": 3}
+    summary = {"notes": ["a note"], "judge": judge, "unparsed": ["1", "2", "3"], "questions": 4}
+    said = "judge m, words abc, 4 replies, 3 of them could not be read"
+    assert remarks(summary) == ["a note", said, "unparsed: 3 of 4 questions"]
+    assert remarks({"questions": 4, "unparsed": []}) == []
+    docvqa(tmp_path, questions=1)
+    found = finished(tmp_path, tmp_path / "docvqa", Answers({"100": row("Word0")}))
+    write_failures(tmp_path, {"docvqa": {**found, **summary}}, {"docvqa": []}, 1, {"docvqa": 1.0})
+    page = (tmp_path / "report.html").read_text()
+    assert said in page and "unparsed: 3 of 4 questions" in page

@@ -136,7 +136,8 @@ class Judge:
                 else "the replies that came are kept, and the same command asks for the others"
             )
             raise ValueError(
-                f"{len(errors)} of {len(found)} answers could not be judged, and the task has no score: "
+                f"{len(errors)} of {len(found)} different answers could not be judged, and the task has no "
+                "score: "
                 f"{errors[0]}; {remedy}"
             )
         return [found[name][0] for name in names]
@@ -225,8 +226,12 @@ def _only_judge(path: Path, model: str | None) -> str:
     found = sorted({str(row.get("judge")) for _, _, row in whole_rows(path)})
     if model is None and len(found) == 1:
         return found[0]
+    if not found:
+        raise ValueError(
+            f"judge.replay must be a file of replies, {path} holds none; record some first"
+        )
     if model not in found:
         raise ValueError(
-            f"judge.model must be one whose replies {path} has ({', '.join(found) or 'none'}), got {model!r}"
+            f"judge.model must be one whose replies {path} has ({', '.join(found)}), got {model or 'null'}"
         )
     return model

@@ -39,7 +39,7 @@ def test_replies_are_kept_and_replayed(tmp_path: Path, monkeypatch: pytest.Monke
     with Judge(replay=path) as judge:  # the server is gone
         assert judge.model == "m" and judge.replies(CHAINS, str.isdigit) == list("012345")
         with pytest.raises(
-            ValueError, match=r"1 of 1 answers .* no reply of m to 'Other'; ask for"
+            ValueError, match=r"1 of 1 different answers .* no reply of m to 'Other'; ask for"
         ):
             judge.replies([[query("Other")]], str.isdigit)
 
@@ -60,7 +60,7 @@ def test_what_a_judge_lacks_is_named(tmp_path: Path) -> None:
     two.write_text(
         '{"key": "a", "judge": "m", "reply": ""}\n{"key": "b", "judge": "n", "reply": ""}\n'
     )
-    with pytest.raises(ValueError, match=r"one whose replies .* has \(m, n\), got None"):
+    with pytest.raises(ValueError, match=r"one whose replies .* has \(m, n\), got null"):
         Judge(replay=two)
 
     def refuse(body: dict[str, Any]) -> str:
@@ -70,7 +70,7 @@ def test_what_a_judge_lacks_is_named(tmp_path: Path) -> None:
 
     path = tmp_path / "judge.jsonl"
     with fake_judge(refuse) as server, Judge(url=server.url, model="m", record=path) as judge:
-        with pytest.raises(ValueError, match=r"1 of 6 answers .* no score: .* quota"):
+        with pytest.raises(ValueError, match=r"1 of 6 different answers .* no score: .* quota"):
             judge.replies(CHAINS, str.isdigit)
         with pytest.raises(ValueError, match="being written by another process"):
             Judge(url=server.url, model="m", record=path).__enter__()
@@ -95,7 +95,7 @@ def test_a_reply_that_is_no_completion_is_an_error_and_not_kept(kind: str, tmp_p
         return NO_COMPLETION[kind] if last_word(body) == "1" else last_word(body)
 
     with fake_judge(say) as server, Judge(url=server.url, model="m", record=path) as judge:
-        with pytest.raises(ValueError, match=r"1 of 2 answers could not be judged"):
+        with pytest.raises(ValueError, match=r"1 of 2 different answers could not be judged"):
             judge.replies(CHAINS[:2], str.isdigit)
     assert [json.loads(line)["reply"] for line in path.read_text().splitlines()] == ["0"]
 
@@ -114,7 +114,7 @@ def test_a_busy_judge_is_asked_again_and_an_empty_reply_is_a_reply(tmp_path: Pat
         given: dict[str, Any] = {"url": server.url, "model": "m", "record": path}
         with Judge(**given) as judge:
             assert judge.replies(CHAINS[:2], str.isdigit) == ["0", ""]
-            with pytest.raises(ValueError, match=r"1 of 3 answers .* Error code: 503"):
+            with pytest.raises(ValueError, match=r"1 of 3 different answers .* Error code: 503"):
                 judge.replies(CHAINS[:3], str.isdigit)
         asked = len(server.asked)
         with Judge(**given) as judge:  # the empty reply is not asked for again
