@@ -87,6 +87,15 @@ def test_answers_that_take_too_long_end_with_504_or_an_event(pipe: Pipeline) -> 
         wait_for(lambda: busy(live) == 0)
 
 
+def test_a_request_that_takes_too_long_to_read(pipe: Pipeline) -> None:
+    with serving([ServedModel("tiny", pipe)], Settings(prepare_seconds=1e-6)) as live:
+        said = httpx2.post(live.url + PATH, json=question("word " * 9000), timeout=60)
+        assert said.status_code == 400
+        assert "reading the request took longer than 1e-06" in said.json()["error"]["message"]
+        assert httpx2.get(f"{live.url}/health").status_code == 200
+        wait_for(lambda: live.models[0]._open == 0)
+
+
 def test_a_slow_client_is_refused_and_delays_no_other(pipe: Pipeline) -> None:
     with serving([ServedModel("tiny", pipe)], Settings(body_seconds=0.5)) as live:
         whole = post(PATH, question())
