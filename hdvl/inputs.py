@@ -33,8 +33,9 @@ def check_inputs(plain: Mapping[str, Any]) -> None:
     """Check the inputs of a command before heavy libraries are imported.
 
     Args:
-        plain: the config of the command; ``image``, ``inputs``, ``checkpoint``, ``init_from``, ``data``,
-            ``device``, ``dtype`` and the keys of ``WRITTEN_FILES`` are checked if they are there.
+        plain: the config of the command; ``image``, ``inputs``, ``checkpoint``, ``init_from``,
+            ``resume``, ``data``, ``device``, ``dtype`` and the keys of ``WRITTEN_FILES`` are checked if they
+            are there.
 
     Raises:
         ValueError: a file or a folder does not exist or is of another kind, or a name is unknown.
@@ -44,6 +45,9 @@ def check_inputs(plain: Mapping[str, Any]) -> None:
         for source in given if isinstance(given, list) else [given]:
             if isinstance(source, str) and "${" not in source:
                 check_checkpoint(source, key)
+    resume = plain.get("resume")
+    if isinstance(resume, str) and "${" not in resume and not os.path.isdir(resume):
+        raise ValueError(f"resume must be a run folder, there is no {resume}{_like_it(resume)}")
     for key in WRITTEN_FILES:
         if isinstance(plain.get(key), str):
             check_written_file(key, Path(plain[key]))
@@ -225,5 +229,5 @@ def _like_it(path: str) -> str:
         siblings: Sequence[str] = [each for each in os.listdir(folder or ".") if each != name]
     except OSError:
         return f"; the folder {folder} does not exist" if folder else ""
-    like = difflib.get_close_matches(name, siblings, n=1)
+    like = difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)
     return f", did you mean {os.path.join(folder, like[0])}?" if like else "; check the path"

@@ -49,6 +49,11 @@ def one(group: str, choice: str, folders: Sequence[Path] = CONF) -> str:
         ValueError: there is no such group or choice.
     """
     if group not in groups(folders):
+        if not choice:
+            owners = [name for name in groups(folders) if group in choices(name, folders)]
+            if owners:
+                meant = " or ".join(f"{name}={group}" for name in owners)
+                raise ValueError(f"{group!r} is no config group, did you mean {meant}?")
         raise ValueError(f"{group!r} is no config group{similar(group, groups(folders))}")
     known = list(choices(group, folders))
     if not choice:

@@ -100,6 +100,7 @@ def test_show_documents_a_part() -> None:
     assert "tile_size=336" in show.text(["tiler=llava_next"])
     assert "data.train.path=???" in show.text(["data=llava"])
     for word, message in (
+        ("resampler", r"'resampler' is no config group, did you mean bridge=resampler\?"),
         ("encodr=timm", r"'encodr' is no config group, did you mean encoder"),
         ("encoder=timmm", r"encoder must be one of .* did you mean timm"),
         ("encoder", r"a choice of encoder must be given, .*hdvl list encoder"),

@@ -46,6 +46,8 @@ def test_the_key_of_a_missing_folder_is_named() -> None:
         ({"data": {"holdout": 1.5}}, r"^data.holdout must be a number above 0 .* got 1.5$"),
         ({"inputs": "picturs"}, r"^inputs must be a folder.* no picturs, did you mean pictures\?$"),
         ({"image": "pictures"}, r"is a folder; .* about all of them with inputs=pictures$"),
+        ({"image": "sheet.json"}, r"there is no sheet.json; check the path$"),  # not like mine.json
+        ({"resume": "picture"}, r"^resume must be a run folder, there is no picture, did you mean"),
         ({"image": ""}, r"^image must be a file, got nothing; give a path"),
         (
             {"init_from": "picture"},

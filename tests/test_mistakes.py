@@ -178,7 +178,7 @@ IMPORTING = [
     ("infer prompt=x tiler.max_tile=3", r"no tiler.max_tile to override, did you mean max_tiles"),
     ("infer prompt=x tiler.longest_edge=3", r"no tiler.longest_edge to override; it takes grid"),
     ("train +trainer.max_stepz=1", r"max_stepz is not, did you mean max_steps"),
-    ("train trainer.accelerator=gpu", r"No supported gpu backend"),
+    ("train trainer.accelerator=gpu", r"No supported gpu backend .* Choose trainer.accelerator=cpu"),
     ("train trainer.accelerator=foo", r"invalid accelerator name"),
     ("train optimizer.factory._target_=torch.optim.Adamm", r"did you mean torch.optim.Adam"),
     ("train +callbacks.mine._target_=nowhere.Thing", r"nowhere.Thing does not exist"),

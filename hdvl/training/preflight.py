@@ -80,6 +80,9 @@ def check_tuned(vlm: VLM, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
     return groups
 
 
+_NO_GPU = " Choose trainer.accelerator=cpu or auto; hdvl doctor says whether this torch was built for a GPU"
+
+
 def build_trainer(stage: Mapping[str, Any], **changes: Any) -> pl.Trainer:
     """Build the trainer of a stage with its callbacks.
 
@@ -91,7 +94,9 @@ def build_trainer(stage: Mapping[str, Any], **changes: Any) -> pl.Trainer:
     try:
         trainer: pl.Trainer = build({**stage["trainer"], **changes}, **options)
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise ValueError(f"trainer: {error}") from error
+        raise ValueError(
+            f"trainer: {error}{_NO_GPU if 'gpu backend' in str(error) else ''}"
+        ) from error
     return trainer
 
 
