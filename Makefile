@@ -41,7 +41,7 @@ $(VENV)/torch: constraints.txt
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml
 	@echo "[3/3] hdvl and its other requirements"
-	@$(PIP) -c constraints.txt -e ".[plots]"
+	@$(PIP) -c constraints.txt -e ".[plots,synthetic]"
 	@touch $@
 
 $(VENV)/installed-tests: $(VENV)/installed

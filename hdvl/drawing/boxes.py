@@ -136,7 +136,7 @@ def _uniform_place(
         for col in range(9):
             x, y = margin + room[0] * col / 8, margin + room[1] * row / 8
             place = (x, y, x + size[0], y + size[1])
-            if any(_overlap(place, other, margin) for other in occupied):
+            if any(overlap(place, other, margin) for other in occupied):
                 continue
             spread = contrast(grey, place)
             distance = abs(x + size[0] / 2 - near[0]) + abs(y + size[1] / 2 - near[1])
@@ -150,7 +150,7 @@ def contrast(grey: Image.Image, place: Box) -> float:
     return ImageStat.Stat(grey.crop((x0, y0, x1, y1))).stddev[0]
 
 
-def _overlap(one: Box, other: Box, margin: float = 0.0) -> bool:
+def overlap(one: Box, other: Box, margin: float = 0.0) -> bool:
     return (
         one[0] < other[2] + margin
         and other[0] < one[2] + margin
@@ -211,7 +211,7 @@ def _label(
         if x < 0 or y < 0 or place[2] > drawn.width or place[3] > drawn.height:
             continue
         spread = contrast(grey, place)
-        covers = any(_overlap(place, other) for other in occupied if other != frame)
+        covers = any(overlap(place, other) for other in occupied if other != frame)
         best.append((covers, round(spread / 8), (x, y)))
     # If there is no room on any side, the label is written inside the frame.
     inside = (max(0.0, min(frame[0], drawn.width - width)), max(0.0, frame[1]))

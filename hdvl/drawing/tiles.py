@@ -1,10 +1,11 @@
 """Tiles drawn on images, on the canvas that the model gets, and side by side."""
 
+import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from hdvl.drawing.boxes import COLOURS, contrast
+from hdvl.drawing.boxes import COLOURS, contrast, overlap
 from hdvl.drawing.fonts import Colour, default_font, label_size, write_label
 from hdvl.geometry import Box, Rect, Size, TilePlan
 
@@ -46,7 +47,7 @@ def draw_tiles(image: Image.Image, plan: TilePlan) -> Image.Image:
 
 def _outline(drawn: Image.Image, plan: TilePlan, boxes: Sequence[Box]) -> None:
     """Draw the outline and the number of every window; ``boxes`` are those of all views, in ``drawn``."""
-    pen, grey = ImageDraw.Draw(drawn), drawn.convert("L")
+    pen, grey, labels = ImageDraw.Draw(drawn), drawn.convert("L"), list[Box]()
     sides = [min(box[2] - box[0], box[3] - box[1]) for box in boxes[plan.window_slice]]
     side = min([*sides, *drawn.size])
     width = min(4, max(1, round(side / 90), round(min(drawn.size) / 400)))
@@ -61,12 +62,16 @@ def _outline(drawn: Image.Image, plan: TilePlan, boxes: Sequence[Box]) -> None:
         colour = COLOURS[(view.row * 3 + view.col) % len(COLOURS)]
         pen.rectangle((x0, y0, x1, y1), outline=colour, width=width)
         inside = (x0 + width, y0 + width, x1 - width, y1 - width)
-        at = _uniform_edge(grey, inside, label_size(str(number), font))
+        size = label_size(str(number), font)
+        at = _uniform_edge(grey, inside, size, labels)
+        labels.append((*at, at[0] + size[0], at[1] + size[1]))
         write_label(pen, str(number), at, font, colour)
 
 
-def _uniform_edge(grey: Image.Image, inside: Box, size: Size) -> tuple[float, float]:
-    """Return where a label of ``size`` hides least of what is drawn inside a tile.
+def _uniform_edge(
+    grey: Image.Image, inside: Box, size: Size, labels: Sequence[Box]
+) -> tuple[float, float]:
+    """Return where a label of ``size`` hides least of what is drawn inside a tile, and no other label.
 
     It is the top left corner if that is uniform, otherwise the place with the least contrast on the first
     half of the upper or the left side.
@@ -77,7 +82,11 @@ def _uniform_edge(grey: Image.Image, inside: Box, size: Size) -> tuple[float, fl
     down = range(1, 1 + int((y1 - y0) / 2 // height))
     places = [(x0 + step * width, y0) for step in across]
     places += [(x0, y0 + step * height) for step in down]
-    found = {(x, y): contrast(grey, (x, y, x + width, y + height)) for x, y in [corner, *places]}
+    found = {}
+    for x, y in [corner, *places]:
+        place = (x, y, x + width, y + height)
+        hidden = any(overlap(place, label) for label in labels)
+        found[x, y] = math.inf if hidden else contrast(grey, place)
     best = min(found, key=lambda place: found[place])
     return corner if found[corner] < max(UNIFORM, 2 * found[best]) else best
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from hdvl.drawing import COLOURS, draw_boxes, draw_canvas, draw_tiles, fonts, view_names
+from hdvl.drawing import COLOURS, draw_boxes, draw_canvas, draw_tiles, fonts, tiles, view_names
+from hdvl.drawing.boxes import overlap
 from hdvl.drawing.fonts import font_for
+from hdvl.inputs import ASSETS
 from hdvl.protocols import GroundedBox
 from hdvl.tilers import AnyRes, NativeTiles, SlidingWindow, Squash
 
@@ -117,6 +119,24 @@ def test_the_number_of_a_tile_hides_no_text() -> None:
     assert drawn.crop(word).tobytes() == page.crop(word).tobytes()
     changed = (np.asarray(drawn) != np.asarray(page)).any(-1)
     assert changed[8:-8, 8:-8].any(), "the number is elsewhere"
+
+
+def test_the_number_of_a_tile_hides_no_other_number() -> None:
+    """On the shipped form, number 19 makes room for a line and comes to where number 20 would be."""
+    page = Image.open(ASSETS / "form.png").convert("RGB")
+    plan = SlidingWindow(tile_size=224, stride=192, multiple_of=16, max_tiles=64).plan(*page.size)
+    places: list[tuple[float, float, float, float]] = []
+
+    def note(pen: object, text: str, at: tuple[float, float], font: fonts.Font, _: object) -> None:
+        width, height = fonts.label_size(text, font)
+        places.append((*at, at[0] + width, at[1] + height))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "write_label", note)
+        draw_tiles(page, plan)
+    assert len(places) == len(plan.windows)
+    for number, one in enumerate(places):
+        assert not any(overlap(one, other) for other in places[:number])
 
 
 def test_a_box_outside_of_its_image_is_drawn_at_the_border() -> None:
