@@ -10,6 +10,7 @@ from typing import Any
 
 from hdvl import config as configs
 from hdvl.allowed import checked, kinds_of
+from hdvl.catalogue import primary
 from hdvl.config import CONF_DIR, resolve
 from hdvl.inputs import check_inputs
 from hdvl.keys import check_added, check_values, is_empty, similar, unknown_key
@@ -76,6 +77,7 @@ def command(
     os.environ[_TRACE] = "1"  # Hydra raises its errors then, instead of printing them
     try:
         with exit_with_message(name, trace=trace):
+            _check_sections(name, words)
             check_words(words, groups())
             for key, _ in keys_of(words):
                 check_renamed(key)
@@ -284,6 +286,19 @@ def _check_given(name: str, unchecked: Sequence[str]) -> None:
         kinds = kinds_of(name)  # their values are checked in the whole config
         given_here = {word.key_or_group: word.value() for word in values}
         check_values(base, {key: value for key, value in given_here.items() if key not in kinds})
+
+
+def _check_sections(name: str, words: Sequence[str]) -> None:
+    """Check that no mapping of the command's own that is called as a group is, such as engine, is chosen.
+
+    Raises:
+        ValueError: one is.
+    """
+    found = primary(name)
+    for key, value in keys_of(words):
+        inner = next((own.key for own in found.entries if own.key.startswith(f"{key}.")), None)
+        if inner and key in groups() and key not in found.groups:
+            raise ValueError(f"{key} must be a mapping, got {value}; set its keys, such as {inner}")
 
 
 def _check_groups(name: str, added: Sequence[str]) -> None:

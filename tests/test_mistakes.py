@@ -147,6 +147,8 @@ KEYS = [
         "score task=suite_reading predictions=notes.txt out=notes.txt",
         r"out=notes.txt would overwrite the predictions",
     ),
+    ("evaluate engine=null", r"engine must be a mapping, got null; set its keys, such as engine.max_slots"),
+    ("chat engine=openai", r"engine must be a mapping, got openai; set its keys, such as engine.max_slots"),
     ("evaluate diff a b out=.", r"out must be a file, . is a folder"),
     ("tile image=receipt.png out=notes.txt/a.png", r"out must be a file, notes.txt in .* is a file"),
     ("serve checkpoint=[hdvl/small,nowhere]", r"checkpoint must be a folder, there is no nowhere"),
