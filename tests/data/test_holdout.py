@@ -78,8 +78,8 @@ def test_equal_rows_and_rows_that_cannot_be_read_are_split_too(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "share", "message"),
     [
-        (3, 0, "must be above 0 and below 1"),
-        (3, 1.0, "must be above 0 and below 1"),
+        (3, 0, "must be a number above 0 and below 1"),
+        (3, 1.0, "must be a number above 0 and below 1"),
         (3, 0.5, "that all share an image"),
     ],
 )
