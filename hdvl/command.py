@@ -114,8 +114,9 @@ def compose(*overrides: str, config_name: str = "train", return_hydra: bool = Fa
                 f"overrides must be group=choice or key=value, got the option {word!r}; a folder of your own "
                 'choices is given by compose("hydra.searchpath=[DIR]", ...)'
             )
+    words = with_any_keys(config_name, overrides)
     try:
-        return configs.compose(*overrides, config_name=config_name, return_hydra=return_hydra)
+        return configs.compose(*words, config_name=config_name, return_hydra=return_hydra)
     except HydraException as error:
         raise ValueError(reason_of(error, config_name, overrides)) from error
 

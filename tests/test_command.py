@@ -104,6 +104,13 @@ def test_hydra_is_left_as_it_was_found(tmp_path: Path) -> None:
         assert compose("mine", ["x=3"]).x == 3
 
 
+def test_a_mapping_that_is_empty_by_default_takes_any_names() -> None:
+    config = hdvl.compose("judge.settings={temperature: 0}", config_name="score")
+    assert config.judge.settings == {"temperature": 0}
+    with pytest.raises(ValueError, match=r"judge does not have all keys of the given mapping"):
+        hdvl.compose("judge={temperature: 0}", config_name="score")
+
+
 def test_options_are_no_overrides_in_python() -> None:
     with pytest.raises(ValueError, match=r"the option '--config-dir'; .*hydra\.searchpath=\[DIR\]"):
         hdvl.compose("--config-dir", "myconf", "bridge=mlp")
