@@ -2,6 +2,7 @@
 
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ the class that it builds.
   hdvl show encoder=timm
   hdvl show merger=spatial bridge=mlp
   hdvl show bridge=mine --config-dir DIR  a choice in a folder of your own"""
+
+FORMULA = re.compile(r"^( *)\.\. math::.*\n(?:\1 .*\n| *\n)*", re.MULTILINE)
+"""The directive of a formula in reStructuredText, and the indented lines that belong to it."""
 
 
 def text(words: Sequence[str], folders: Sequence[Path] = CONF) -> str:
@@ -91,7 +95,7 @@ def primary_parts(group: str, choice: str, folders: Sequence[Path] = CONF) -> li
 
 
 def documentation(target: str) -> str:
-    """Return the docstring and the arguments of a class or function.
+    """Return the docstring, without formulas in LaTeX, and the arguments of a class or function.
 
     Raises:
         ValueError: its module cannot be found.
@@ -106,7 +110,7 @@ def documentation(target: str) -> str:
     owner = getattr(found, "__self__", None)
     documents = [inspect.getdoc(owner)] if isinstance(owner, type) else []
     documents.append(inspect.getdoc(found))
-    paragraphs = [doc for doc in documents if doc]
+    paragraphs = [FORMULA.sub("", doc) for doc in documents if doc]
     return "\n\n".join([target, *paragraphs, "arguments\n" + argument_table(found, owner)])
 
 

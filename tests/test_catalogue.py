@@ -109,6 +109,15 @@ def test_show_documents_a_part() -> None:
             show.text([word])
 
 
+def test_show_leaves_out_formulas() -> None:
+    from torch.optim import AdamW
+
+    shown = show.documentation("torch.optim.AdamW")
+    assert "\\begin{aligned}" in (AdamW.__doc__ or "")
+    assert "math::" not in shown and "aligned" not in shown
+    assert "Implements AdamW" in shown and "weight_decay" in shown
+
+
 def test_shown_keys_can_be_typed() -> None:
     task = show.text(["task=docvqa"])
     assert "  task.docvqa.protocol=official" in task and "task.docvqa.published" not in task

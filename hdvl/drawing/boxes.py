@@ -34,6 +34,7 @@ def draw_boxes(
     *,
     colours: Sequence[Colour] = COLOURS,
     insets: bool = False,
+    gap: int = 1,
 ) -> Image.Image:
     """Return a copy of ``image`` with a frame around each box and its label next to it.
 
@@ -45,6 +46,7 @@ def draw_boxes(
         boxes: boxes in pixels of the image.
         colours: the colours of the labels, one after another.
         insets: whether to draw magnified insets of small boxes, where the image has the least contrast.
+        gap: the distance between a box and its frame, in widths of its lines.
     """
     drawn = image.convert("RGB")
     if drawn is image:
@@ -52,7 +54,7 @@ def draw_boxes(
     pen = ImageDraw.Draw(drawn)
     width = max(2, round(min(drawn.size) / 350))
     labels = list(dict.fromkeys(box.label for box in boxes))
-    frames = [_frame(box.box, width, drawn.size) for box in boxes]
+    frames = [_frame(box.box, width, drawn.size, gap) for box in boxes]
     occupied = list(frames)
     if insets and min(image.size) >= MIN_IMAGE_SIDE:
         small = [number for number, box in enumerate(boxes) if _is_small(box.box, image.size)]
@@ -77,13 +79,14 @@ def draw_boxes(
     return drawn
 
 
-def _frame(box: Box, width: int, size: Size) -> Box:
-    """Return the outer edge of the frame around ``box``, with a gap of one line width between them."""
+def _frame(box: Box, width: int, size: Size, gap: int) -> Box:
+    """Return the outer edge of the frame around ``box``, with a gap of some line widths between them."""
     x0, y0, x1, y1 = box
-    left = min(max(0.0, x0 - 2 * width), size[0] - 1.0)
-    top = min(max(0.0, y0 - 2 * width), size[1] - 1.0)
-    right = min(float(size[0]), max(x0 + 1, x1) + 2 * width)
-    bottom = min(float(size[1]), max(y0 + 1, y1) + 2 * width)
+    away = (gap + 1) * width
+    left = min(max(0.0, x0 - away), size[0] - 1.0)
+    top = min(max(0.0, y0 - away), size[1] - 1.0)
+    right = min(float(size[0]), max(x0 + 1, x1) + away)
+    bottom = min(float(size[1]), max(y0 + 1, y1) + away)
     return left, top, max(left + 1, right), max(top + 1, bottom)
 
 

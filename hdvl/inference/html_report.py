@@ -16,6 +16,8 @@ from hdvl.protocols import GroundedBox
 HEAD = ("image", "question", "answer", "truth", "", "tiles", "tokens", "seconds")
 WIDTHS = (18, 34, 30, 30, 5, 5, 6, 7)
 RED, GREEN = (214, 39, 40), (44, 160, 44)
+TRUTH_GAP = 3
+"""The gap of the green frame, which lies around the red one then, so that both are seen."""
 
 
 def cells(outcome: Outcome) -> tuple[str, ...]:
@@ -84,6 +86,7 @@ def outcome_image(outcome: Outcome, index: int) -> Image.Image:
     answer, case = outcome.answer, outcome.case
     drawn = draw_tiles(answer.image(index), answer.plans[index])
     if case.box is not None and index == 0:
-        drawn = draw_boxes(drawn, [GroundedBox(label="", box=case.box)], colours=[GREEN])
+        truth = GroundedBox(label="", box=case.box)
+        drawn = draw_boxes(drawn, [truth], colours=[GREEN], gap=TRUTH_GAP)
     found = [box for box in answer.boxes if box.image == index]
     return draw_boxes(drawn, found, colours=[RED], insets=True)

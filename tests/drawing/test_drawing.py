@@ -34,6 +34,19 @@ def test_an_outline_surrounds_its_box() -> None:
     assert not coloured(source).any()  # a copy
 
 
+def test_frames_with_different_gaps_do_not_hide_each_other() -> None:
+    image, box = (
+        Image.new("RGB", (400, 300), "white"),
+        GroundedBox("", (100.0, 100.0, 200.0, 150.0)),
+    )
+    wide, near = (0, 128, 0), (255, 0, 0)
+    outer = draw_boxes(image, [box], colours=[wide], gap=3)
+    both = draw_boxes(outer, [box], colours=[near])
+    count = {colour: number for number, colour in both.getcolors() or []}
+    alone = {colour: number for number, colour in outer.getcolors() or []}
+    assert count[wide] == alone[wide] and count[near] > 0
+
+
 def test_a_quadrilateral_is_drawn_along_its_edges() -> None:
     points = ((100.0, 30.0), (150.0, 80.0), (100.0, 130.0), (50.0, 80.0))
     drawn = draw_boxes(blank(), [GroundedBox("", (50.0, 30.0, 150.0, 130.0), points=points)])
