@@ -95,9 +95,9 @@ class Labelled(Dataset):
         )
         pixels = torch.frombuffer(bytearray(document.image.tobytes()), dtype=torch.uint8)
         tile = pixels.view(height, width, 3)[y : y + TILE, x : x + TILE].permute(2, 0, 1)
-        cells = _window(cell_labels(document)[0], x // 8, y // 8, TILE // 8)
-        tokens = _window(token_labels(document, slots=SLOTS), x // 16, y // 16, TILE // 16)
-        boxes = _window(token_boxes(document), x // 16, y // 16, TILE // 16)
+        cells = window(cell_labels(document)[0], x // 8, y // 8, TILE // 8)
+        tokens = window(token_labels(document, slots=SLOTS), x // 16, y // 16, TILE // 16)
+        boxes = window(token_boxes(document), x // 16, y // 16, TILE // 16)
         said = self.words(document, x // 16, y // 16)
         return tile.contiguous(), cells, tokens, boxes, said
 
@@ -121,7 +121,8 @@ class Labelled(Dataset):
         return self.known[word]
 
 
-def _window(labels: Tensor, x: int, y: int, side: int) -> Tensor:
+def window(labels: Tensor, x: int, y: int, side: int) -> Tensor:
+    """The labels of a square of cells or tokens, in one row."""
     return labels[y : y + side, x : x + side].flatten(0, 1)
 
 

@@ -33,8 +33,7 @@ def token_labels(
     width, height = document.image.size
     labels = torch.zeros(height // token[0], width // token[1], slots, dtype=torch.long)
     for (row, col), found in _by_token(document, token).items():
-        order = sorted(found, key=lambda glyph: (round(sum(glyph.box[1::2]) / 2), glyph.box[0]))
-        chars = [classes()[glyph.char] for glyph in order[:slots]]
+        chars = [classes()[glyph.char] for glyph in found[:slots]]
         labels[row, col, : len(chars)] = torch.tensor(chars)
     return labels
 
@@ -64,7 +63,10 @@ def token_words(
 
 
 def _by_token(document: Document, token: tuple[int, int]) -> dict[tuple[int, int], list[Glyph]]:
-    """The glyphs whose centres lie in each (row, column) of tokens that lie whole on the page."""
+    """The glyphs whose centres lie in each (row, column) of tokens, in reading order.
+
+    Only tokens that lie whole on the page are listed.
+    """
     rows, cols = document.image.height // token[0], document.image.width // token[1]
     places: dict[tuple[int, int], list[Glyph]] = {}
     for glyph in document.glyphs:
@@ -72,7 +74,19 @@ def _by_token(document: Document, token: tuple[int, int]) -> dict[tuple[int, int
         row, col = int((y0 + y1) / 2) // token[0], int((x0 + x1) / 2) // token[1]
         if 0 <= row < rows and 0 <= col < cols:
             places.setdefault((row, col), []).append(glyph)
-    return places
+    return {place: _in_order(found) for place, found in places.items()}
+
+
+def _in_order(glyphs: list[Glyph]) -> list[Glyph]:
+    """Glyphs of one token in reading order: from left to right, a second line after the first one."""
+    heights = [(glyph.box[1] + glyph.box[3]) / 2 for glyph in glyphs]
+    middle = (min(heights) + max(heights)) / 2
+    # On a turned page the characters of one line have different heights, by less than two lines have.
+    lines = max(heights) - min(heights) > 0.4 * (glyphs[0].box[3] - glyphs[0].box[1])
+    return sorted(
+        glyphs,
+        key=lambda glyph: (lines and (glyph.box[1] + glyph.box[3]) / 2 > middle, glyph.box[0]),
+    )
 
 
 def cell_labels(

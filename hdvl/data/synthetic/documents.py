@@ -168,3 +168,8 @@ def _look(rng: random.Random, layout: Mapping[str, Any]) -> tuple[tuple[Color, C
     papers = layout.get("paper", "light")
     paper = rng.choice(papers) if isinstance(papers, list) else papers
     return {"light": _PAPERS, "tinted": _TINTED, "dark": _DARK}[paper]
+
+
+def papers() -> tuple[tuple[Color, Color], ...]:
+    """All pairs of paper and ink colours that documents have."""
+    return (*_PAPERS, *_TINTED, *_DARK, *_STREETS)

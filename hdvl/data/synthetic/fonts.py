@@ -5,7 +5,7 @@ which no training draws with, for the evaluation on foreign pages. The licences 
 """
 
 import io
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,6 +66,7 @@ SETS = {
 }
 
 
+@cache
 def font_files(language: str, fonts: str = "few") -> tuple[Path, ...]:
     """Files of one of the ``SETS`` of fonts for ``language`` (``"en"`` or ``"zh"``)."""
     if fonts not in SETS:
@@ -91,6 +92,12 @@ def load_font(file: Path, size: int) -> ImageFont.FreeTypeFont:
     """The font at ``size`` pixels; basic layout, so that glyph positions are prefix lengths."""
     source = str(file) if file.suffix != ".py" else _from_module(file)
     return ImageFont.truetype(source, size, layout_engine=ImageFont.Layout.BASIC)
+
+
+@lru_cache(maxsize=16384)
+def glyph_edges(file: Path, size: int, char: str) -> tuple[float, float, float, float]:
+    """The edges of the ink of a character that is drawn at (0, 0)."""
+    return load_font(file, size).getbbox(char)
 
 
 def _from_module(file: Path) -> io.BytesIO:

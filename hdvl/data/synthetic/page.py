@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from hdvl.data.synthetic.fonts import load_font
+from hdvl.data.synthetic.fonts import glyph_edges, load_font
 from hdvl.protocols import Box
 
 Color = tuple[int, int, int]
@@ -93,7 +93,8 @@ class Page:
         self, x: int, y: int, text: str, *, ink: Color | None = None, size: int | None = None
     ) -> Box:
         """Write ``text`` with the top left corner of its cell at (x, y); returns the box around its ink."""
-        font = load_font(self.font_file, size or self.font_size)
+        size = size or self.font_size
+        font = load_font(self.font_file, size)
         self.strings.append((y, x, text.strip()))
         self.draw.text((x, y), text, font=font, fill=ink or self.ink)
         ascent, descent = font.getmetrics()
@@ -104,7 +105,7 @@ class Page:
         for char, word, (start, end) in zip(text, words, pairwise([0.0, *ends]), strict=False):
             if not char.isspace():
                 cell = (x + start, float(y), x + end, float(y + ascent + descent))
-                left, top, right, bottom = font.getbbox(char)
+                left, top, right, bottom = glyph_edges(self.font_file, size, char)
                 inked = (x + start + left, float(y + top), x + start + right, float(y + bottom))
                 self.glyphs.append(Glyph(char, cell, inked, word))
         left, top, right, bottom = font.getbbox(text)

@@ -152,3 +152,8 @@ _KINDS: dict[str, Callable[[random.Random], str]] = {
     "meter": lambda rng: f"{rng.randrange(10**6):0{rng.randint(5, 7)}d}",
     "word": lambda rng: rng.choice(vocabulary()["words"]),
 }
+
+
+def any_value(rng: random.Random) -> str:
+    """A random value of any kind."""
+    return rng.choice(list(_KINDS.values()))(rng)

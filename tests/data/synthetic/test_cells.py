@@ -2,8 +2,9 @@
 
 import torch
 
-from hdvl.data.synthetic import SyntheticDocuments
+from hdvl.data.synthetic import SyntheticDocuments, turned
 from hdvl.data.synthetic.cells import (
+    _by_token,
     cell_labels,
     classes,
     token_boxes,
@@ -75,3 +76,15 @@ def test_every_glyph_of_many_documents_has_a_class():
     documents = SyntheticDocuments(seed=5, width=(400, 600), height=(300, 400), chinese=0.5)
     known = set(classes())
     assert all(glyph.char in known for index in range(30) for glyph in documents[index].glyphs)
+
+
+def test_on_a_turned_page_the_characters_of_a_word_keep_their_order() -> None:
+    document = turned(SyntheticDocuments(seed=1, kinds="form")[0], 4.0)
+    numbers = {id(glyph): number for number, glyph in enumerate(document.glyphs)}
+    longest = 0
+    for found in _by_token(document, (16, 16)).values():
+        if len({glyph.word for glyph in found}) == 1:
+            places = [numbers[id(glyph)] for glyph in found]
+            assert places == sorted(places)
+            longest = max(longest, len(places))
+    assert longest > 1
