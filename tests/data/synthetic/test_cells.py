@@ -81,10 +81,11 @@ def test_every_glyph_of_many_documents_has_a_class():
 def test_on_a_turned_page_the_characters_of_a_word_keep_their_order() -> None:
     document = turned(SyntheticDocuments(seed=1, kinds="form")[0], 4.0)
     numbers = {id(glyph): number for number, glyph in enumerate(document.glyphs)}
-    longest = 0
-    for found in _by_token(document, (16, 16)).values():
+    labels, longest = token_labels(document), 0
+    for place, found in _by_token(document, (16, 16)).items():
         if len({glyph.word for glyph in found}) == 1:
-            places = [numbers[id(glyph)] for glyph in found]
-            assert places == sorted(places)
-            longest = max(longest, len(places))
+            in_order = sorted(found, key=lambda glyph: numbers[id(glyph)])[:4]
+            shown = [number for number in labels[place].tolist() if number]
+            assert shown == [classes()[glyph.char] for glyph in in_order]
+            longest = max(longest, len(shown))
     assert longest > 1
