@@ -103,6 +103,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """
     check(cfg)
     from hdvl.config import build
+    from hdvl.evaluation.earlier import earlier_tasks
     from hdvl.evaluation.folder import DataFolder
     from hdvl.evaluation.judging.judge import judge_of
     from hdvl.evaluation.report import write_failures, write_reports
@@ -122,6 +123,7 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
     }
     model = model_identity(cfg, overrides)
     identity = json.dumps(model, sort_keys=True, default=str)
+    earlier = earlier_tasks(Path(cfg["outputs"]), samples, model)
     ranks = Ranks.of_environment()
     ranks.connect()
     started = time.monotonic()
@@ -140,8 +142,9 @@ def run(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
             print("\n".join([table([HEADS, line]), *remarks(summaries[task.name])]), flush=True)
     failed = {name: one["failed"] for name, one in summaries.items() if one["failed"]}
     if not ranks.rank:
-        written = write_reports(Path(cfg["outputs"]), summaries, model, cfg)
-        write_failures(Path(cfg["outputs"]), summaries, samples, cfg["failures"], seconds)
+        reported = {**earlier, **summaries}
+        written = write_reports(Path(cfg["outputs"]), reported, model, cfg)
+        write_failures(Path(cfg["outputs"]), reported, samples, cfg["failures"], seconds)
         drawn = [task.name for task in tasks if task.curves and not summaries[task.name]["failed"]]
         for path in curves_of(Path(cfg["outputs"]), {name: samples[name] for name in drawn}):
             print(f"written  {path}")

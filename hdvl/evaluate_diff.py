@@ -68,16 +68,17 @@ def compare_task(name: str, runs: list[Path], seed: int) -> tuple[list[str], lis
     return row, [key for key in one if key in other and one[key] != other[key]]
 
 
-def cards_of(name: str, changed: list[str], runs: list[Path], data_dir: Path) -> list[Any]:
+def cards_of(name: str, changed: list[str], runs: list[Path], data_dir: str | None) -> list[Any]:
     """The changed questions with their images, tiles and boxes and both answers."""
     from hdvl.config import build
+    from hdvl.evaluation.earlier import task_config
     from hdvl.evaluation.folder import DataFolder
     from hdvl.evaluation.page import card
-    from hdvl.evaluation.report import CONFIG
-    from hdvl.files import read_json
 
-    task = build(read_json(runs[0] / CONFIG)["task"][name])
-    samples = {sample.id: sample for sample in task.samples(DataFolder(data_dir))}
+    node, said = task_config(runs[0], name)
+    task = build(node)
+    folder = DataFolder(Path(data_dir or said or "."))  # generated questions need none
+    samples = {sample.id: sample for sample in task.samples(folder)}
     rows = [scores_of(run / name) for run in runs]
     return [
         card(
@@ -110,15 +111,11 @@ def run(cfg: Mapping[str, Any]) -> None:
     if cfg["out"] is None:
         return
     from hdvl.evaluation.page import write_page
-    from hdvl.evaluation.report import CONFIG
-    from hdvl.files import read_json
 
-    # Generated questions need no folder.
-    data_dir = Path(cfg["data_dir"] or read_json(runs[0] / CONFIG)["data_dir"] or ".")
     cards = [
         one
         for name, changed in changes.items()
-        for one in cards_of(name, changed[: cfg["most"]], runs, data_dir)
+        for one in cards_of(name, changed[: cfg["most"]], runs, cfg["data_dir"])
     ]
     title = f"{runs[0]} and {runs[1]}"
     tables = [{"title": "Paired tests", "heads": HEADS, "rows": rows}]

@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hdvl.evaluation.earlier import CONFIG, REPORT
 from hdvl.evaluation.page import card, protocol_details, write_page
 from hdvl.evaluation.results import FAILED, RESULTS
 from hdvl.evaluation.rows import read_rows
 from hdvl.evaluation.samples import Sample
 from hdvl.evaluation.summary import HEADS, remarks, score_line, versions
-from hdvl.files import write_text
+from hdvl.files import read_json, write_text
 
 DURATIONS = "durations.json"
-CONFIG = "config.json"
-"""The tasks of a run and where their data are, for a later comparison."""
 
 
 def write_reports(
@@ -27,13 +26,20 @@ def write_reports(
 ) -> Path:
     """Write the reports of all tasks to ``folder`` and return the path of ``report.json``.
 
-    The report holds nothing that differs between two runs with equal answers, such as a time.
+    The report holds nothing that differs between two runs with equal answers, such as a time. In
+    ``config.json`` the entries of tasks of earlier commands are kept.
     """
     report = {"model": model, "versions": versions(), "tasks": summaries}
-    path = folder / "report.json"
+    path = folder / REPORT
     write_text(path, json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")
     write_text(folder / "scores.csv", scores_csv(summaries))
-    plain = {key: cfg[key] for key in ("task", "data_dir", "limit", "official_random_seed")}
+    earlier = read_json(folder / CONFIG)["task"] if (folder / CONFIG).is_file() else {}
+    kept = ("data_dir", "limit", "official_random_seed")
+    own = {
+        name: {"node": node, **{key: cfg[key] for key in kept}}
+        for name, node in cfg["task"].items()
+    }
+    plain = {"task": {**earlier, **own}}
     write_text(folder / CONFIG, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
     return path
 
