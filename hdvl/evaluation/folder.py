@@ -1,11 +1,13 @@
 """The folder with the files of benchmarks: which of them a task reads, and which it misses."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hdvl.evaluation.json_stream import json_pairs
+from hdvl.evaluation.row import Row, entries, placed
 from hdvl.evaluation.rows import jsonl_rows, read_plain, read_rows
 from hdvl.evaluation.samples import ImageReference, StoredImage
 
@@ -49,13 +51,34 @@ class DataFolder:
         self.read += [path for path in found if path not in self.read]
         return found
 
-    def rows(self, *names: str, under: str | None = None) -> Iterator[dict[str, Any]]:
+    def rows(self, *names: str, under: str | None = None) -> Iterator[Row]:
         """Rows of the first of ``names`` that exists."""
-        return read_rows(self.path(*names), under)
+        path = self.path(*names)
+        return placed(read_rows(path, under), path)
 
-    def lines(self, *names: str) -> Iterator[dict[str, Any]]:
+    def lines(self, *names: str) -> Iterator[Row]:
         """Rows of the first of ``names`` that exists, which is read as JSON lines whatever its suffix."""
-        return jsonl_rows(self.path(*names))
+        path = self.path(*names)
+        return placed(jsonl_rows(path), path)
+
+    def entries(self, *names: str) -> Iterator[tuple[str, Row]]:
+        """Keys and rows of the mapping in the first JSON file of ``names`` that exists, read as they come."""
+        path = self.path(*names)
+        return entries(json_pairs(path), path)
+
+    def document(self, *names: str) -> Row:
+        """The mapping in the first JSON file of ``names`` that exists.
+
+        Raises:
+            ValueError: the file holds no mapping.
+        """
+        path = self.path(*names)
+        found = read_plain(path)
+        if not isinstance(found, Mapping):
+            raise ValueError(
+                f"{path} must hold a mapping, got {type(found).__name__}; download it again"
+            )
+        return Row(found, path, 0)
 
     def plain(self, *names: str) -> Any:
         """The value of the first JSON file of ``names`` that exists."""

@@ -64,11 +64,20 @@ class Sample:
         Raises:
             ValueError: the file of the benchmark has no answer to it.
         """
+        return self.accepted[0]
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The accepted answers, of which there is at least one.
+
+        Raises:
+            ValueError: the file of the benchmark has no answer to it.
+        """
         if not self.answers:
             raise ValueError(
                 f"question {self.id} must have an answer in its file to be scored, it has none"
             )
-        return self.answers[0]
+        return self.answers
 
 
 def image_bytes(image: ImageReference) -> bytes:

@@ -165,7 +165,7 @@ def streamed(score: Callable[..., Scores], each: IO[str] | None = None) -> Strea
         return None
     if score.func is short_answer_scores:
         metric, one = METRICS[score.keywords["metric"]]
-        return StreamedMean(metric, lambda sample, said: one(sample.answers, said), each)
+        return StreamedMean(metric, lambda sample, said: one(sample.accepted, said), each)
     if score.func is choice_scores:
         return StreamedChoices(score.keywords["rule"], each)
     if score.func is gqa_scores:

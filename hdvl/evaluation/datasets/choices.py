@@ -1,15 +1,14 @@
 """Readers of multiple-choice benchmarks whose published files are no tables of VLMEvalKit."""
 
-import ast
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from hdvl.evaluation.datasets.vlmevalkit import answer_list, table_samples
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.metrics.mmmu_domains import DOMAIN_OF
+from hdvl.evaluation.row import Row
 from hdvl.evaluation.samples import ImageReference, Sample
 
 MMMU_CHOICE = "Answer with the option's letter from the given choices directly."
@@ -47,12 +46,12 @@ def mmmu(folder: DataFolder, split: str) -> list[Sample]:
     ]
 
 
-def _mmmu_sample(row: Mapping[str, Any], folder: DataFolder) -> Sample:
-    options = lettered(ast.literal_eval(row["options"]))
+def _mmmu_sample(row: Row, folder: DataFolder) -> Sample:
+    options = lettered(row.literal("options"))
     shown = _tagged_images([str(row["question"]), *options.values()])
     images = folder.images([row[f"image_{number}"] for number in shown], "MMMU")
     answer = row.get("answer") or ""
-    answers = ast.literal_eval(answer) if str(answer).startswith("[") else [answer]
+    answers = row.literal("answer") if str(answer).startswith("[") else [answer]
     return _mmmu_worded(
         Sample(
             str(row["id"]),
@@ -128,19 +127,20 @@ def seed_bench(folder: DataFolder, split: str) -> list[Sample]:
     """SEED-Bench (Li et al., 2023), the questions about images: ``SEED-Bench.json``."""
     if folder.has("SEEDBench_IMG.tsv"):
         return table_samples(folder.rows("SEEDBench_IMG.tsv"), folder)
-    document = folder.plain("seed_bench/SEED-Bench.json")
-    kinds = {str(number): name for name, number in document["question_type"].items()}
+    document = folder.document("seed_bench/SEED-Bench.json")
+    kinds = {str(number): name for name, number in document.mapping("question_type").items()}
     samples = []
-    for row in document["questions"]:
+    for row in document.parts("questions"):
         if str(row.get("data_type", "image")) != "image":
             continue
+        options = lettered([row[f"choice_{letter}"] for letter in "abcd"])
         samples.append(
             Sample(
                 str(row["question_id"]),
                 str(row["question"]),
                 folder.images(str(row["data_id"]), "seed_bench/SEED-Bench-image", "seed_bench"),
-                (str(row["answer"]),),
-                options=lettered([row[f"choice_{letter}"] for letter in "abcd"]),
+                (row.choice("answer", options),),
+                options=options,
                 categories={"type": kinds.get(str(row["question_type_id"]), "")},
                 group=str(row["data_id"]),
             )
@@ -156,13 +156,18 @@ def scienceqa(folder: DataFolder, split: str) -> list[Sample]:
     table = f"ScienceQA_{split.upper()}.tsv"
     if folder.has(table):
         return table_samples(folder.rows(table), folder)
-    problems = folder.plain("scienceqa/problems.json")
+    problems = dict(folder.entries("scienceqa/problems.json"))
     samples = []
-    for name in folder.plain("scienceqa/pid_splits.json")[split]:
+    for name in folder.document("scienceqa/pid_splits.json").listed(split):
+        if str(name) not in problems:
+            raise ValueError(
+                f"scienceqa/problems.json must have problem {name} of the split {split}, it has not; "
+                "download it again"
+            )
         problem = problems[str(name)]
         if not problem.get("image"):
             continue
-        options = lettered(problem["choices"])
+        options = lettered(problem.listed("choices"))
         samples.append(
             Sample(
                 str(name),
@@ -170,7 +175,7 @@ def scienceqa(folder: DataFolder, split: str) -> list[Sample]:
                 folder.images(
                     f"{split}/{name}/{problem['image']}", "scienceqa", "scienceqa/images"
                 ),
-                (list(options)[int(problem["answer"])],),
+                (_letter_of_place(problem, list(options)),),
                 options=options,
                 hint=str(problem.get("hint") or ""),
                 categories={
@@ -180,6 +185,12 @@ def scienceqa(folder: DataFolder, split: str) -> list[Sample]:
             )
         )
     return samples
+
+
+def _letter_of_place(problem: Row, letters: list[str]) -> str:
+    """The letter of the right choice, which the problem names by its place from 0 on."""
+    place = problem.choice("answer", [str(place) for place in range(len(letters))])
+    return letters[int(place)]
 
 
 def _by_number(sample: Sample) -> tuple[bool, int, str]:
@@ -203,13 +214,15 @@ def mmvp(folder: DataFolder, split: str) -> list[Sample]:
     for number, row in enumerate(folder.rows("MMVP/Questions.csv")):
         index = str(row.get("Index") or row.get("lndex") or number + 1)
         parts = re.findall(r"\(([a-z])\)\s*(.*?)\s*(?=\([a-z]\)|$)", str(row["Options"]))
+        options = {letter.upper(): text for letter, text in parts}
+        letter = str(row["Correct Answer"]).strip().strip("()").upper()
         samples.append(
             Sample(
                 index,
                 str(row["Question"]),
                 folder.images(f"{index}.jpg", "MMVP/MMVP Images"),
-                (str(row["Correct Answer"]).strip().strip("()").upper(),),
-                options={letter.upper(): text for letter, text in parts},
+                (row.allowed("Correct Answer", letter, options),),
+                options=options,
                 extra={
                     "pair": str(number // 2),
                     "raw_options": str(row["Options"]),
@@ -230,22 +243,18 @@ def mme_realworld(folder: DataFolder, split: str) -> list[Sample]:
         category = str(row["Category"]).lower()
         if "attribute" in category:
             category = f"{category.split('/')[0]}/attribute"
-        found = [
-            re.match(r"\(([A-Z])\)\s*(.*)", str(choice), re.DOTALL)
-            for choice in row["Answer choices"]
-        ]
+        listed = row.listed("Answer choices")
+        found = [re.match(r"\(([A-Z])\)\s*(.*)", str(choice), re.DOTALL) for choice in listed]
         if None in found:
-            raise ValueError(
-                f"choices of question {row['Question_id']} must begin with (A), (B), ..., got "
-                f"{row['Answer choices']}"
-            )
+            row.refuse(f"must have Answer choices that begin with (A), (B), ..., got {listed}")
+        options = {match[1]: match[2] for match in found if match}
         samples.append(
             Sample(
                 str(row["Question_id"]),
                 str(row["Text"]),
                 folder.images(str(row["Image"]), "mme_realworld", "mme_realworld/images"),
-                (str(row["Ground truth"]),),
-                options={match[1]: match[2] for match in found if match},
+                (row.choice("Ground truth", options),),
+                options=options,
                 categories={
                     "task": str(row["Task"]),
                     "subtask": f"{row['Task']}/{row['Subtask']}",

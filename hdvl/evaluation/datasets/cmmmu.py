@@ -8,6 +8,7 @@ from hdvl.evaluation.datasets.choices import lettered
 from hdvl.evaluation.datasets.vlmevalkit import image_references, present
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.metrics.cmmmu import CATEGORY_FOLDERS
+from hdvl.evaluation.row import Row
 from hdvl.evaluation.rows import whole_number
 from hdvl.evaluation.samples import ImageReference, Sample
 
@@ -45,7 +46,7 @@ def cmmmu(folder: DataFolder, split: str) -> list[Sample]:
     return [_sample(row, folder, places) for row, places in _rows(folder, split)]
 
 
-def _rows(folder: DataFolder, split: str) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
+def _rows(folder: DataFolder, split: str) -> Iterator[tuple[Row, tuple[str, ...]]]:
     """The rows of all files, each with the folders that its images may be in."""
     root = f"CMMMU/cmmmu-data-{split}"
     names = [f"{root}/{name}/{name}.jsonl" for name in CATEGORY_FOLDERS]
@@ -66,7 +67,7 @@ def _rows(folder: DataFolder, split: str) -> Iterator[tuple[Mapping[str, Any], t
             yield row, ("CMMMU/images", "CMMMU")
 
 
-def _of_table(row: Mapping[str, Any], folder: DataFolder) -> dict[str, Any]:
+def _of_table(row: Row, folder: DataFolder) -> Row:
     """A row of VLMEvalKit's table with the fields of the parquet files."""
     for column in ("index", "question", "type"):
         if column not in row:
@@ -85,7 +86,7 @@ def _of_table(row: Mapping[str, Any], folder: DataFolder) -> dict[str, Any]:
     for number, image in enumerate(images, 1):
         found[f"image_{number}"] = image
         found[f"image_{number}_filename"] = named[0] if single else f"{found['id']}_{number}"
-    return found
+    return Row(found, row.path, row.number)
 
 
 def _images(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _images(row: Mapping[str, Any]) -> dict[str, Any]:
     return {str(row.get(f"{key}_filename") or row[key]): row[key] for key in plain or keys}
 
 
-def _sample(row: Mapping[str, Any], folder: DataFolder, places: tuple[str, ...]) -> Sample:
+def _sample(row: Row, folder: DataFolder, places: tuple[str, ...]) -> Sample:
     kind = str(row["type"])
     question = str(row["question"])
     options = [str(row[name]) for name in OPTIONS if row.get(name) is not None]

@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from pathlib import Path
 
 from hdvl.evaluation.datasets.choices import lettered
 from hdvl.evaluation.datasets.vlmevalkit import table_samples
 from hdvl.evaluation.folder import DataFolder
-from hdvl.evaluation.rows import read_plain
+from hdvl.evaluation.row import Row
 from hdvl.evaluation.samples import Sample
 
 FOLDERS = ("direct_attributes", "relative_position")
@@ -32,18 +32,19 @@ def vstar_bench(folder: DataFolder, split: str) -> list[Sample]:
     files = [path for name in FOLDERS for path in folder.matching(f"vstar_bench/{name}/*.json")]
     if not files:
         folder.path("VStarBench.tsv", "vstar_bench/test_questions.jsonl", "vstar_bench/PART/*.json")
-    return [_annotation(path.parent.name, path.stem, read_plain(path), folder) for path in files]
+    return [_annotation(path, folder) for path in files]
 
 
-def _question(row: dict[str, Any], folder: DataFolder) -> Sample:
+def _question(row: Row, folder: DataFolder) -> Sample:
     text, *options = re.split(r"\n?\(([A-Z])\)\s*", str(row["text"]))
     pairs = dict(zip(options[::2], options[1::2], strict=True))
+    answer = row.choice("label", pairs)
     shown = LMMS_OPTION.findall(str(row["text"]))
     sample = Sample(
         str(row["question_id"]),
         text.strip(),
         folder.images(str(row["image"]), "vstar_bench"),
-        (str(row["label"]),),
+        (answer,),
         options={letter: one.split("\n")[0].strip() for letter, one in pairs.items()},
         categories={"category": str(row["category"])},
         group=str(row["image"]),
@@ -51,10 +52,12 @@ def _question(row: dict[str, Any], folder: DataFolder) -> Sample:
     return _with_lmms_eval(sample, _listed(text.strip(), lettered([one.strip() for one in shown])))
 
 
-def _annotation(part: str, name: str, row: dict[str, Any], folder: DataFolder) -> Sample:
+def _annotation(path: Path, folder: DataFolder) -> Sample:
+    part, name = path.parent.name, path.stem
+    row = folder.document(path.relative_to(folder.root).as_posix())
     found = sorted(folder.root.glob(f"vstar_bench/{part}/{name}.*"))
     image = next((path.name for path in found if path.suffix != ".json"), f"{name}.jpg")
-    right, *wrong = (str(option) for option in row["options"])
+    right, *wrong = (str(option) for option in row.listed("options"))
     place = sha256(f"{part}/{name}".encode()).digest()[0] % (len(wrong) + 1)
     options = lettered([*wrong[:place], right, *wrong[place:]])
     sample = Sample(

@@ -95,7 +95,7 @@ def mm_vet(folder: DataFolder, split: str) -> list[Sample]:
         kinds = {"category": "capabilities"}
         return table_samples(folder.rows("MMVet.tsv"), folder, kinds=kinds)
     samples = []
-    for name, row in folder.plain("mm-vet/mm-vet.json").items():
+    for name, row in folder.entries("mm-vet/mm-vet.json"):
         image = str(row["imagename"])
         samples.append(
             Sample(
@@ -103,7 +103,7 @@ def mm_vet(folder: DataFolder, split: str) -> list[Sample]:
                 str(row["question"]),
                 folder.images(image, "mm-vet/images"),
                 (str(row["answer"]),),
-                categories={"capabilities": ",".join(sorted(map(str, row["capability"])))},
+                categories={"capabilities": ",".join(sorted(map(str, row.listed("capability"))))},
                 group=image,
             )
         )

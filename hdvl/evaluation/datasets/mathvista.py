@@ -28,8 +28,8 @@ def mathvista(folder: DataFolder, split: str) -> list[Sample]:
     if split == "testmini" and folder.has("MathVista_MINI.tsv") and not folder.has(official):
         return _mathvista_table(folder)
     samples = []
-    for name, row in folder.plain(official).items():
-        metadata: Mapping[str, Any] = row.get("metadata") or {}
+    for name, row in folder.entries(official):
+        metadata: Mapping[str, Any] = row.mapping("metadata") if row.get("metadata") else {}
         kinds = {key: str(metadata[key]) for key in ("task", "context") if key in metadata}
         image = str(row["image"])
         samples.append(

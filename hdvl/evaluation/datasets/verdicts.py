@@ -2,17 +2,18 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hdvl.evaluation.datasets.vlmevalkit import table_samples
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.metrics.mme import COGNITION, PERCEPTION
+from hdvl.evaluation.row import Row
 from hdvl.evaluation.samples import ImageReference, Sample, image_bytes
 
 POPE_SPLITS = ("random", "popular", "adversarial")
+YES_OR_NO = ("yes", "no")
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 LMMS_LAB = {"refcoco": "RefCOCO", "refcoco+": "RefCOCOplus", "refcocog": "RefCOCOg"}
 """The repositories of lmms-lab on Hugging Face, by the names of Qwen-VL's files."""
@@ -81,7 +82,7 @@ def pope(folder: DataFolder, split: str) -> list[Sample]:
                     f"{name}_{row['question_id']}",
                     str(row["text"]),
                     folder.images(image, "coco/val2014", "val2014"),
-                    (str(row["label"]),),
+                    (row.choice("label", YES_OR_NO),),
                     categories={"split": name},
                     group=image,
                 )
@@ -112,7 +113,7 @@ def hallusionbench(folder: DataFolder, split: str) -> list[Sample]:
                 "_".join(str(row[key]) for key in keys[:-1]),
                 str(row["question"]),
                 images,
-                ("Yes" if str(row["gt_answer"]) == "1" else "No",),
+                ("Yes" if row.choice("gt_answer", ("0", "1")) == "1" else "No",),
                 categories={key: str(row[key]) for key in ("category", "subcategory")},
                 extra={
                     **{key: str(row[key]) for key in keys},
@@ -171,12 +172,12 @@ def captions(folder: DataFolder, split: str, *, file: str, images: str) -> list[
         file: the annotation file.
         images: the folder of the images.
     """
-    document = folder.plain(file.format(split=split))
+    document = folder.document(file.format(split=split))
     found: dict[str, list[str]] = {}
-    for note in document.get("annotations", ()):
+    for note in document.parts("annotations") if "annotations" in document else ():
         found.setdefault(str(note["image_id"]), []).append(str(note["caption"]))
     samples = []
-    for image in document["images"]:
+    for image in document.parts("images"):
         name = str(image["id"])
         samples.append(
             Sample(
@@ -199,9 +200,9 @@ def grit_refexp(folder: DataFolder, split: str) -> list[Sample]:
     """
     samples = []
     for row in folder.rows(f"GRIT/samples/{split}/refexp.json"):
-        given = row.get("input", row)
-        boxes = (row.get("output") or {}).get("bboxes") or []
-        source = (row.get("meta") or {}).get("is_new_source")
+        given = row.mapping("input") if "input" in row else row
+        boxes = row.mapping("output").get("bboxes") or [] if row.get("output") else []
+        source = row.mapping("meta").get("is_new_source") if row.get("meta") else None
         image = str(given.get("image_id") or given["image_path"])
         samples.append(
             Sample(
@@ -235,14 +236,22 @@ def refcoco(folder: DataFolder, split: str, *, prefix: str) -> list[Sample]:
                 str(row["sent"]),
                 folder.images(image, "", "coco/train2014", "refcoco"),
                 extra={
-                    "box": list(row["bbox"]),
-                    "width": int(row["width"]),
-                    "height": int(row["height"]),
+                    "box": _corners(row),
+                    "width": row.whole("width"),
+                    "height": row.whole("height"),
                 },
                 group=image,
             )
         )
     return samples
+
+
+def _corners(row: Row) -> list[float]:
+    """The four numbers of the box."""
+    box = row.listed("bbox")
+    if len(box) != 4 or not all(isinstance(one, int | float) for one in box):
+        row.refuse(f"must have a bbox of four numbers, got {box}")
+    return box
 
 
 def _refcoco_tables(folder: DataFolder, tables: Iterable[Path]) -> list[Sample]:
@@ -254,17 +263,17 @@ def _refcoco_tables(folder: DataFolder, tables: Iterable[Path]) -> list[Sample]:
     return samples
 
 
-def _refcoco_sentences(row: Mapping[str, Any], folder: DataFolder, start: int) -> Iterator[Sample]:
+def _refcoco_sentences(row: Row, folder: DataFolder, start: int) -> Iterator[Sample]:
     """The sentences of a row, whose ids are numbers from ``start`` on."""
     from PIL import Image
 
     images = folder.images(row["image"], "")
     with Image.open(io.BytesIO(image_bytes(images[0]))) as opened:
         width, height = opened.size
-    left, top, wide, high = row["bbox"]
+    left, top, wide, high = _corners(row)
     named = COCO_IMAGE.match(str(row.get("file_name")))
     group = named[0] if named else str(images[0])
-    for number, sentence in enumerate(row["answer"], start):
+    for number, sentence in enumerate(row.listed("answer"), start):
         yield Sample(
             str(number),
             str(sentence),

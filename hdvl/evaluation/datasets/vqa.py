@@ -1,12 +1,11 @@
 """Readers of question answering with short answers."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from hdvl.evaluation.datasets.vlmevalkit import answer_list, table_samples
 from hdvl.evaluation.folder import DataFolder
-from hdvl.evaluation.json_stream import json_pairs
 from hdvl.evaluation.metrics.gqa import GQAQuestion
+from hdvl.evaluation.row import Row
 from hdvl.evaluation.samples import Sample
 
 
@@ -42,25 +41,24 @@ def _vqa(
     rows = folder.rows(questions, under="questions")
     notes = folder.rows(annotations, under="annotations") if annotations is not None else None
     for row, note in with_notes(rows, notes, annotations or ""):
-        number = int(row["image_id"])
+        number = row.whole("image_id")
         yield Sample(
             str(row["question_id"]),
             str(row["question"]),
             folder.images(f"COCO_{year}_{number:012d}.jpg", f"coco/{year}", year),
-            tuple(str(one["answer"]) for one in note.get("answers", ())),
+            note.answers("answer") if note is not None else (),
             categories={
-                key: str(note[key]) for key in ("question_type", "answer_type") if key in note
+                key: str(note[key])
+                for key in ("question_type", "answer_type")
+                if note and key in note
             },
             group=str(number),
         )
 
 
-Fields = Mapping[str, Any]
-
-
 def with_notes(
-    questions: Iterable[Fields], notes: Iterable[Fields] | None, name: str
-) -> Iterator[tuple[Fields, Fields]]:
+    questions: Iterable[Row], notes: Iterable[Row] | None, name: str
+) -> Iterator[tuple[Row, Row | None]]:
     """Each question with its annotation, by ``question_id``; only those out of order are kept in memory.
 
     Args:
@@ -72,9 +70,9 @@ def with_notes(
         ValueError: a question has no annotation.
     """
     if notes is None:
-        yield from ((row, {}) for row in questions)
+        yield from ((row, None) for row in questions)
         return
-    source, waiting = iter(notes), dict[str, Fields]()
+    source, waiting = iter(notes), dict[str, Row]()
     for row in questions:
         wanted = str(row["question_id"])
         while wanted not in waiting:
@@ -89,7 +87,6 @@ def vizwiz(folder: DataFolder, split: str) -> list[Sample]:
     """VizWiz: the list of a split; the image's name is the id of its question."""
     samples = []
     for row in folder.rows(f"vizwiz/{split}.json"):
-        answers = tuple(str(one["answer"]) for one in row.get("answers", ()))
         kinds = {"answer_type": str(row["answer_type"])} if "answer_type" in row else {}
         image = str(row["image"])
         samples.append(
@@ -97,7 +94,7 @@ def vizwiz(folder: DataFolder, split: str) -> list[Sample]:
                 image,
                 str(row["question"]),
                 folder.images(image, f"vizwiz/{split}", "vizwiz"),
-                answers,
+                row.answers("answer"),
                 categories=kinds,
                 group=image,
             )
@@ -112,18 +109,18 @@ def textvqa(folder: DataFolder, split: str) -> Iterable[Sample]:
     tokens: dict[str, str] = {}
     if folder.has("textvqa/ocr_tokens.jsonl"):
         for row in folder.rows("textvqa/ocr_tokens.jsonl"):
-            tokens[str(row["question_id"])] = ", ".join(map(str, row["tokens"]))
+            tokens[str(row["question_id"])] = ", ".join(map(str, row.listed("tokens")))
     rows = folder.rows(f"textvqa/TextVQA_0.5.1_{split}.json", under="data")
     return (_textvqa_sample(row, folder, tokens) for row in rows)
 
 
-def _textvqa_sample(row: Fields, folder: DataFolder, tokens: Mapping[str, str]) -> Sample:
+def _textvqa_sample(row: Row, folder: DataFolder, tokens: Mapping[str, str]) -> Sample:
     image, name = str(row["image_id"]), str(row["question_id"])
     return Sample(
         name,
         str(row["question"]),
         folder.images(f"{image}.jpg", "textvqa/train_images", "textvqa/test_images"),
-        tuple(map(str, row.get("answers", ()))),
+        row.answers(),
         extra={"ocr": tokens.get(name, ""), "image_id": image},
         group=image,
     )
@@ -133,12 +130,12 @@ def _rrc(folder: DataFolder, names: Iterable[str], image_key: str, root: str) ->
     """The files of the Robust Reading Competition."""
     for row in folder.rows(*names, under="data"):
         image = str(row[image_key])
-        kinds = row.get("question_types") or ()
+        kinds = row.listed("question_types") if row.get("question_types") else ()
         yield Sample(
             str(row["questionId"]),
             str(row["question"]),
             folder.images(image, root, f"{root}/images"),
-            tuple(map(str, row.get("answers") or ())),
+            row.answers(),
             categories={"question_type": "/".join(map(str, kinds))} if kinds else {},
             group=image,
         )
@@ -202,7 +199,7 @@ def gqa(folder: DataFolder, split: str) -> Iterable[Sample]:
 
 
 def _gqa(folder: DataFolder, names: Iterable[str]) -> Iterator[Sample]:
-    for name, question in json_pairs(folder.path(*names)):
+    for name, question in folder.entries(*names):
         image = str(question["imageId"])
         scored = {key: question[key] for key in GQAQuestion.__annotations__ if key in question}
         yield Sample(
@@ -224,12 +221,17 @@ def ocrvqa(folder: DataFolder, split: str) -> list[Sample]:
     if split not in numbers:
         raise ValueError(f"split of ocrvqa must be one of {', '.join(numbers)}, got {split!r}")
     samples = []
-    for book, entry in folder.plain("ocrvqa/dataset.json").items():
-        if int(entry["split"]) != numbers[split]:
+    for book, entry in folder.entries("ocrvqa/dataset.json"):
+        if entry.whole("split") != numbers[split]:
             continue
         suffix = str(entry["imageURL"]).rpartition(".")[2]
         images = folder.images(f"{book}.{suffix}", "ocrvqa/images")
-        pairs = zip(entry["questions"], entry["answers"], strict=True)
+        questions, answers = entry.listed("questions"), entry.listed("answers")
+        if len(questions) != len(answers):
+            entry.refuse(
+                f"must have one answer for each of {len(questions)} questions, it has {len(answers)}"
+            )
+        pairs = zip(questions, answers, strict=True)
         for number, (question, answer) in enumerate(pairs):
             samples.append(
                 Sample(f"{book}_{number}", str(question), images, (str(answer),), group=str(book))

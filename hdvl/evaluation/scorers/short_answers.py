@@ -52,7 +52,7 @@ def short_answer_scores(
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     name, one = METRICS[metric]
-    correct = {sample.id: float(one(sample.answers, answers[sample.id])) for sample in samples}
+    correct = {sample.id: float(one(sample.accepted, answers[sample.id])) for sample in samples}
     return mean_scores(name, samples, correct)
 
 

@@ -250,7 +250,7 @@ def ocrbench_scores(
         OCRBenchItem(
             one.categories.get("dataset", ""),
             one.categories.get("type", ""),
-            list(one.answers),
+            list(one.accepted),
             answers[one.id],
             fold_width,
         )
@@ -289,7 +289,7 @@ def caption_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Sco
     """CIDEr-D, BLEU and ROUGE-L times 100; for each domain of NoCaps too, computed on its images only."""
     names = [one.id for one in samples]
     given = tokenize_captions([answers[name] for name in names])
-    flat = [(one.id, text) for one in samples for text in one.answers]
+    flat = [(one.id, text) for one in samples for text in one.accepted]
     wanted = tokenize_captions([text for _, text in flat])
     predictions = dict(zip(names, given.captions, strict=True))
     references: dict[str, list[str]] = {}
