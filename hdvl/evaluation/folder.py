@@ -1,6 +1,7 @@
 """The folder with the files of benchmarks: which of them a task reads, and which it misses."""
 
 import hashlib
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,19 +88,27 @@ class DataFolder:
     def images(self, value: Any, *folders: str) -> tuple[ImageReference, ...]:
         """The images of a field: stored ones, or the names of files in one of ``folders``.
 
-        A file that is in none of the folders is named in the first, so that asking the question fails with
-        its path. An empty field is an image that cannot be read, so that asking fails too.
+        Names are paths below the folder of the data. A file that is in none of ``folders`` is named in the
+        first, so that asking the question fails with its path. An empty field is an image that cannot be
+        read, so that asking fails too.
+
+        Raises:
+            ValueError: a name leaves the folder of the data.
         """
         if not self.look and isinstance(value, str) and value:
+            _refuse_outside(value, folders)
             return (StoredImage(value, _unread),)
         values: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
         found = list[ImageReference]()
         for one in values:
             if isinstance(one, StoredImage | Path):
                 found.append(one)
-            elif not one:
+                continue
+            if not one:
                 found.append(StoredImage("", _absent))
-            elif not self.look:
+                continue
+            _refuse_outside(str(one), folders)
+            if not self.look:
                 found.append(StoredImage(str(one), _unread))
             else:
                 places = [self.root / folder / str(one) for folder in folders]
@@ -109,6 +118,19 @@ class DataFolder:
     def checksums(self) -> dict[str, str]:
         """SHA-256 of each file that was read, by its path below the folder."""
         return {path.relative_to(self.root).as_posix(): sha256(path) for path in self.read}
+
+
+def _refuse_outside(name: str, folders: Sequence[str]) -> None:
+    """Raise an error for a name that is absolute, or that leaves the folder of the data."""
+    absolute = name.startswith(("/", "\\"))
+    if not absolute and ".." not in name:
+        return
+    joined = [posixpath.normpath(f"{folder or '.'}/{name}") for folder in folders]
+    if absolute or any(one.split("/")[0] == ".." for one in joined):
+        raise ValueError(
+            f"an image must be named by a path that stays below data_dir, got {name!r:.200}; restore the "
+            "file that names it"
+        )
 
 
 def _absent() -> bytes:

@@ -68,7 +68,8 @@ def pope_splits(samples: Iterable[Sample]) -> RowId:
         if split not in splits:
             raise ValueError(
                 f"row {number + 1} of the predictions must have a category of {', '.join(sorted(splits))}, "
-                f"got {split!r}; score one split with task.pope.split={min(splits)}"
+                f"got {split!r}; the ids are the same in every split, so name the one that was answered, "
+                f"such as task.pope.split={min(splits)}"
             )
         if bare is not None:
             return f"{split}_{bare}"

@@ -5,7 +5,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hdvl.evaluation.datasets.vlmevalkit import answer_list, table_samples
+from hdvl.evaluation.datasets.vlmevalkit import answer_list, letters, table_samples
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.metrics.mmmu_domains import DOMAIN_OF
 from hdvl.evaluation.row import Row
@@ -126,7 +126,7 @@ def _mmmu_answers(cell: str) -> tuple[str, ...]:
 def seed_bench(folder: DataFolder, split: str) -> list[Sample]:
     """SEED-Bench (Li et al., 2023), the questions about images: ``SEED-Bench.json``."""
     if folder.has("SEEDBench_IMG.tsv"):
-        return table_samples(folder.rows("SEEDBench_IMG.tsv"), folder)
+        return table_samples(folder.rows("SEEDBench_IMG.tsv"), folder, allowed=letters)
     document = folder.document("seed_bench/SEED-Bench.json")
     kinds = {str(number): name for name, number in document.mapping("question_type").items()}
     samples = []
@@ -155,7 +155,7 @@ def scienceqa(folder: DataFolder, split: str) -> list[Sample]:
     """
     table = f"ScienceQA_{split.upper()}.tsv"
     if folder.has(table):
-        return table_samples(folder.rows(table), folder)
+        return table_samples(folder.rows(table), folder, allowed=letters)
     problems = dict(folder.entries("scienceqa/problems.json"))
     samples = []
     for name in folder.document("scienceqa/pid_splits.json").listed(split):
@@ -187,10 +187,10 @@ def scienceqa(folder: DataFolder, split: str) -> list[Sample]:
     return samples
 
 
-def _letter_of_place(problem: Row, letters: list[str]) -> str:
+def _letter_of_place(problem: Row, names: list[str]) -> str:
     """The letter of the right choice, which the problem names by its place from 0 on."""
-    place = problem.choice("answer", [str(place) for place in range(len(letters))])
-    return letters[int(place)]
+    place = problem.choice("answer", [str(place) for place in range(len(names))])
+    return names[int(place)]
 
 
 def _by_number(sample: Sample) -> tuple[bool, int, str]:
@@ -205,10 +205,10 @@ def mmvp(folder: DataFolder, split: str) -> list[Sample]:
     Without that file, ``MMVP.tsv`` of VLMEvalKit, whose rows are pairs in the order of their index.
     """
     if folder.has("MMVP.tsv") and not folder.has("MMVP/Questions.csv"):
-        rows = sorted(table_samples(folder.rows("MMVP.tsv"), folder), key=_by_number)
+        rows = table_samples(folder.rows("MMVP.tsv"), folder, allowed=letters)
         return [
             replace(one, extra={"pair": str(place // 2)}, group=f"pair {place // 2}")
-            for place, one in enumerate(rows)
+            for place, one in enumerate(sorted(rows, key=_by_number))
         ]
     samples = []
     for number, row in enumerate(folder.rows("MMVP/Questions.csv")):
@@ -237,7 +237,7 @@ def mmvp(folder: DataFolder, split: str) -> list[Sample]:
 def mme_realworld(folder: DataFolder, split: str) -> list[Sample]:
     """MME-RealWorld (Zhang et al., 2024): ``mme_realworld/{split}.json``, or ``MME-RealWorld.tsv``."""
     if folder.has("MME-RealWorld.tsv"):
-        return table_samples(folder.rows("MME-RealWorld.tsv"), folder)
+        return table_samples(folder.rows("MME-RealWorld.tsv"), folder, allowed=letters)
     samples = []
     for row in folder.rows(f"mme_realworld/{split}.json"):
         category = str(row["Category"]).lower()

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from hdvl.evaluation.datasets.choices import lettered
-from hdvl.evaluation.datasets.vlmevalkit import table_samples
+from hdvl.evaluation.datasets.vlmevalkit import letters, table_samples
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.row import Row
 from hdvl.evaluation.samples import Sample
@@ -25,7 +25,7 @@ def vstar_bench(folder: DataFolder, split: str) -> list[Sample]:
     """
     if folder.has("VStarBench.tsv"):
         rows = folder.rows("VStarBench.tsv")
-        samples = table_samples(rows, folder)
+        samples = table_samples(rows, folder, allowed=letters)
         return [_with_lmms_eval(one, _listed(one.question, one.options)) for one in samples]
     if folder.has("vstar_bench/test_questions.jsonl"):
         return [_question(row, folder) for row in folder.rows("vstar_bench/test_questions.jsonl")]

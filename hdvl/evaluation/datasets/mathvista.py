@@ -39,7 +39,7 @@ def mathvista(folder: DataFolder, split: str) -> list[Sample]:
                 folder.images(image, "mathvista", "mathvista/images"),
                 (str(row["answer"]),) if row.get("answer") not in (None, "") else (),
                 categories={**kinds, "question_type": str(row["question_type"])},
-                extra={"problem": dict(row)},
+                extra={"problem": {**row, "answer_type": row["answer_type"]}},
                 group=image,
             )
         )

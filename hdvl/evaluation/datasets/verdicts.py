@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hdvl.evaluation.datasets.vlmevalkit import table_samples
+from hdvl.evaluation.datasets.vlmevalkit import table_samples, yes_or_no
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.metrics.mme import COGNITION, PERCEPTION
 from hdvl.evaluation.row import Row
@@ -32,7 +32,8 @@ def mme(folder: DataFolder, split: str) -> list[Sample]:
     ``questions_answers_YN`` of the task.
     """
     if folder.has("MME.tsv"):
-        rows = table_samples(folder.rows("MME.tsv"), folder, kinds={"category": "task"})
+        table, kinds = folder.rows("MME.tsv"), {"category": "task"}
+        rows = table_samples(table, folder, allowed=yes_or_no, kinds=kinds)
         return [replace(one, extra={"bare": bare_question(one.question)}) for one in rows]
     samples = []
     for task in (*PERCEPTION, *COGNITION):
@@ -50,6 +51,11 @@ def mme(folder: DataFolder, split: str) -> list[Sample]:
                 if not tab:
                     raise ValueError(
                         f"line {number + 1} of {path} must have a tab before its answer"
+                    )
+                if answer.strip() not in ("Yes", "No"):
+                    raise ValueError(
+                        f"line {number + 1} of {path} must have the answer Yes or No after its tab, got "
+                        f"{answer.strip()!r:.80}; restore the file"
                     )
                 samples.append(
                     Sample(
@@ -72,7 +78,8 @@ def mme(folder: DataFolder, split: str) -> list[Sample]:
 def pope(folder: DataFolder, split: str) -> list[Sample]:
     """POPE (Li et al., 2023): the three files ``pope/coco_pope_{split}.json`` of JSON lines."""
     if folder.has("POPE.tsv"):
-        return table_samples(folder.rows("POPE.tsv"), folder, kinds={"category": "split"})
+        table, kinds = folder.rows("POPE.tsv"), {"category": "split"}
+        return table_samples(table, folder, allowed=yes_or_no, kinds=kinds)
     samples = []
     for name in POPE_SPLITS if split == "all" else (split,):
         for row in folder.lines(f"pope/coco_pope_{name}.json", f"pope/coco_pope_{name}.jsonl"):
@@ -99,7 +106,8 @@ def hallusionbench(folder: DataFolder, split: str) -> list[Sample]:
     official = "hallusion_bench/HallusionBench.json"
     if folder.has("HallusionBench.tsv") and not folder.has(official):
         kinds = {"category": "category", "l2-category": "subcategory"}
-        rows = table_samples(folder.rows("HallusionBench.tsv"), folder, kinds=kinds)
+        table = folder.rows("HallusionBench.tsv")
+        rows = table_samples(table, folder, allowed=yes_or_no, kinds=kinds)
         return [replace(one, extra=_named_by_index(one)) for one in rows]
     samples = []
     for row in folder.rows(official):

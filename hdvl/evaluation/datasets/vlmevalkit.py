@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hdvl.evaluation.folder import DataFolder
+from hdvl.evaluation.row import Row
 from hdvl.evaluation.rows import whole_number
 from hdvl.evaluation.samples import ImageReference, Sample, StoredImage
 
@@ -16,6 +17,19 @@ CATEGORIES = {
     **{"category": "category", "l2-category": "l2-category", "split": "split"},
     **{"l2_category": "l2-category", "cycle_category": "cycle"},
 }
+
+
+YES_OR_NO = ("Yes", "No", "yes", "no")
+
+
+def letters(row: Row) -> Sequence[str]:
+    """The letters that the answer of a choice may be: the columns of options, empty cells included."""
+    return [letter for letter in string.ascii_uppercase if letter in row]
+
+
+def yes_or_no(row: Row) -> Sequence[str]:
+    """The answers of a yes-or-no question."""
+    return YES_OR_NO
 
 
 def one_answer(cell: str) -> tuple[str, ...]:
@@ -34,10 +48,11 @@ def answer_list(cell: str) -> tuple[str, ...]:
 
 
 def table_samples(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row],
     folder: DataFolder,
     *,
     answers: Callable[[str], tuple[str, ...]] = one_answer,
+    allowed: Callable[[Row], Sequence[str]] | None = None,
     kinds: Mapping[str, str] = CATEGORIES,
     extra: Iterable[str] = (),
     images: str = "images",
@@ -48,6 +63,7 @@ def table_samples(
         rows: the rows of the table.
         folder: where the paths of images start.
         answers: reads the accepted answers out of the cell.
+        allowed: the values that the cell may have, if it has one; any text if there are none.
         kinds: names of the categories that columns hold, by column.
         extra: columns that are kept in ``extra``.
         images: folder of the images that ``image_path`` names.
@@ -59,6 +75,9 @@ def table_samples(
                 raise ValueError(
                     f"a table of VLMEvalKit must have the column {name}, got {', '.join(row)}"
                 )
+        known = allowed(row) if allowed is not None and present(row.get("answer")) else ()
+        if known:
+            row.choice("answer", known)
         index = whole_number(str(row["index"]))
         references = image_references(row, folder, images)
         samples.append(
@@ -126,4 +145,4 @@ def table(
         raise ValueError(f"split must be one of {', '.join(files)}, got {split!r}")
     names = files[split]
     rows = folder.rows(names) if isinstance(names, str) else folder.rows(*names)
-    return table_samples(rows, folder, extra=extra)
+    return table_samples(rows, folder, allowed=letters, extra=extra)

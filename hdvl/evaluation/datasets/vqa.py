@@ -201,7 +201,8 @@ def gqa(folder: DataFolder, split: str) -> Iterable[Sample]:
 def _gqa(folder: DataFolder, names: Iterable[str]) -> Iterator[Sample]:
     for name, question in folder.entries(*names):
         image = str(question["imageId"])
-        scored = {key: question[key] for key in GQAQuestion.__annotations__ if key in question}
+        balanced, keys = question["isBalanced"], GQAQuestion.__annotations__
+        scored = {key: question[key] for key in keys if balanced or key in question}
         yield Sample(
             name,
             str(question["question"]),

@@ -1,5 +1,6 @@
 """Scorers of multiple choice, pairs, cycles and circular evaluation."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -133,6 +134,13 @@ def circular_scores(samples: Sequence[Sample], answers: Mapping[str, str]) -> Sc
     vanilla = [row.correct for row in rows if str(row.index) in hits]
     scores.values["vanilla accuracy"] = 100 * sum(vanilla) / len(vanilla)
     scores.unparsed = [str(index) for index in found.unparsed]
+    rotations = Counter(row.question for row in rows)
+    cut = [one for one in first if rotations[int(one.id)] < len(one.options)]
+    if cut:
+        scores.notes.append(
+            f"{len(cut)} of {len(first)} questions have fewer rotations than options, such as {cut[0].id}; "
+            "they are scored by those that are there, which is easier"
+        )
     if found.orphans:
         scores.notes.append(f"{len(found.orphans)} rotations of questions that are not there")
     return scores

@@ -8,7 +8,7 @@ import pytest
 
 from hdvl.evaluation.folder import DataFolder
 from hdvl.evaluation.row import Row
-from tests.evaluation.made_up import write
+from tests.evaluation.made_up import png, write, write_tsv
 from tests.evaluation.tasks import opened, scored
 
 POPE = {"question_id": 1, "image": "a.jpg", "text": "Is there a cat?", "label": "yes"}
@@ -113,3 +113,50 @@ def test_pope_has_the_labels_yes_and_no(tmp_path: Path) -> None:
         ValueError, match=r"row 2 of .* must have one of yes, no as label, got 'maybe'"
     ):
         opened("pope", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/passwd", "a/../../../../b.png"])
+@pytest.mark.parametrize("look", [True, False])
+def test_images_stay_below_the_folder_of_the_data(tmp_path: Path, name: str, look: bool) -> None:
+    folder = DataFolder(tmp_path, look)
+    with pytest.raises(
+        ValueError, match=r"an image must be named by a path that stays below data_dir, got"
+    ):
+        folder.images(name, "coco/val2014", "")
+    with pytest.raises(ValueError, match="stays below data_dir"):
+        folder.images(["a.png", name], "coco")
+    assert len(folder.images(["a..b.png", "../train2014/a.png"], "coco/val2014")) == 2
+
+
+def mmbench(root: Path, **changed: Any) -> None:
+    row = {"index": 0, "question": "q", "A": "x", "B": "y", "C": "", "answer": "A", "image": png()}
+    write_tsv(root / "MMBench_DEV_EN.tsv", [{**row, **changed}])
+
+
+def test_an_answer_is_the_letter_of_a_column(tmp_path: Path) -> None:
+    mmbench(tmp_path, answer="Z")
+    with pytest.raises(
+        ValueError, match=r"row 1 of .*EN.tsv must have one of A, B, C as answer, got 'Z'"
+    ):
+        opened("mmbench", tmp_path)
+    mmbench(tmp_path, answer="C")  # an option whose cell is empty is scored as by the official code
+    assert opened("mmbench", tmp_path)[1][0].answer == "C"
+
+
+def test_circles_that_are_not_complete_are_counted(tmp_path: Path) -> None:
+    mmbench(tmp_path)
+    found = scored("mmbench", tmp_path, "A")
+    assert found.value == 100
+    assert any("1 of 1 questions have fewer rotations than options" in note for note in found.notes)
+    mmbench(tmp_path, B="")
+    assert not scored("mmbench", tmp_path, "A").notes
+
+
+@pytest.mark.parametrize("name", ["MME", "POPE"])
+def test_tables_of_yes_or_no_questions(tmp_path: Path, name: str) -> None:
+    row = {"index": 0, "question": "q", "answer": "perhaps", "category": "count", "image": png()}
+    write_tsv(tmp_path / f"{name}.tsv", [row])
+    with pytest.raises(
+        ValueError, match=r"must have one of Yes, No, yes, no as answer, got 'perhaps'"
+    ):
+        opened(name.lower(), tmp_path)
