@@ -12,6 +12,7 @@ from hdvl import config as configs
 from hdvl.allowed import checked, kinds_of
 from hdvl.catalogue import primary
 from hdvl.config import CONF_DIR, resolve
+from hdvl.extras import advice
 from hdvl.inputs import check_inputs
 from hdvl.keys import check_added, check_values, is_empty, similar, unknown_key
 from hdvl.overrides import (
@@ -204,6 +205,8 @@ def reason_of(error: Exception, name: str, words: Sequence[str] | None = None) -
     """
     words = sys.argv[1:] if words is None else words
     text = str(error) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and (said := advice(error, name.replace("_", " "))):
+        return said
     if found := re.match(r"Could not override '([^']+)'", text):
         return _unknown(found[1].partition("@")[0], name, words)
     if found := re.match(r"Index '(\w+)' \(str\) is not an int", text):

@@ -81,6 +81,7 @@ def build(node: Any, **kwargs: Any) -> Any:
     Raises:
         ValueError: a value of the config is missing (``???``), a ``_target_`` does not exist or has moved,
             or a part rejects its arguments.
+        ModuleNotFoundError: the module of a ``_target_`` needs another that is not installed.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -101,6 +102,7 @@ def build(node: Any, **kwargs: Any) -> Any:
         if isinstance(cause, kinds) or "out of memory" in str(cause):
             raise cause
         raise ValueError(" ".join(str(cause).split()) or type(cause).__name__) from cause
+    _check_imports(wrapped)
     _check_target(str(wrapped))
     raise ValueError(" ".join(str(wrapped).split()))
 
@@ -123,6 +125,17 @@ def _check_partial(cause: BaseException) -> None:
 
 _GIVEN = ("in_width", "out_width", "grid_for", "out_grid")
 """Arguments of bridges and mergers that :class:`hdvl.model.VLM` gives."""
+
+
+def _check_imports(error: BaseException) -> None:
+    """Raise the ``ModuleNotFoundError`` of a package that the module of a ``_target_`` needs."""
+    target = re.match(r"Error (?:locating target|loading) '([\w.]+)'", str(error))
+    cause: BaseException | None = error
+    while target and cause is not None:
+        name = cause.name if isinstance(cause, ModuleNotFoundError) else None
+        if name and not f"{target[1]}.".startswith(f"{name}."):
+            raise cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _check_target(message: str) -> None:

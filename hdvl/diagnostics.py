@@ -8,11 +8,12 @@ import os
 import platform
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from hdvl.extras import COMMANDS, Ranges
 
 Level = Literal["ok", "note", "bad"]
 GIB = 1 << 30
@@ -26,59 +27,6 @@ class Finding:
     value: str
     level: Level = "ok"
     advice: str = ""
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """The requirements of hdvl, as strings of PEP 508, and where they were read."""
-
-    source: str
-    python: str
-    core: tuple[str, ...]
-    extras: dict[str, tuple[str, ...]]
-
-
-def read_ranges() -> Ranges:
-    """Read the requirements from ``pyproject.toml`` of a checkout, or from the installed wheel's metadata."""
-    project_file = Path(__file__).resolve().parent.parent / "pyproject.toml"
-    if project_file.is_file():
-        project = tomllib.loads(project_file.read_text(encoding="utf-8"))["project"]
-        optional = project["optional-dependencies"]
-        extras = {name: tuple(requirements) for name, requirements in optional.items()}
-        return Ranges(
-            source="pyproject.toml",
-            python=project["requires-python"],
-            core=tuple(project["dependencies"]),
-            extras=extras,
-        )
-    metadata = importlib.metadata.metadata("hdvl")
-    return from_metadata(
-        importlib.metadata.requires("hdvl") or [],
-        extras=metadata.get_all("Provides-Extra") or [],
-        python=metadata["Requires-Python"],
-    )
-
-
-def from_metadata(requires: list[str], *, extras: list[str], python: str) -> Ranges:
-    """Sort a wheel's ``Requires-Dist`` lines by the extras that their markers name."""
-    from packaging.requirements import Requirement
-
-    core: list[str] = []
-    by_extra: dict[str, list[str]] = {extra: [] for extra in extras}
-    for line in requires:
-        marker = Requirement(line).marker
-        requirement = line.split(";")[0].strip()
-        owner = next((e for e in extras if marker and marker.evaluate({"extra": e})), None)
-        if marker is None or marker.evaluate({"extra": ""}):
-            core.append(requirement)
-        elif owner is not None:
-            by_extra[owner].append(requirement)
-    return Ranges(
-        source="the installed package's metadata",
-        python=python,
-        core=tuple(core),
-        extras={name: tuple(requirements) for name, requirements in by_extra.items()},
-    )
 
 
 def check_package(requirement: str) -> Finding:
@@ -148,12 +96,14 @@ def missing_of(requirements: tuple[str, ...], extras: dict[str, tuple[str, ...]]
 
 
 def check_extras(ranges: Ranges) -> Iterator[Finding]:
-    """Report for each extra of hdvl whether its packages are installed."""
+    """Report for each extra of hdvl whether its packages are installed, and which commands need them."""
     for extra, requirements in ranges.extras.items():
         missing = missing_of(requirements, ranges.extras)
         if missing:
             advice = f"pip install 'hdvl[{extra}]'"
-            yield Finding(extra, f"without {', '.join(missing)}", "note", advice)
+            commands = ", ".join(f"hdvl {name}" for name in COMMANDS.get(extra, ()))
+            needed = f", which {commands} cannot do without" if commands else ""
+            yield Finding(extra, f"without {', '.join(missing)}{needed}", "note", advice)
         else:
             yield Finding(extra, "present")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from hdvl import diagnostics
+from hdvl import diagnostics, extras
 from hdvl.data.synthetic import fonts
 
 
@@ -19,7 +19,7 @@ def findings(iterator: Any) -> dict[str, diagnostics.Finding]:
 
 
 def test_ranges_are_those_of_pyproject(root: Path) -> None:
-    ranges = diagnostics.read_ranges()
+    ranges = extras.read_ranges()
     assert ranges.source == "pyproject.toml"
     assert ranges.python == ">=3.11,<3.14"
     assert any(line.startswith("torchvision") for line in ranges.core)
@@ -28,13 +28,13 @@ def test_ranges_are_those_of_pyproject(root: Path) -> None:
 
 def test_ranges_of_a_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without pyproject.toml, the metadata of the installed package gives the same requirements."""
-    monkeypatch.setattr(diagnostics, "__file__", str(tmp_path / "hdvl" / "diagnostics.py"))
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "hdvl" / "diagnostics.py"))
     lines = ["torch>=2.8", "simplejpeg>=1.9 ; extra == 'fast'", "tomli ; python_version < '3'"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
     metadata = Message()
     metadata["Requires-Python"], metadata["Provides-Extra"] = ">=3.11", "fast"
     monkeypatch.setattr(importlib.metadata, "metadata", lambda name: metadata)
-    ranges = diagnostics.read_ranges()
+    ranges = extras.read_ranges()
     assert ranges.source == "the installed package's metadata"
     assert ranges.core == ("torch>=2.8",)
     assert ranges.extras == {"fast": ("simplejpeg>=1.9",)}
@@ -70,7 +70,7 @@ def test_python_outside_the_range() -> None:
 
 
 def test_core_packages_are_there() -> None:
-    found = findings(diagnostics.check_packages(diagnostics.read_ranges()))
+    found = findings(diagnostics.check_packages(extras.read_ranges()))
     assert {"hdvl", "python", "torch", "torchvision", "hydra-core"} <= set(found)
     assert not [finding for finding in found.values() if finding.level == "bad"]
 
@@ -98,8 +98,8 @@ def test_torchvision_of_another_torch(
 
 
 def test_extras_name_what_is_missing() -> None:
-    extras = {"fast": ("einops>=0.8",), "all": ("hdvl[fast,odd]",), "odd": ("no-such-package",)}
-    ranges = diagnostics.Ranges(source="a test", python=">=3.11", core=(), extras=extras)
+    optional = {"fast": ("einops>=0.8",), "all": ("hdvl[fast,odd]",), "odd": ("no-such-package",)}
+    ranges = extras.Ranges(source="a test", python=">=3.11", core=(), extras=optional)
     found = findings(diagnostics.check_extras(ranges))
     assert found["fast"] == diagnostics.Finding("fast", "present")
     for extra in ("all", "odd"):

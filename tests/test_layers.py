@@ -21,6 +21,7 @@ LAYERS = [
         "appended",
         "geometry",
         "config",
+        "extras",
         "overrides",
         "files",
         "inputs",
