@@ -94,9 +94,11 @@ def refuse_no_answer(answers: "AnswerTable") -> None:
     """Raise ``ValueError`` if no question has an answer."""
     if not answers.answered:
         said = "; ".join(answers.problems.lines(answers.counts))
+        empty = answers.counts["not_text"] and not answers.counts["unknown"]
+        what = "the answers are null or empty cells, write texts" if empty else "compare the ids"
         raise ValueError(
-            f"predictions must answer at least one question, got {said}; compare the ids with those of the "
-            "questions"
+            f"predictions must answer at least one question, got {said}; {what}"
+            + ("" if empty else " with those of the questions")
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,13 @@ UNSURE = 16
 def reason_of(error: json.JSONDecodeError) -> str:
     """What is wrong, without the place."""
     return error.msg.removesuffix(" starting at")
+
+
+def unreadable(error: ValueError | RecursionError) -> str:
+    """What is wrong with a value that JSON allows but that is not read."""
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    return f"has a number of more than {sys.get_int_max_str_digits()} digits"
 
 
 class JsonStream:
@@ -97,7 +105,8 @@ class JsonStream:
                 if self.ended or self._is_broken(error):
                     raise self.fault(reason_of(error), error.pos) from None
             except (ValueError, RecursionError) as error:  # an endless number, or very deep nesting
-                raise self.fault(f"the value from there on: {error}", self.place) from None
+                said = f"the value from there on {unreadable(error)}"
+                raise self.fault(said, self.place) from None
             else:
                 # A number at the end of the text read so far may continue.
                 if self.ended or (end < len(self.text) and self.text[end] in AFTER):

@@ -11,7 +11,7 @@ from hdvl.evaluation.identifying import RowId
 from hdvl.evaluation.json_stream import holds_mapping, json_pairs
 from hdvl.evaluation.metrics.joining import Rules
 from hdvl.evaluation.metrics.official_rules import RULES
-from hdvl.evaluation.rows import jsonl_rows, read_rows, whole_number
+from hdvl.evaluation.rows import DELIMITERS, jsonl_rows, read_rows, whole_number
 from hdvl.evaluation.task import Task
 
 IDS = (
@@ -26,7 +26,9 @@ IDS = (
     "image",
 )
 BOXES = "bboxes"
+SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon"}
 TABLES = (".tsv", ".csv", ".xlsx")
+SUFFIXES = (".json", ".jsonl", *TABLES)
 ANSWERS = (
     *("prediction", "predict", "model_prediction", "response", "answer", "text", "caption"),
     *("Output", "output", "generated", BOXES),
@@ -62,8 +64,12 @@ def read_predictions(
         if _holds_lines(path):
             pairs = _pairs(path, jsonl_rows(path), row_id)
         else:
-            pairs = ((name, _of_mapping(answer)) for name, answer in json_pairs(path))
+            pairs = ((name, _of_mapping(path, name, answer)) for name, answer in json_pairs(path))
     else:
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(
+                f"predictions must end with one of {', '.join(SUFFIXES)}, got {str(path)!r}; save it as one"
+            )
         pairs = _pairs(path, read_rows(path, stored_images=False), row_id)
     return _some(path, pairs)
 
@@ -108,7 +114,12 @@ def _mme_rows(folder: Path) -> Iterator[dict[str, Any]]:
                 yield {"task": path.stem, "image": image, "question": asked, "prediction": answer}
 
 
-def _of_mapping(answer: Any) -> object:
+def _of_mapping(path: Path, name: str, answer: Any) -> object:
+    if isinstance(answer, list) and any(isinstance(one, Mapping) for one in answer):
+        raise ValueError(
+            f"{path} must be a list of rows or a mapping from id to answer, it has a list of rows "
+            f"under the key {name!r}; write that list alone into the file"
+        )
     if isinstance(answer, Mapping):
         # MathVista and MMMU store the problem together with the response
         key = next((name for name in ANSWERS if name in answer), None)
@@ -138,18 +149,33 @@ def _pairs(
         if name is None:
             raise ValueError(
                 f"row {number + 1} of {path} must have an id in one of {', '.join(IDS)}, got the fields "
-                f"{', '.join(row)}"
+                f"{', '.join(row)}{_where(path, row)}"
             )
         if key is None:
             raise ValueError(
                 f"row {number + 1} of {path} must have an answer in one of {', '.join(ANSWERS)}, got the "
-                f"fields {', '.join(row)}"
+                f"fields {', '.join(row)}{_where(path, row)}"
             )
         answer = _answer(key, row[key])
         if answer in ("", None) and table:
             answer = math.nan  # as the official scorers read an empty cell
         text = _text_of_id(name)
         yield whole_number(text) if table else text, answer
+
+
+def _where(path: Path, row: Mapping[str, Any]) -> str:
+    """The end of a message about fields that a table does not have: why they may not be found."""
+    kind = path.suffix.lower()
+    if kind == ".xlsx":
+        return "; only the first sheet is read"
+    if kind not in DELIMITERS or len(row) != 1:
+        return ""
+    (name,) = row
+    other = next((mark for mark in SEPARATORS if mark in name), None)
+    if other is None:
+        return ""
+    wanted = SEPARATORS[DELIMITERS[kind]]
+    return f"; a {kind} has a {wanted} between cells, this file seems to have a {SEPARATORS[other]}"
 
 
 def _text_of_id(value: object) -> str:

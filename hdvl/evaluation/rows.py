@@ -16,7 +16,7 @@ from typing import Any
 
 from hdvl.evaluation.delimited import Record, cells_of, table_records
 from hdvl.evaluation.encoding import not_utf8, opened_text
-from hdvl.evaluation.json_stream import json_items, reason_of
+from hdvl.evaluation.json_stream import json_items, reason_of, unreadable
 from hdvl.evaluation.samples import StoredImage, digest, from_base64
 from hdvl.evaluation.workbook import workbook_rows
 
@@ -83,9 +83,10 @@ def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                said = f"it is not: {error}"
                 if isinstance(error, json.JSONDecodeError):
                     said = f"column {error.colno} is not: {reason_of(error)}"
+                else:
+                    said = f"it is not: the value {unreadable(error)}"
                 raise ValueError(
                     f"line {number} of {path} must be JSON, {said}; restore the file"
                 ) from None

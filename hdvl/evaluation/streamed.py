@@ -19,9 +19,9 @@ from hdvl.evaluation.scorers.letters import RULES
 from hdvl.evaluation.scorers.short_answers import (
     GQA_ACCURACY_ONLY,
     GQA_CONVERTERS,
-    METRICS,
     add_gqa_scores,
     gqa_scores,
+    metric_of,
     short_answer_scores,
 )
 from hdvl.evaluation.scores import Scores
@@ -164,7 +164,7 @@ def streamed(score: Callable[..., Scores], each: IO[str] | None = None) -> Strea
     if not isinstance(score, partial):
         return None
     if score.func is short_answer_scores:
-        metric, one = METRICS[score.keywords["metric"]]
+        metric, one = metric_of(score.keywords["metric"])
         return StreamedMean(metric, lambda sample, said: one(sample.accepted, said), each)
     if score.func is choice_scores:
         return StreamedChoices(score.keywords["rule"], each)

@@ -18,15 +18,14 @@ def workbook_rows(path: Path) -> Iterator[dict[str, Any]]:
     A number is read as by pandas: one that has no fraction is an ``int``, whatever the format of its cell.
 
     Raises:
-        ValueError: the file is no workbook, or a cell is in a column without a name.
+        ValueError: the file is no workbook, or a cell is in a column without a name or holds a formula.
     """
     with _opened(path) as book:
         sheet = book.worksheets[0]
         sheet.reset_dimensions()  # some programs write wrong ones
-        lines = enumerate(sheet.iter_rows(values_only=True), 1)
         header: list[str | None] = []
-        for number, cells in lines:
-            found = _stripped([_number(cell) for cell in cells])
+        for number, cells in enumerate(sheet.iter_rows(), 1):
+            found = _stripped([_value(path, cell) for cell in cells])
             if not found:
                 continue
             if not header:
@@ -70,8 +69,15 @@ def _check_named(place: str, pairs: Sequence[tuple[str | None, Any]]) -> None:
             )
 
 
-def _number(cell: Any) -> Any:
-    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+def _value(path: Path, cell: Any) -> Any:
+    """The value of a cell. Raises ``ValueError`` if it is a formula, whose result may not be stored."""
+    value = cell.value
+    if cell.data_type == "f":
+        raise ValueError(
+            f"cell {cell.coordinate} of {path} must be a value, got the formula {value!r}; put the values of "
+            "formulas into the cells (copy, paste values) and save the file again"
+        )
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _stripped(cells: Sequence[Any]) -> list[Any]:

@@ -188,7 +188,9 @@ def test_a_broken_row_is_named_before_the_rest_is_read(
     ):
         list(read_predictions(deep))
     long = write(tmp_path / "c.jsonl", f'{{"id": 1, "text": {"1" * 5000}}}\n')
-    with pytest.raises(ValueError, match=r"line 1 of .*c\.jsonl must be JSON, it is not: Exceeds"):
+    with pytest.raises(
+        ValueError, match=r"line 1 of .*c\.jsonl must be JSON, it is not: the value has a"
+    ):
         list(read_predictions(long))
 
 

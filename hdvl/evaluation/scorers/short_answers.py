@@ -41,6 +41,17 @@ METRICS: dict[str, tuple[str, Callable[[Sequence[str], str], float]]] = {
 }
 
 
+def metric_of(metric: str) -> tuple[str, Callable[[Sequence[str], str], float]]:
+    """The name and the function of a metric of single answers.
+
+    Raises:
+        ValueError: there is no such metric.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    return METRICS[metric]
+
+
 def short_answer_scores(
     samples: Sequence[Sample], answers: Mapping[str, str], *, metric: str
 ) -> Scores:
@@ -49,9 +60,7 @@ def short_answer_scores(
     Raises:
         ValueError: there is no such metric.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    name, one = METRICS[metric]
+    name, one = metric_of(metric)
     correct = {sample.id: float(one(sample.accepted, answers[sample.id])) for sample in samples}
     return mean_scores(name, samples, correct)
 
