@@ -118,8 +118,11 @@ class AnswerTable:
         if times > 1:
             self._note("duplicate", name, times - 1)
         answers = [row[1].decode("utf-8", "surrogatepass") for row in rows if row[1] is not None]
+        if not all(text.strip() for text in answers):
+            self._note("empty", name, 1)
         if not answers:
-            self._note("missing", name, 1)
+            if not wrong:
+                self._note("missing", name, 1)
             return [""] if self.rules.missing == "empty" else []
         self.answered += 1
         return answers * times if self.rules.duplicate == "repeat" else answers

@@ -172,6 +172,7 @@ def test_every_form_gives_the_same_scores_and_problems(
             "duplicate": 0,
             "unknown": 0,
             "not_text": 0,
+            "empty": 0,
         }
         if name == "pope" and form != "mapping.json":  # an id without a split is refused
             continue
@@ -181,6 +182,7 @@ def test_every_form_gives_the_same_scores_and_problems(
             "duplicate": 1,
             "unknown": 1,
             "not_text": 0,
+            "empty": 0,
         }
         faults.append(json.dumps([found["score"], found["correct"]]))
         try:

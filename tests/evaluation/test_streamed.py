@@ -46,7 +46,9 @@ def test_a_stream_is_scored_as_the_whole(tmp_path: Path, monkeypatch: pytest.Mon
         scorer = streamed.streamed(partial(short_answer_scores, metric="anls"), each)
         assert scorer is not None
         streamed.score_stream(lambda: samples, table, scorer)
-        assert table.finish(partial=False).counts() == dict.fromkeys(table.counts, 0)
+        empty = sum(not text for text in answers.values())
+        wanted_counts = {**dict.fromkeys(table.counts, 0), "empty": empty}
+        assert table.finish(partial=False).counts() == wanted_counts and empty == 6
     scores, totals = scorer.scores(), scorer.totals
     assert scores.value == pytest.approx(whole.value) and scores.tables == {
         "kind": pytest.approx(whole.tables["kind"])
@@ -105,7 +107,15 @@ def test_gqa_and_choices_are_scored_as_whole_files(monkeypatch: pytest.MonkeyPat
 
 PREDICTIONS: list[tuple[str, object]] = [
     *(("1", "a"), ("2", "b"), ("1", "c"), ("9", "x"), ("9", "y"), ("3", None), ("4", "d")),
-    *(("4", float("nan")), ("5", None), ("5", "e"), ("6", "\udc80"), ("7", 5), ("7", 0.5)),
+    *(
+        ("8", ""),
+        ("4", float("nan")),
+        ("5", None),
+        ("5", "e"),
+        ("6", "\udc80"),
+        ("7", 5),
+        ("7", 0.5),
+    ),
 ]
 
 
@@ -114,7 +124,7 @@ PREDICTIONS: list[tuple[str, object]] = [
 @pytest.mark.parametrize("duplicate", ["refuse", "last", "repeat", "each"])
 def test_answers_are_joined_as_by_join(missing: Any, not_text: Any, duplicate: Any) -> None:
     rules = Rules("x", missing=missing, not_text=not_text, duplicate=duplicate)
-    names = [str(n) for n in range(1, 9)]
+    names = [str(n) for n in (*range(1, 9), 10)]
     wanted = join(names, PREDICTIONS, rules, partial=True)
     with AnswerTable(rules, PREDICTIONS) as table:
         found = [(names[place], text) for place, text in table.take(names)]
@@ -123,6 +133,7 @@ def test_answers_are_joined_as_by_join(missing: Any, not_text: Any, duplicate: A
         assert sorted(found) == sorted([*wanted.answers.items(), *wanted.earlier])
         assert bool(wanted.earlier) == (duplicate in ("repeat", "each"))
         assert problems.missing == wanted.problems.missing
+        assert problems.empty == wanted.problems.empty == ["8"]
         assert sorted(problems.duplicate) == sorted(wanted.problems.duplicate)
         assert sorted(problems.not_text) == sorted(wanted.problems.not_text)
         assert set(problems.unknown) == {"9"} and table.counts["missing"] == len(problems.missing)

@@ -31,12 +31,16 @@ class Rules:
 
 @dataclass
 class Problems(Generic[Key]):
-    """The ids that were missing, given twice, unknown, or answered by something that is not text."""
+    """The ids that were missing, given twice, unknown, answered by what is no text, or by an empty text.
+
+    A question whose only answer is no text is not counted as missing too.
+    """
 
     missing: list[Key] = field(default_factory=list)
     duplicate: list[Key] = field(default_factory=list)
     unknown: list[Key] = field(default_factory=list)
     not_text: list[Key] = field(default_factory=list)
+    empty: list[Key] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         """Return the number of ids of each kind of problem."""
@@ -122,7 +126,10 @@ def join(
             given[key] = text
     if rules.duplicate == "repeat":
         earlier = [(key, given[key]) for key in problems.duplicate if key in given]
-    problems.missing = [key for key in known if key not in given]
+    wrong = set(problems.not_text)
+    problems.missing = [key for key in known if key not in given and key not in wrong]
+    blank = {key for key, text in (*given.items(), *earlier) if not text.strip()}
+    problems.empty = [key for key in known if key in blank]
     if not partial:
         refuse(problems, rules)
     if rules.missing == "empty":
@@ -138,7 +145,7 @@ def refuse(problems: Problems[Key], rules: Rules, counts: Mapping[str, int] | No
     """
     totals = counts or problems.counts()
     found = {kind: ids for kind, ids in vars(problems).items() if ids}
-    if any(getattr(rules, kind) == "refuse" for kind in found):
+    if any(getattr(rules, kind, None) == "refuse" for kind in found):  # no rule for empty texts
         said = "; ".join(f"{kind} {listed(ids, totals[kind])}" for kind, ids in found.items())
         raise ValueError(
             f"predictions of {rules.benchmark} must answer every question once with a text, got {said}; "

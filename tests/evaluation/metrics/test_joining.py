@@ -14,9 +14,12 @@ BAD: list[tuple[int, object]] = [(1, "a"), (1, "b"), (7, "x"), (3, NAN)]
 def test_bad_input_is_named_and_counted() -> None:
     joined = join([1, 2, 3], BAD, Rules("X"), partial=True)
     assert joined.answers == {1: "b"}
-    assert joined.problems.counts() == {"missing": 2, "duplicate": 1, "unknown": 1, "not_text": 1}
+    assert joined.problems.counts() == {
+        **{"missing": 1, "duplicate": 1, "unknown": 1},
+        **{"not_text": 1, "empty": 0},
+    }
     assert joined.problems.lines() == [
-        "missing: 2 (2, 3)",
+        "missing: 1 (2)",
         "duplicate: 1 (1)",
         "unknown: 1 (7)",
         "not_text: 1 (3)",
@@ -25,7 +28,7 @@ def test_bad_input_is_named_and_counted() -> None:
 
 def test_a_file_is_refused_where_the_official_scorer_refuses_it() -> None:
     wanted = (
-        r"predictions of VQA v2 must answer every question once with a text, got missing 2 \(2, 3\)"
+        r"predictions of VQA v2 must answer every question once with a text, got missing 1 \(2\)"
     )
     with pytest.raises(ValueError, match=wanted):
         join([1, 2, 3], BAD, RULES["VQA v2"])
@@ -47,7 +50,12 @@ def test_what_is_not_refused_is_scored_as_the_official_scorer_does() -> None:
 def test_a_later_answer_that_is_no_text_replaces_the_earlier_one() -> None:
     joined = join([1], [(1, "a"), (1, None)], Rules("X"), partial=True)
     assert joined.answers == {}
-    assert joined.problems.missing == [1]
+    assert (joined.problems.missing, joined.problems.not_text) == ([], [1])
+
+
+def test_empty_texts_are_counted_and_scored() -> None:
+    joined = join([1, 2, 3], [(1, ""), (2, " "), (3, "a")], Rules("X"))
+    assert joined.problems.empty == [1, 2] and joined.answers[1] == ""
 
 
 def test_many_ids_are_cut_short_in_messages() -> None:
