@@ -17,7 +17,8 @@ from hdvl import infer
 from hdvl.backends import Job, OpenAIBackend
 from hdvl.backends.base import questions_of
 from hdvl.checkpoints import save_folder
-from hdvl.config import compose, resolve
+from hdvl.command import compose
+from hdvl.config import resolve
 from hdvl.images import data_url
 from hdvl.inference import Pipeline
 from hdvl.inference.load import load
