@@ -1,6 +1,7 @@
 """Commands whose optional packages are missing name the extra that installs them."""
 
 import builtins
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,10 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
             return real(name, *given, **named)
 
+        parent, _, name = READER.rpartition(".")
         monkeypatch.delitem(sys.modules, READER, raising=False)
+        # An earlier import leaves the module as an attribute too, which would be found without an import.
+        monkeypatch.delattr(importlib.import_module(parent), name, raising=False)
         monkeypatch.setattr(builtins, "__import__", imported)
 
     return remove
