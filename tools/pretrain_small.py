@@ -71,6 +71,27 @@ def dense_page(seed: str) -> Document:
     return Document(page.image, "words", language, (), tuple(page.lines()), tuple(page.glyphs))
 
 
+def labelled_tile(
+    document: Document, seed: int
+) -> tuple[tuple[int, int], Tensor, Tensor, Tensor, Tensor]:
+    """A tile from a random position of a document: its left and top, pixels, and labels.
+
+    The labels are those of the cells, and the characters and the boxes of the tokens.
+    """
+    width, height = document.image.size
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (
+        16 * int(torch.randint((side - TILE) // 16 + 1, (), generator=generator))
+        for side in (width, height)
+    )
+    pixels = torch.frombuffer(bytearray(document.image.tobytes()), dtype=torch.uint8)
+    tile = pixels.view(height, width, 3)[y : y + TILE, x : x + TILE].permute(2, 0, 1)
+    cells = window(cell_labels(document)[0], x // 8, y // 8, TILE // 8)
+    parts = (token_labels(document, slots=SLOTS), token_boxes(document))
+    tokens, boxes = (window(part, x // 16, y // 16, TILE // 16) for part in parts)
+    return (x, y), tile.contiguous(), cells, tokens, boxes
+
+
 class Labelled(Dataset):
     """Tiles from random positions of word pages and documents, with the labels of cells and tokens."""
 
@@ -87,19 +108,9 @@ class Labelled(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         rows = index % 4 == 0
         document = self.documents[index] if rows else dense_page(f"{self.seed}/{index}")
-        width, height = document.image.size
-        generator = torch.Generator().manual_seed(index)
-        x, y = (
-            16 * int(torch.randint((side - TILE) // 16 + 1, (), generator=generator))
-            for side in (width, height)
-        )
-        pixels = torch.frombuffer(bytearray(document.image.tobytes()), dtype=torch.uint8)
-        tile = pixels.view(height, width, 3)[y : y + TILE, x : x + TILE].permute(2, 0, 1)
-        cells = window(cell_labels(document)[0], x // 8, y // 8, TILE // 8)
-        tokens = window(token_labels(document, slots=SLOTS), x // 16, y // 16, TILE // 16)
-        boxes = window(token_boxes(document), x // 16, y // 16, TILE // 16)
+        (x, y), *parts = labelled_tile(document, index)
         said = self.words(document, x // 16, y // 16)
-        return tile.contiguous(), cells, tokens, boxes, said
+        return *parts, said
 
     def words(self, document: Document, x: int, y: int) -> Tensor:
         """The ids of the words that each token is part of, as a question spells them, padded with -1."""

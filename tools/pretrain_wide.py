@@ -17,14 +17,14 @@ import string
 from typing import Any
 
 import torch
-from pretrain_small import SLOTS, TILE, inked_loss, window
+from pretrain_small import SLOTS, inked_loss, labelled_tile
 from pretraining import Steps, arguments
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from hdvl.checkpoints import load_folder, read_config, save_folder
 from hdvl.data.synthetic import Document, SyntheticDocuments, words
-from hdvl.data.synthetic.cells import cell_labels, classes, token_boxes, token_labels
+from hdvl.data.synthetic.cells import classes
 from hdvl.data.synthetic.documents import papers
 from hdvl.data.synthetic.fonts import font_files
 from hdvl.data.synthetic.looks import photographed
@@ -117,18 +117,8 @@ class Wide(Dataset):
         else:
             dense = index % 4 < 3
             document = dense_page(f"{self.seed}/{index}") if dense else self.described[index]
-        width, height = document.image.size
-        generator = torch.Generator().manual_seed(index)
-        x, y = (
-            16 * int(torch.randint((side - TILE) // 16 + 1, (), generator=generator))
-            for side in (width, height)
-        )
-        pixels = torch.frombuffer(bytearray(document.image.tobytes()), dtype=torch.uint8)
-        tile = pixels.view(height, width, 3)[y : y + TILE, x : x + TILE].permute(2, 0, 1)
-        cells = window(cell_labels(document)[0], x // 8, y // 8, TILE // 8)
-        parts = (token_labels(document, slots=SLOTS), token_boxes(document))
-        labels = (window(part, x // 16, y // 16, TILE // 16) for part in parts)
-        return tile.contiguous(), cells, *labels
+        _, *parts = labelled_tile(document, index)
+        return tuple(parts)
 
 
 class Heads(nn.Module):
