@@ -29,6 +29,23 @@ from hdvl.overrides import (
 
 _TRACE = "HYDRA_FULL_ERROR"
 
+_SLOW = {
+    *(
+        "chat",
+        "convert",
+        "data_bench",
+        "data_lint",
+        "demo",
+        "evaluate",
+        "export",
+        "infer",
+        "parity",
+        "plan",
+    ),
+    *("serve", "train"),
+}
+"""Commands that import torch and models, which takes several seconds."""
+
 OF_LIBRARIES = {"MisconfigurationException", "SafetensorError", "YAMLError", "BadZipFile"}
 """Names of exceptions of libraries for wrong input that have no common base class."""
 
@@ -69,6 +86,7 @@ def command(
                 _check_given(name, unchecked)
                 plain = checked(name, plain_config(config, words, resolved=resolved))
                 check_inputs(plain)
+                _say_loading(name)
                 return run(plain)
         finally:
             os.environ[_TRACE] = "1"  # the next job of a sweep is composed as the first was
@@ -251,6 +269,12 @@ def _of_device(error: Exception) -> str | None:
         )
     is_device_error = re.search(r"CUDA|cuDNN|NVIDIA|HIP|MPS|device type|device string", text)
     return " ".join(text.splitlines()[0].split()) if is_device_error else None
+
+
+def _say_loading(name: str) -> None:
+    """Tell who waits at a terminal what takes the next seconds; other outputs get no such line."""
+    if name in _SLOW and "torch" not in sys.modules and sys.stderr.isatty():
+        print(f"hdvl {name.replace('_', ' ')}: loading torch and the models ...", file=sys.stderr)
 
 
 def _check_given(name: str, unchecked: Sequence[str]) -> None:

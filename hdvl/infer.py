@@ -36,13 +36,16 @@ OF_MODEL = (
 
 
 def generate_answer(pipe: "Pipeline", cfg: Mapping[str, Any]) -> "Answer":
-    """Ask one question and print the answer, with ``stream`` piece by piece as it is generated."""
+    """Ask one question and print the answer, with ``stream`` piece by piece as it is generated.
+
+    Boxes are printed in pixels, and with ``stream`` as the model writes them.
+    """
     names = ("prompt", "system", "max_tiles", "select", "select_tiles")
     question = {name: cfg[name] for name in names}
     question |= {"images": cfg["image"], "seed": cfg["seed"]}
     if not cfg["stream"]:
         answer = pipe.chat(**question, **cfg["generation"])
-        print(answer.text)
+        print(answer.readable)
         return answer
     stream = pipe.stream(**question, **cfg["generation"])
     for piece in stream:

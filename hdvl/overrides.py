@@ -141,7 +141,7 @@ def _check_option(word: str, rest: Sequence[str]) -> None:
         return  # several short options in one argument, such as -mc
     if option not in OPTIONS:
         name = option.lstrip("-").replace("-", "_") or "key"
-        like = difflib.get_close_matches(option, OPTIONS, n=1)
+        like = difflib.get_close_matches(option, OPTIONS, n=1, cutoff=0.75)
         hint = f"did you mean {like[0]}, or {name}=..." if like else f"did you mean {name}=..."
         raise ValueError(
             f"{option} is no option; {hint}? Values are given as key=value, without dashes"

@@ -38,7 +38,6 @@ def describe(plan: "TilePlan", tiler: Any) -> str:
         f"tiler    {type(tiler).__name__}: {grid}, stride {plan.stride}, "
         f"canvas {plan.canvas[0]} x {plan.canvas[1]}",
         describe_scaling(plan),
-        *([shrunk] if shrunk else []),
         f"tiles    {plan.count}{thumbnail}; each shows of the image",
     ]
     for index, view in enumerate(plan.views):
@@ -47,7 +46,8 @@ def describe(plan: "TilePlan", tiler: Any) -> str:
             place += f" {view.size[0]}x{view.size[1]}"
         x0, y0, x1, y1 = (f"{value:.0f}" for value in view.box)
         lines.append(f"  {index:>3}  {place:<13} x {x0} .. {x1}, y {y0} .. {y1}")
-    return "\n".join(lines)
+    # Last, because a long list of tiles would scroll it off the screen.
+    return "\n".join([*lines, shrunk] if shrunk else lines)
 
 
 def scale_of(plan: "TilePlan") -> tuple[float, float]:

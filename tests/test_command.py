@@ -158,3 +158,18 @@ def test_keys_of_stages_are_suggested() -> None:
     )
     said = unknown_key(base, "stages.0.trainer.max_steps", "train", typed=True)
     assert said.endswith("add it with +stages.0.trainer.max_steps=VALUE")
+
+
+def test_only_a_terminal_is_told_that_torch_is_being_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hdvl", "image=hdvl/assets/tag.png", "prompt=Which?"])
+    for modules, terminal in (({}, True), ({}, False), ({"torch": sys}, True)):
+        with monkeypatch.context() as patch:
+            patch.delitem(sys.modules, "torch", raising=False)
+            for name, module in modules.items():
+                patch.setitem(sys.modules, name, module)
+            patch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+            command("infer", lambda plain: None)
+        told = "hdvl infer: loading torch and the models ...\n"
+        assert capsys.readouterr().err == (told if terminal and not modules else "")

@@ -156,10 +156,14 @@ def test_what_is_printed_and_drawn(
 ) -> None:
     overrides = [f"checkpoint={tiny_folder}", f"image={image}", "prompt=Where?"]
     pipe = pipeline(*overrides)
-    say(pipe, "<ref>cup</ref><box>(100,250),(500,750)</box><box>(1,2)</box>")
-    for stream in ("false", "true"):
-        answer = infer.generate_answer(pipe, config(*overrides, f"stream={stream}"))
-        assert capsys.readouterr().out == answer.text + "\n"
+    text = "<ref>cup</ref><box>(100,250),(500,750)</box>"
+    say(pipe, text)
+    for stream, printed in (("false", "cup (7, 10, 35, 30)"), ("true", text)):
+        infer.generate_answer(pipe, config(*overrides, f"stream={stream}"))
+        assert capsys.readouterr().out == printed + "\n"
+    say(pipe, f"{text}<box>(1,2)</box>")
+    answer = infer.generate_answer(pipe, config(*overrides))
+    assert capsys.readouterr().out == answer.text + "\n"
     lines = summary.report(answer).splitlines()
     assert lines[1] == "box      image 1: cup (7, 10, 35, 30)"
     assert lines[2] == "no box   <box>(1,2)</box>"

@@ -39,17 +39,21 @@ def command(step: dict[str, Any], folder: Path) -> list[str]:
     if step["tool"] == "average_small":
         return [*start, *source, str(_single(folder, step["other"])), *out]
     words = ["--init-from", *source] if source else []
+    if "reader" in step:
+        words += ["--reader", str(folder / step["reader"])]
+    if "heads" in step:
+        words += ["--heads", str(folder / f"{step['heads']}.checkpoint.pt")]
     if "head" in step:
         words += ["--head", str(folder / f"{step['head']}.checkpoint.pt")]
     given = {key: value for key, value in step.items() if key not in _PLACES}
     return [*start, *words, *out, *(word for pair in given.items() for word in _option(*pair))]
 
 
-_PLACES = ("out", "tool", "from", "head", "other")
+_PLACES = ("out", "tool", "from", "head", "heads", "reader", "other")
 
 
-def _option(key: str, value: object) -> tuple[str, str]:
-    return f"--{key}", str(value)
+def _option(key: str, value: object) -> tuple[str, ...]:
+    return f"--{key}", *map(str, value if isinstance(value, list) else [value])
 
 
 def _single(folder: Path, pattern: str) -> Path:

@@ -86,21 +86,31 @@ def label_glyphs(document: Document, chosen: Field) -> list[Glyph]:
 
 
 class TokenGrid:
-    """Finds the visual token that shows a point of an image."""
+    """Finds the visual token that shows a point of an image.
 
-    def __init__(self, plan: TilePlan, places: Sequence[Box | None]) -> None:
+    ``place`` is where (x, y) the image stands on a page, and the (width, height) of that page: the image
+    itself if nothing is said.
+    """
+
+    def __init__(
+        self,
+        plan: TilePlan,
+        places: Sequence[Box | None],
+        place: tuple[int, int, int, int] | None = None,
+    ) -> None:
         self.plan, self.count = plan, len(places)
+        self.place = place or (0, 0, plan.width, plan.height)
         cols, rows = (side // TOKEN for side in plan.canvas)
         self.cols, self.first = cols, len(places) - rows * (cols + 1)
         if self.first < 0:
             raise ValueError(f"{plan} has more tokens than the image has places")
 
     def locations(self, box: Box) -> list[int]:
-        """``box`` in thousandths of the image."""
-        sides = (self.plan.width, self.plan.height) * 2
+        """``box`` in thousandths of the page."""
+        x, y, *page = self.place
         return [
-            min(LOCATIONS - 1, max(0, round(LOCATIONS * value / side)))
-            for value, side in zip(box, sides, strict=True)
+            min(LOCATIONS - 1, max(0, round(LOCATIONS * (value + start) / side)))
+            for value, start, side in zip(box, (x, y) * 2, page * 2, strict=True)
         ]
 
     def token(self, box: Box) -> int:

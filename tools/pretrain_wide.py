@@ -7,11 +7,15 @@ pixels, the characters of each token of 16 x 16 pixels in reading order, and the
 quarters of the pages are drawn in 34 font files, many of them filled with values, invented words and strings
 that mean nothing, and half of all pages look as if photographed.
 
-The language model is not trained here, so it must be adapted to the new features afterwards. Started again
-with the same ``--out`` the training continues from its last checkpoint.
+Two blocks along the line are added to the encoder, which change nothing at first. The language model is not
+trained here, and is to understand the new features as it understood the old ones. So the heads are trained
+first, on the old features, and then stay as they are, and on clean pages of the first seven kinds the bridge's
+tokens are kept near those of the old weights. Started again with the same ``--out`` the training continues
+from its last checkpoint.
 """
 
 import argparse
+import copy
 import random
 import string
 from typing import Any
@@ -19,6 +23,7 @@ from typing import Any
 import torch
 from pretrain_small import SLOTS, inked_loss, labelled_tile
 from pretraining import Steps, arguments
+from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,6 +39,10 @@ from hdvl.model import VLM
 
 WORN = 0.5
 """The share of pages that look as if photographed."""
+LINES = 2
+"""The blocks along the line that are added to the encoder."""
+KEPT = 2.0
+"""The weight of the distance from the old tokens, relative to their variance."""
 
 
 def dense_page(seed: str) -> Document:
@@ -104,6 +113,7 @@ class Wide(Dataset):
             "photographed": WORN,
         }
         self.older = SyntheticDocuments(seed=seed, chinese=0.3, **sizes)
+        self.clean = SyntheticDocuments(seed=seed, chinese=0.3, **sizes | {"photographed": 0.0})
         self.described = SyntheticDocuments(
             seed=seed, kinds="described", fonts="many", font_size=(12, 19), invented=0.3, **sizes
         )
@@ -112,13 +122,28 @@ class Wide(Dataset):
         return 10_000_000
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        if index % 4 == 0:
+        if index % 8 == 0:
+            document = self.clean[index]
+        elif index % 4 == 0:
             document = self.older[index]
         else:
             dense = index % 4 < 3
             document = dense_page(f"{self.seed}/{index}") if dense else self.described[index]
         _, *parts = labelled_tile(document, index)
-        return tuple(parts)
+        return *parts, torch.tensor(index % 8 == 0)
+
+
+def add_lines(vlm: VLM, config: dict[str, Any]) -> None:
+    """Add blocks along the line to the encoder and its ``config`` that change nothing at first."""
+    encoder = config["model"]["encoder"]
+    if encoder["lines"]:
+        return
+    encoder["lines"] = LINES
+    wider = instantiate(encoder)
+    wider.load_state_dict(wider.state_dict() | vlm.encoder.state_dict())
+    for block in wider.layers[-LINES:]:
+        nn.init.zeros_(block.layers[-1].weight)
+    vlm.encoder = wider.eval()
 
 
 class Heads(nn.Module):
@@ -147,7 +172,8 @@ class Heads(nn.Module):
 def train(vlm: VLM, args: argparse.Namespace) -> None:
     """Train encoder, bridge and heads; during the first steps the heads alone."""
     heads = Heads(vlm.encoder.width, vlm.llm.width)
-    modules = nn.ModuleList([vlm.encoder, vlm.bridge, heads])
+    older = copy.deepcopy(nn.ModuleList([vlm.encoder, vlm.bridge])).requires_grad_(False)
+    modules = nn.ModuleList([vlm.encoder, vlm.bridge, heads, older])
     groups = [
         {"params": [*vlm.encoder.parameters(), *vlm.bridge.parameters()]},
         {"params": list(heads.parameters()), "lr": 2 * args.lr},
@@ -156,23 +182,32 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     steps = Steps(args.out, modules, optimizer, steps=args.steps, warmup=60, cooldown=0.4)
     order = range(steps.step * args.batch, args.steps * args.batch)
     data = DataLoader(Wide(args.seed), args.batch, sampler=order, num_workers=1, prefetch_factor=4)
-    for tiles, *labels in data:
+    for tiles, *labels, clean in data:
+        moves = steps.step >= args.heads_first
+        heads.tokens.requires_grad_(not moves)
+        heads.boxes.requires_grad_(not moves)
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.set_grad_enabled(steps.step >= args.heads_first):
+            with torch.set_grad_enabled(moves):
                 features = vlm.encoder(tiles)
                 bridged = vlm.bridge(features)
             losses, right = heads(features, bridged, *labels)
+            if moves:
+                with torch.no_grad():
+                    before = older[1](older[0](tiles[clean])).float()
+                away = (bridged[clean].float() - before).square().mean()
+                losses["kept"] = KEPT * away / before.var()
         steps.take(sum(losses.values(), torch.zeros(())), losses | right)
 
 
 def main() -> None:
     parser = arguments(__doc__, steps=1700, batch=16, lr=1.5e-3)
-    parser.add_argument("--heads-first", type=int, default=30, help="steps of the heads alone")
+    parser.add_argument("--heads-first", type=int, default=300, help="steps of the heads alone")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     config = read_config(args.init_from)
     vlm = load_folder(args.init_from).eval()  # batch norms keep what they know of whole pages
+    add_lines(vlm, config)
     train(vlm, args)
     print(save_folder(vlm, args.out, config))
 

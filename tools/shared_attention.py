@@ -101,25 +101,30 @@ def attend(
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
-    scores = (q * scaling) @ k.transpose(1, 2)
-    later = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
-    return scores.masked_fill(later, -torch.inf).softmax(-1).to(v.dtype) @ v
+    one = (part[None] for part in (q, k, v))
+    attention = torch.nn.functional.scaled_dot_product_attention
+    return attention(*one, is_causal=True, scale=scaling)[0]
 
 
 def _asked(
     row: Row, q: Tensor, k: Tensor, v: Tensor, before_k: Tensor, before_v: Tensor, scaling: float
 ) -> Tensor:
     count, longest = row.questions.shape
+    begin = row.start + row.length
+    asked = q[:, begin : begin + len(row.places)] * scaling
+    first = asked @ before_k.transpose(1, 2)  # heads tokens prefix
     flat = row.questions.flatten()
-    own_q, own_k, own_v = (part.index_select(1, flat) for part in (q, k, v))
-    own_q = own_q * scaling
-    first = own_q @ before_k.transpose(1, 2)  # heads (q l) prefix
-    own_q, own_k, own_v = (part.unflatten(1, (count, longest)) for part in (own_q, own_k, own_v))
-    second = (own_q @ own_k.transpose(2, 3)).masked_fill(row.hidden, -torch.inf)
-    weights = torch.cat((first, second.flatten(1, 2)), -1).softmax(-1).to(v.dtype)
+    own_q, own_k, own_v = (
+        part.index_select(1, flat).unflatten(1, (count, longest)) for part in (q, k, v)
+    )
+    second = (own_q * scaling) @ own_k.transpose(2, 3)  # heads questions l l, padded
+    second = second.masked_fill_(row.hidden, -torch.inf).flatten(1, 2).index_select(1, row.places)
+    with torch.autocast(q.device.type, enabled=False):  # which would copy the scores to fp32
+        weights = torch.cat((first, second), -1).softmax(-1)
     seen, own = weights.split((row.length, longest), -1)
-    summed = seen @ before_v + (own.unflatten(1, (count, longest)) @ own_v).flatten(1, 2)
-    return summed.index_select(1, row.places)
+    padded = own.new_zeros(own.shape[0], count * longest, longest)
+    padded = padded.index_copy(1, row.places, own).unflatten(1, (count, longest))
+    return seen @ before_v + (padded @ own_v).flatten(1, 2).index_select(1, row.places)
 
 
 def use_shared_attention(model: Any) -> None:

@@ -2,15 +2,17 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pretrain_wide
 import pytest
 import torch
-from pretrain_wide import Heads, Wide, dense_page, some_text
+from pretrain_wide import LINES, Heads, Wide, add_lines, dense_page, some_text
 
 from hdvl.checkpoints import load_folder
 from hdvl.checkpoints.sources import ASSETS
 from hdvl.data.synthetic.cells import classes
+from hdvl.encoders import ConvStem
 
 
 def test_pages_are_dense_and_have_labels_for_all_their_characters() -> None:
@@ -23,10 +25,11 @@ def test_pages_are_dense_and_have_labels_for_all_their_characters() -> None:
 
 @pytest.mark.parametrize("index", range(4))
 def test_every_tile_has_labels_of_its_size(index: int) -> None:
-    tile, cells, tokens, boxes = Wide(1)[index]
+    tile, cells, tokens, boxes, clean = Wide(1)[index]
     assert tile.shape == (3, 224, 224) and cells.shape == (784,)
     assert tokens.shape == (196, 4) and boxes.shape == (196, 4)
     assert torch.equal(tokens[:, 0] > 0, boxes[:, 0].isfinite())
+    assert bool(clean) == (index == 0)
 
 
 def test_heads_are_right_about_what_they_are_told() -> None:
@@ -43,6 +46,22 @@ def test_heads_are_right_about_what_they_are_told() -> None:
         losses, right = heads(torch.randn(1, 2, 4), torch.randn(1, 1, 4), cells, tokens, boxes)
     assert all(float(loss) < 1e-6 for loss in losses.values())
     assert all(float(share) == 1 for share in right.values())
+
+
+def test_added_lines_change_nothing_at_first() -> None:
+    options = {"stem_width": 32, "width": 32, "depth": 1, "lines": 0}
+    vlm = SimpleNamespace(encoder=ConvStem(**options).eval())
+    config = {"model": {"encoder": {"_target_": "hdvl.encoders.ConvStem", **options}}}
+    tiles = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    with torch.no_grad():
+        before, depth = vlm.encoder(tiles), len(vlm.encoder.layers)
+        add_lines(vlm, config)
+        torch.testing.assert_close(vlm.encoder(tiles), before)
+    assert len(vlm.encoder.layers) == depth + LINES
+    assert config["model"]["encoder"]["lines"] == LINES
+    wider = vlm.encoder
+    add_lines(vlm, config)
+    assert vlm.encoder is wider, "they are added once"
 
 
 @pytest.mark.slow
