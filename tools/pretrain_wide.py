@@ -9,9 +9,9 @@ that mean nothing, and half of all pages look as if photographed.
 
 Two blocks along the line are added to the encoder, which change nothing at first. The language model is not
 trained here, and is to understand the new features as it understood the old ones. So the heads are trained
-first, on the old features, and then stay as they are, and on clean pages of the first seven kinds the bridge's
-tokens are kept near those of the old weights. Started again with the same ``--out`` the training continues
-from its last checkpoint.
+first, on the old features, and then stay as they are. On clean pages of the first seven kinds the tokens of
+the bridge are kept near those of the old weights. Started again with the same ``--out`` the training
+continues from its last checkpoint.
 """
 
 import argparse
@@ -21,9 +21,9 @@ import string
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from pretrain_small import SLOTS, inked_loss, labelled_tile
 from pretraining import Steps, arguments
-from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 

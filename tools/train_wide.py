@@ -12,7 +12,7 @@ coordinates of a place on a large page (``tools/train_small.py``).
 
 ``--insert`` adds layers between those of the LLM that change nothing at first. ``--reader`` takes encoder and
 bridge from another folder, such as one of ``tools/pretrain_wide.py``. Three heads are trained with the model
-and discarded afterwards (``--heads`` takes them from an earlier training). Two of them point to what an answer
+and discarded afterwards; ``--heads`` takes them from an earlier training. Two of them point to what an answer
 has to look at (``tools/pointers.py``): to the label that the question names, and to the next character of the
 value. The third predicts the box of that character, or of the value that is to be located.
 
@@ -76,8 +76,8 @@ SETTLE = 40
 class Wide(Dataset):
     """Packed batches of documents with questions, and what their answers look at.
 
-    ``own`` is the share of the first seven kinds, ``few`` that of documents in the older fonts, ``pages`` that
-    of batches of whole pages, and ``budget`` about how many tokens a batch has.
+    ``own`` is the share of the first seven kinds, ``few`` that of documents in the older fonts, ``pages`` the
+    share of batches of whole pages, and ``budget`` about how many tokens a batch has.
     """
 
     def __init__(
