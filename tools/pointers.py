@@ -8,6 +8,7 @@ They show the LLM where to look long before its answers are right.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 import torch
 from pretraining import LOCATIONS, TOKEN
@@ -30,12 +31,14 @@ class Wanted:
             for the end of the answer, which comes last, the last one.
         corners: the first and last character of the value, if the answer is its box.
         around: that box.
+        spelled: ids of the tokens in which the question spells the label, with the characters of each.
     """
 
     named: list[Box] = field(default_factory=list)
     read: list[Box] = field(default_factory=list)
     corners: list[Box] = field(default_factory=list)
     around: Box | None = None
+    spelled: list[tuple[int, list[Box]]] = field(default_factory=list)
 
 
 @dataclass
@@ -85,6 +88,27 @@ def label_glyphs(document: Document, chosen: Field) -> list[Glyph]:
     return []
 
 
+def spelled_label(
+    tokenizer: Any, document: Document, chosen: Field, question: str
+) -> list[tuple[int, list[Box]]]:
+    """The ids of the tokens in which an English question spells a label, with the characters of each.
+
+    Nothing if the question or the document does not have the label, or not as often as once.
+    """
+    begin, name = question.lower().find(chosen.name.lower()), chosen.name
+    shown = [glyph.box for glyph in label_glyphs(document, chosen)]
+    if begin < 0 or not shown or document.language != "en":
+        return []
+    told = tokenizer(question, return_offsets_mapping=True, add_special_tokens=False)
+    found = list[tuple[int, list[Box]]]()
+    for token, (first, last) in zip(told["input_ids"], told["offset_mapping"], strict=True):
+        inside = range(max(0, first - begin), min(len(name), last - begin))
+        letters = [len(name[:at].replace(" ", "")) for at in inside if name[at] != " "]
+        if letters:  # of a table's label only the row is shown in one place
+            found.append((token, [shown[at] for at in letters if at < len(shown)]))
+    return found
+
+
 class TokenGrid:
     """Finds the visual token that shows a point of an image.
 
@@ -127,8 +151,9 @@ def pointers(
     labels: Tensor,
     decode: Callable[[Tensor], str],
     is_location: Callable[[int], bool],
-) -> tuple[Pointers, Pointers]:
-    """The pointers to what questions name, and those to the next characters.
+    ids: Tensor,
+) -> tuple[Pointers, Pointers, Pointers]:
+    """The pointers from the letters of questions, to what questions name, and to the next characters.
 
     Args:
         items: first and last + 1 position of an image's tokens, its grid, the positions of the tokens of an
@@ -136,17 +161,32 @@ def pointers(
         labels: the ids to predict (s).
         decode: text of ids.
         is_location: whether an id is a location of a box.
+        ids: the ids that are read (s).
     """
-    named, following = list[_Pointer](), list[_Pointer]()
+    spelled, named, following = list[_Pointer](), list[_Pointer](), list[_Pointer]()
     for first, last, grid, run, wanted in items:
         span = (first, last)
+        begin = _place_of([token for token, _ in wanted.spelled], ids, run[0])
+        for position, (_, boxes) in enumerate(wanted.spelled if begin else (), start=begin):
+            if boxes:
+                tokens = _tokens(grid, first, boxes)
+                spelled.append((position, span, tokens, grid.locations(boxes[-1])))
         if wanted.named:
             around = grid.locations(wanted.named[-1])
             named.append((run[0] - 1, span, _tokens(grid, first, wanted.named), around))
         for position, box in _next(run, labels, wanted, decode, is_location):
             tokens = _tokens(grid, first, [box])
             following.append((position - 1, span, tokens, grid.locations(wanted.around or box)))
-    return _pack(named), _pack(following)
+    return _pack(spelled), _pack(named), _pack(following)
+
+
+def _place_of(tokens: list[int], ids: Tensor, end: int) -> int:
+    """Where ``tokens`` last stand in ``ids`` before ``end``, among 60 of them; 0 if they do not."""
+    start = max(0, end - 60)
+    held = ids[start:end].tolist()
+    places = range(len(held) - len(tokens), -1, -1)
+    found = (at for at in places if tokens and held[at : at + len(tokens)] == tokens)
+    return start + next(found, -start)
 
 
 _Pointer = tuple[int, tuple[int, int], list[int], list[int]]

@@ -200,8 +200,8 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=1700, batch=16, lr=1.5e-3)
-    parser.add_argument("--heads-first", type=int, default=300, help="steps of the heads alone")
+    parser = arguments(__doc__, steps=4500, batch=16, lr=1.5e-3)
+    parser.add_argument("--heads-first", type=int, default=400, help="steps of the heads alone")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

@@ -11,10 +11,11 @@ pages are read without gradients there: only the tokens of their questions learn
 coordinates of a place on a large page (``tools/train_small.py``).
 
 ``--insert`` adds layers between those of the LLM that change nothing at first. ``--reader`` takes encoder and
-bridge from another folder, such as one of ``tools/pretrain_wide.py``. Three heads are trained with the model
-and discarded afterwards; ``--heads`` takes them from an earlier training. Two of them point to what an answer
-has to look at (``tools/pointers.py``): to the label that the question names, and to the next character of the
-value. The third predicts the box of that character, or of the value that is to be located.
+bridge from another folder, such as one of ``tools/pretrain_wide.py``. Four heads are trained with the model
+and discarded afterwards; ``--heads`` takes them from an earlier training. Three of them are pointers
+(``tools/pointers.py``): from each token of the question that spells a label to its letters on the page, from
+the end of the question to the label and the value, and to the next character of the value. The fourth
+predicts the box of that character, or of the value that is to be located.
 
 The learning rate rises for 30 steps, stays constant, and falls to zero over the last part of ``--steps``.
 Started again with the same ``--out`` it continues from its last checkpoint, also with another ``--steps``.
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pointers import PointerHead, Pointers, TokenGrid, Wanted, pointers, wanted_of
+from pointers import PointerHead, Pointers, TokenGrid, Wanted, pointers, spelled_label, wanted_of
 from pretraining import (
     LOCATIONS,
     BoxHead,
@@ -91,7 +92,7 @@ class Wide(Dataset):
     def __len__(self) -> int:
         return 1_000_000
 
-    def __getitem__(self, index: int) -> tuple[Batch, Pointers, Pointers]:
+    def __getitem__(self, index: int) -> tuple[Batch, Pointers, Pointers, Pointers]:
         rng = random.Random(f"wide/{self.seed}/{index}")
         whole = rng.random() < self.pages
         samples, asked = [], list[tuple[TokenGrid, Wanted]]()
@@ -109,8 +110,8 @@ class Wide(Dataset):
 
     def pointers(
         self, batch: Batch, asked: list[tuple[TokenGrid, Wanted]]
-    ) -> tuple[Pointers, Pointers]:
-        """What the answers of a batch look at."""
+    ) -> tuple[Pointers, Pointers, Pointers]:
+        """What the questions and the answers of a batch look at."""
         slots = (batch.input_ids[0] == self.image_token_id).nonzero().flatten().tolist()
         first, spans = 0, dict[int, tuple[int, int]]()
         for grid, _ in asked:
@@ -130,6 +131,7 @@ class Wide(Dataset):
             batch.labels[0],
             self.tokenizer.decode,
             lambda token: located <= token < located + LOCATIONS,
+            batch.input_ids[0],
         )
 
     def document(self, rng: random.Random, *, whole: bool) -> Document:
@@ -172,6 +174,7 @@ class Wide(Dataset):
             else:
                 question = read(field, wording)
             wanted = wanted_of(document, field, question.answer, locates=locates)
+            wanted.spelled = spelled_label(self.tokenizer, document, field, question.text)
         turns = [
             Message("user", question.text, (document.image,)),
             Message("assistant", question.answer),
@@ -253,24 +256,29 @@ def answer_losses(vlm: VLM, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 class Heads(nn.Module):
-    """Pointers to what is named and to the next character, and that character's box."""
+    """Pointers to the letters of a label, to what is named and to the next character, and its box."""
 
     def __init__(self, vlm: VLM) -> None:
         super().__init__()
-        self.named, self.next = PointerHead(vlm.llm.width), PointerHead(vlm.llm.width)
+        self.spelled, self.named, self.next = (PointerHead(vlm.llm.width) for _ in range(3))
         self.box = BoxHead(vlm.llm.width)
 
     def forward(
-        self, early: Tensor, late: Tensor, table: Tensor, named: Pointers, following: Pointers
+        self,
+        layers: Sequence[Tensor],
+        table: Tensor,
+        spelled: Pointers,
+        named: Pointers,
+        following: Pointers,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses on states (s width) after two layers, and figures; none without pointers."""
+        """The losses on states (s width) after three layers, and figures; none without pointers."""
         losses, figures = dict[str, Tensor](), dict[str, Tensor]()
-        pairs = (("named", early, named), ("next", late, following))
-        for name, states, wanted in pairs:
+        names, all_wanted = ("spelled", "named", "next"), (spelled, named, following)
+        for name, states, wanted in zip(names, layers, all_wanted, strict=True):
             if len(wanted.queries):  # a batch may ask for nothing that is on its pages
                 losses[name], figures[f"{name} right"] = getattr(self, name)(states, wanted)
         if len(following.queries):
-            losses["box"], found = self.box(late[following.queries], table, following.boxes)
+            losses["box"], found = self.box(layers[-1][following.queries], table, following.boxes)
             figures |= box_figures(found, following.boxes)
         return losses, figures
 
@@ -297,7 +305,8 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     if args.heads is not None:
         state = torch.load(args.heads, weights_only=True)["modules"]
         own = {key: value for key, value in state.items() if key.startswith("heads.")}
-        heads.load_state_dict({key.removeprefix("heads."): value for key, value in own.items()})
+        known = {key.removeprefix("heads."): value for key, value in own.items()}
+        heads.load_state_dict(heads.state_dict() | known)  # earlier versions had fewer heads
     optimizer = MuonAdamW(
         groups(vlm, heads, args.lr, args.decay), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98)
     )
@@ -307,37 +316,38 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     order = range(steps.step, args.steps)
     loader = DataLoader(data, batch_size=None, sampler=order, num_workers=1, prefetch_factor=4)
     depth = len(vlm.llm.model.model.layers)
-    for batch, named, following in loader:
+    for batch, *wanted in loader:
         with (
             torch.autocast("cpu", torch.bfloat16),
+            states_after(vlm, depth // 2 - 2) as first,
             states_after(vlm, depth // 2 - 1) as early,
             states_after(vlm, depth - 2) as late,
         ):
             losses, weights = answer_losses(vlm, batch)
         loss = (losses * weights).sum() / weights.sum()
         likely = (losses < 0.69).float().mean()  # right if its probability is above a half
-        states = [kept[0][0].float() for kept in (early, late)]
+        states = [kept[0][0].float() for kept in (first, early, late)]
         if steps.step < SETTLE and args.heads is None:
             states = [part.detach() for part in states]
         table = location_rows(vlm).detach()
-        missed, figures = heads(*states, table, named, following)
+        missed, figures = heads(states, table, *wanted)
         figures = {"loss": loss, "right": likely, **missed, **figures}
         steps.take(loss + args.weight * sum(missed.values(), torch.zeros(())), figures)
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=5000, batch=3300, lr=9e-4)
+    parser = arguments(__doc__, steps=3300, batch=3300, lr=1.6e-3)
     parser.add_argument("--insert", type=int, nargs="*", help="add a layer after each of these")
     parser.add_argument("--reader", type=Path, help="a folder to take encoder and bridge from")
     parser.add_argument(
         "--heads", type=Path, help="a checkpoint of this tool to take the heads from"
     )
-    parser.add_argument("--own", type=float, default=0.45, help="share of the first seven kinds")
-    parser.add_argument("--few", type=float, default=0.3, help="share of pages in older fonts")
-    parser.add_argument("--pages", type=float, default=0.18, help="share of batches of whole pages")
+    parser.add_argument("--own", type=float, default=0.4, help="share of the first seven kinds")
+    parser.add_argument("--few", type=float, default=0.25, help="share of pages in older fonts")
+    parser.add_argument("--pages", type=float, default=0.15, help="share of batches of whole pages")
     parser.add_argument("--weight", type=float, default=0.25, help="of the losses of the heads")
     parser.add_argument("--decay", type=float, default=0.95, help="of the rate, a layer down")
-    parser.add_argument("--cooldown", type=float, default=0.4, help="share of the steps")
+    parser.add_argument("--cooldown", type=float, default=0.5, help="share of the steps")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

@@ -14,7 +14,7 @@ RECIPE = yaml.safe_load((make_small.TOOLS / "small_recipe.yaml").read_text())
 def test_steps_follow_each_other() -> None:
     left = set[str]()
     for step in RECIPE:
-        for key in ("from", "head"):
+        for key in ("from", "head", "heads", "reader"):
             assert step.get(key) is None or step[key] in left
         assert (make_small.TOOLS / f"{step['tool']}.py").is_file()
         left.add(step["out"])
@@ -31,6 +31,15 @@ def test_commands_name_what_was_left(tmp_path: Path) -> None:
         str(tmp_path / "grown.checkpoint.pt"),
     ]
     assert words[words.index("--decay") + 1] == "0.8"
+
+
+def test_a_list_becomes_several_words_and_a_reader_a_folder(tmp_path: Path) -> None:
+    begun, last = (step for step in RECIPE if step["tool"] == "train_wide")
+    words = make_small.command(begun, tmp_path)
+    assert words[words.index("--insert") :][:4] == ["--insert", "1", "3", "--own"]
+    words = make_small.command(last, tmp_path)
+    assert words[words.index("--reader") + 1] == str(tmp_path / "read")
+    assert words[words.index("--heads") + 1] == str(tmp_path / "begun.checkpoint.pt")
 
 
 def test_a_run_that_was_begun_goes_on(tmp_path: Path) -> None:

@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from pointers import PointerHead, Pointers, TokenGrid, Wanted, label_glyphs, pointers, wanted_of
+from pointers import (
+    PointerHead,
+    Pointers,
+    TokenGrid,
+    Wanted,
+    label_glyphs,
+    pointers,
+    spelled_label,
+    wanted_of,
+)
 
 from hdvl.checkpoints.sources import ASSETS
 from hdvl.data.synthetic import Document, SyntheticDocuments
@@ -87,27 +96,50 @@ class Numbered:
 def test_positions_before_the_tokens_of_an_answer_are_packed() -> None:
     boxes = [(float(n), 0.0, 0.0, 0.0) for n in range(4)]
     labels = torch.tensor([-100] * 10 + [65, 66, 90, 91])
+    ids = torch.tensor([0, 0, 7, 8, 3, 7, 8, 4, 0, 0, 65, 66, 90, 91])
     read = Wanted(named=boxes[:2], read=[boxes[2]])
-    named, following = pointers(
+    read.spelled = [(7, boxes[1:2]), (8, boxes[2:4]), (4, [])]
+    spelled, named, following = pointers(
         [(2, 9, Numbered(), [10, 11], read)],  # type: ignore[list-item]
         labels,
         lambda ids: "x" * len(ids),
         lambda token: token >= 90,
+        ids,
     )
+    # From the last place of these tokens before the answer, and only where they have letters.
+    assert spelled.queries.tolist() == [5, 6]
+    assert spelled.found[:, :3].tolist() == [[3, -1, -1], [4, 5, -1]]
     assert named.queries.tolist() == [9] and named.found[0, :3].tolist() == [2, 3, -1]
     assert following.queries.tolist() == [9] and following.found[0, 0] == 4
     assert following.boxes.tolist() == [[2, 0, 0, 0]]
     located = Wanted(corners=[boxes[0], boxes[3]], around=(1.0, 2.0, 3.0, 4.0))
     labels = torch.tensor([-100] * 8 + [65, 66, 90, 91, 92, 93])
-    _, corners = pointers(
+    spelled, _, corners = pointers(
         [(2, 7, Numbered(), list(range(8, 14)), located)],  # type: ignore[list-item]
         labels,
         str,
         lambda token: token >= 90,
+        ids,
     )
+    assert not len(spelled.queries)
     assert corners.queries.tolist() == [9, 10, 11, 12]
     assert corners.found[:, 0].tolist() == [2, 2, 5, 5]
     assert corners.boxes.tolist() == [[1, 2, 3, 4]] * 4
+
+
+def test_the_tokens_of_a_question_spell_the_label_on_the_page(vlm: VLM) -> None:
+    document, tokenizer = page("form"), vlm.llm.tokenizer
+    chars = {glyph.box: glyph.char for glyph in document.glyphs}
+    for field in document.fields:
+        if not label_glyphs(document, field):
+            continue
+        for question in (field.question, f"WHERE IS THE {field.name.upper()}?"):
+            spelled = spelled_label(tokenizer, document, field, question)
+            assert spelled
+            for token, boxes in spelled:
+                shown = "".join(chars[box] for box in boxes)
+                assert shown.lower() == tokenizer.decode([token]).strip().lower()
+        assert spelled_label(tokenizer, document, field, "What is the zebra?") == []
 
 
 def test_the_head_learns_where_to_look() -> None:

@@ -40,7 +40,9 @@ def small_pages(vlm: VLM) -> Wide:
 
 def test_answers_are_values_boxes_and_refusals(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_wide, "ABSENT", 1.0)
-    batch, named, following = small_pages(vlm)[0]
+    batch, spelled, named, following = small_pages(vlm)[0]
+    letters = vlm.llm.tokenizer.decode(batch.input_ids[0, spelled.queries]).lower()
+    assert form().fields[0].name.split()[0].lower() in letters.replace(" ", "")
     for found in (named, following):
         assert len(found.queries) == len(found.images) == len(found.found) > 0
         kept = found.found[found.found >= 0]
@@ -53,7 +55,7 @@ def test_answers_are_values_boxes_and_refusals(vlm: VLM, monkeypatch: pytest.Mon
 
 def test_pointers_have_the_coordinates_of_the_boxes_that_are_answers(vlm: VLM) -> None:
     with train_wide.placed_documents():
-        batch, _, following = small_pages(vlm)[0]
+        batch, *_, following = small_pages(vlm)[0]
         first = vlm.llm.tokenizer.convert_tokens_to_ids("<loc_0>")
         told = batch.labels[0, following.queries + 1] - first
         located = (told >= 0) & (told < 1000)
@@ -120,13 +122,13 @@ def test_a_reader_brings_its_encoder_and_its_bridge(vlm: VLM, tmp_path: Path) ->
 
 
 def test_heads_have_no_loss_without_pointers(vlm: VLM) -> None:
-    heads, (_, named, following) = Heads(vlm), small_pages(vlm)[0]
-    states, table = torch.randn(4000, vlm.llm.width), torch.randn(1000, vlm.llm.width)
-    losses, figures = heads(states, states, table, named, following)
-    assert set(losses) == {"named", "next", "box"} and "boxes right" in figures
-    for wanted in (named, following):
+    heads, (_, *all_wanted) = Heads(vlm), small_pages(vlm)[0]
+    states, table = [torch.randn(4000, vlm.llm.width)] * 3, torch.randn(1000, vlm.llm.width)
+    losses, figures = heads(states, table, *all_wanted)
+    assert set(losses) == {"spelled", "named", "next", "box"} and "boxes right" in figures
+    for wanted in all_wanted:
         wanted.queries = wanted.queries[:0]
-    assert heads(states, states, table, named, following) == ({}, {})
+    assert heads(states, table, *all_wanted) == ({}, {})
 
 
 def test_all_but_the_encoder_learns_and_upper_layers_faster(vlm: VLM) -> None:
