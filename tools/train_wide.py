@@ -57,6 +57,9 @@ from hdvl.training.muon import MuonAdamW
 
 OWN = ("table", "table", "form", "form", "tag", "street", "receipt", "chart", "sign")
 OTHERS = (*("described",) * 11, "picture")
+PAGE = (848, 1120), (624, 896)
+PARTS = ((320, 640), (224, 420)), ((480, 960), (300, 600))
+"""The ranges of width and height of whole pages and of smaller documents, in pixels."""
 CHINESE, INVENTED = 0.28, 0.5
 """Shares of the first seven kinds in Chinese, and of the others with invented labels."""
 WORN, WORN_OTHERS = 0.2, 0.35
@@ -137,12 +140,13 @@ class Wide(Dataset):
     def document(self, rng: random.Random, *, whole: bool) -> Document:
         """A whole page or a smaller document."""
         own = rng.random() < self.own
+        width, height = PAGE if whole else rng.choice(PARTS)
         document = SyntheticDocuments(
             seed=rng.randrange(10**9),
             kinds=OWN if own else OTHERS,
             chinese=CHINESE,
-            width=(848, 1120) if whole else (320, 640),
-            height=(624, 896) if whole else (224, 420),
+            width=width,
+            height=height,
             entries=(3, 14),
             font_size=(13, 18) if own else (12, 19),
             fonts="few" if rng.random() < self.few else "many",
