@@ -228,9 +228,14 @@ def insert_layers(vlm: VLM, config: dict[str, Any], after: Sequence[int]) -> Non
     told["layer_types"] = model.config.layer_types = [*model.config.layer_types[:1] * len(layers)]
 
 
+def start_from(folder: Path) -> VLM:
+    """The model of a folder, in fp32 also where its weights are stored in bf16."""
+    return load_folder(folder).float().eval()  # batch norms keep what they know of whole pages
+
+
 def use_reader(vlm: VLM, config: dict[str, Any], folder: Path) -> None:
     """Take the encoder and the bridge, and what ``config`` says about them, from another folder."""
-    other, told = load_folder(folder).eval(), read_config(folder)
+    other, told = start_from(folder), read_config(folder)
     vlm.encoder, vlm.bridge = other.encoder, other.bridge
     for part in ("encoder", "bridge"):
         config["model"][part] = told["model"][part]
@@ -356,7 +361,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     config = read_config(args.init_from)
-    vlm = load_folder(args.init_from).eval()  # batch norms keep what they know of whole pages
+    vlm = start_from(args.init_from)
     if args.insert:
         insert_layers(vlm, config, args.insert)
     if args.reader is not None:
