@@ -29,21 +29,9 @@ from hdvl.overrides import (
 
 _TRACE = "HYDRA_FULL_ERROR"
 
-_SLOW = {
-    *(
-        "chat",
-        "convert",
-        "data_bench",
-        "data_lint",
-        "demo",
-        "evaluate",
-        "export",
-        "infer",
-        "parity",
-        "plan",
-    ),
-    *("serve", "train"),
-}
+_SLOW = (
+    "chat convert data_bench data_lint demo evaluate export infer parity plan serve train".split()
+)
 """Commands that import torch and models, which takes several seconds."""
 
 OF_LIBRARIES = {"MisconfigurationException", "SafetensorError", "YAMLError", "BadZipFile"}
