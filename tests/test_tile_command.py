@@ -127,7 +127,7 @@ def test_says_what_shrinks_pads_and_distorts_and_lays_out_the_tiles(
 
     printed = said("tiler.max_tiles=16", f"contact={contact}")
     # After the list of tiles, which may be longer than the screen.
-    assert re.search(r"  15  .*\nshrunk   to 40% by tiler.max_tiles=16\ntokens", printed)
+    assert re.search(r"  12  .*\nshrunk   to 40% by tiler.max_tiles=16\ntokens", printed)
     assert f"drawn    {contact}" in printed
     with Image.open(contact) as sheet:
         assert sheet.width > 4 * 224 and sheet.height > 3 * 224

@@ -191,7 +191,7 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
                 features = vlm.encoder(tiles)
                 bridged = vlm.bridge(features)
             losses, right = heads(features, bridged, *labels)
-            if moves:
+            if moves and bool(clean.any()):
                 with torch.no_grad():
                     before = older[1](older[0](tiles[clean])).float()
                 away = (bridged[clean].float() - before).square().mean()
