@@ -39,17 +39,16 @@ def command(step: dict[str, Any], folder: Path) -> list[str]:
     if step["tool"] == "average_small":
         return [*start, *source, str(_single(folder, step["other"])), *out]
     words = ["--init-from", *source] if source else []
-    if "reader" in step:
-        words += ["--reader", str(folder / step["reader"])]
-    if "heads" in step:
-        words += ["--heads", str(folder / f"{step['heads']}.checkpoint.pt")]
-    if "head" in step:
-        words += ["--head", str(folder / f"{step['head']}.checkpoint.pt")]
+    for key, suffix in _RESULTS.items():
+        if key in step:
+            words += [f"--{key}", str(folder / f"{step[key]}{suffix}")]
     given = {key: value for key, value in step.items() if key not in _PLACES}
     return [*start, *words, *out, *(word for pair in given.items() for word in _option(*pair))]
 
 
-_PLACES = ("out", "tool", "from", "head", "heads", "reader", "other")
+_RESULTS = {"reader": "", "heads": ".checkpoint.pt", "head": ".checkpoint.pt"}
+"""Options that name results of earlier steps, and what these files end in."""
+_PLACES = ("out", "tool", "from", "other", *_RESULTS)
 
 
 def _option(key: str, value: object) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Pointers of the small model's training: at which visual tokens the model has to look, and the loss for it.
 
-Two heads compare the state before a token of an answer with the states of the visual tokens of its image.
-One finds the label that the question names, or the value beside it, the other the next character of a value.
+Heads compare states of the text with the states of the visual tokens of its image. From a token of the
+question one finds the letters of the label that it spells. From the state before a token of the answer the
+others find the label that the question names, or the value beside it, and the next character of a value.
 They show the LLM where to look long before its answers are right.
 """
 
@@ -93,7 +94,7 @@ def spelled_label(
 ) -> list[tuple[int, list[Box]]]:
     """The ids of the tokens in which an English question spells a label, with the characters of each.
 
-    Nothing if the question or the document does not have the label, or not as often as once.
+    Nothing if the question does not hold the label, or the page does not show it exactly once.
     """
     begin, name = question.lower().find(chosen.name.lower()), chosen.name
     shown = [glyph.box for glyph in label_glyphs(document, chosen)]
@@ -167,10 +168,10 @@ def pointers(
     for first, last, grid, run, wanted in items:
         span = (first, last)
         begin = _place_of([token for token, _ in wanted.spelled], ids, run[0])
-        for position, (_, boxes) in enumerate(wanted.spelled if begin else (), start=begin):
-            if boxes:
+        for offset, (_, boxes) in enumerate(wanted.spelled):
+            if begin is not None and boxes:
                 tokens = _tokens(grid, first, boxes)
-                spelled.append((position, span, tokens, grid.locations(boxes[-1])))
+                spelled.append((begin + offset, span, tokens, grid.locations(boxes[-1])))
         if wanted.named:
             around = grid.locations(wanted.named[-1])
             named.append((run[0] - 1, span, _tokens(grid, first, wanted.named), around))
@@ -180,13 +181,14 @@ def pointers(
     return _pack(spelled), _pack(named), _pack(following)
 
 
-def _place_of(tokens: list[int], ids: Tensor, end: int) -> int:
-    """Where ``tokens`` last stand in ``ids`` before ``end``, among 60 of them; 0 if they do not."""
+def _place_of(tokens: list[int], ids: Tensor, end: int) -> int | None:
+    """Where ``tokens`` last stand among the 60 ``ids`` before ``end``; ``None`` if they do not."""
     start = max(0, end - 60)
     held = ids[start:end].tolist()
-    places = range(len(held) - len(tokens), -1, -1)
-    found = (at for at in places if tokens and held[at : at + len(tokens)] == tokens)
-    return start + next(found, -start)
+    for at in range(len(held) - len(tokens), -1, -1):
+        if held[at : at + len(tokens)] == tokens:
+            return start + at
+    return None
 
 
 _Pointer = tuple[int, tuple[int, int], list[int], list[int]]

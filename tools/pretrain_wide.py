@@ -122,7 +122,8 @@ class Wide(Dataset):
         return 10_000_000
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        if index % 8 == 0:
+        clean = index % 8 == 0
+        if clean:
             document = self.clean[index]
         elif index % 4 == 0:
             document = self.older[index]
@@ -130,7 +131,7 @@ class Wide(Dataset):
             dense = index % 4 < 3
             document = dense_page(f"{self.seed}/{index}") if dense else self.described[index]
         _, *parts = labelled_tile(document, index)
-        return *parts, torch.tensor(index % 8 == 0)
+        return *parts, torch.tensor(clean)
 
 
 def add_lines(vlm: VLM, config: dict[str, Any]) -> None:

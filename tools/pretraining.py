@@ -1,11 +1,12 @@
 """Shared by the tools that train the small model: restartable steps, positions on pages, heads for boxes."""
 
 import argparse
+import copy
 import csv
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -205,6 +206,27 @@ def states_after(vlm: VLM, layer: int) -> Iterator[list[Tensor]]:
         yield kept
     finally:
         hook.remove()
+
+
+def identity_copy(vlm: VLM, number: int) -> nn.Module:
+    """A copy of layer ``number`` of the LLM that changes nothing at first: what it adds is zero."""
+    model = vlm.llm.model
+    added = copy.deepcopy(model.model.layers[number])
+    added.self_attn.config = model.config  # whose attention is chosen for all layers at once
+    nn.init.zeros_(added.self_attn.o_proj.weight)
+    nn.init.zeros_(added.mlp.down_proj.weight)
+    return added
+
+
+def use_layers(vlm: VLM, layers: Sequence[nn.Module]) -> None:
+    """Let the LLM have these layers, all of which are of one type."""
+    model = vlm.llm.model
+    for number, layer in enumerate(layers):
+        layer.self_attn.layer_idx = number
+    model.model.layers = nn.ModuleList(layers)
+    model.config.num_hidden_layers = len(layers)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:1] * len(layers)
 
 
 def save(vlm: VLM, out: Path) -> Path:

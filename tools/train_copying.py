@@ -14,7 +14,6 @@ Batches hold whole pages or documents of less height. Interrupted, it continues 
 """
 
 import argparse
-import copy
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,9 +25,11 @@ from pretraining import (
     arguments,
     box_figures,
     box_values,
+    identity_copy,
     location_rows,
     save,
     states_after,
+    use_layers,
 )
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -168,18 +169,9 @@ def characters(document: Document, field: Field) -> list[Box]:
 
 def grow(vlm: VLM, count: int) -> None:
     """Add ``count`` layers on top that are the identity at first."""
-    model = vlm.llm.model
-    layers, config = model.model.layers, model.config
-    depth = len(layers)
-    for number, layer in enumerate(layers[depth - count :], start=depth):
-        added = copy.deepcopy(layer)
-        added.self_attn.layer_idx = number
-        nn.init.zeros_(added.self_attn.o_proj.weight)
-        nn.init.zeros_(added.mlp.down_proj.weight)
-        layers.append(added)
-    config.num_hidden_layers = depth + count
-    if getattr(config, "layer_types", None):
-        config.layer_types = [*config.layer_types, *config.layer_types[-count:]]
+    layers = vlm.llm.model.model.layers
+    copied = range(len(layers) - count, len(layers))
+    use_layers(vlm, [*layers, *(identity_copy(vlm, number) for number in copied)])
 
 
 def trained_groups(vlm: VLM, below: int, lr: float, decay: float) -> list[dict[str, Any]]:

@@ -22,7 +22,6 @@ Started again with the same ``--out`` it continues from its last checkpoint, als
 """
 
 import argparse
-import copy
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,8 +35,10 @@ from pretraining import (
     Steps,
     arguments,
     box_figures,
+    identity_copy,
     location_rows,
     states_after,
+    use_layers,
 )
 from shared_attention import positions_of, rows_of, use_shared_attention
 from torch import Tensor, nn
@@ -212,20 +213,12 @@ def _lines(document: Document, rng: random.Random) -> Iterator[list[Message]]:
 
 def insert_layers(vlm: VLM, config: dict[str, Any], after: Sequence[int]) -> None:
     """Add a layer after each of these layers of the LLM, and to ``config``, that changes nothing at first."""
-    model = vlm.llm.model
-    layers = list(model.model.layers)
-    for number in sorted(after, reverse=True):
-        added = copy.deepcopy(layers[number])
-        added.self_attn.config = model.config  # whose attention is chosen for all layers at once
-        nn.init.zeros_(added.self_attn.o_proj.weight)
-        nn.init.zeros_(added.mlp.down_proj.weight)
-        layers.insert(number + 1, added)
-    for number, layer in enumerate(layers):
-        layer.self_attn.layer_idx = number
-    model.model.layers = nn.ModuleList(layers)
-    told = config["model"]["llm"]["config"]
-    told["num_hidden_layers"] = model.config.num_hidden_layers = len(layers)
-    told["layer_types"] = model.config.layer_types = [*model.config.layer_types[:1] * len(layers)]
+    layers = list[nn.Module]()
+    for number, layer in enumerate(vlm.llm.model.model.layers):
+        layers += [layer, identity_copy(vlm, number)] if number in after else [layer]
+    use_layers(vlm, layers)
+    told, own = config["model"]["llm"]["config"], vlm.llm.model.config
+    told["num_hidden_layers"], told["layer_types"] = own.num_hidden_layers, list(own.layer_types)
 
 
 def start_from(folder: Path) -> VLM:
@@ -314,8 +307,7 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     if args.heads is not None:
         state = torch.load(args.heads, weights_only=True)["modules"]
         own = {key: value for key, value in state.items() if key.startswith("heads.")}
-        known = {key.removeprefix("heads."): value for key, value in own.items()}
-        heads.load_state_dict(heads.state_dict() | known)  # earlier versions had fewer heads
+        heads.load_state_dict({key.removeprefix("heads."): value for key, value in own.items()})
     optimizer = MuonAdamW(
         groups(vlm, heads, args.lr, args.decay), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98)
     )
