@@ -15,6 +15,7 @@ from its last checkpoint. The result is a model folder for ``hdvl train init_fro
 
 import argparse
 import random
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,8 +34,9 @@ from hdvl.data.synthetic.cells import (
     token_words,
 )
 from hdvl.data.synthetic.fonts import font_files
-from hdvl.data.synthetic.page import Page
+from hdvl.data.synthetic.page import Glyph, Page
 from hdvl.model import VLM
+from hdvl.protocols import Box
 
 TILE, SLOTS, WORDS = 224, 4, 6
 PLACES = {place.lower(): place for place in words.PLACES["en"]}
@@ -84,12 +86,18 @@ def labelled_tile(
         16 * int(torch.randint((side - TILE) // 16 + 1, (), generator=generator))
         for side in (width, height)
     )
-    pixels = torch.frombuffer(bytearray(document.image.tobytes()), dtype=torch.uint8)
-    tile = pixels.view(height, width, 3)[y : y + TILE, x : x + TILE].permute(2, 0, 1)
-    cells = window(cell_labels(document)[0], x // 8, y // 8, TILE // 8)
-    parts = (token_labels(document, slots=SLOTS), token_boxes(document))
-    tokens, boxes = (window(part, x // 16, y // 16, TILE // 16) for part in parts)
-    return (x, y), tile.contiguous(), cells, tokens, boxes
+    shown = cut(document, x, y, TILE)
+    pixels = torch.frombuffer(bytearray(shown.image.tobytes()), dtype=torch.uint8)
+    tile = pixels.view(TILE, TILE, 3).permute(2, 0, 1).contiguous()
+    cells, tokens, boxes = (
+        labels.flatten(0, 1)
+        for labels in (
+            cell_labels(shown)[0],
+            token_labels(shown, slots=SLOTS),
+            token_boxes(shown),
+        )
+    )
+    return (x, y), tile, cells, tokens, boxes
 
 
 class Labelled(Dataset):
@@ -132,9 +140,19 @@ class Labelled(Dataset):
         return self.known[word]
 
 
-def window(labels: Tensor, x: int, y: int, side: int) -> Tensor:
-    """The labels of a square of cells or tokens, in one row."""
-    return labels[y : y + side, x : x + side].flatten(0, 1)
+def cut(document: Document, x: int, y: int, side: int) -> Document:
+    """A square of a document with the characters that reach into it."""
+
+    def moved(box: Box) -> Box:
+        return box[0] - x, box[1] - y, box[2] - x, box[3] - y
+
+    glyphs = list[Glyph]()
+    for glyph in document.glyphs:
+        left, top, right, bottom = glyph.box
+        if left < x + side and x < right and top < y + side and y < bottom:
+            glyphs.append(Glyph(glyph.char, moved(glyph.box), moved(glyph.ink), glyph.word))
+    image = document.image.crop((x, y, x + side, y + side))
+    return replace(document, image=image, fields=(), lines=(), glyphs=tuple(glyphs))
 
 
 def inked_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,12 +33,15 @@ from hdvl.data.synthetic.cells import classes
 from hdvl.data.synthetic.documents import papers
 from hdvl.data.synthetic.fonts import font_files
 from hdvl.data.synthetic.looks import photographed
-from hdvl.data.synthetic.page import Color, Page
+from hdvl.data.synthetic.page import Page
+from hdvl.data.synthetic.style import PLAIN, Color, some_style
 from hdvl.data.synthetic.values import any_value, invented_label, vocabulary
 from hdvl.model import VLM
 
 WORN = 0.5
 """The share of pages that look as if photographed."""
+STYLED = 0.5
+"""The share of lines and documents whose characters are stretched, slanted or bolder."""
 LINES = 2
 """The blocks along the line that are added to the encoder."""
 KEPT = 2.0
@@ -46,7 +49,7 @@ KEPT = 2.0
 
 
 def dense_page(seed: str) -> Document:
-    """A page filled with words in one font, which has more characters per tile than a document."""
+    """A page filled with words, a font in each line, which has more characters per tile than a document."""
     rng = random.Random(seed)
     language = "zh" if rng.random() < 0.25 else "en"
     paper, ink = rng.choice(papers()) if rng.random() < 0.5 else colors(rng)
@@ -56,13 +59,15 @@ def dense_page(seed: str) -> Document:
         height=256,
         rng=rng,
         language=language,
-        font_file=rng.choice(font_files(language, "many")),
+        font_file=font_files(language, "many")[0],
         font_size=rng.randint(low, high),
         paper=paper,
         ink=ink,
     )
     y = rng.randint(-6, 12)
     while y < page.height:
+        page.font_file = rng.choice(font_files(language, "many"))
+        page.style = some_style(rng) if rng.random() < STYLED else PLAIN
         x = rng.randint(-20, 30)
         while x < page.width:
             text = some_text(rng, language)
@@ -111,9 +116,11 @@ class Wide(Dataset):
             "height": (224, 320),
             "entries": (4, 10),
             "photographed": WORN,
+            "styled": STYLED,
         }
         self.older = SyntheticDocuments(seed=seed, chinese=0.3, **sizes)
-        self.clean = SyntheticDocuments(seed=seed, chinese=0.3, **sizes | {"photographed": 0.0})
+        plain = {"photographed": 0.0, "styled": 0.0}
+        self.clean = SyntheticDocuments(seed=seed, chinese=0.3, **sizes | plain)
         self.described = SyntheticDocuments(
             seed=seed, kinds="described", fonts="many", font_size=(12, 19), invented=0.3, **sizes
         )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
@@ -30,6 +31,8 @@ class Steps:
 
     The optimizer's learning rates rise over a share ``warmup`` of the steps and fall again (OneCycleLR). With
     a ``cooldown`` they rise over ``warmup`` steps, stay, and fall linearly over that share of all steps.
+    Processes of one process group take their steps together, down the mean of their losses; the first one
+    writes.
     """
 
     def __init__(
@@ -71,10 +74,14 @@ class Steps:
         """One step down ``loss``."""
         self.optimizer.zero_grad()
         loss.backward()
+        if dist.is_initialized():
+            average_gradients(self.modules)
         nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
+        if dist.is_initialized() and dist.get_rank():
+            return
         if self.step % 25 == 0:
             self._log({name: round(value.item(), 4) for name, value in figures.items()})
         if self.step % 50 == 0 or self.step == self.steps:
@@ -103,6 +110,18 @@ class Steps:
         }
         with atomic_write(self.path) as part:
             torch.save(state, part)
+
+
+def average_gradients(modules: nn.Module) -> None:
+    """Give each parameter the mean of its gradients in all processes."""
+    learning = [part for part in modules.parameters() if part.requires_grad]
+    # A batch without boxes, for example, gives no gradients to their head.
+    found = [torch.zeros_like(part) if part.grad is None else part.grad for part in learning]
+    flat = torch.cat([grad.flatten() for grad in found])
+    dist.all_reduce(flat)
+    sizes = [part.numel() for part in learning]
+    for part, mean in zip(learning, flat.div_(dist.get_world_size()).split(sizes), strict=True):
+        part.grad = mean.view_as(part)
 
 
 def arguments(text: str, *, steps: int, batch: float, lr: float) -> argparse.ArgumentParser:

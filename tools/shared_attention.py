@@ -14,6 +14,8 @@ from torch import Tensor
 from hdvl.protocols import Segment
 
 NAME = "hdvl_shared_prefix"
+FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 LONG = 1800
 """Longer prefixes are read without gradients: their backward pass would take most of the time of a step."""
 
@@ -25,14 +27,12 @@ class Row:
     Attributes:
         start: where the prefix with the image begins.
         length: its length.
-        questions: where each question's tokens are (q l), padded with its first one.
-        hidden: what a token must not see of its question (q l l).
+        hidden: what a token must not see of its question (q l l), padded to the longest one.
         places: where each token of the questions stands among the padded ones.
     """
 
     start: int
     length: int
-    questions: Tensor
     hidden: Tensor
     places: Tensor
 
@@ -55,12 +55,10 @@ def rows_of(segments: Sequence[Segment]) -> list[Row]:
     rows, start = list[Row](), 0
     for segment in segments:
         first, *rests = shared(segment)
-        longest, begins = max(rests), torch.tensor([0, *rests[:-1]]).cumsum(0) + start + first
-        steps, lengths = torch.arange(longest), torch.tensor(rests)
+        steps, lengths = torch.arange(max(rests)), torch.tensor(rests)
         real = steps < lengths[:, None]
-        places = torch.where(real, begins[:, None] + steps, begins[:, None])
         hidden = (steps[None, :] > steps[:, None]) | ~real[:, None, :]
-        rows.append(Row(start, first, places, hidden, real.flatten().nonzero().flatten()))
+        rows.append(Row(start, first, hidden, real.flatten().nonzero().flatten()))
         start += first + sum(rests)
     return rows
 
@@ -96,7 +94,9 @@ def attend(
             before_k, before_v = before_k.detach(), before_v.detach()
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             pieces.append(_causal(q[:, prefix], before_k, before_v, scaling))
-        pieces.append(_asked(row, q, k, v, before_k, before_v, scaling))
+        begin = row.start + row.length
+        asked = (part[:, begin : begin + len(row.places)] for part in (q, k, v))
+        pieces.append(_Asked.apply(*asked, before_k, before_v, row, scaling))
     return torch.cat(pieces, 1).transpose(0, 1)[None], None
 
 
@@ -106,25 +106,69 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
     return attention(*one, is_causal=True, scale=scaling)[0]
 
 
-def _asked(
-    row: Row, q: Tensor, k: Tensor, v: Tensor, before_k: Tensor, before_v: Tensor, scaling: float
-) -> Tensor:
-    count, longest = row.questions.shape
-    begin = row.start + row.length
-    asked = q[:, begin : begin + len(row.places)] * scaling
-    first = asked @ before_k.transpose(1, 2)  # heads tokens prefix
-    flat = row.questions.flatten()
-    own_q, own_k, own_v = (
-        part.index_select(1, flat).unflatten(1, (count, longest)) for part in (q, k, v)
+class _Asked(torch.autograd.Function):
+    """Attention of the tokens of all questions (heads tokens d) to their prefix and their own question.
+
+    The prefix is attended to by the kernel of ``scaled_dot_product_attention``, which keeps no scores. Its
+    output and that over the question's own tokens are added by their log-sum-exps, as blocks are in ring
+    attention (Liu et al., arXiv 2310.01889). Given the log-sum-exp over both, the kernel's backward pass
+    gives the gradients of both together.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        before_k: Tensor,
+        before_v: Tensor,
+        row: Row,
+        scaling: float,
+    ) -> Tensor:
+        one = q[None], before_k[None], before_v[None]
+        seen, seen_sum = FORWARD(*one, scale=scaling)
+        own_q, own_k, own_v = (_padded(part, row) for part in (q, k, v))
+        scores = (own_q @ own_k.transpose(2, 3)).float().mul_(scaling)
+        scores.masked_fill_(row.hidden, -torch.inf)
+        own_sum = _packed(scores.logsumexp(-1, keepdim=True), row)
+        both = torch.logaddexp(seen_sum, own_sum.squeeze(-1)[None].to(seen_sum.dtype))
+        total = _padded(both[0, ..., None], row)
+        weights = (scores - total).exp_().to(v.dtype)
+        out = seen[0] * (seen_sum - both)[0, ..., None].exp() + _packed(weights @ own_v, row)
+        out = out.to(v.dtype)
+        ctx.row, ctx.scaling = row, scaling
+        ctx.save_for_backward(*one, own_q, own_k, own_v, weights, out, both)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        q, before_k, before_v, own_q, own_k, own_v, weights, out, both = ctx.saved_tensors
+        (grad,), row, scaling = grads, ctx.row, ctx.scaling
+        seen = BACKWARD(
+            grad[None], q, before_k, before_v, out[None], both, 0.0, False, scale=scaling
+        )
+        gone = (grad.float() * out).sum(-1, keepdim=True)
+        own_grad, own_gone = _padded(grad, row), _padded(gone, row)
+        scores = own_grad @ own_v.transpose(2, 3) - own_gone
+        scores = (scores * weights).mul_(scaling).to(weights.dtype)
+        q_grad = seen[0][0] + _packed(scores @ own_k, row)
+        k_grad = _packed(scores.transpose(2, 3) @ own_q, row)
+        v_grad = _packed(weights.transpose(2, 3) @ own_grad, row)
+        return q_grad, k_grad, v_grad, seen[1][0], seen[2][0], None, None
+
+
+def _padded(packed: Tensor, row: Row) -> Tensor:
+    """heads tokens d -> heads questions l d, zero where a question has no token."""
+    empty = packed.new_zeros(
+        len(packed), row.hidden.shape[0] * row.hidden.shape[1], packed.shape[-1]
     )
-    second = (own_q * scaling) @ own_k.transpose(2, 3)  # heads questions l l, padded
-    second = second.masked_fill_(row.hidden, -torch.inf).flatten(1, 2).index_select(1, row.places)
-    with torch.autocast(q.device.type, enabled=False):  # which would copy the scores to fp32
-        weights = torch.cat((first, second), -1).softmax(-1)
-    seen, own = weights.split((row.length, longest), -1)
-    padded = own.new_zeros(own.shape[0], count * longest, longest)
-    padded = padded.index_copy(1, row.places, own).unflatten(1, (count, longest))
-    return seen @ before_v + (padded @ own_v).flatten(1, 2).index_select(1, row.places)
+    return empty.index_copy_(1, row.places, packed).unflatten(1, row.hidden.shape[:2])
+
+
+def _packed(padded: Tensor, row: Row) -> Tensor:
+    """heads questions l d -> heads tokens d."""
+    return padded.flatten(1, 2).index_select(1, row.places)
 
 
 def use_shared_attention(model: Any) -> None:
@@ -134,3 +178,15 @@ def use_shared_attention(model: Any) -> None:
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, lambda *inputs, **options: None)
     model.set_attn_implementation(NAME)
+
+
+def compile_elementwise() -> None:
+    """Compile the parts of Qwen3's layers between its matrix products, which takes a C++ compiler.
+
+    Where the CPU multiplies bf16 by AMX they take a third of a step, and a half of that afterwards.
+    """
+    from transformers.models.qwen3 import modeling_qwen3 as qwen3
+
+    qwen3.Qwen3MLP.forward = torch.compile(qwen3.Qwen3MLP.forward, dynamic=True)
+    qwen3.Qwen3RMSNorm.forward = torch.compile(qwen3.Qwen3RMSNorm.forward, dynamic=True)
+    qwen3.apply_rotary_pos_emb = torch.compile(qwen3.apply_rotary_pos_emb, dynamic=True)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from shared_attention import positions_of, rows_of, use_shared_attention
+from shared_attention import attend, positions_of, rows_of, use_shared_attention
 
 from hdvl.checkpoints.sources import ASSETS
 from hdvl.inference.load import load
@@ -47,3 +47,28 @@ def test_long_prefixes_are_read_without_gradients(
         slopes.append(rows.grad[0].abs().sum(-1))
     assert bool((slopes[0] > 0).all())
     assert bool((slopes[1][:7] == 0).all() and (slopes[1][7:] > 0).all())
+
+
+def test_outputs_and_gradients_are_those_of_masked_attention() -> None:
+    segments, scaling = ((9, 3, 5, 1), (4, 2)), 0.3
+    count = sum(map(sum, segments))
+    seen, start = torch.zeros(count, count, dtype=torch.bool), 0
+    for first, *questions in segments:
+        seen[start : start + first, start : start + first] = True
+        begin = start + first
+        for length in questions:
+            seen[begin : begin + length, start : start + first] = True
+            seen[begin : begin + length, begin : begin + length] = True
+            begin += length
+        start = begin
+    seen = seen.tril()
+    torch.manual_seed(1)
+    parts = [torch.randn(1, 2, count, 8, requires_grad=True) for _ in range(3)]
+    weights = torch.randn(1, count, 2, 8)
+    q, k, v = parts
+    scores = (scaling * q @ k.transpose(2, 3)).masked_fill(~seen, -torch.inf)
+    expected = (scores.softmax(-1) @ v).transpose(1, 2)
+    wanted = torch.autograd.grad((expected * weights).sum(), parts)
+    found, _ = attend(None, q, k, v, None, scaling=scaling, rows=rows_of(segments))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad((found * weights).sum(), parts), wanted)

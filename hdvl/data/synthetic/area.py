@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hdvl.data.synthetic.page import Color, Page
+from hdvl.data.synthetic.page import Page
+from hdvl.data.synthetic.style import Color
 from hdvl.data.synthetic.values import invented_label, vocabulary
 from hdvl.protocols import Box
 

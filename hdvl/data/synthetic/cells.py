@@ -4,6 +4,7 @@ An encoder can be pre-trained on them without a language model. Each cell of ``c
 labelled with the character whose glyph covers its centre, and with the position of that glyph.
 """
 
+import math
 import string
 from functools import lru_cache
 
@@ -31,11 +32,12 @@ def token_labels(
     those that lie whole on the page.
     """
     width, height = document.image.size
-    labels = torch.zeros(height // token[0], width // token[1], slots, dtype=torch.long)
+    rows, cols = height // token[0], width // token[1]
+    labels = [[[0] * slots for _ in range(cols)] for _ in range(rows)]
     for (row, col), found in _by_token(document, token).items():
-        chars = [classes()[glyph.char] for glyph in found[:slots]]
-        labels[row, col, : len(chars)] = torch.tensor(chars)
-    return labels
+        for slot, glyph in enumerate(found[:slots]):
+            labels[row][col][slot] = classes()[glyph.char]
+    return torch.tensor(labels).view(rows, cols, slots)
 
 
 def token_boxes(
@@ -46,12 +48,14 @@ def token_boxes(
     From the token's top-left corner, in tokens: 0..1 is inside, ink may reach out.
     """
     width, height = document.image.size
-    boxes = torch.full((height // token[0], width // token[1], 4), torch.nan)
+    rows, cols = height // token[0], width // token[1]
+    boxes = [[(math.nan,) * 4] * cols for _ in range(rows)]
     for (row, col), found in _by_token(document, token).items():
         x0, y0, x1, y1 = zip(*(glyph.ink for glyph in found), strict=True)
-        edges = (min(x0) / token[1], min(y0) / token[0], max(x1) / token[1], max(y1) / token[0])
-        boxes[row, col] = torch.tensor(edges) - torch.tensor([col, row, col, row])
-    return boxes
+        left, top = min(x0) / token[1] - col, min(y0) / token[0] - row
+        right, bottom = max(x1) / token[1] - col, max(y1) / token[0] - row
+        boxes[row][col] = left, top, right, bottom
+    return torch.tensor(boxes).view(rows, cols, 4)
 
 
 def token_words(
@@ -71,7 +75,7 @@ def _by_token(document: Document, token: tuple[int, int]) -> dict[tuple[int, int
     places: dict[tuple[int, int], list[Glyph]] = {}
     for glyph in document.glyphs:
         x0, y0, x1, y1 = glyph.box
-        row, col = int((y0 + y1) / 2) // token[0], int((x0 + x1) / 2) // token[1]
+        row, col = int((y0 + y1) / 2 // token[0]), int((x0 + x1) / 2 // token[1])
         if 0 <= row < rows and 0 <= col < cols:
             places.setdefault((row, col), []).append(glyph)
     return {place: _in_order(found) for place, found in places.items()}

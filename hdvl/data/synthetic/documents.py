@@ -8,7 +8,8 @@ from hdvl.data.synthetic.described import described, draw_layout, layout_names
 from hdvl.data.synthetic.fonts import SETS, font_files
 from hdvl.data.synthetic.layouts import LAYOUTS
 from hdvl.data.synthetic.looks import photographed, picture
-from hdvl.data.synthetic.page import Color, Document, Page
+from hdvl.data.synthetic.page import Document, Page
+from hdvl.data.synthetic.style import Color, some_style
 from hdvl.sequences import one_or_several
 
 _PAPERS: tuple[tuple[Color, Color], ...] = (
@@ -64,6 +65,8 @@ class SyntheticDocuments:
         turn: the most that these are turned, in degrees.
         invented: share of the documents of ``layouts.yaml`` whose labels are invented words
             (:func:`hdvl.data.synthetic.values.invented_label`).
+        styled: share of the documents whose characters are stretched, slanted or bolder, as those of other
+            fonts may be.
 
     Raises:
         ValueError: an option is out of its range.
@@ -83,13 +86,19 @@ class SyntheticDocuments:
         photographed: float = 0.0,
         turn: float = 5.0,
         invented: float = 0.0,
+        styled: float = 0.0,
     ) -> None:
         kinds = one_or_several(kinds, "kinds")
         known = [*LAYOUTS, *_GROUPS, "picture", *described()]
         unknown = sorted(set(kinds) - set(known))
         if unknown or not kinds:
             raise ValueError(f"kinds must be taken from {known}, got {list(kinds)}")
-        shares = {"chinese": chinese, "photographed": photographed, "invented": invented}
+        shares = {
+            "chinese": chinese,
+            "photographed": photographed,
+            "invented": invented,
+            "styled": styled,
+        }
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be a share in 0..1, got {share}")
@@ -113,7 +122,7 @@ class SyntheticDocuments:
         self.width, self.height = tuple(width), tuple(height)
         self.entries, self.font_size = tuple(entries), tuple(font_size)
         self.fonts, self.photographed, self.turn = fonts, photographed, turn
-        self.invented = invented
+        self.invented, self.styled = invented, styled
 
     def __getitem__(self, index: int) -> Document:
         """Document number ``index``. If nothing fitted on a page, another one is drawn."""
@@ -153,6 +162,8 @@ class SyntheticDocuments:
         if layout is not None and self.invented:
             # Without a share no random number is drawn: documents stay those of earlier versions.
             page.invented = rng.random() < self.invented
+        if self.styled and rng.random() < self.styled:
+            page.style = some_style(rng)
         if layout is None:
             LAYOUTS[kind](page, entries)
         else:

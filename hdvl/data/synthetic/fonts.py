@@ -8,6 +8,7 @@ import io
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from PIL import ImageFont
@@ -87,11 +88,24 @@ def _locate(package: str, file: str) -> Path:
     return Path(spec.origin).parent / file
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def load_font(file: Path, size: int) -> ImageFont.FreeTypeFont:
     """The font at ``size`` pixels; basic layout, so that glyph positions are prefix lengths."""
     source = str(file) if file.suffix != ".py" else _from_module(file)
     return ImageFont.truetype(source, size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def prefix_lengths(file: Path, size: int, text: str) -> list[float]:
+    """The advance widths of the first 1, 2, ... characters of ``text``."""
+    pairs = pairwise(("", *text))
+    return list(accumulate(_advance(file, size, before, char) for before, char in pairs))
+
+
+@lru_cache(maxsize=262144)
+def _advance(file: Path, size: int, before: str, char: str) -> float:
+    """The advance width of a character, with its kerning after the character ``before``."""
+    length = load_font(file, size).getlength(before + char)
+    return length - _advance(file, size, "", before) if before else length
 
 
 @lru_cache(maxsize=16384)

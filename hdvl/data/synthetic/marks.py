@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
-from hdvl.data.synthetic.page import Color
+from hdvl.data.synthetic.style import Color
 from hdvl.protocols import Box, BoxCodec, Message
 
 COLOURS: tuple[Color, ...] = (

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from hdvl.data.synthetic.fonts import glyph_edges, load_font
+from hdvl.data.synthetic.fonts import glyph_edges, load_font, prefix_lengths
+from hdvl.data.synthetic.style import PLAIN, Color, Style, write
 from hdvl.protocols import Box
-
-Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ class Page:
     paper: Color = (255, 255, 255)
     ink: Color = (20, 20, 20)
     invented: bool = False
+    style: Style = PLAIN
     glyphs: list[Glyph] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
     strings: list[tuple[int, int, str]] = field(default_factory=list)
@@ -87,7 +87,8 @@ class Page:
 
     def measure(self, text: str, size: int | None = None) -> int:
         """The advance width of ``text`` in pixels, rounded up."""
-        return int(load_font(self.font_file, size or self.font_size).getlength(text)) + 1
+        length = load_font(self.font_file, size or self.font_size).getlength(text)
+        return int(length * self.style.stretch) + 1
 
     def text(
         self, x: int, y: int, text: str, *, ink: Color | None = None, size: int | None = None
@@ -96,19 +97,21 @@ class Page:
         size = size or self.font_size
         font = load_font(self.font_file, size)
         self.strings.append((y, x, text.strip()))
-        self.draw.text((x, y), text, font=font, fill=ink or self.ink)
+        write(self.image, (x, y), text, font, ink or self.ink, self.style)
         ascent, descent = font.getmetrics()
-        ends = [font.getlength(text[: index + 1]) for index in range(len(text))]
+        stretch = self.style.stretch
+        ends = [stretch * end for end in prefix_lengths(self.font_file, size, text)]
         first = len(self.glyphs)
         words = [word for word in text.split(" ") for _ in range(len(word) + 1)]
         # ``words`` has one entry more: for the space that would follow the last word.
         for char, word, (start, end) in zip(text, words, pairwise([0.0, *ends]), strict=False):
             if not char.isspace():
                 cell = (x + start, float(y), x + end, float(y + ascent + descent))
-                left, top, right, bottom = glyph_edges(self.font_file, size, char)
+                edges = glyph_edges(self.font_file, size, char)
+                left, top, right, bottom = self.style.edges(edges, ascent)
                 inked = (x + start + left, float(y + top), x + start + right, float(y + bottom))
                 self.glyphs.append(Glyph(char, cell, inked, word))
-        left, top, right, bottom = font.getbbox(text)
+        left, top, right, bottom = self.style.edges(font.getbbox(text), ascent)
         box = float(x + left), float(y + top), float(x + right), float(y + bottom)
         self.spans[box] = first, len(self.glyphs)
         return box
