@@ -19,12 +19,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from pretraining import Steps, arguments, matching_loss, save
+from pretraining import Steps, arguments, matching_loss, save, start_from
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import hdvl
-from hdvl.checkpoints import load_folder
 from hdvl.data.synthetic import Document, SyntheticDocuments, words
 from hdvl.data.synthetic.cells import (
     cell_labels,
@@ -217,7 +216,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     if args.init_from is not None:
-        vlm = load_folder(args.init_from).eval()  # batch norms keep what they know of whole pages
+        vlm = start_from(args.init_from)
     else:
         # The LLM's other layers come last: tools/train_copying.py.
         vlm = hdvl.build(hdvl.compose("model=small", "llm.config.num_hidden_layers=4").model)

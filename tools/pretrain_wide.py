@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from pretrain_small import SLOTS, inked_loss, labelled_tile
-from pretraining import Steps, arguments
+from pretraining import Steps, arguments, start_from
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from hdvl.checkpoints import load_folder, read_config, save_folder
+from hdvl.checkpoints import read_config, save_folder
 from hdvl.data.synthetic import Document, SyntheticDocuments, words
 from hdvl.data.synthetic.cells import classes
 from hdvl.data.synthetic.documents import papers
@@ -189,7 +189,7 @@ def train(vlm: VLM, args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(groups, lr=args.lr, weight_decay=0.02, betas=(0.9, 0.98))
     steps = Steps(args.out, modules, optimizer, steps=args.steps, warmup=60, cooldown=0.4)
     order = range(steps.step * args.batch, args.steps * args.batch)
-    data = DataLoader(Wide(args.seed), args.batch, sampler=order, num_workers=1, prefetch_factor=4)
+    data = DataLoader(Wide(args.seed), args.batch, sampler=order, num_workers=2, prefetch_factor=4)
     for tiles, *labels, clean in data:
         moves = steps.step >= args.heads_first
         heads.tokens.requires_grad_(not moves)
@@ -214,7 +214,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     config = read_config(args.init_from)
-    vlm = load_folder(args.init_from).eval()  # batch norms keep what they know of whole pages
+    vlm = start_from(args.init_from)
     add_lines(vlm, config)
     train(vlm, args)
     print(save_folder(vlm, args.out, config))

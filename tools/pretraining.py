@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 import hdvl
-from hdvl.checkpoints import save_folder
+from hdvl.checkpoints import load_folder, save_folder
 from hdvl.config import to_plain
 from hdvl.files import atomic_write
 from hdvl.mergers.positions import waves
@@ -110,6 +110,11 @@ class Steps:
         }
         with atomic_write(self.path) as part:
             torch.save(state, part)
+
+
+def start_from(folder: Path) -> VLM:
+    """The model of a folder, in fp32 also where its weights are stored in bf16."""
+    return load_folder(folder).float().eval()  # batch norms keep what they know of whole pages
 
 
 def average_gradients(modules: nn.Module) -> None:

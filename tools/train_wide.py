@@ -8,7 +8,7 @@ letters of the question with those on the page. Some pictures are not documents.
 asked for many things (``hdvl.protocols.SharedPrefix``): values, in the words of the document and in others,
 boxes, and what is not on the page. ``tools/shared_attention.py`` computes these questions together. Whole
 pages are read without gradients there: only the tokens of their questions learn. Smaller documents have the
-coordinates of a place on a large page (``tools/train_small.py``).
+coordinates of a place on a large page (``tools/train_small.py``, ``tools/page_positions.py``).
 
 ``--insert`` adds layers between those of the LLM that change nothing at first. ``--reader`` takes encoder and
 bridge from another folder, such as one of ``tools/pretrain_wide.py``. Four heads are trained with the model
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from page_positions import page_positions
 from pointers import PointerHead, Pointers, TokenGrid, Wanted, pointers, spelled_label, wanted_of
 from pretraining import (
     LOCATIONS,
@@ -39,6 +40,7 @@ from pretraining import (
     box_figures,
     identity_copy,
     location_rows,
+    start_from,
     states_after,
     use_layers,
 )
@@ -48,7 +50,7 @@ from torch.utils.data import DataLoader, Dataset
 from train_copying import some
 from train_small import answers, place, placed_documents
 
-from hdvl.checkpoints import load_folder, read_config, save_folder
+from hdvl.checkpoints import read_config, save_folder
 from hdvl.data.synthetic import Document, Field, SyntheticDocuments, absent, locate, read
 from hdvl.data.synthetic.looks import photographed
 from hdvl.data.synthetic.questions import wordings
@@ -226,11 +228,6 @@ def insert_layers(vlm: VLM, config: dict[str, Any], after: Sequence[int]) -> Non
     told["num_hidden_layers"], told["layer_types"] = own.num_hidden_layers, list(own.layer_types)
 
 
-def start_from(folder: Path) -> VLM:
-    """The model of a folder, in fp32 also where its weights are stored in bf16."""
-    return load_folder(folder).float().eval()  # batch norms keep what they know of whole pages
-
-
 def use_reader(vlm: VLM, config: dict[str, Any], folder: Path) -> None:
     """Take the encoder and the bridge, and what ``config`` says about them, from another folder."""
     other, told = start_from(folder), read_config(folder)
@@ -239,10 +236,10 @@ def use_reader(vlm: VLM, config: dict[str, Any], folder: Path) -> None:
         config["model"][part] = told["model"][part]
 
 
-def answer_losses(vlm: VLM, batch: Batch) -> tuple[Tensor, Tensor]:
+def answer_losses(vlm: VLM, batch: Batch, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The cross-entropy of each token of the answers, and its weight.
 
-    The LLM attends by ``tools/shared_attention.py``.
+    The LLM attends by ``tools/shared_attention.py``. Without ``positions`` tokens have those of their place.
     """
     assert batch.segments is not None
     visual = vlm.encode_images(batch.pixels, batch.plans)
@@ -251,7 +248,7 @@ def answer_losses(vlm: VLM, batch: Batch) -> tuple[Tensor, Tensor]:
     states = model.model(
         inputs_embeds=rows,
         use_cache=False,
-        position_ids=positions_of(batch.segments)[None],
+        position_ids=(positions_of(batch.segments) if positions is None else positions)[None],
         rows=rows_of(batch.segments),
     ).last_hidden_state[0]
     wanted = targets(batch.labels, batch.segments)
@@ -329,7 +326,8 @@ def train(vlm: VLM, args: argparse.Namespace, seed: int) -> None:
             states_after(vlm, depth // 2 - 1) as early,
             states_after(vlm, depth - 2) as late,
         ):
-            losses, weights = answer_losses(vlm, batch)
+            positions = page_positions(batch, vlm.image_token_id, vlm.tiler)
+            losses, weights = answer_losses(vlm, batch, positions)
         loss = (losses * weights).sum() / weights.sum()
         likely = (losses < 0.69).float().mean()  # right if its probability is above a half
         states = [kept[0][0].float() for kept in (first, early, late)]

@@ -40,7 +40,7 @@ PLAIN = Style()
 def some_style(rng: random.Random) -> Style:
     """A style in which text stays well legible."""
     return Style(
-        stretch=rng.uniform(0.82, 1.2),
+        stretch=rng.uniform(0.68, 1.2),
         slant=rng.choice((0.0, 0.0, rng.uniform(-0.05, 0.25))),
         stroke=rng.choice((0.0, 0.0, rng.uniform(0.05, 0.45))),
     )
