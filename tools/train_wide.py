@@ -104,7 +104,8 @@ class Wide(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Batch, Pointers, Pointers, Pointers]:
         rng = random.Random(f"wide/{self.seed}/{index}")
-        whole = rng.random() < self.pages
+        # Processes have whole pages in the same steps, so that they wait less for each other.
+        whole = random.Random(f"wide/{index}").random() < self.pages
         samples, asked = [], list[tuple[TokenGrid, Wanted]]()
         left = self.budget * (1.5 if whole else 1.0)
         while left > 0:
@@ -301,6 +302,17 @@ def groups(vlm: VLM, heads: nn.Module, lr: float, decay: float) -> list[dict[str
     return [{"params": list(part.parameters()), "lr": rate} for part, rate in rates]
 
 
+def batches(data: Wide, order: Sequence[int]) -> DataLoader:
+    """The batches with these numbers, drawn by a process of their own.
+
+    The places of documents are patches of this process (``placed_documents``), which only a fork of it has.
+    """
+    options: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 4}
+    return DataLoader(
+        data, batch_size=None, sampler=order, multiprocessing_context="fork", **options
+    )
+
+
 def train(vlm: VLM, args: argparse.Namespace, seed: int) -> None:
     """Train all parts but the encoder, on the documents of ``seed``."""
     use_shared_attention(vlm.llm.model)
@@ -316,8 +328,7 @@ def train(vlm: VLM, args: argparse.Namespace, seed: int) -> None:
     modules = nn.ModuleDict({"vlm": vlm, "heads": heads})
     steps = Steps(args.out, modules, optimizer, steps=args.steps, warmup=30, cooldown=args.cooldown)
     data = Wide(vlm, seed, own=args.own, few=args.few, pages=args.pages, budget=args.batch)
-    order = range(steps.step, args.steps)
-    loader = DataLoader(data, batch_size=None, sampler=order, num_workers=1, prefetch_factor=4)
+    loader = batches(data, range(steps.step, args.steps))
     depth = len(vlm.llm.model.model.layers)
     for batch, *wanted in loader:
         with (

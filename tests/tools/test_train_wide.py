@@ -1,5 +1,6 @@
 """The tool that trains on all documents at once: its batches, its losses, its learning rates."""
 
+import multiprocessing
 import random
 from itertools import islice
 from pathlib import Path
@@ -9,7 +10,16 @@ import pytest
 import torch
 import train_wide
 from shared_attention import positions_of, rows_of, use_shared_attention
-from train_wide import Heads, Wide, answer_losses, groups, insert_layers, start_from, use_reader
+from train_wide import (
+    Heads,
+    Wide,
+    answer_losses,
+    batches,
+    groups,
+    insert_layers,
+    start_from,
+    use_reader,
+)
 
 from hdvl.checkpoints import load_folder, read_config, save_folder
 from hdvl.checkpoints.sources import ASSETS
@@ -63,6 +73,31 @@ def test_pointers_have_the_coordinates_of_the_boxes_that_are_answers(vlm: VLM) -
     assert bool(located.any())
     # The pointers before the first and the third location stand for the corners of the box.
     assert bool((following.boxes[located] - told[located, None]).abs().min(1).values.max() <= 1)
+
+
+def test_documents_have_their_places_also_in_the_process_that_draws_them(vlm: VLM) -> None:
+    method, data = multiprocessing.get_start_method(), small_pages(vlm)
+    without, *_ = data[0]
+    multiprocessing.set_start_method("spawn", force=True)  # as in one of several processes
+    try:
+        with train_wide.placed_documents():
+            here, *_ = data[0]
+            drawn, *_ = next(iter(batches(data, [0])))
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+    assert torch.equal(drawn.labels, here.labels)
+    assert not torch.equal(drawn.labels, without.labels)
+
+
+def test_processes_have_whole_pages_in_the_same_steps(vlm: VLM) -> None:
+    asked = list[list[bool]]()
+    for seed in (1, 1001):
+        data, kinds = Wide(vlm, seed, **SHARES | {"pages": 0.5}), list[bool]()
+        data.document = lambda rng, whole, kinds=kinds: kinds.append(whole) or form()  # type: ignore
+        for index in range(8):
+            data[index]
+        asked.append(kinds)
+    assert asked[0] == asked[1] and {True, False} == set(asked[0])
 
 
 def test_a_picture_is_asked_for_what_it_does_not_show(vlm: VLM) -> None:
@@ -173,3 +208,13 @@ def test_a_training_leaves_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.argv", ["train_wide.py", *heads.split(), "--batch", "1"])
     train_wide.main()
     assert load_folder(tmp_path / "on").llm.width == 192
+
+
+@pytest.mark.slow
+def test_two_processes_leave_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "wide"
+    words = f"--init-from {ASSETS / 'small'} --out {out} --steps 2 --batch 1 --threads 1".split()
+    monkeypatch.setattr("sys.argv", ["train_wide.py", *words, "--processes", "2"])
+    train_wide.main()
+    before, after = (load_folder(folder).state_dict() for folder in (ASSETS / "small", out))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
