@@ -1,10 +1,13 @@
 """Functions shared by the trainings of the small model."""
 
 import random
+from pathlib import Path
 
+import pytest
 import torch
 from pretraining import (
     LOCATIONS,
+    average_gradients,
     box_figures,
     box_values,
     location_rows,
@@ -50,3 +53,23 @@ def test_near_locations_begin_alike_and_no_other_row_moves() -> None:
     assert near > far
     torch.testing.assert_close(table[:first], before[:first], rtol=0, atol=0)
     torch.testing.assert_close(table[first + LOCATIONS :], before[first + LOCATIONS :])
+
+
+def _averaged(rank: int, meet: str, out: str) -> None:
+    """Leave the averaged gradients of one of two processes; only the first has one for the bias."""
+    store = torch.distributed.FileStore(meet, 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    layer = torch.nn.Linear(2, 1)
+    layer.weight.grad = torch.full((1, 2), 1.0 + 2 * rank)
+    layer.bias.grad = torch.ones(1) if rank == 0 else None
+    average_gradients(layer)
+    torch.save([part.grad for part in layer.parameters()], f"{out}{rank}.pt")
+
+
+@pytest.mark.slow
+def test_processes_step_along_the_mean_of_their_gradients(tmp_path: Path) -> None:
+    words = str(tmp_path / "store"), str(tmp_path / "found")
+    torch.multiprocessing.spawn(_averaged, words, nprocs=2)
+    for rank in range(2):
+        weight, bias = torch.load(f"{words[1]}{rank}.pt", weights_only=True)
+        assert weight.tolist() == [[2.0, 2.0]] and bias.tolist() == [0.5]
