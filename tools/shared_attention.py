@@ -1,8 +1,8 @@
 """Attention of many questions about an image, for training: one matrix product for all questions of an image.
 
-It computes the same as ``hdvl.llms.segments``, which calls a kernel for each question. On a CPU with AMX a step
-of 4,600 tokens, the encoder's part included, takes 2.6 CPU seconds in bf16; it took 3.1 while the scores of
-all questions were kept, and takes 2.1 with :func:`compile_elementwise`.
+It computes the same as ``hdvl.llms.segments``, which calls a kernel for each question. On a CPU with AMX a
+step of 4,600 tokens, the encoder's part included, takes 2.6 CPU seconds in bf16; it took 3.1 while the scores
+of all questions were kept, and takes 2.1 with :func:`compile_elementwise`.
 """
 
 from collections.abc import Sequence
