@@ -94,6 +94,13 @@ def _digits(rng: random.Random) -> str:
     return rng.choice((" ", "-", "")).join(parts)
 
 
+def _repeated(rng: random.Random) -> str:
+    """A code of two different characters, so that many follow themselves, which is hard to copy."""
+    few = rng.sample(rng.choice(("0123456789", _CAPITALS)), 2)
+    code = "".join(rng.choices(few, k=rng.randint(4, 9)))
+    return code if rng.random() < 0.6 else f"{code[:3]}{rng.choice('- ')}{code[3:]}"
+
+
 def _iban(rng: random.Random) -> str:
     country = rng.choice(("GB", "DE", "FR", "ES", "IT", "AT"))
     return " ".join(
@@ -134,6 +141,7 @@ _KINDS: dict[str, Callable[[random.Random], str]] = {
     "page": lambda rng: str(rng.randint(1, 120)),
     "code": _code,
     "digits": _digits,
+    "repeated": _repeated,
     "iban": _iban,
     "date": _date,
     "clock": _clock,

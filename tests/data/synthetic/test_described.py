@@ -76,3 +76,10 @@ def test_a_set_of_fonts_that_is_not_there_is_refused():
         SyntheticDocuments(fonts="all")
     with pytest.raises(ValueError, match="fonts must be one of"):
         font_files("en", "all")
+
+
+def test_repeated_characters_are_two_at_most():
+    for seed in range(20):
+        value = draw_value(random.Random(seed), "repeated")
+        bare = value.replace("-", "").replace(" ", "")
+        assert 4 <= len(bare) <= 9 and len(set(bare)) <= 2
