@@ -13,28 +13,35 @@ from hdvl.data.synthetic import Document, Field, SyntheticDocuments
 
 ASSETS = Path(__file__).resolve().parent.parent / "hdvl" / "assets"
 SEED = 777
+SIZES = {"width": (896, 1000), "height": (700, 792), "entries": (9, 14), "font_size": (15, 18)}
 IMAGES = (
-    ("receipt", "receipt", 0.0, "total"),
-    ("form", "form", 0.0, None),
-    ("table", "table", 0.0, None),
+    ("receipt", "receipt_dots", 0.0, "total"),
+    ("invoice", "invoice", 0.0, "amount due"),
+    ("form", "form_two_columns", 0.0, None),
+    ("table", "boxed_table", 0.0, None),
     ("chart", "chart", 0.0, None),
     ("departures", "sign", 0.0, None),
     ("street", "street", 0.0, None),
     ("receipt_zh", "receipt", 1.0, "合计"),
-    ("tag", "tag", 0.0, None),
+    ("tag", "parcel_label", 0.0, None),
 )
 """File name, kind, share of Chinese, and the name of the field to ask for (None: the middle one)."""
+TRIED = 20
+"""How many documents are drawn of which the one with the most fields is taken."""
 
 
 def find(kind: str, chinese: float, name: str | None) -> tuple[Document, Field]:
-    """The first document of the kind that has the field."""
-    documents = SyntheticDocuments(seed=SEED, kinds=(kind,), chinese=chinese)
-    for index in range(1000):
-        document = documents[index]
+    """The fullest of the first documents of the kind that have the field, and that field."""
+    documents = SyntheticDocuments(seed=SEED, kinds=(kind,), chinese=chinese, fonts="many", **SIZES)
+    found = list[tuple[Document, list[Field]]]()
+    for document in (documents[number] for number in range(TRIED)):
         fields = [field for field in document.fields if name in (None, field.name)]
         if fields:
-            return document, fields[len(fields) // 2]
-    raise LookupError(f"no {kind} with a field {name}")
+            found.append((document, fields))
+    if not found:
+        raise LookupError(f"none of {TRIED} documents of the kind {kind} has the field {name}")
+    document, fields = max(found, key=lambda one: len(one[0].fields))
+    return document, fields[len(fields) // 2]
 
 
 def main() -> None:

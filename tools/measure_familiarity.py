@@ -1,9 +1,10 @@
 """Write statistics of the training images' visual tokens to a model folder (training_images.json).
 
-    python tools/measure_familiarity.py --model hdvl/assets/small [--count 200] [--held-out 100]
+    python tools/measure_familiarity.py --model hdvl/assets/small [--count 200] [--held-out 150]
 
-The images are those of experiment=small: synthetic documents of the training's seed, and of the seed of
-``tools/evaluate_small.py`` for the limit. ``hdvl infer`` then says of an image that it is unlike them.
+The images are those of ``tools/train_wide.py``: pages of the first seven kinds, pages of other layouts and
+smaller documents of these in turn, in many fonts. The limit is measured on documents of the seed of
+``tools/evaluate_small.py``. ``hdvl infer`` then says of an image that it is unlike them.
 """
 
 import argparse
@@ -17,13 +18,19 @@ import hdvl
 from hdvl.data.synthetic import SyntheticDocuments
 from hdvl.inference.familiarity import Familiarity
 
+PAGES = {"width": (848, 1120), "height": (624, 896)}
+PARTS = {"width": (480, 960), "height": (300, 600)}
+
 
 @torch.inference_mode()
 def visual_tokens(pipe, seed: int, count: int) -> list[Tensor]:
-    documents = SyntheticDocuments(seed=seed)
+    options = {"seed": seed, "fonts": "many", "entries": (3, 14), "font_size": (12, 19)}
+    worn = {"kinds": "described", "photographed": 1 / 3, "styled": 0.5}
+    kinds = (PAGES, {**PAGES, **worn}, {**PARTS, **worn})
+    documents = [SyntheticDocuments(**options, **kind) for kind in kinds]
     found = []
     for number in range(count):
-        tiles = pipe.tiler(documents[number].image)
+        tiles = pipe.tiler(documents[number % 3][number].image)
         found += pipe.model.encode_images(tiles.pixels, [tiles.plan])
     return found
 
@@ -32,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path("hdvl/assets/small"))
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--held-out", type=int, default=100)
+    parser.add_argument("--held-out", type=int, default=150)
     args = parser.parse_args()
     pipe = hdvl.load(args.model)
     training = visual_tokens(pipe, 0, args.count)

@@ -219,7 +219,8 @@ def main() -> None:
         vlm = start_from(args.init_from)
     else:
         # The LLM's other layers come last: tools/train_copying.py.
-        vlm = hdvl.build(hdvl.compose("model=small", "llm.config.num_hidden_layers=4").model)
+        words = ("model=small", "encoder.lines=0", "llm.config.num_hidden_layers=4")
+        vlm = hdvl.build(hdvl.compose(*words).model)
     train(vlm, args)
     print(save(vlm, args.out))
 

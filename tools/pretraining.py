@@ -256,5 +256,6 @@ def use_layers(vlm: VLM, layers: Sequence[nn.Module]) -> None:
 def save(vlm: VLM, out: Path) -> Path:
     """A folder of the small model, with as many layers as ``vlm`` has."""
     depth = len(vlm.llm.model.model.layers)
-    config = hdvl.compose("model=small", f"llm.config.num_hidden_layers={depth}")
+    words = ("model=small", "encoder.lines=0", f"llm.config.num_hidden_layers={depth}")
+    config = hdvl.compose(*words)
     return save_folder(vlm, out, to_plain(config))

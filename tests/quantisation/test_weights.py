@@ -83,4 +83,4 @@ def test_the_shipped_model_answers_in_every_precision() -> None:
     for chosen in options:
         pipe = load("hdvl/small", **chosen)
         answer = pipe.chat("What is the total?", "hdvl/assets/receipt.png")
-        assert answer.text == "597.35", chosen
+        assert answer.text == "2,199.60", chosen

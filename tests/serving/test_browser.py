@@ -92,7 +92,7 @@ def test_upload_see_tiles_ask_and_get_a_box(page: Any) -> None:
     assert tiles > 1
     shot(page, "tiles")
     ask(page, "What is the total?")
-    assert "597.35" in page.locator(".assistant .words").inner_text()
+    assert "2,199.60" in page.locator(".assistant .words").inner_text()
     assert "tokens read" in page.locator(".assistant .note").inner_text()
     ask(page, "Where is the total?")  # a second turn, with the history
     assert page.locator(".turn").count() == 4

@@ -17,7 +17,6 @@ from train_wide import (
     batches,
     groups,
     insert_layers,
-    start_from,
     use_reader,
 )
 
@@ -25,7 +24,6 @@ from hdvl.checkpoints import load_folder, read_config, save_folder
 from hdvl.checkpoints.sources import ASSETS
 from hdvl.data.synthetic import Document, SyntheticDocuments
 from hdvl.data.synthetic.questions import refusal
-from hdvl.inference import Pipeline
 from hdvl.inference.load import load
 from hdvl.model import VLM
 from hdvl.training.step_loss import batch_loss
@@ -155,16 +153,6 @@ def test_a_reader_brings_its_encoder_and_its_bridge(vlm: VLM, tmp_path: Path) ->
     for name, parameter in vlm.named_parameters():
         same = torch.equal(parameter, other.get_parameter(name))
         assert same == name.startswith(("encoder.", "bridge."))
-
-
-def test_a_training_can_go_on_from_the_unfinished_weights() -> None:
-    vlm = start_from(Path(train_wide.__file__).parent / "small_next")
-    assert {parameter.dtype for parameter in vlm.parameters()} == {torch.float32}
-    assert len(vlm.llm.model.model.layers) == 8
-    pipe = Pipeline(model=vlm)
-    document = SyntheticDocuments(seed=1, kinds="picture", width=(224, 224), height=(224, 224))[0]
-    answer = pipe.chat(images=document.image, prompt="What is the total?", max_new_tokens=20)
-    assert answer.text == refusal("en")
 
 
 def test_heads_have_no_loss_without_pointers(vlm: VLM) -> None:
