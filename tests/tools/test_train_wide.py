@@ -138,7 +138,7 @@ def test_inserted_layers_change_nothing_at_first(vlm: VLM, shared: bool, tmp_pat
             states = inner(inputs_embeds=rows, use_cache=False, **(options if shared else {}))
         found.append(states.last_hidden_state)
     torch.testing.assert_close(*found)
-    assert [layer.self_attn.layer_idx for layer in inner.layers] == list(range(8))
+    assert [layer.self_attn.layer_idx for layer in inner.layers] == list(range(10))
     saved = save_folder(vlm, tmp_path / "deeper", config)
     assert len(load_folder(saved).llm.model.model.layers) == 8
 
