@@ -140,7 +140,7 @@ def test_inserted_layers_change_nothing_at_first(vlm: VLM, shared: bool, tmp_pat
     torch.testing.assert_close(*found)
     assert [layer.self_attn.layer_idx for layer in inner.layers] == list(range(10))
     saved = save_folder(vlm, tmp_path / "deeper", config)
-    assert len(load_folder(saved).llm.model.model.layers) == 8
+    assert len(load_folder(saved).llm.model.model.layers) == 10
 
 
 def test_a_reader_brings_its_encoder_and_its_bridge(vlm: VLM, tmp_path: Path) -> None:
