@@ -261,12 +261,13 @@ def run(config: Mapping[str, Any]) -> None:
     """
     from hdvl.training.checks import check_stage
     from hdvl.training.groups import group_table
-    from hdvl.training.preflight import check_tuned
+    from hdvl.training.preflight import check_tuned, warn_of_untrained
     from hdvl.training.recompute import recompute
     from hdvl.training.stages import split_stages
 
     optional = ["data"] if config["survey"] == 0 else []
     stages = [resolve(stage, optional) for stage in split_stages(config)]
+    warn_of_untrained(stages)
     for number, stage in enumerate(stages):
         vlm, tuning, optimizer = build_on_meta(stage["model"]), stage["tuning"], stage["optimizer"]
         check_stage(stage, gpus=stage["gpus"])

@@ -21,6 +21,7 @@ from hdvl.meta import on_meta
 from hdvl.misfits import reported_together
 from hdvl.model import VLM
 from hdvl.training.checks import check_stage
+from hdvl.training.frozen import parts_from_files, stays
 from hdvl.training.groups import build_optimizer, parameter_groups
 from hdvl.training.lengths import set_lengths
 from hdvl.training.schedule import check_warmup
@@ -55,6 +56,7 @@ def check_stages(
     if init_from is not None:
         new_parts = stages[0].get("new_parts") or ()
         check_start(vlm, Path(init_from), new_parts, source=f"init_from={init_from}")
+        warn_of_untrained(stages)
     for number, stage in enumerate(stages):
         with _named(stage, number, len(stages)):
             data = build_data(stage["data"], vlm, seed=stage["seed"])
@@ -63,6 +65,18 @@ def check_stages(
             set_lengths(stage, data, ranks=build_trainer(stage, **asked).world_size)
             build_trainer(stage, logger=False)
             check_tuned(deepcopy(vlm), stage)
+
+
+def warn_of_untrained(stages: Sequence[Mapping[str, Any]]) -> None:
+    """Warn of new parts that have random weights and that no stage trains."""
+    read = parts_from_files(stages[0]["model"], None, ())
+    for part in stages[0].get("new_parts") or ():
+        if part not in read and all(stays(stage["tuning"], part) for stage in stages):
+            warnings.warn(
+                f"{part} is new, has random weights and stays frozen. tuning.{part}=full trains it; "
+                f"{part}.weights=FILE reads trained weights where the part has this key",
+                stacklevel=2,
+            )
 
 
 def check_tuned(vlm: VLM, stage: Mapping[str, Any]) -> list[dict[str, Any]]:

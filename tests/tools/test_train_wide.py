@@ -188,7 +188,7 @@ def test_a_training_leaves_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     words = f"--init-from {ASSETS / 'small'} --out {out} --steps 2 --batch 1 --threads 1".split()
     monkeypatch.setattr("sys.argv", ["train_wide.py", *words, "--insert", "1"])
     train_wide.main()
-    assert len(load_folder(out).llm.model.model.layers) == 7
+    assert len(load_folder(out).llm.model.model.layers) == 9
     before, after = (load_folder(folder).state_dict() for folder in (ASSETS / "small", out))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"bridge", "merger", "llm"}
