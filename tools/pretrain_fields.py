@@ -202,7 +202,7 @@ def main() -> None:
     place_locations(vlm)
     with lower_layers(vlm):
         train(vlm, args)
-    print(save(vlm, args.out))
+    print(save(vlm, args.out, args.init_from))
 
 
 if __name__ == "__main__":

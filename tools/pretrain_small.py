@@ -222,7 +222,7 @@ def main() -> None:
         words = ("model=small", "encoder.lines=0", "llm.config.num_hidden_layers=4")
         vlm = hdvl.build(hdvl.compose(*words).model)
     train(vlm, args)
-    print(save(vlm, args.out))
+    print(save(vlm, args.out, args.init_from))
 
 
 if __name__ == "__main__":

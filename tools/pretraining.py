@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 import hdvl
-from hdvl.checkpoints import load_folder, save_folder
+from hdvl.checkpoints import load_folder, read_config, save_folder
 from hdvl.config import to_plain
 from hdvl.files import atomic_write
 from hdvl.mergers.positions import waves
@@ -253,9 +253,9 @@ def use_layers(vlm: VLM, layers: Sequence[nn.Module]) -> None:
         model.config.layer_types = model.config.layer_types[:1] * len(layers)
 
 
-def save(vlm: VLM, out: Path) -> Path:
-    """A folder of the small model, with as many layers as ``vlm`` has."""
+def save(vlm: VLM, out: Path, init_from: Path | None) -> Path:
+    """A folder of the small model, with the encoder of ``init_from`` and as many layers as ``vlm`` has."""
     depth = len(vlm.llm.model.model.layers)
-    words = ("model=small", "encoder.lines=0", f"llm.config.num_hidden_layers={depth}")
-    config = hdvl.compose(*words)
-    return save_folder(vlm, out, to_plain(config))
+    lines = 0 if init_from is None else read_config(init_from)["model"]["encoder"]["lines"]
+    words = ("model=small", f"encoder.lines={lines}", f"llm.config.num_hidden_layers={depth}")
+    return save_folder(vlm, out, to_plain(hdvl.compose(*words)))

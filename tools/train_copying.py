@@ -235,7 +235,7 @@ def main() -> None:
         grow(vlm, args.grow)
     with placed_documents():
         train(vlm, args)
-    print(save(vlm, args.out))
+    print(save(vlm, args.out, args.init_from))
 
 
 if __name__ == "__main__":
