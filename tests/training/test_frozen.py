@@ -104,7 +104,8 @@ def test_only_what_trains_is_stored_and_a_changed_source_is_refused(
 def test_random_frozen_weights_stay_in_the_checkpoint(start: Path, tmp_path: Path) -> None:
     plain = config(tmp_path / "run", start, "new_parts=[encoder]")
     plain["stages"] = plain["stages"][:1]
-    run(plain, Feeder())
+    with pytest.warns(UserWarning, match="encoder is new, has random weights"):
+        run(plain, Feeder())
     state = state_of(tmp_path / "run", "1-align")
     assert {name.partition(".")[0] for name in state[LEFT_OUT]} == {"llm"}
     assert any(name.startswith("vlm.encoder.") for name in state["state_dict"])
