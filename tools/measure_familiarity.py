@@ -13,20 +13,19 @@ from pathlib import Path
 import torch
 from evaluate_small import HELD_OUT_SEED
 from torch import Tensor
+from train_wide import PAGE, PARTS, STYLED_OTHERS
 
 import hdvl
 from hdvl.data.synthetic import SyntheticDocuments
 from hdvl.inference.familiarity import Familiarity
 
-PAGES = {"width": (848, 1120), "height": (624, 896)}
-PARTS = {"width": (480, 960), "height": (300, 600)}
-
 
 @torch.inference_mode()
 def visual_tokens(pipe, seed: int, count: int) -> list[Tensor]:
     options = {"seed": seed, "fonts": "many", "entries": (3, 14), "font_size": (12, 19)}
-    worn = {"kinds": "described", "photographed": 1 / 3, "styled": 0.5}
-    kinds = (PAGES, {**PAGES, **worn}, {**PARTS, **worn})
+    page, part = ({"width": width, "height": height} for width, height in (PAGE, PARTS[-1]))
+    others = {"kinds": "described", "photographed": 1 / 3, "styled": STYLED_OTHERS}
+    kinds = (page, {**page, **others}, {**part, **others})
     documents = [SyntheticDocuments(**options, **kind) for kind in kinds]
     found = []
     for number in range(count):

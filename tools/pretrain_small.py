@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from pretraining import Steps, arguments, matching_loss, save, start_from
+from pretraining import Steps, arguments, matching_loss, save, small_config, start_from
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -218,9 +218,8 @@ def main() -> None:
     if args.init_from is not None:
         vlm = start_from(args.init_from)
     else:
-        # The LLM's other layers come last: tools/train_copying.py.
-        words = ("model=small", "encoder.lines=0", "llm.config.num_hidden_layers=4")
-        vlm = hdvl.build(hdvl.compose(*words).model)
+        # tools/train_copying.py, pretrain_wide.py and train_wide.py add the other blocks and layers.
+        vlm = hdvl.build(small_config(lines=0, layers=4).model)
     train(vlm, args)
     print(save(vlm, args.out, args.init_from))
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -253,9 +254,14 @@ def use_layers(vlm: VLM, layers: Sequence[nn.Module]) -> None:
         model.config.layer_types = model.config.layer_types[:1] * len(layers)
 
 
+def small_config(*, lines: int, layers: int) -> Any:
+    """The small model, with so many blocks along the line in the encoder and layers in the LLM."""
+    words = ("model=small", f"encoder.lines={lines}", f"llm.config.num_hidden_layers={layers}")
+    return hdvl.compose(*words)
+
+
 def save(vlm: VLM, out: Path, init_from: Path | None) -> Path:
     """A folder of the small model, with the encoder of ``init_from`` and as many layers as ``vlm`` has."""
-    depth = len(vlm.llm.model.model.layers)
     lines = 0 if init_from is None else read_config(init_from)["model"]["encoder"]["lines"]
-    words = ("model=small", f"encoder.lines={lines}", f"llm.config.num_hidden_layers={depth}")
-    return save_folder(vlm, out, to_plain(hdvl.compose(*words)))
+    config = small_config(lines=lines, layers=len(vlm.llm.model.model.layers))
+    return save_folder(vlm, out, to_plain(config))
